@@ -1,0 +1,94 @@
+# Every target does its own set-up; `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# command=package: what tests of system calls and pages need from the distribution.
+TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# What a user needs to run the service: three small steps, each repeated only when its input has changed.
+$(VENV)/.installed: requirements/build.txt requirements/run.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("auditrace needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+setup: $(VENV)/.installed-dev ## Create .venv with everything that tests and checks need
+
+run: $(VENV)/.installed ## Start the service on 127.0.0.1:8080, with the embedded database and archive
+	$(BIN)/auditrace serve
+
+demo: $(VENV)/.installed ## Tell the story of a job against a real server, and verify its records
+	$(BIN)/auditrace demo
+
+test: $(VENV)/.installed-dev ## Run the tests; builds collector, backends and tools first, where Go is installed
+	@for built in otelcol backends tools; do deploy/$$built/build.sh || { test $$? = 2 && test -z "$$CI"; } || exit 1; done
+	@tests/support/packages.sh $(TEST_PACKAGES)
+	@deploy/postgres-for-tests.sh
+	$(BIN)/python -m pytest -n 2 tests
+
+test-fault: $(VENV)/.installed-dev ## Run the fault tests alone: kills, full disks, outages, clock steps
+	@deploy/otelcol/build.sh
+	@tests/support/packages.sh $(TEST_PACKAGES)
+	$(BIN)/python -m pytest -s tests/fault
+
+test-fault-long: $(VENV)/.installed-dev ## Run them long: 200 kills of each process, 500 in a cluster, outages of minutes; writes docs/evidence
+	@deploy/otelcol/build.sh
+	@tests/support/packages.sh $(TEST_PACKAGES)
+	$(BIN)/python -m tests.fault.kills --kills 200 --log docs/evidence/kills.md
+	$(BIN)/python -m tests.fault.cluster --kills 500 --records 1000000 --log docs/evidence/cluster.md
+	AUDITRACE_TEST_LONG=1 $(BIN)/python -m pytest -s tests/fault/test_backend_faults.py -k give_up
+
+soak: $(VENV)/.installed-dev ## Kill at random under load for an hour
+	@deploy/otelcol/build.sh
+	$(BIN)/python -m tests.fault.kills --minutes 60 --log build/soak.md
+
+lint-collector: $(VENV)/.installed-dev ## Hold collector configurations to the rules that keep audit records
+	$(BIN)/python -m deploy.otelcol.lint
+
+check: $(VENV)/.installed-dev ## Lint, types, layers, generated files, migrations, README
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m telemetry.registry.generate --check
+	$(BIN)/python -m tests.checks
+	$(BIN)/python -m deploy.otelcol.lint
+	$(BIN)/python -m deploy.grafana --check
+
+bench: $(VENV)/.installed-dev ## Measure, in ratios against a peer or a limit of the same run
+	$(BIN)/python -m tests.benchmarks
+
+collector: ## Build the pinned OpenTelemetry Collector into build/bin (cached for all clones)
+	@deploy/otelcol/build.sh
+
+collector-full: ## Build the collector with Kafka and S3 too, and validate their overlays
+	@deploy/otelcol/build.sh builder-full.yaml
+	@deploy/otelcol/effective.sh --check kafka s3
+
+backends: ## Build the backends and tools of the tests into build/bin (cached for all clones; minutes the first time)
+	@deploy/backends/build.sh
+	@deploy/tools/build.sh
+
+registry: $(VENV)/.installed-dev ## Write telemetry/names.py from telemetry/registry
+	$(BIN)/python -m telemetry.registry.generate
+
+pins: ## Write requirements/*.txt anew from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/run.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build -o requirements/build.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+clean: ## Remove what was built here; data in var/ stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

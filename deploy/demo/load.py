@@ -1,0 +1,116 @@
+"""Plays a small company against a running service for ever: work that is done, refused, failed and denied.
+
+`python load.py URL KEYS [--rounds N] [--pause S]`, with the API keys of `keys.sh` in the folder KEYS. Only for
+demonstrations and tests: what it does is what dashboards and alerts are to show.
+"""
+
+import argparse
+import itertools
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PEOPLE = ("olga", "omar", "ann", "audrey")
+WAIT_S = 60.0
+POLL_S = 0.2
+
+
+class UnexpectedAnswerError(Exception):
+    """The service did not answer as it should have; the text says what it answered."""
+
+
+class Company:
+    """Four people and a stranger, who use one service."""
+
+    def __init__(self, url: str, keys: Mapping[str, str]) -> None:
+        self._clients = {
+            who: httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30.0)
+            for who, key in keys.items()
+        }
+
+    def work(self, number: int) -> None:
+        """Play one round: a job that succeeds, one that fails, refusals by role, state and four eyes, a denied login.
+
+        Raises:
+            UnexpectedAnswerError: an answer had another status than it should have.
+        """
+        job = self._post("olga", "/v1/jobs", {"template": "disk-usage", "parameters": {"path": "/srv"}}, 201)["id"]
+        self._post("olga", f"/v1/jobs/{job}/draft", None, 200)
+        self._post("olga", f"/v1/jobs/{job}/run", None, 200)
+        self._post("audrey", f"/v1/jobs/{job}/cancel", None, 403)
+        self._post("olga", f"/v1/jobs/{job}/draft", None, 409)
+
+        failing = self._post("olga", "/v1/jobs", {"template": "csv-profile"}, 201)["id"]
+        self._post("olga", f"/v1/jobs/{failing}/draft", None, 200)
+        self._post("olga", f"/v1/jobs/{failing}/run", None, 200)
+
+        old = {"template": "delete-old-files", "parameters": {"path": "/tmp/auditrace-load", "days": 30}}  # noqa: S108
+        risky = self._post("omar", "/v1/jobs", old, 201)["id"]
+        plan = self._post("omar", f"/v1/jobs/{risky}/draft", None, 200)["plan"]["sha256"]
+        approval = {"confirmed": True, "plan_sha256": plan, "run": False}
+        self._post("omar", f"/v1/jobs/{risky}/confirm", approval, 403)
+        self._post("ann", f"/v1/jobs/{risky}/confirm", {**approval, "plan_sha256": "0" * 64}, 409)
+        self._post("ann", f"/v1/jobs/{risky}/confirm", approval, 200)
+        self._post("olga", f"/v1/jobs/{risky}/cancel", None, 200)
+
+        self._post("olga", "/v1/jobs", {"template": "no-such-template"}, 400)
+        self._get("stranger", "/v1/jobs", 401)
+        self._get("audrey", f"/v1/jobs/{job}/audit", 200)
+        self._until(job, "succeeded")
+        self._until(failing, "failed")
+        sys.stdout.write(f"round {number}: jobs {job} {failing} {risky}\n")
+        sys.stdout.flush()
+
+    def _post(self, who: str, path: str, body: Mapping[str, object] | None, expected: int) -> Mapping[str, Any]:
+        return _checked(self._clients[who].post(path, json=body), expected)
+
+    def _get(self, who: str, path: str, expected: int) -> Mapping[str, Any]:
+        return _checked(self._clients[who].get(path), expected)
+
+    def _until(self, job: str, status: str) -> None:
+        waited = threading.Event()
+        for _ in range(int(WAIT_S / POLL_S)):
+            if self._get("olga", f"/v1/jobs/{job}", 200)["status"] == status:
+                return
+            waited.wait(POLL_S)
+        raise UnexpectedAnswerError(f"job {job} was not {status} within {WAIT_S:g} s")
+
+
+def _checked(answer: httpx.Response, expected: int) -> Mapping[str, Any]:
+    if answer.status_code != expected:
+        asked = f"{answer.request.method} {answer.request.url.path}"
+        raise UnexpectedAnswerError(f"{asked}: expected {expected}, got {answer.status_code}: {answer.text}")
+    document: Mapping[str, Any] = answer.json()
+    return document
+
+
+def main(arguments: list[str]) -> int:
+    """Play until stopped, or some rounds; returns 1 when a round that is counted went wrong."""
+    parser = argparse.ArgumentParser(description="Plays a small company against a running service.")
+    parser.add_argument("url")
+    parser.add_argument("keys", type=Path)
+    parser.add_argument("--rounds", type=int, help="then end; otherwise problems are printed, and it goes on")
+    parser.add_argument("--pause", type=float, default=5.0, metavar="S", help="between rounds")
+    parsed = parser.parse_args(arguments)
+    keys = {who: (parsed.keys / f"{who}.key").read_text().strip() for who in PEOPLE}
+    company = Company(parsed.url, {**keys, "stranger": "atk_stranger_x"})
+    pause = threading.Event()
+    for number in itertools.count(1):
+        try:
+            company.work(number)
+        except (UnexpectedAnswerError, httpx.HTTPError) as error:
+            sys.stderr.write(f"round {number}: {error}\n")
+            if parsed.rounds is not None:
+                return 1
+        if number == parsed.rounds:
+            return 0
+        pause.wait(parsed.pause)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Grafana: provisioning, and dashboards made from boards that are tested against real backends."""

@@ -1,0 +1,5 @@
+"""Fails on every setting of a collector configuration that can lose, alter or hold back an audit record.
+
+`python -m deploy.otelcol.lint` from the top of the repository; `--rules` lists the rules with their reasons.
+It needs no collector, so it also runs where none can be built. A tool for development: it needs PyYAML.
+"""

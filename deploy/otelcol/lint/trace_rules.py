@@ -1,0 +1,128 @@
+"""Rules of the traces: none that an audit record points to is sampled away, and rates do not count a sample."""
+
+from collections.abc import Iterator
+
+from deploy.otelcol.lint.configuration import Configuration, Value, kind_of, mapping, sequence, texts, walk
+from deploy.otelcol.lint.rule import Rule
+
+_HINTS = ('attributes["audit.record.id"] != nil', 'attributes["audit.recorded"] == true')
+_SAMPLERS = {"filter", "probabilistic_sampler"}
+_RATES = {"service_graph", "span_metrics"}
+
+
+def _samplers(config: Configuration) -> Iterator[tuple[str, dict[str, Value]]]:
+    for name, settings in config.components_of("processors", "tail_sampling"):
+        yield f"processors::{name}", settings
+
+
+def _audit_first(config: Configuration) -> Iterator[str]:
+    for place, settings in _samplers(config):
+        policies = sequence(settings.get("policies"))
+        first = mapping(policies[0]) if policies else {}
+        conditions = " ".join(texts(mapping(first.get("ottl_condition")).get("span")))
+        if first.get("type") != "ottl_condition" or not all(hint in conditions for hint in _HINTS):
+            yield f"{place}::policies::0"
+
+
+def _drop(config: Configuration) -> Iterator[str]:
+    for place, settings in _samplers(config):
+        for below, value in walk(settings.get("policies"), f"{place}::policies"):
+            if mapping(value).get("type") == "drop":
+                yield below
+
+
+def _invert(config: Configuration) -> Iterator[str]:
+    for place, settings in _samplers(config):
+        for below, value in walk(settings.get("policies"), f"{place}::policies"):
+            if below.endswith("::invert_match") and value:
+                yield below
+
+
+def _number(value: Value) -> float:
+    return value if isinstance(value, int | float) else 0
+
+
+def _late(config: Configuration) -> Iterator[str]:
+    for place, settings in _samplers(config):
+        remembered = _number(mapping(settings.get("decision_cache")).get("sampled_cache_size"))
+        if remembered <= _number(settings.get("num_traces", 50_000)):
+            yield f"{place}::decision_cache::sampled_cache_size"
+
+
+def _shutdown(config: Configuration) -> Iterator[str]:
+    for place, settings in _samplers(config):
+        if settings.get("drop_pending_traces_on_shutdown"):
+            yield f"{place}::drop_pending_traces_on_shutdown"
+
+
+def _size(config: Configuration) -> Iterator[str]:
+    for place, settings in _samplers(config):
+        if _number(settings.get("maximum_trace_size_bytes")) > 0:
+            yield f"{place}::maximum_trace_size_bytes"
+
+
+def _other_samplers(config: Configuration) -> Iterator[str]:
+    for pipeline in config.pipelines:
+        for name in pipeline.processors if pipeline.signal == "traces" else ():
+            if kind_of(name) in _SAMPLERS:
+                yield f"{pipeline.place}::processors::{name}"
+
+
+def _rates(config: Configuration) -> Iterator[str]:
+    for pipeline in config.pipelines:
+        samples = any(kind_of(name) == "tail_sampling" for one in config.upstream(pipeline) for name in one.processors)
+        for name in pipeline.exporters if samples else ():
+            if kind_of(name) in _RATES:
+                yield f"{pipeline.place}::exporters::{name}"
+
+
+RULES = (
+    Rule(
+        "sample-audit-first",
+        _audit_first,
+        "an audit record would point to a trace that was sampled away",
+        f"make the first policy an ottl_condition on spans: {' or '.join(_HINTS)}",
+    ),
+    Rule(
+        "sample-drop",
+        _drop,
+        "a drop policy outweighs every policy that keeps a trace, that for audit records included",
+        "leave drop policies out",
+    ),
+    Rule(
+        "sample-invert",
+        _invert,
+        "an inverted match that fails outweighs every policy that keeps a trace",
+        "leave invert_match out and state what to keep",
+    ),
+    Rule(
+        "sample-late",
+        _late,
+        "spans that come after the decision are then decided anew, without the span that an audit record points to",
+        "set decision_cache::sampled_cache_size well above num_traces",
+    ),
+    Rule(
+        "sample-shutdown",
+        _shutdown,
+        "traces that wait for their decision would be dropped at every restart",
+        "leave drop_pending_traces_on_shutdown out",
+    ),
+    Rule(
+        "sample-size",
+        _size,
+        "a trace above the limit is dropped, whatever audit records point to it",
+        "leave maximum_trace_size_bytes out",
+    ),
+    Rule(
+        "trace-sampler",
+        _other_samplers,
+        "it drops spans without asking whether an audit record points to their trace",
+        "leave sampling to tail_sampling",
+    ),
+    Rule(
+        "rates-before-sampling",
+        _rates,
+        "rates, errors and the service graph would count the sample",
+        "feed span_metrics and service_graph from a pipeline in front of tail_sampling",
+    ),
+)

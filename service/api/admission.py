@@ -1,0 +1,70 @@
+"""The guard of every `/v1` route: who calls, whether they may go on, and whether the head of the request is sound."""
+
+from typing import Any, Final, cast
+
+from litestar.connection import ASGIConnection
+from litestar.datastructures import Headers
+from litestar.handlers import BaseRouteHandler
+from litestar.types import HTTPScope
+
+from service.api.auth import bearer_token
+from service.api.exchange import context_of, exchange_of
+from service.api.parts import parts_of
+from service.api.requests import BODY
+from service.api.texts import is_idempotency_key, is_uuid
+from service.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnsupportedMediaTypeError,
+)
+
+EVENT: Final = "event"
+"""The key of a route's options under which the name of its event stands; routes without one leave no records."""
+
+
+async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let the request pass to its handler.
+
+    Raises:
+        RefusedError: it may not pass; nothing of its body was read.
+        TryLaterError: the credential cannot be checked now.
+    """
+    scope = cast("HTTPScope", connection.scope)
+    exchange, tallies = exchange_of(scope), parts_of(scope).tallies
+    try:
+        token = bearer_token(connection.headers.getall("authorization", []))
+        exchange.credential = await parts_of(scope).authenticator.authenticate(token)
+    except UnauthenticatedError as refusal:
+        await tallies.denied(context_of(scope), exchange.span, refusal)
+        raise
+    if EVENT in handler.opt:
+        exchange.is_too_often_refused = tallies.is_too_often_refused(context_of(scope))
+    _require_ids(scope)
+    _require_once(connection.headers)
+    _require_sound_head(connection.headers, scope["method"], takes_json=BODY in handler.opt)
+
+
+def _require_ids(scope: HTTPScope) -> None:
+    """Refuse ids that no job or record can have, so that no other text ever reaches the database."""
+    for name in ("job_id", "record_id"):
+        value = scope["path_params"].get(name)
+        if value is not None and not is_uuid(str(value)):
+            raise NotFoundError(f"there is no such {name.removesuffix('_id')}")
+
+
+def _require_once(headers: Headers) -> None:
+    """Refuse headers that decide what is done and come twice: two readers of the request would disagree about it."""
+    for name in ("if-match", "idempotency-key", "content-type"):
+        if len(headers.getall(name, [])) > 1:
+            raise InvalidRequestError(f"the header {name} is given twice")
+
+
+def _require_sound_head(headers: Headers, method: str, *, takes_json: bool) -> None:
+    key = headers.get("idempotency-key")
+    if method == "POST" and key is not None and not is_idempotency_key(key):
+        raise InvalidRequestError("Idempotency-Key must be 1 to 255 printable ASCII characters")
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if takes_json and has_body and media_type != "application/json":
+        raise UnsupportedMediaTypeError("the body must be application/json")

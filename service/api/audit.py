@@ -1,0 +1,113 @@
+"""The routes of the audit trail: list and filter records, one record, the trail of a job."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar.di import NamedDependency, Provide
+
+from service.api.admission import EVENT
+from service.api.jobs import PathId
+from service.api.messages import trace_link
+from service.api.methods import get
+from service.api.parts import parts_of
+from service.api.queries import PAGING, RECORD_QUERY, Cursor, Limit, provide_where, require_known
+from service.api.requests import ApiRequest
+from service.operations.reading import AuditReading
+from service.ports import Page, RecordFilter, RecordRow
+from telemetry import names
+
+Reading = NamedDependency[AuditReading]
+AUDITED_READ: Final = {EVENT: names.EVENT_AUDIT_READ}
+
+
+class RecordAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed record. `body` is the canonical text of which `record_hash` is the SHA-256."""
+
+    record_id: str
+    stream_id: str
+    sequence_number: int
+    record_hash: str
+    event_name: str
+    timestamp: str
+    trace_id: str
+    span_id: str
+    attributes: Mapping[str, Any]
+    body: str
+    delivery: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["committed", "delivered", "parked"]})]
+    links: Mapping[str, str]
+
+
+class RecordsAnswer(msgspec.Struct, frozen=True):
+    """One page of records, newest first by observed time."""
+
+    records: Sequence[RecordAnswer]
+    next_cursor: str | None
+
+
+class _Body(msgspec.Struct):
+    timestamp: str
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+
+
+_BODY: Final = msgspec.json.Decoder(_Body)
+
+
+@get("/v1/audit/records", opt=AUDITED_READ, dependencies={"where": Provide(provide_where)})
+async def list_records(
+    request: ApiRequest,
+    reading: Reading,
+    where: NamedDependency[RecordFilter],
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> RecordsAnswer:
+    """List the records of the tenant that match all filters. Reading is recorded itself."""
+    require_known(request, RECORD_QUERY)
+    return _page(request, await reading.records(where, cursor, limit))
+
+
+@get("/v1/audit/records/{record_id:str}", opt=AUDITED_READ)
+async def get_record(request: ApiRequest, reading: Reading, record_id: PathId) -> RecordAnswer:
+    """Return one record with its body, hash and delivery state. Reading is recorded itself."""
+    require_known(request, ())
+    return record_answer(request, await reading.record(record_id))
+
+
+@get("/v1/jobs/{job_id:str}/audit", opt=AUDITED_READ)
+async def get_job_trail(
+    request: ApiRequest, reading: Reading, job_id: PathId, cursor: Cursor = None, limit: Limit = 100
+) -> RecordsAnswer:
+    """List the records of a job, newest first. Reading is recorded itself."""
+    require_known(request, PAGING)
+    return _page(request, await reading.of_job(job_id, cursor, limit))
+
+
+def _page(request: ApiRequest, page: Page) -> RecordsAnswer:
+    return RecordsAnswer([record_answer(request, row) for row in page.rows], page.next_cursor)
+
+
+def record_answer(request: ApiRequest, row: RecordRow) -> RecordAnswer:
+    """Return a record as clients see it."""
+    body = _BODY.decode(row.body)
+    job_id = body.attributes.get(names.AUDITRACE_JOB_ID)
+    template = parts_of(request.scope).settings.trace_url_template
+    return RecordAnswer(
+        record_id=row.record_id,
+        stream_id=row.stream_id,
+        sequence_number=row.sequence_number,
+        record_hash=row.record_hash,
+        event_name=row.event_name,
+        timestamp=body.timestamp,
+        trace_id=body.trace_id,
+        span_id=body.span_id,
+        attributes=body.attributes,
+        body=row.body,
+        delivery=row.delivery,
+        links={
+            "self": f"/v1/audit/records/{row.record_id}",
+            **({"job": f"/v1/jobs/{job_id}"} if job_id else {}),
+            **trace_link(body.trace_id, template),
+        },
+    )

@@ -1,0 +1,102 @@
+"""Who is calling: a bearer token becomes a credential, or the request is unauthenticated.
+
+An API key acts as its name; its actor type is `service` when its only role is `emitter` (a program that hands in its
+records), else `user`. The actor is never taken from anything but the token.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from service.errors import UnauthenticatedError
+from service.jobs.model import TenantId
+from service.ports import ApiKey, Reads
+from service.roles import EMITTER
+from telemetry.audit.record import Actor
+
+KEY_PREFIX: Final = "atk_"
+_MAX_TOKEN_CHARACTERS: Final = 8192
+_NO_KEY_SHA256: Final = "0" * 64
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """What a token stands for."""
+
+    actor: Actor
+    tenant_id: TenantId
+    roles: frozenset[str]
+
+
+class Authenticator(Protocol):
+    """Turns a bearer token into a credential."""
+
+    async def authenticate(self, token: str) -> Credential:
+        """Return what `token` stands for.
+
+        Raises:
+            UnauthenticatedError: it does not hold (any more).
+            TryLaterError: it cannot be checked now.
+        """
+        ...
+
+
+class ApiKeyAuthenticator:
+    """Checks `atk_<id>_<secret>` against the stored hash; a revoked key ends with the next request."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def authenticate(self, token: str) -> Credential:
+        """Return the credential of an API key."""
+        key_id, _, secret = token.removeprefix(KEY_PREFIX).partition("_")
+        key = await asyncio.to_thread(self._reads.key, key_id) if key_id.isalnum() else None
+        given = hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
+        is_match = hmac.compare_digest(given, key.secret_sha256 if key else _NO_KEY_SHA256)
+        if key is None or not is_match:
+            raise UnauthenticatedError("the API key is not known: check that it was copied whole")
+        if key.revoked_ns is not None:
+            raise UnauthenticatedError("the API key was revoked")
+        return credential_of(key)
+
+
+class BearerAuthenticator:
+    """Tells API keys and JSON Web Tokens apart by their form; without `tokens`, only API keys are taken."""
+
+    def __init__(self, keys: Authenticator, tokens: Authenticator | None = None) -> None:
+        self._keys = keys
+        self._tokens = tokens
+
+    async def authenticate(self, token: str) -> Credential:
+        """Return the credential of an API key or a JSON Web Token."""
+        if token.startswith(KEY_PREFIX):
+            return await self._keys.authenticate(token)
+        if self._tokens is not None and token.count(".") == 2:
+            return await self._tokens.authenticate(token)
+        raise UnauthenticatedError("the bearer token has no form that this service knows")
+
+
+def credential_of(key: ApiKey) -> Credential:
+    """Return what an API key stands for."""
+    actor = Actor(key.name, "service" if key.roles == (EMITTER,) else "user")
+    return Credential(actor, key.tenant_id, frozenset(key.roles))
+
+
+def bearer_token(authorizations: Sequence[str]) -> str:
+    """Return the token of the `Authorization` headers of a request (RFC 6750, 2.1).
+
+    Raises:
+        UnauthenticatedError: there is none, more than one, or one of another scheme.
+    """
+    if not authorizations:
+        raise UnauthenticatedError("this needs an API key or token: Authorization: Bearer …")
+    if len(authorizations) > 1:
+        raise UnauthenticatedError("the Authorization header is given twice")
+    scheme, _, token = authorizations[0].partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARACTERS:
+        raise UnauthenticatedError("the Authorization header is not of the form: Bearer …")
+    return token

@@ -1,0 +1,95 @@
+"""The routes of bytes: the inputs of a job, and the artifacts that its runs left behind."""
+
+import asyncio
+import base64
+import hashlib
+from typing import Final
+from urllib.parse import quote, unquote
+
+from litestar import Response, put
+from litestar.params import FromPath
+
+from service.api.admission import EVENT
+from service.api.exchange import url_path
+from service.api.jobs import IfMatch, Operations, PathId, require_job, require_reader
+from service.api.messages import ArtifactsAnswer, InputAnswer, artifact_answer, trace_link
+from service.api.methods import get
+from service.api.parts import parts_of
+from service.api.requests import ApiRequest
+from service.api.texts import is_input_name, version_of
+from service.errors import InvalidRequestError, NotFoundError
+from service.jobs.model import Content
+from telemetry import names
+
+_MAX_RUN: Final = 1_000_000_000
+
+
+@put("/v1/jobs/{job_id:str}/inputs/{name:path}", opt={EVENT: names.EVENT_INPUT_WRITE}, status_code=200)
+async def put_input(
+    request: ApiRequest, operations: Operations, job_id: PathId, name: PathId, if_match: IfMatch = None
+) -> Response[InputAnswer]:
+    """Store or replace an input of a job that has no draft yet; the body is its bytes."""
+    # As it was sent: the router drops empty segments, and `inputs//a` is not the input `a`.
+    name = unquote(url_path(request.scope).partition("/inputs/")[2])
+    if not is_input_name(name):
+        raise InvalidRequestError("an input's name is 1 to 128 of A-Z a-z 0-9 . _ -, without .. or a leading dot")
+    version, payload = version_of(if_match), await request.body()
+    done = await operations.write_input(job_id, name, payload, version)
+    job = done.value
+    answer = InputAnswer(
+        name=name,
+        size=len(payload),
+        sha256=hashlib.sha256(payload).hexdigest(),
+        job_id=job.job_id,
+        version=job.version,
+        links={
+            "job": f"/v1/jobs/{job.job_id}",
+            **trace_link(job.trace_id, parts_of(request.scope).settings.trace_url_template),
+        },
+        audit=done.receipt,
+    )
+    return Response(answer, headers={"ETag": f'"{job.version}"'})
+
+
+@get("/v1/jobs/{job_id:str}/runs/{number:int}/artifacts")
+async def list_artifacts(request: ApiRequest, job_id: PathId, number: FromPath[int]) -> ArtifactsAnswer:
+    """List what a run left behind, by name."""
+    tenant_id, reads = require_reader(request), parts_of(request.scope).reads
+
+    def read() -> list[Content]:
+        if number not in range(1, require_job(reads, job_id, tenant_id).run + 1):
+            raise NotFoundError("there is no such run")
+        return list(reads.artifacts(job_id, number))
+
+    folder = f"/v1/jobs/{job_id}/runs/{number}/artifacts"
+    return ArtifactsAnswer([artifact_answer(content, folder) for content in await asyncio.to_thread(read)])
+
+
+@get("/v1/jobs/{job_id:str}/runs/{number:int}/artifacts/{name:path}", opt={EVENT: names.EVENT_ARTIFACT_READ})
+async def get_artifact(
+    request: ApiRequest, operations: Operations, job_id: PathId, number: FromPath[int], name: PathId
+) -> Response[bytes]:
+    """Return the bytes of an artifact. The reading is recorded before."""
+    reads, wanted = parts_of(request.scope).reads, name.removeprefix("/")
+
+    def find() -> Content | None:
+        known = reads.artifacts(job_id, number) if 0 < number < _MAX_RUN else ()
+        return next((content for content in known if content.name == wanted), None)
+
+    content = await asyncio.to_thread(find)
+    await operations.read_artifact(job_id, number, content)
+    payload = await asyncio.to_thread(reads.artifact_payload, job_id, number, wanted)
+    if content is None or payload is None:
+        raise NotFoundError("there is no such artifact")
+    file_name = quote(wanted.rpartition("/")[2], safe="")
+    digest = base64.b64encode(bytes.fromhex(content.sha256)).decode()
+    return Response(
+        payload,
+        media_type="application/octet-stream",
+        headers={
+            "Content-Disposition": f"attachment; filename*=UTF-8''{file_name}",
+            "Content-Security-Policy": "sandbox; default-src 'none'",
+            "ETag": f'"{content.sha256}"',
+            "Repr-Digest": f"sha-256=:{digest}:",
+        },
+    )

@@ -1,0 +1,199 @@
+"""What the OpenAPI document shows of each operation: a body to send and its answer, as values of their types."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from service.api.audit import RecordAnswer, RecordsAnswer
+from service.api.health import Health
+from service.api.ledger import CheckpointAnswer, CheckpointsAnswer, ProofAnswer, StreamAnswer, StreamsAnswer
+from service.api.messages import (
+    ArtifactAnswer,
+    ArtifactsAnswer,
+    ConfirmJob,
+    CreateJob,
+    InputAnswer,
+    JobAnswer,
+    JobsAnswer,
+    NoMembers,
+    RunAnswer,
+    RunsAnswer,
+)
+from service.api.problems import TYPE_PREFIX, Problem
+from service.jobs.model import Limits, Plan
+from service.ports import Receipt
+from telemetry.audit.checkpoint import Tip
+
+_JOB_ID: Final = "019b76da-a8b3-7a41-9c52-5d9c40d3a1f0"
+_RECORD_ID: Final = "019b76da-a8b4-7f10-8a3e-77f0b6c1d2e3"
+_STREAM_ID: Final = "5f0c1c52-52d0-4b8e-9a55-0f7c4f6f2a11"
+_TRACE_ID: Final = "0af7651916cd43dd8448eb211c80319c"
+_SPAN_ID: Final = "b7ad6b7169203331"
+_PLAN_SHA256: Final = "f2f1d1a0c5e3b7d94a86e0c1b2a3948576fedcba09812345678abcdef0123456"
+_FILE_SHA256: Final = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
+_TIME: Final = "2026-01-02T03:04:05.678901234Z"
+_JOB: Final = f"/v1/jobs/{_JOB_ID}"
+_RUN_LINKS: Final = {"job": _JOB, "artifacts": f"{_JOB}/runs/1/artifacts"}
+
+_RECEIPT: Final = Receipt(
+    _RECORD_ID, _STREAM_ID, 42, "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+)
+_PLAN: Final = Plan(
+    argv=("wc", "-l", "/etc/hosts"),
+    environment={"LANG": "C"},
+    pass_environment=("TZ",),
+    timeout_ms=30_000,
+    max_attempts=3,
+    retry_exit_codes=(75,),
+    limits=Limits(memory_bytes=268_435_456, cpu_seconds=10, output_bytes=1_048_576),
+    inputs={},
+    sha256=_PLAN_SHA256,
+)
+_RUN: Final = RunAnswer(
+    number=1,
+    status="succeeded",
+    worker_id="worker-4d6f",
+    started_at=_TIME,
+    ended_at="2026-01-02T03:04:05.712345678Z",
+    exit_code=0,
+    duration_ms=33,
+    error_type=None,
+    trace_id=_TRACE_ID,
+    span_id=_SPAN_ID,
+    links=_RUN_LINKS,
+)
+_CREATED: Final = JobAnswer(
+    id=_JOB_ID,
+    template="line-count",
+    parameters={"path": "/etc/hosts"},
+    status="created",
+    version=1,
+    tenant_id="default",
+    created_by="anna",
+    created_at=_TIME,
+    updated_at=_TIME,
+    trace_id=_TRACE_ID,
+    plan=None,
+    runs=[],
+    links={"self": _JOB, "runs": f"{_JOB}/runs", "audit": f"{_JOB}/audit"},
+    audit=_RECEIPT,
+)
+_RECORD: Final = RecordAnswer(
+    record_id=_RECORD_ID,
+    stream_id=_STREAM_ID,
+    sequence_number=42,
+    record_hash=_RECEIPT.record_hash,
+    event_name="job.create",
+    timestamp=_TIME,
+    trace_id=_TRACE_ID,
+    span_id=_SPAN_ID,
+    attributes={"audit.actor.id": "anna", "audit.action": "CREATE", "audit.outcome": "success"},
+    body='{"attributes":{"audit.action":"CREATE","audit.actor.id":"anna"},"event_name":"job.create"}',
+    delivery="delivered",
+    links={"self": f"/v1/audit/records/{_RECORD_ID}", "job": _JOB},
+)
+_STREAM: Final = StreamAnswer(
+    stream_id=_STREAM_ID,
+    opened_at=_TIME,
+    records=42,
+    record_hash=_RECEIPT.record_hash,
+    observed_at=_TIME,
+    closed=False,
+    delivered=41,
+    anchored=40,
+    checkpoint=7,
+    links={"records": f"/v1/audit/records?stream_id={_STREAM_ID}"},
+)
+_CHECKPOINT: Final = CheckpointAnswer(
+    number=8,
+    signature="fJHh3Fh0yYbGx6oJ8hQyQ3rZ0b5Xk0e9z9y1mQm0v4o6mJx0f5a7gk1m3b9Xw2c4d6e8f0a2b4c6d8e0f2a4Bg==",
+    certificate="sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+    record=msgspec.structs.replace(_RECORD, event_name="audit.checkpoint"),
+)
+_TIP: Final = Tip(
+    stream_id=_STREAM_ID,
+    first=42,
+    number=42,
+    hash=_RECEIPT.record_hash,
+    leaves="4e07408562bedb8b60ce05c1decfe3ad16b72230967de01f640b7e4729b49fce",
+    closed=False,
+)
+
+
+class Example(msgspec.Struct, frozen=True):
+    """What is sent and what comes back; None where there is no JSON body."""
+
+    answer: msgspec.Struct | None
+    body: msgspec.Struct | None = None
+
+
+def _after(status: str, version: int) -> JobAnswer:
+    return msgspec.structs.replace(_CREATED, status=status, version=version, plan=_PLAN)
+
+
+_TAKES_NONE: Final = NoMembers()
+
+# By the name of the handler.
+EXAMPLES: Final[Mapping[str, Example]] = {
+    "create_job": Example(_CREATED, CreateJob("line-count", {"path": "/etc/hosts"})),
+    "list_jobs": Example(JobsAnswer([_CREATED], None)),
+    "get_job": Example(msgspec.structs.replace(_after("succeeded", 6), runs=[_RUN], audit=msgspec.UNSET)),
+    "list_runs": Example(RunsAnswer([_RUN])),
+    "draft_job": Example(_after("draft_ready", 2), _TAKES_NONE),
+    "confirm_job": Example(
+        _after("queued", 4), ConfirmJob(confirmed=True, plan_sha256=_PLAN_SHA256, notes="the path is right")
+    ),
+    "run_job": Example(_after("queued", 3), _TAKES_NONE),
+    "retry_job": Example(_after("queued", 7), _TAKES_NONE),
+    "cancel_job": Example(_after("cancelled", 3), _TAKES_NONE),
+    "put_input": Example(
+        InputAnswer(
+            name="data.csv",
+            size=11,
+            sha256=_FILE_SHA256,
+            job_id=_JOB_ID,
+            version=2,
+            links={"job": _JOB},
+            audit=_RECEIPT,
+        )
+    ),
+    "list_artifacts": Example(
+        ArtifactsAnswer(
+            [
+                ArtifactAnswer(
+                    name="stdout",
+                    size=11,
+                    sha256=_FILE_SHA256,
+                    links={"self": f"{_JOB}/runs/1/artifacts/stdout"},
+                )
+            ]
+        )
+    ),
+    "get_artifact": Example(None),
+    "list_records": Example(RecordsAnswer([_RECORD], "WzQxXQ")),
+    "get_record": Example(_RECORD),
+    "get_job_trail": Example(RecordsAnswer([_RECORD], None)),
+    "list_streams": Example(StreamsAnswer([_STREAM], None)),
+    "list_checkpoints": Example(CheckpointsAnswer([_CHECKPOINT], "Wzdd")),
+    "get_proof": Example(ProofAnswer(record=_RECORD, checkpoint=_CHECKPOINT, tip=_TIP, hashes=[_RECEIPT.record_hash])),
+    "export_records": Example(None),
+    "live": Example(Health("live")),
+    "ready": Example(Health("ready", {"ledger": "ok", "relay": "ok"})),
+    "metrics": Example(None),
+}
+
+
+def problem_example(status: int, title: str, error_type: str, detail: str, *, is_recorded: bool) -> dict[str, Any]:
+    """Return a problem as it would be answered."""
+    problem = Problem(
+        type=TYPE_PREFIX + error_type,
+        title=title,
+        status=status,
+        detail=detail,
+        error_type=error_type,
+        request_id="019b76da-a8b2-7b11-8d51-3c1f0a9e8d7c",
+        trace_id=_TRACE_ID,
+        audit_record_id=_RECORD_ID if is_recorded else None,
+    )
+    return msgspec.structs.asdict(problem)

@@ -1,0 +1,52 @@
+"""The route that hands out the audit trail as a whole."""
+
+from typing import Annotated, Final
+
+from litestar import get
+from litestar.di import NamedDependency, Provide
+from litestar.params import QueryParameter
+from litestar.response import Stream
+
+from service.api.admission import EVENT
+from service.api.exchange import context_of, exchange_of
+from service.api.parts import parts_of
+from service.api.queries import EXPORT_QUERY, provide_where, require_known
+from service.api.requests import ApiRequest
+from service.operations.exports import AuditExport, ExportFormat
+from service.ports import RecordFilter
+from telemetry import names
+
+Form = Annotated[ExportFormat, QueryParameter(name="format", description="The form of the export.")]
+
+# Media type, and the end of the name under which it is saved.
+FORMS: Final = {
+    ExportFormat.OTLP_JSON: ("application/x-ndjson", "otlp.jsonl"),
+    ExportFormat.JSONL: ("application/x-ndjson", "jsonl"),
+    ExportFormat.CSV: ("text/csv; charset=utf-8; header=present", "csv"),
+}
+
+
+# GET alone: a HEAD would be on record as an export of everything, and hand out nothing.
+@get(
+    "/v1/audit/export",
+    opt={EVENT: names.EVENT_AUDIT_EXPORT},
+    dependencies={"where": Provide(provide_where)},
+)
+async def export_records(
+    request: ApiRequest,
+    where: NamedDependency[RecordFilter],
+    form: Form = ExportFormat.OTLP_JSON,
+) -> Stream:
+    """Hand out all records of the tenant that match, oldest first; the export itself is recorded before.
+
+    An answer that breaks off, without the end that HTTP gives it, is incomplete.
+    """
+    require_known(request, EXPORT_QUERY)
+    parts, exchange = parts_of(request.scope), exchange_of(request.scope)
+    export = AuditExport(parts.services, context_of(request.scope), exchange.span, parts.reads)
+    media_type, ending = FORMS[form]
+    return Stream(
+        await export.begin(where, form),
+        media_type=media_type,
+        headers={"Content-Disposition": f'attachment; filename="audit.{ending}"'},
+    )

@@ -1,0 +1,181 @@
+"""The routes of jobs: create, look, draft, confirm, run, retry, cancel."""
+
+import asyncio
+from typing import Annotated
+
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+
+from service.api.admission import EVENT
+from service.api.exchange import exchange_of
+from service.api.messages import (
+    ConfirmJob,
+    CreateJob,
+    JobAnswer,
+    JobsAnswer,
+    NoMembers,
+    RunsAnswer,
+    job_answer,
+    run_answer,
+)
+from service.api.methods import get
+from service.api.parts import parts_of
+from service.api.queries import JOB_QUERY, Cursor, Limit, QueryText, require_known
+from service.api.requests import BODY, ApiRequest
+from service.api.texts import version_of
+from service.errors import NotFoundError, TryLaterError
+from service.jobs.model import Job, Run, Status, TenantId
+from service.operations.base import Committed
+from service.operations.jobs import JobOperations
+from service.ports import JobFilter, Reads
+from service.roles import JOB_READERS, require
+from telemetry import names
+
+IfMatch = Annotated[
+    str | None, HeaderParameter(name="If-Match", description="The ETag of the version to change; `*` for any.")
+]
+PathId = FromPath[str]
+Operations = NamedDependency[JobOperations]
+
+
+@post("/v1/jobs", opt={EVENT: names.EVENT_JOB_CREATE, BODY: CreateJob}, status_code=201)
+async def create_job(request: ApiRequest, operations: Operations, data: JSONBody[CreateJob]) -> Response[JobAnswer]:
+    """Create a job from a template. The same Idempotency-Key and body answers 200 with the job made before."""
+    done = await operations.create(data.template, data.parameters)
+    return await _changed(request, done, status=200 if done.is_replay else 201)
+
+
+@get("/v1/jobs")
+async def list_jobs(
+    request: ApiRequest,
+    status: FromQuery[Status | None] = None,
+    template: QueryText = None,
+    created_by: QueryText = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> JobsAnswer:
+    """List the jobs of the tenant, newest first."""
+    require_known(request, JOB_QUERY)
+    tenant_id, reads = require_reader(request), parts_of(request.scope).reads
+    where = JobFilter(status=status, template=template, created_by=created_by)
+
+    def read() -> tuple[list[tuple[Job, list[Run]]], str | None]:
+        page = reads.jobs(tenant_id, where, cursor, limit)
+        return [(job, list(reads.runs(job.job_id)) if job.run else []) for job in page.rows], page.next_cursor
+
+    found, next_cursor = await asyncio.to_thread(read)
+    url = parts_of(request.scope).settings.trace_url_template
+    return JobsAnswer([job_answer(job, runs, None, url) for job, runs in found], next_cursor)
+
+
+@get("/v1/jobs/{job_id:str}")
+async def get_job(request: ApiRequest, job_id: PathId) -> Response[JobAnswer]:
+    """Return a job; its ETag is its version."""
+    tenant_id, reads = require_reader(request), parts_of(request.scope).reads
+
+    def read() -> tuple[Job, list[Run]]:
+        job = require_job(reads, job_id, tenant_id)
+        return job, list(reads.runs(job_id)) if job.run else []
+
+    job, runs = await asyncio.to_thread(read)
+    answer = job_answer(job, runs, None, parts_of(request.scope).settings.trace_url_template)
+    return Response(answer, headers={"ETag": f'"{job.version}"'})
+
+
+@get("/v1/jobs/{job_id:str}/runs")
+async def list_runs(request: ApiRequest, job_id: PathId) -> RunsAnswer:
+    """Return the runs of a job, first to last."""
+    tenant_id, reads = require_reader(request), parts_of(request.scope).reads
+
+    def read() -> list[Run]:
+        require_job(reads, job_id, tenant_id)
+        return list(reads.runs(job_id))
+
+    url = parts_of(request.scope).settings.trace_url_template
+    return RunsAnswer([run_answer(run, url) for run in await asyncio.to_thread(read)])
+
+
+@post("/v1/jobs/{job_id:str}/draft", opt={EVENT: names.EVENT_JOB_DRAFT, BODY: NoMembers}, status_code=200)
+async def draft_job(
+    request: ApiRequest, operations: Operations, job_id: PathId, if_match: IfMatch = None
+) -> Response[JobAnswer]:
+    """Render the plan of a job: exactly what would run."""
+    return await _changed(request, await operations.draft(job_id, version_of(if_match)))
+
+
+@post("/v1/jobs/{job_id:str}/confirm", opt={EVENT: names.EVENT_JOB_CONFIRM, BODY: ConfirmJob}, status_code=200)
+async def confirm_job(
+    request: ApiRequest, operations: Operations, job_id: PathId, data: JSONBody[ConfirmJob], if_match: IfMatch = None
+) -> Response[JobAnswer]:
+    """Approve the plan with this hash and, unless `run` is false, trigger the run."""
+    done = await operations.confirm(
+        job_id,
+        confirmed=data.confirmed,
+        plan_sha256=data.plan_sha256,
+        notes=data.notes,
+        run=data.run,
+        if_match=version_of(if_match),
+    )
+    return await _changed(request, done)
+
+
+@post("/v1/jobs/{job_id:str}/run", opt={EVENT: names.EVENT_JOB_RUN_TRIGGER, BODY: NoMembers}, status_code=200)
+async def run_job(
+    request: ApiRequest, operations: Operations, job_id: PathId, if_match: IfMatch = None
+) -> Response[JobAnswer]:
+    """Put a job on the queue."""
+    return await _changed(request, await operations.run(job_id, version_of(if_match)))
+
+
+@post("/v1/jobs/{job_id:str}/retry", opt={EVENT: names.EVENT_JOB_RETRY, BODY: NoMembers}, status_code=200)
+async def retry_job(
+    request: ApiRequest, operations: Operations, job_id: PathId, if_match: IfMatch = None
+) -> Response[JobAnswer]:
+    """Put a failed job on the queue again."""
+    return await _changed(request, await operations.retry(job_id, version_of(if_match)))
+
+
+@post("/v1/jobs/{job_id:str}/cancel", opt={EVENT: names.EVENT_JOB_CANCEL, BODY: NoMembers}, status_code=200)
+async def cancel_job(
+    request: ApiRequest, operations: Operations, job_id: PathId, if_match: IfMatch = None
+) -> Response[JobAnswer]:
+    """Cancel a job that is not final."""
+    return await _changed(request, await operations.cancel(job_id, version_of(if_match)))
+
+
+def require_job(reads: Reads, job_id: str, tenant_id: TenantId) -> Job:
+    """Return a job of the tenant.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    job = reads.job(job_id, tenant_id)
+    if job is None:
+        raise NotFoundError("there is no such job")
+    return job
+
+
+def require_reader(request: ApiRequest) -> TenantId:
+    """Return the tenant whose jobs this request may read.
+
+    Raises:
+        ForbiddenError: the credential reads no jobs.
+    """
+    credential = exchange_of(request.scope).credential
+    require(credential.roles, *JOB_READERS)
+    return credential.tenant_id
+
+
+async def _changed(request: ApiRequest, done: Committed[Job], status: int = 200) -> Response[JobAnswer]:
+    job, parts = done.value, parts_of(request.scope)
+    try:
+        runs = await asyncio.to_thread(parts.reads.runs, job.job_id) if job.run else ()
+    except TryLaterError:
+        # The change is committed: an answer that says "nothing changed" would be wrong.
+        runs = None
+    headers = {"ETag": f'"{job.version}"'}
+    if status == 201:
+        headers["Location"] = f"/v1/jobs/{job.job_id}"
+    answer = job_answer(job, runs, done.receipt, parts.settings.trace_url_template)
+    return Response(answer, status_code=status, headers=headers)

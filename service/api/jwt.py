@@ -1,0 +1,215 @@
+"""JSON Web Tokens of an identity provider as credentials: signature, issuer, audience, time, roles and tenant.
+
+Source: RFC 7519 (claims), RFC 8725 (algorithms are fixed here, never taken from the token), RFC 7517 (key sets).
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import httpx
+import jwt
+import msgspec
+from jwt import PyJWK, PyJWKSet
+
+from service.api.auth import Credential
+from service.api.texts import is_plain
+from service.errors import SettingsError, TryLaterError, UnauthenticatedError
+from service.jobs.model import TenantId
+from service.operations.keys import RESERVED_ACTORS
+from service.ports import Clock
+from service.roles import ROLES
+from telemetry.audit.record import Actor
+
+_log = logging.getLogger(__name__)
+
+ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
+LEEWAY_S: Final = 30
+DEFAULT_TENANT: Final = TenantId("default")
+
+_SECOND_NS: Final = 1_000_000_000
+_FRESH_NS: Final = 600 * _SECOND_NS
+_PATIENCE_NS: Final = 30 * _SECOND_NS
+_FETCH_TIMEOUT_S: Final = 5.0
+_MAX_ID_CHARACTERS: Final = 256
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+FetchKeys = Callable[[], bytes]
+"""Returns a JWK set as JSON; blocks."""
+
+
+class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose tokens are taken. With `tenant_claim` None every token acts in the tenant `default`."""
+
+    issuer: str
+    audience: str
+    jwks: str
+    roles_claim: str = "roles"
+    tenant_claim: str | None = None
+
+
+class KeySet:
+    """The provider's public keys; fetched when first needed, when stale, and when a token names an unknown one.
+
+    A key that is taken out of the set is used for ten minutes more at most, while the set can be fetched. Unknown key
+    ids cause at most one fetch in half a minute, so that forged tokens cannot make this service flood the provider.
+    While the provider is away, the keys that are known go on to be used.
+    """
+
+    def __init__(self, fetch: FetchKeys, clock: Clock) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._keys: Mapping[str | None, PyJWK] = {}
+        self._fetched_ns: int | None = None
+        self._tried_ns: int | None = None
+        self._lock = asyncio.Lock()
+
+    async def key(self, key_id: str | None) -> PyJWK | None:
+        """Return the key of this id; without an id, the only key there is.
+
+        Raises:
+            TryLaterError: no keys could be fetched yet.
+        """
+        known = self._keys.get(key_id)
+        if known is not None and self._lock.locked():
+            # A fetch is under way, and a slow provider must not hold up those whose key is known.
+            return known
+        async with self._lock:
+            now_ns = self._clock()
+            is_stale = self._fetched_ns is None or now_ns - self._fetched_ns > _FRESH_NS
+            is_patient = self._tried_ns is not None and now_ns - self._tried_ns < _PATIENCE_NS
+            if (is_stale or key_id not in self._keys) and not is_patient:
+                self._tried_ns = now_ns
+                await self._refresh(now_ns)
+            if self._fetched_ns is None:
+                raise TryLaterError("the keys of the identity provider cannot be fetched", retry_after_s=30)
+            return self._keys.get(key_id)
+
+    async def _refresh(self, now_ns: int) -> None:
+        try:
+            keys = _usable((await asyncio.to_thread(self._fetch)).decode())
+        except (OSError, ValueError, TypeError, AttributeError, httpx.HTTPError, jwt.PyJWTError):
+            _log.warning("the keys of the identity provider could not be fetched", exc_info=True)
+            return
+        self._keys = {key.key_id: key for key in keys}
+        if len(keys) == 1:
+            self._keys = {**self._keys, None: keys[0]}
+        self._fetched_ns = now_ns
+
+
+class JwtAuthenticator:
+    """Checks tokens against the provider's keys. The actor is the subject, of type `user`."""
+
+    def __init__(self, settings: JwtSettings, keys: KeySet, clock: Clock) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._clock = clock
+
+    async def authenticate(self, token: str) -> Credential:
+        """Return what `token` stands for.
+
+        Raises:
+            UnauthenticatedError: it is malformed, expired, of another issuer or audience, or not signed by the keys.
+            TryLaterError: the keys cannot be fetched.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            key = await self._keys.key(cast("str | None", header.get("kid")))
+            if key is None:
+                raise UnauthenticatedError("the token is signed by a key that is not known")
+            claims = self._claims(token, key)
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise UnauthenticatedError("the token does not hold: signature, issuer, audience or form") from error
+        self._require_time(claims)
+        return Credential(Actor(self._subject(claims), "user"), self._tenant(claims), self._roles(claims))
+
+    def _claims(self, token: str, key: PyJWK) -> Mapping[str, Any]:
+        # Times are checked here by the service's clock, not by PyJWT's.
+        options = {
+            "require": ["exp", "iss", "aud", "sub"],
+            "verify_exp": False,
+            "verify_nbf": False,
+            "verify_iat": False,
+            "enforce_minimum_key_length": True,
+        }
+        return jwt.decode(
+            token,
+            key,
+            algorithms=[key.algorithm_name],
+            audience=self._settings.audience,
+            issuer=self._settings.issuer,
+            options=cast("Any", options),
+        )
+
+    def _require_time(self, claims: Mapping[str, Any]) -> None:
+        now_s = self._clock() / _SECOND_NS
+        not_before, expires = claims.get("nbf", 0), claims["exp"]
+        if not _is_time(expires) or not _is_time(not_before):
+            raise UnauthenticatedError("the token's times are not numbers")
+        if expires + LEEWAY_S <= now_s:
+            raise UnauthenticatedError("the token has expired: sign in again")
+        if not_before - LEEWAY_S > now_s:
+            raise UnauthenticatedError("the token is not valid yet")
+
+    def _subject(self, claims: Mapping[str, Any]) -> str:
+        subject: object = claims["sub"]
+        if not isinstance(subject, str) or not _is_id(subject) or subject in RESERVED_ACTORS:
+            raise UnauthenticatedError("the token's subject cannot be an actor")
+        return subject
+
+    def _tenant(self, claims: Mapping[str, Any]) -> TenantId:
+        if self._settings.tenant_claim is None:
+            return DEFAULT_TENANT
+        tenant: object = claims.get(self._settings.tenant_claim)
+        if not isinstance(tenant, str) or not _is_id(tenant):
+            raise UnauthenticatedError("the token names no tenant")
+        return TenantId(tenant)
+
+    def _roles(self, claims: Mapping[str, Any]) -> frozenset[str]:
+        stated: object = claims.get(self._settings.roles_claim, ())
+        if isinstance(stated, str):
+            stated = stated.split()
+        given = cast("list[object]", stated) if isinstance(stated, list) else []
+        return frozenset(role for role in ROLES if role in given)
+
+
+def fetch_from(jwks: str) -> FetchKeys:
+    """Return how to read a JWK set from a file, an `https://` URL, or an `http://` URL of this machine.
+
+    Raises:
+        SettingsError: it is another URL: whoever stands in between could add a key, and be anybody.
+    """
+    if "://" not in jwks:
+        return Path(jwks).read_bytes
+    try:
+        url = httpx.URL(jwks)
+    except httpx.InvalidURL as error:
+        raise SettingsError([f"AUDITRACE_JWT_JWKS is {jwks}, which is no https URL: {error}"]) from error
+    if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
+        raise SettingsError([f"AUDITRACE_JWT_JWKS is {jwks}; expected a file or an https:// URL"])
+
+    def fetch() -> bytes:
+        return httpx.get(jwks, timeout=_FETCH_TIMEOUT_S).raise_for_status().content
+
+    return fetch
+
+
+def _usable(key_set: str) -> list[PyJWK]:
+    """Return the public keys of a JWK set that may sign tokens here: a secret or an encryption key never does."""
+    keys = PyJWKSet.from_json(key_set).keys
+    usable = [key for key in keys if key.algorithm_name in ALGORITHMS and key.public_key_use in {None, "sig"}]
+    if not usable:
+        raise ValueError(f"the key set holds no key for {', '.join(ALGORITHMS)}")
+    return usable
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_id(text: str) -> bool:
+    return 0 < len(text) <= _MAX_ID_CHARACTERS and is_plain(text)

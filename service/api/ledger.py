@@ -1,0 +1,129 @@
+"""The routes of the ledger as a whole: its streams, its checkpoints, and what proves a single record."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from service.api.audit import AUDITED_READ, Reading, RecordAnswer, record_answer
+from service.api.jobs import PathId
+from service.api.methods import get
+from service.api.queries import PAGING, Cursor, Limit, require_known
+from service.api.requests import ApiRequest
+from service.operations.proofs import Proof
+from service.ports import CheckpointRow, StreamRow
+from telemetry.audit.chain import rfc3339_nanos
+from telemetry.audit.checkpoint import Tip
+
+
+class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream. `anchored` is the last number that a checkpoint names, `checkpoint` that checkpoint's number."""
+
+    stream_id: str
+    opened_at: str
+    records: int
+    record_hash: str
+    observed_at: str | None
+    closed: bool
+    delivered: int
+    anchored: int | None
+    checkpoint: int | None
+    links: Mapping[str, str]
+
+
+class StreamsAnswer(msgspec.Struct, frozen=True):
+    """One page of streams, last opened first."""
+
+    streams: Sequence[StreamAnswer]
+    next_cursor: str | None
+
+
+class CheckpointAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint: `signature` is the Ed25519 signature (base64) over the UTF-8 bytes of the record's `body`.
+
+    `certificate` is the SHA-256 of the raw public key that made it.
+    """
+
+    number: int
+    signature: str
+    certificate: str
+    record: RecordAnswer
+
+
+class CheckpointsAnswer(msgspec.Struct, frozen=True):
+    """One page of checkpoints, the last one first."""
+
+    checkpoints: Sequence[CheckpointAnswer]
+    next_cursor: str | None
+
+
+class ProofAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What proves a record to whoever holds the public key; without a checkpoint yet, only what it is.
+
+    `hashes` are those of the stream's records from `tip.from` to `tip.number`; their raw bytes, one after another,
+    hash to `tip.leaves`, and `tip` stands in the checkpoint's body.
+    """
+
+    record: RecordAnswer
+    checkpoint: CheckpointAnswer | None
+    tip: Tip | None
+    hashes: Sequence[str]
+
+
+@get("/v1/audit/streams", opt=AUDITED_READ)
+async def list_streams(
+    request: ApiRequest, reading: Reading, cursor: Cursor = None, limit: Limit = 100
+) -> StreamsAnswer:
+    """List the streams of the ledger, last opened first: how far each goes, was delivered and is anchored."""
+    require_known(request, PAGING)
+    page = await reading.streams(cursor, limit)
+    return StreamsAnswer([_stream(row) for row in page.rows], page.next_cursor)
+
+
+@get("/v1/audit/checkpoints", opt=AUDITED_READ)
+async def list_checkpoints(
+    request: ApiRequest, reading: Reading, cursor: Cursor = None, limit: Limit = 100
+) -> CheckpointsAnswer:
+    """List the checkpoints, the last one first, each with its signature and its record."""
+    require_known(request, PAGING)
+    page = await reading.checkpoints(cursor, limit)
+    return CheckpointsAnswer([_checkpoint(request, row) for row in page.rows], page.next_cursor)
+
+
+@get("/v1/audit/records/{record_id:str}/proof", opt=AUDITED_READ)
+async def get_proof(request: ApiRequest, reading: Reading, record_id: PathId) -> ProofAnswer:
+    """Return what proves a record to whoever holds the public key: see docs/audit-format.md, section 7."""
+    require_known(request, ())
+    return _proof(request, await reading.proof(record_id))
+
+
+def _stream(row: StreamRow) -> StreamAnswer:
+    return StreamAnswer(
+        stream_id=row.stream_id,
+        opened_at=rfc3339_nanos(row.opened_ns),
+        records=row.number,
+        record_hash=row.record_hash,
+        observed_at=rfc3339_nanos(row.observed_ns) if row.number else None,
+        closed=row.is_closed,
+        delivered=row.delivered,
+        anchored=row.anchored,
+        checkpoint=row.checkpoint,
+        links={"records": f"/v1/audit/records?stream_id={row.stream_id}"},
+    )
+
+
+def _checkpoint(request: ApiRequest, row: CheckpointRow) -> CheckpointAnswer:
+    return CheckpointAnswer(
+        number=row.number,
+        signature=row.signature,
+        certificate=row.fingerprint,
+        record=record_answer(request, row.record),
+    )
+
+
+def _proof(request: ApiRequest, proof: Proof) -> ProofAnswer:
+    return ProofAnswer(
+        record=record_answer(request, proof.record),
+        checkpoint=_checkpoint(request, proof.checkpoint) if proof.checkpoint else None,
+        tip=proof.tip,
+        hashes=proof.hashes,
+    )

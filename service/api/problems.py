@@ -1,0 +1,161 @@
+"""Every error as an answer: RFC 9457 `application/problem+json`, and nothing of the service's insides."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, InternalServerException, ValidationException
+
+from service import errors
+from service.api.exchange import exchange_of
+from service.errors import AuditraceError, RefusedError, ThrottledError, TryLaterError
+from telemetry import names
+from telemetry.errors import (
+    CanonicalFormError,
+    NoTransactionError,
+    RecordNotSealedError,
+    TelemetryError,
+    TelemetrySettingsError,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+TYPE_PREFIX: Final = "urn:auditrace:problem:"
+INTERNAL: Final = "internal_error"
+
+# Status and title of each class of the trees in service/errors.py and telemetry/errors.py.
+STATUSES: Final[Mapping[type[Exception], tuple[int, str]]] = {
+    errors.AuditraceError: (500, "Internal error"),
+    errors.SettingsError: (500, "Wrong settings"),
+    errors.RefusedError: (400, "Refused"),
+    errors.UnauthenticatedError: (401, "Not authenticated"),
+    errors.ForbiddenError: (403, "Not allowed"),
+    errors.NotFoundError: (404, "Not found"),
+    errors.MethodNotAllowedError: (405, "Method not allowed"),
+    errors.InvalidRequestError: (400, "Invalid request"),
+    errors.PayloadTooLargeError: (413, "Body too large"),
+    errors.UnsupportedMediaTypeError: (415, "Media type not supported"),
+    errors.ConflictError: (409, "Conflict"),
+    errors.TransitionRefusedError: (409, "Not possible in this state"),
+    errors.PlanMismatchError: (409, "Another plan"),
+    errors.IdempotencyConflictError: (409, "Idempotency key used before"),
+    errors.LimitExceededError: (409, "Limit reached"),
+    errors.PreconditionFailedError: (412, "Precondition failed"),
+    errors.ThrottledError: (429, "Too many refusals"),
+    errors.TryLaterError: (503, "Try again later"),
+    errors.LedgerUnavailableError: (503, "Ledger not available"),
+    errors.LedgerBusyError: (503, "Ledger busy"),
+    errors.DiskLowError: (503, "Disk nearly full"),
+    errors.ShuttingDownError: (503, "Shutting down"),
+    errors.BrokenLedgerError: (500, "Broken ledger"),
+    errors.FencedError: (500, "Ledger taken over"),
+    TelemetryError: (500, "Internal error"),
+    TelemetrySettingsError: (500, "Wrong settings"),
+    CanonicalFormError: (500, "No canonical form"),
+    NoTransactionError: (500, "Record outside a transaction"),
+    RecordNotSealedError: (500, "Record not sealed"),
+}
+
+_DISCONNECTED: Final = "client disconnected prematurely"
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """A problem as clients see it. `audit_record_id` names the committed record of a refusal, where there is one."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error_type: str
+    request_id: str
+    trace_id: str
+    audit_record_id: str | None
+
+
+def error_of(exception: Exception) -> Exception:
+    """Return the error of the service that stands for an exception; unexpected ones are returned as they are."""
+    if isinstance(exception, AuditraceError):
+        return exception
+    if isinstance(exception, InternalServerException) and exception.detail == _DISCONNECTED:
+        return errors.InvalidRequestError("the client hung up before its body was read")
+    if isinstance(exception, ValidationException):
+        return errors.InvalidRequestError(_validation_detail(exception))
+    if isinstance(exception, HTTPException):
+        return _http_error(exception)
+    return exception
+
+
+def answer_problem(request: Request[Any, Any, Any], exception: Exception) -> Response[Problem]:
+    """Return the answer to a request that failed."""
+    exchange = exchange_of(request.scope)
+    error = exchange.failure or error_of(exception)
+    problem = _problem(error, exchange.request_id, exchange.span.ref.trace_id)
+    if problem.status >= 500:
+        # For the server span and the request metric, which know only the status.
+        request.scope["state"][names.ERROR_TYPE] = problem.error_type
+    return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=_headers(error, request))
+
+
+def status_of(error: Exception) -> tuple[int, str, str]:
+    """Return status, title and error type for an error; a class that is not mapped stands for its parent."""
+    if isinstance(error, AuditraceError | TelemetryError):
+        status, title = next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
+        return status, title, error.error_type
+    return 500, "Internal error", INTERNAL
+
+
+def _problem(error: Exception, request_id: str, trace_id: str) -> Problem:
+    status, title, error_type = status_of(error)
+    detail = "the service failed: report the request id to its operator"
+    if isinstance(error, RefusedError | TryLaterError):
+        detail = error.detail
+    return Problem(
+        type=TYPE_PREFIX + error_type,
+        title=title,
+        status=status,
+        detail=detail,
+        error_type=error_type,
+        request_id=request_id,
+        trace_id=trace_id,
+        audit_record_id=error.audit_record_id if isinstance(error, RefusedError) else None,
+    )
+
+
+def _headers(error: Exception, request: Request[Any, Any, Any]) -> dict[str, str]:
+    if isinstance(error, errors.UnauthenticatedError):
+        is_token_given = "authorization" in request.headers
+        return {"WWW-Authenticate": 'Bearer realm="auditrace"' + (', error="invalid_token"' if is_token_given else "")}
+    if isinstance(error, ThrottledError | TryLaterError):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, errors.MethodNotAllowedError):
+        return {"Allow": error.allow}
+    return {}
+
+
+def _http_error(exception: HTTPException) -> Exception:
+    match exception.status_code:
+        case 404:
+            return errors.NotFoundError("there is nothing at this path")
+        case 405:
+            # The methods come from a set: in order, equal requests get equal answers.
+            allow = ", ".join(sorted((exception.headers or {}).get("allow", "").split(", ")))
+            return errors.MethodNotAllowedError(f"this path knows {allow}", allow)
+        case 413:
+            return errors.PayloadTooLargeError("the body exceeds the limit of this path")
+        case status if status < 500:
+            return errors.InvalidRequestError(exception.detail or "the request is malformed")
+        case _:
+            return exception
+
+
+def _validation_detail(exception: ValidationException) -> str:
+    found = msgspec.convert(exception.extra or [], list[_Invalid])
+    if any(entry.key == "data" for entry in found):
+        return "this needs a JSON body"
+    texts = [f"{entry.key}: {entry.message}" if entry.key else entry.message for entry in found]
+    return "; ".join(texts) or "the request is malformed"
+
+
+class _Invalid(msgspec.Struct):
+    message: str
+    key: str = ""

@@ -1,0 +1,54 @@
+"""The one place where what was refused before an operation began gets its record: a malformed body, a bad header."""
+
+import logging
+from typing import cast
+
+from litestar.types import HTTPScope, Scope
+
+from service.api.admission import EVENT
+from service.api.exchange import context_of, exchange_of, route_of
+from service.api.parts import parts_of
+from service.api.problems import error_of
+from service.api.texts import is_uuid
+from service.errors import RefusedError, TryLaterError
+from service.operations.base import Operation
+from service.operations.tallies import LEDGER
+from telemetry import names
+from telemetry.audit.record import Target
+
+_log = logging.getLogger(__name__)
+
+
+async def record_refusal(exception: Exception, scope: Scope) -> None:
+    """Record the refusal of an audited route unless its operation did; Litestar calls this before it answers.
+
+    When even that cannot be recorded, the answer becomes that of the failure to record: no refusal without a record.
+    """
+    exchange = exchange_of(scope)
+    error = exchange.failure = error_of(exception)
+    if not isinstance(error, RefusedError | TryLaterError):
+        _log.error("request %s failed", exchange.request_id, exc_info=exception)
+    event_name = scope["route_handler"].opt.get(EVENT) if "route_handler" in scope else None
+    if not isinstance(error, RefusedError) or event_name is None or not exchange.is_authenticated:
+        return
+    request = cast("HTTPScope", scope)
+    context, parts = context_of(request), parts_of(scope)
+    if error.audit_record_id is not None:
+        parts.tallies.refused(context)
+        return
+    try:
+        if exchange.is_too_often_refused:
+            exchange.failure = await parts.tallies.throttled(context, exchange.span, error)
+            return
+        parts.tallies.refused(context)
+        await Operation(parts.services, context, exchange.span).refuse(event_name, _target(event_name, request), error)
+    except Exception as failure:  # noqa: BLE001 - whatever it is, the client must get an answer, and this is it
+        exchange.failure = error_of(failure)
+        _log.warning("the refusal of request %s could not be recorded", exchange.request_id, exc_info=failure)
+
+
+def _target(event_name: str, scope: HTTPScope) -> Target:
+    if event_name in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT}:
+        return LEDGER
+    job_id = str(scope["path_params"].get("job_id", ""))
+    return Target("job", job_id) if is_uuid(job_id) else Target("http.endpoint", route_of(scope))

@@ -1,0 +1,30 @@
+"""The copy of a ledger from one kind of database to another."""
+
+from collections.abc import Callable
+
+from service.errors import SettingsError
+from service.secrets import DeploymentSecret
+from service.store.copying import Copied, Step, copy_ledger
+from service.store.postgres.connection import is_postgres
+from service.store.sqlite.connection import URL_PREFIX, database_path
+
+
+def copied(source: str, target: str, secret: DeploymentSecret, note: Callable[[Step], object]) -> Copied:
+    """Copy the ledger that one URL names into the empty database that another one names.
+
+    Raises:
+        SettingsError: it cannot be copied this way; the text says what to do.
+        BrokenLedgerError: something is wrong in the source; nothing was copied.
+        TryLaterError: one of the two cannot be used now; nothing was copied.
+    """
+    problems = [
+        problem
+        for is_right, problem in (
+            (source.startswith(URL_PREFIX), f"--from is {source!r}: a ledger is copied from sqlite:///path"),
+            (is_postgres(target), "--to does not name a PostgreSQL: a ledger is copied to postgresql://…"),
+        )
+        if not is_right
+    ]
+    if problems:
+        raise SettingsError(problems)
+    return copy_ledger(database_path(source), target, secret, note)

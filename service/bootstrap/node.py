@@ -1,0 +1,179 @@
+"""One process of the deployment: its ledger, its telemetry and everything that operations work with."""
+
+import random
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from service.bootstrap.checked import checked
+from service.bootstrap.database import LedgerParts
+from service.config import Settings
+from service.ids import new_id_from
+from service.jobs.backoff import retry_delay_s
+from service.jobs.model import TenantId
+from service.keyfiles import create_private_file
+from service.operations.base import Services
+from service.operations.keys import KeyOperations
+from service.operations.runs import RunOperations
+from service.ports import RegisteredKey
+from service.records import AuditContext, Fact, record_of
+from service.roles import ADMIN
+from service.store.watermark import DiskWatermark, WatermarkedLedger
+from telemetry.audit.ledger import AuditLogger
+from telemetry.audit.record import Actor, AuditRecord, Result, Source, Target
+from telemetry.setup import set_up
+from telemetry.tracing import Tracing
+
+VERSION = version("auditrace")
+DEFAULT_TENANT = TenantId("default")
+SYSTEM = Actor("auditrace", "system")
+
+_NS_PER_MS = 1_000_000
+
+
+class Node:
+    """One process of the deployment, opened: its ledger, telemetry and everything that operations work with.
+
+    Raises (on opening):
+        SettingsError: settings, key files, templates or folders are wrong; all problems at once.
+        TryLaterError: the database cannot be used now.
+    """
+
+    def __init__(self, settings: Settings, source: Source, *, is_daemon: bool) -> None:
+        self.settings = settings
+        self.source: Source = source
+        instance_id = str(uuid.uuid4())
+        self.clock: Callable[[], int] = time.time_ns
+        self.monotonic: Callable[[], float] = time.monotonic
+        self.random: Callable[[], float] = random.SystemRandom().random
+        self.new_id = new_id_from(self.clock, secrets.randbits)
+        named = checked(settings)
+        self.keys, self.signer, self.secret = named.keys, named.signer, named.secret
+        self.telemetry = set_up(
+            settings.environment,
+            instance_id=instance_id,
+            version=VERSION,
+            certificate=self.signer.fingerprint,
+            is_daemon=is_daemon,
+        )
+        self.tracing = Tracing(self.telemetry.tracer)
+        self.owner = f"node-{instance_id}"
+        self.committed: list[Callable[[], None]] = []
+        self._database = named.database
+        named.database.migrate()
+        self.opened = named.database.open(
+            LedgerParts(
+                owner=self.owner,
+                audit_log=AuditLogger(self.telemetry.audit_resource, VERSION),
+                secret=self.secret,
+                clock=self.clock,
+                new_stream_id=lambda: str(uuid.uuid4()),
+                system_record=self._system_record,
+                on_commit=self._on_commit,
+                on_hint=self._wake,
+                private_key=self.keys.find,
+            )
+        )
+        self.reads, self.checkpoints = self.opened.reads, self.opened.checkpoints
+        self.checkpoints.register(self.signer)
+        volume = named.database.volume
+        self.watermark = DiskWatermark(volume, settings.min_free_bytes, self.monotonic) if volume else None
+        self.services = Services(
+            ledger=self.opened.ledger,
+            templates=named.templates,
+            secret=self.secret,
+            tracing=self.tracing,
+            clock=self.clock,
+            new_id=self.new_id,
+        )
+
+    def client_services(self) -> Services:
+        """Return what the operations of clients work with: they are refused while the disk is nearly full."""
+        if self.watermark is None:
+            return self.services
+        return msgspec.structs.replace(self.services, ledger=WatermarkedLedger(self.opened.ledger, self.watermark))
+
+    def registered_keys(self) -> Sequence[RegisteredKey]:
+        """Return the public keys of the ledger, read on a connection of its own: from any thread."""
+        return self._database.keys(self.secret)
+
+    @contextmanager
+    def key_operations(self) -> Generator[KeyOperations]:
+        """Yield the key operations of an operator's command on this machine, in a trace of its own."""
+        context = AuditContext(actor=SYSTEM, tenant_id=DEFAULT_TENANT, source=self.source, roles=frozenset({ADMIN}))
+        span = self.tracing.root("auditrace keys")
+        try:
+            yield KeyOperations(self.services, context, span)
+        finally:
+            # A span that never ends is never exported, and the records that point to it would point at nothing.
+            span.end()
+
+    def run_operations(self) -> RunOperations:
+        """Return the operations of this process's worker."""
+
+        def retry_delay_ns(attempt: int) -> int:
+            return int(retry_delay_s(attempt, self.random) * 1_000_000_000)
+
+        lease_ns = self.settings.run_lease_ms * _NS_PER_MS
+        return RunOperations(self.services, self.owner, lease_ns, retry_delay_ns, self.client_services().ledger)
+
+    def ensure_admin_key(self) -> Path | None:
+        """Make the first key on a database without keys; returns the file that holds it, or None.
+
+        A process that dies between key and file leaves a key that nobody holds: `auditrace keys create` makes another.
+        """
+        if self.reads.keys():
+            return None
+        with self.key_operations() as operations:
+            created = operations.create("admin", [ADMIN], DEFAULT_TENANT)
+        path = self.settings.admin_key
+        # One that is there belongs to an earlier database: nothing accepts it any more.
+        path.unlink(missing_ok=True)
+        create_private_file(path, created.value.key.encode() + b"\n")
+        return path
+
+    def close(self) -> None:
+        """Close everything, the ledger first."""
+        self.opened.close_ledger()
+        # Before the reads end: the last collection of metrics looks at the outbox and the jobs.
+        self.telemetry.shutdown()
+        self.opened.close()
+
+    def _system_record(self, event_name: str) -> AuditRecord:
+        span = self.tracing.root(event_name)
+        context = AuditContext(actor=SYSTEM, tenant_id=DEFAULT_TENANT, source=self.source)
+        fact = Fact(event_name=event_name, target=Target("ledger", "auditrace"), result=Result.SUCCESS)
+        record = record_of(fact, context, span.ref, self.new_id(), self.clock())
+        span.mark(record)
+        span.end()
+        return record
+
+    def _on_commit(self, outcomes: Sequence[str]) -> None:
+        for outcome in outcomes:
+            self.telemetry.instruments.record_committed(outcome)
+        self._wake()
+
+    def _wake(self) -> None:
+        for wake in self.committed:
+            wake()
+
+
+@contextmanager
+def open_node(settings: Settings, source: Source) -> Generator[Node]:
+    """Open the ledger for one command, and close it with its records committed."""
+    node = Node(settings, source, is_daemon=False)
+    try:
+        yield node
+    finally:
+        node.close()
+
+
+def now_ns() -> int:
+    """Return the time of this machine's clock, nanoseconds since the epoch."""
+    return time.time_ns()

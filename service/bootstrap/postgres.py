@@ -1,0 +1,138 @@
+"""The database of many machines: one PostgreSQL."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from service.bootstrap.database import LedgerParts
+from service.errors import SettingsError
+from service.ports import Clock, Discrepancy, LastCheckpoint, RefusedStream, RegisteredKey
+from service.secrets import DeploymentSecret
+from service.store.postgres.checkpoints import CheckpointSettings, PostgresCheckpoints
+from service.store.postgres.lanes import PostgresLanes
+from service.store.postgres.opening import durability_problems, is_empty, keys_of, last_and_refused, migrate_database
+from service.store.postgres.outbox import PostgresOutbox
+from service.store.postgres.reads import PostgresReads
+from service.store.postgres.reconciliation import reconcile
+from service.store.postgres.snapshot import recorded
+from service.store.postgres.stream import LaneSettings
+from service.store.postgres.wakeups import Wakeups
+from telemetry.audit.verify import Found
+
+
+class PostgresDatabase:
+    """Implements `service.bootstrap.database.Database` on a server."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @property
+    def volume(self) -> Path | None:
+        """None: its disk is the server's to watch."""
+        return None
+
+    def prepare(self) -> None:
+        """Nothing: the server is asked when it is opened."""
+
+    def require(self) -> None:
+        """Raise unless the database has a ledger."""
+        if is_empty(self._url):
+            raise SettingsError(["the database holds no ledger: start the service first, or set AUDITRACE_DATABASE"])
+
+    def is_empty(self) -> bool:
+        """True while nothing was committed to it."""
+        return is_empty(self._url)
+
+    def migrate(self) -> Sequence[str]:
+        """Bring the database to the newest schema."""
+        return migrate_database(self._url)
+
+    def keys(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
+        """Return the public keys of the ledger."""
+        return keys_of(self._url, secret)
+
+    def records(self) -> Iterator[Found]:
+        """Yield every committed record."""
+        self.require()
+        return recorded(self._url)
+
+    def reads(self) -> PostgresReads:
+        """Open the database for reading."""
+        self.require()
+        return PostgresReads(self._url)
+
+    def checkpoints_seen(self) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:
+        """Return the last checkpoint, and the streams that none signs over."""
+        self.require()
+        return last_and_refused(self._url)
+
+    def discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
+        """Yield everything that is wrong in the database."""
+        self.require()
+        return reconcile(self._url, secret)
+
+    def durability_problems(self) -> Sequence[str]:
+        """Return what the server's settings take from the promise that an acknowledged commit survives."""
+        return durability_problems(self._url)
+
+    def outbox(self, owner: str, clock: Clock) -> tuple[PostgresOutbox, Callable[[], None]]:
+        """Open the undelivered records; the leases of `owner` are given back by the relay itself."""
+        del clock
+        self.require()
+        return PostgresOutbox(self._url, owner), lambda: None
+
+    def open(self, parts: LedgerParts) -> "OpenedPostgres":
+        """Open the ledger with the lanes of this process."""
+        return OpenedPostgres(self._url, parts)
+
+
+class OpenedPostgres:
+    """Implements `service.bootstrap.database.Opened`: a few lanes, and hints between processes."""
+
+    owner_descriptor = None
+
+    def __init__(self, url: str, parts: LedgerParts) -> None:
+        self._url = url
+        self._owner = parts.owner
+        self._wakeups = Wakeups(url, parts.on_hint)
+
+        def on_commit(outcomes: Sequence[str]) -> None:
+            parts.on_commit(outcomes)
+            self._wakeups.hint()
+
+        self.reads = PostgresReads(url)
+        self.ledger = PostgresLanes(
+            LaneSettings(
+                url=url,
+                audit_log=parts.audit_log,
+                secret=parts.secret,
+                clock=parts.clock,
+                new_stream_id=parts.new_stream_id,
+                owner=parts.owner,
+                system_record=parts.system_record,
+                on_commit=on_commit,
+            )
+        )
+        self.checkpoints = PostgresCheckpoints(
+            CheckpointSettings(
+                url=url,
+                lanes=self.ledger,
+                owner=parts.owner,
+                secret=parts.secret,
+                system_record=parts.system_record,
+                private_key=parts.private_key,
+            )
+        )
+
+    def outbox(self) -> PostgresOutbox:
+        """Open the undelivered records."""
+        return PostgresOutbox(self._url, self._owner)
+
+    def close_ledger(self) -> None:
+        """Close the streams and write the last checkpoint behind them."""
+        self.ledger.close(self.checkpoints.write_last)
+
+    def close(self) -> None:
+        """Close the sessions."""
+        self._wakeups.close()
+        self.reads.close()
+        self.checkpoints.close()

@@ -1,0 +1,175 @@
+"""The embedded database: one SQLite file."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from service.bootstrap.database import LedgerParts
+from service.errors import SettingsError
+from service.ports import Clock, Discrepancy, LastCheckpoint, RefusedStream, RegisteredKey
+from service.secrets import DeploymentSecret
+from service.store.sqlite.checkpoints import CheckpointSettings, SqliteCheckpoints
+from service.store.sqlite.connection import connect, database_path
+from service.store.sqlite.lane import LaneSettings, SqliteLane
+from service.store.sqlite.migrate import migrate
+from service.store.sqlite.opening import is_empty, keys_of, last_and_refused
+from service.store.sqlite.outbox import SqliteOutbox
+from service.store.sqlite.owners import OwnerLocks
+from service.store.sqlite.reads import SqliteReads
+from service.store.sqlite.reconciliation import reconcile
+from service.store.sqlite.snapshot import recorded
+from telemetry.audit.verify import Found
+
+
+class SqliteDatabase:
+    """Implements `service.bootstrap.database.Database` on a file."""
+
+    def __init__(self, url: str) -> None:
+        """Name the file.
+
+        Raises:
+            SettingsError: the URL names none.
+        """
+        self._path = database_path(url)
+
+    @property
+    def volume(self) -> Path | None:
+        """The folder of the file."""
+        return self._path.parent
+
+    def prepare(self) -> None:
+        """Make the folder, and see to it that files can be made in it."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            probe = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise SettingsError([f"the data folder {self._path.parent} cannot be written: {error.strerror}"]) from error
+
+    def require(self) -> None:
+        """Raise unless the file is there."""
+        if not self._path.exists() or self._path.stat().st_size == 0:
+            raise SettingsError(
+                [f"there is no database at {self._path}: start the service first, or set AUDITRACE_DATABASE"]
+            )
+
+    def is_empty(self) -> bool:
+        """True while the file is missing, or nothing was committed to it."""
+        return is_empty(self._path)
+
+    def migrate(self) -> Sequence[str]:
+        """Bring the file to the newest schema; one that is made here can be read by its owner only."""
+        _create(self._path)
+        connection = connect(self._path)
+        try:
+            return migrate(connection)
+        finally:
+            connection.close()
+
+    def keys(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
+        """Return the public keys of the ledger."""
+        return keys_of(self._path, secret)
+
+    def records(self) -> Iterator[Found]:
+        """Yield every committed record."""
+        self.require()
+        return recorded(self._path)
+
+    def reads(self) -> SqliteReads:
+        """Open the file for reading."""
+        self.require()
+        return SqliteReads(self._path)
+
+    def checkpoints_seen(self) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:
+        """Return the last checkpoint, and the streams that none signs over."""
+        self.require()
+        return last_and_refused(self._path)
+
+    def discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
+        """Yield everything that is wrong in the file."""
+        self.require()
+        return reconcile(self._path, secret)
+
+    def durability_problems(self) -> Sequence[str]:
+        """Return nothing: how durable a commit is, is settled where the file is opened."""
+        return ()
+
+    def outbox(self, owner: str, clock: Clock) -> tuple[SqliteOutbox, Callable[[], None]]:
+        """Open the undelivered records under a lock of their own."""
+        self.require()
+        locks = OwnerLocks(self._path, owner)
+        return SqliteOutbox(self._path, locks, clock), locks.release
+
+    def open(self, parts: LedgerParts) -> "OpenedSqlite":
+        """Open the ledger with the lane of this process."""
+        return OpenedSqlite(self._path, parts)
+
+
+class OpenedSqlite:
+    """Implements `service.bootstrap.database.Opened`: one lane, and what belongs to it."""
+
+    def __init__(self, path: Path, parts: LedgerParts) -> None:
+        self._path = path
+        self._clock = parts.clock
+        self._locks = OwnerLocks(path, parts.owner)
+        self.reads = SqliteReads(path)
+        self.ledger = SqliteLane(
+            LaneSettings(
+                path=path,
+                audit_log=parts.audit_log,
+                secret=parts.secret,
+                clock=parts.clock,
+                new_stream_id=parts.new_stream_id,
+                owner=parts.owner,
+                locks=self._locks,
+                system_record=parts.system_record,
+                on_commit=parts.on_commit,
+            )
+        )
+        self.checkpoints = SqliteCheckpoints(
+            CheckpointSettings(
+                path=path,
+                lane=self.ledger,
+                locks=self._locks,
+                secret=parts.secret,
+                clock=parts.clock,
+                system_record=parts.system_record,
+                private_key=parts.private_key,
+            )
+        )
+
+    @property
+    def owner_descriptor(self) -> int:
+        """The lock of this process."""
+        return self._locks.descriptor
+
+    def outbox(self) -> SqliteOutbox:
+        """Open the undelivered records."""
+        return SqliteOutbox(self._path, self._locks, self._clock)
+
+    def close_ledger(self) -> None:
+        """Close the stream and write the last checkpoint behind it."""
+        self.ledger.close(self.checkpoints.write_last)
+
+    def close(self) -> None:
+        """Close the connections and give up the lock."""
+        # Last the connection that may write: it alone can put what is in the WAL into the database file.
+        self.reads.close()
+        self.checkpoints.close()
+        self._locks.release()
+
+
+def _create(path: Path) -> None:
+    """Make an empty file, as SQLite would, but closed to others: it holds inputs and artifacts. One that exists stays.
+
+    An existing file is not even opened, because closing it again would end the locks that this process has on it.
+
+    Source: sqlite.org/howtocorrupt.html, 2.2.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise SettingsError([f"the database {path} cannot be made: {error.strerror}"]) from error

@@ -1,0 +1,144 @@
+"""Writes checkpoints on schedule: holds the lease, writes each interval, and says in which state the ledger is."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from service.errors import AuditraceError, TryLaterError
+from service.ports import CheckpointWriter, Clock, LastCheckpoint, RefusedStream
+
+_log = logging.getLogger(__name__)
+
+RENEW_S: Final = 2.0
+"""How often the lease is taken or renewed; it ends 10 s after the last time."""
+
+
+class CheckpointerState(msgspec.Struct, frozen=True, kw_only=True):
+    """How the checkpoints of the deployment are, as this process saw them last.
+
+    `number` and `age_s` are those of the last checkpoint, whoever wrote it; None when there is none yet.
+    `error` says what kept this process from its part the last time; None when nothing did.
+    """
+
+    number: int | None
+    age_s: float | None
+    refused: Sequence[RefusedStream]
+    error: str | None
+    is_writer: bool
+
+
+class Checkpointer:
+    """A process's checkpoint thread. Of all processes one at a time writes; the others stand by.
+
+    A checkpoint is written when the lease was taken, and then each interval, whether or not something happened. The
+    ledger being busy or away delays it by one renewal at a time and is never the end of the thread.
+    """
+
+    def __init__(
+        self,
+        writer: CheckpointWriter,
+        interval_s: float,
+        clock: Clock,
+        monotonic: Callable[[], float],
+        renew_s: float = RENEW_S,
+    ) -> None:
+        self._writer = writer
+        self._interval_s = interval_s
+        self._clock = clock
+        self._monotonic = monotonic
+        self._renew_s = renew_s
+        self._stopping = threading.Event()
+        self._due = 0.0
+        self._is_writer = False
+        self._last: LastCheckpoint | None = None
+        self._refused: Sequence[RefusedStream] = ()
+        self._error: str | None = None
+        self._thread = threading.Thread(target=self._serve, name="checkpointer", daemon=True)
+
+    def start(self) -> None:
+        """Start to hold the lease and to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, after the checkpoint that it is writing.
+
+        The lease is kept for the last checkpoint, which stands behind the close of the lanes: close those after this,
+        with `CheckpointWriter.write_last`.
+        """
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def state(self) -> CheckpointerState:
+        """Return what the last turn saw; reads nothing, so that it can be asked while the database is away."""
+        last = self._last
+        return CheckpointerState(
+            number=None if last is None else last.number,
+            age_s=None if last is None else max(0, self._clock() - last.observed_ns) / 1e9,
+            refused=self._refused,
+            error=self._error,
+            is_writer=self._is_writer,
+        )
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            problem = self._attempt(self._hold_and_write)
+            # Looked at also when nothing could be written here: another process may have.
+            unseen = self._attempt(self._look)
+            self._error = problem or unseen
+            self._stopping.wait(self._pause_s())
+
+    def _attempt(self, step: Callable[[], None]) -> str | None:
+        """Take a step, and return why it failed; a problem is logged when it is a new one."""
+        try:
+            step()
+        except TryLaterError as error:
+            problem = error.detail
+        except AuditraceError as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 - a thread that died would leave the ledger without checkpoints
+            _log.exception("the checkpointer goes on after this")
+            problem = f"unexpected {type(error).__name__}: {error}"
+        else:
+            return None
+        if problem != self._error:
+            _log.error("checkpoints are held up, trying on: %s", problem)
+        return problem
+
+    def _hold_and_write(self) -> None:
+        holds = False
+        try:
+            holds = self._writer.hold()
+            if holds and not (self._is_writer and self._monotonic() < self._due):
+                holds = self._write()
+        finally:
+            self._is_writer = holds
+
+    def _write(self) -> bool:
+        """Write a checkpoint, and tell whether this process still holds the lease."""
+        # From now on, so that slow writing does not stretch the interval; when it fails, it stays due.
+        self._due = now = self._monotonic()
+        written = self._writer.write()
+        if written is None:
+            return False
+        self._due = now + self._interval_s
+        for stream_id in written.closed:
+            _log.warning("stream %s was left open by a process that is gone: closed", stream_id)
+        return True
+
+    def _look(self) -> None:
+        self._last = self._writer.last()
+        refused = self._writer.refused()
+        for one in refused:
+            if one not in self._refused:
+                _log.error("stream %s is not signed over: %s", one.stream_id, one.reason)
+        self._refused = refused
+
+    def _pause_s(self) -> float:
+        if not self._is_writer:
+            return self._renew_s
+        due_in_s = self._due - self._monotonic()
+        return self._renew_s if due_in_s <= 0 else min(self._renew_s, due_in_s)

@@ -1,0 +1,1 @@
+"""The command line: arguments, exit statuses and what people and machines read."""

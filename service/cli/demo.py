@@ -1,0 +1,150 @@
+"""`auditrace demo`: a whole story against a real server, then the records it left and what `verify` says of them."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from service.bootstrap import DEFAULT_TENANT, open_node
+from service.cli.output import print_json, print_line, print_table
+from service.cli.story import CAST, DemoError, Story
+from service.config import Settings, read_settings, shipped_templates
+from service.keyfiles import SigningKeys
+from service.processes.serve import LISTENING
+from telemetry import names
+from telemetry.audit.verify import Report, read, verify
+
+_STOP_S: Final = 60
+_OLD_S: Final = 40 * 24 * 3600
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the command line."""
+    telling = commands.add_parser(
+        "demo",
+        help="tell the story of three jobs against a real server, and verify its records",
+        description="Start a server of its own in a temporary folder, let four people work with it, and show the audit "
+        "records that this left, with the verdict of `auditrace verify` over them.",
+    )
+    telling.add_argument("--keep", type=Path, metavar="FOLDER", help="use this new folder for the data, and keep it")
+    telling.add_argument("--json", action="store_true", help="print the records and the report as JSON at the end")
+    telling.set_defaults(command=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    with _folder(arguments.keep) as folder:
+        settings = _settings(folder)
+        with _serving(folder, settings) as url, tempfile.TemporaryDirectory(prefix="auditrace-demo-") as stage:
+            (Path(stage) / "forgotten.log").write_text("nobody needs this\n")
+            _make_old(Path(stage) / "forgotten.log")
+            story = Story(url, _keys(settings), Path(stage), threading.Event().wait)
+            try:
+                told = story.tell()
+                records = story.records(told.job_ids)
+            except DemoError as error:
+                sys.stderr.write(f"auditrace: the demo went wrong: {error}\n")
+                return 1
+            finally:
+                story.close()
+        key = SigningKeys(settings.signing_key).open(may_create=False).public_key
+        report = verify(read([settings.archive.parent]), public_keys=[key])
+    _show(records, report, as_json=arguments.json)
+    return report.exit_status
+
+
+def _settings(folder: Path) -> Settings:
+    environment = {
+        **os.environ,  # noqa: TID251 - the server that is started gets this environment, changed
+        "AUDITRACE_DATABASE": f"sqlite:///{folder}/auditrace.db",
+        "AUDITRACE_AUDIT_ARCHIVE": str(folder / "archive" / "audit.jsonl"),
+        "AUDITRACE_SIGNING_KEY": str(folder / "keys" / "signing.pem"),
+        "AUDITRACE_LEDGER_SECRET": str(folder / "keys" / "ledger.secret"),
+        "AUDITRACE_ADMIN_KEY": str(folder / "keys" / "admin.key"),
+        "AUDITRACE_TEMPLATES": str(shipped_templates()),
+        "AUDITRACE_AUDIT_ENDPOINT": "",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "",
+    }
+    return read_settings(environment)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Generator[Path]:
+    if keep is not None:
+        yield keep.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="auditrace-demo-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _serving(folder: Path, settings: Settings) -> Generator[str]:
+    """Run `auditrace serve` for the time of the block; its end waits until every record is delivered."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--port", "0"],
+            env=dict(settings.environment),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        yield _url(server, folder / "server.log")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(_STOP_S)
+
+
+def _url(server: "subprocess.Popen[str]", log: Path) -> str:
+    for line in server.stdout or ():
+        if line.startswith(LISTENING):
+            return line.removeprefix(LISTENING).strip()
+    raise DemoError(f"the server did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _keys(settings: Settings) -> Mapping[str, str]:
+    with open_node(settings, "cli") as node, node.key_operations() as operations:
+        return {name: operations.create(name, roles.split(), DEFAULT_TENANT).value.key for name, roles in CAST.items()}
+
+
+def _make_old(path: Path) -> None:
+    modified_s = path.stat().st_mtime - _OLD_S
+    os.utime(path, (modified_s, modified_s))
+
+
+def _show(records: Sequence[Mapping[str, Any]], report: Report, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"records": records, "report": report})
+        return
+    print_line("\nThe records of these jobs:\n")
+    rows = [
+        (
+            record["timestamp"][11:23],
+            record["event_name"],
+            _who(record["attributes"]),
+            record["attributes"][names.AUDITRACE_RESULT],
+            record["attributes"].get(names.AUDITRACE_REASON, _status(record["attributes"]))[:44],
+            record["trace_id"],
+        )
+        for record in records
+    ]
+    print_table(("TIME", "EVENT", "ACTOR", "RESULT", "WHAT", "TRACE"), rows)
+    print_line(f"\n{report.summary()}")
+
+
+def _who(attributes: Mapping[str, Any]) -> str:
+    initiator = attributes.get(names.AUDITRACE_INITIATOR_ID)
+    return f"worker for {initiator}" if initiator else str(attributes[names.AUDIT_ACTOR_ID])
+
+
+def _status(attributes: Mapping[str, Any]) -> str:
+    status = attributes.get(names.AUDITRACE_CHANGES, {}).get("status", {})
+    return f"{status.get('from', '')} → {status['to']}".strip() if "to" in status else ""

@@ -1,0 +1,142 @@
+"""`auditrace export`: hand out what the database holds, oldest first, in a form that others read."""
+
+import argparse
+import os
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from service.bootstrap import database_of
+from service.cli.times import parse_time_ns
+from service.config import read_settings
+from service.errors import BrokenLedgerError, SettingsError
+from service.operations.exports import ROWS_AT_ONCE, ExportFormat, Writer, body_lines, csv_rows, otlp_lines
+from service.ports import Reads, RecordFilter, StoredRecord
+from telemetry.audit.ocsf import ocsf_event
+
+OCSF: Final = "ocsf"
+
+
+def ocsf_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
+    """Return a line for each record: an event of the class API Activity."""
+    return b"".join(msgspec.json.encode(ocsf_event(record.record.body)) + b"\n" for record in records)
+
+
+_WRITERS: Final[Mapping[str, Writer]] = {
+    ExportFormat.OTLP_JSON: otlp_lines,
+    ExportFormat.JSONL: body_lines,
+    ExportFormat.CSV: csv_rows,
+    OCSF: ocsf_lines,
+}
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the command line."""
+    exporting = commands.add_parser(
+        "export",
+        help="hand out the records of the database",
+        description="Hand out the records of the database, oldest first, those of every tenant unless one is named. "
+        "Whoever can run this can read the database itself, so it leaves no record; an export over HTTP does. "
+        "The forms otlp-json and jsonl can be verified, if nothing is filtered out.",
+    )
+    forms = exporting.add_mutually_exclusive_group()
+    forms.add_argument(
+        "--format",
+        choices=[str(form) for form in ExportFormat],
+        help="lines of OTLP JSON (the default), of bodies, or a table",
+    )
+    forms.add_argument("--as", dest="foreign", choices=[OCSF], help="as events of another schema")
+    exporting.add_argument("--since", metavar="TIME", help="sealed from then on (2026-01-02T03:04:05Z)")
+    exporting.add_argument("--until", metavar="TIME", help="sealed before then")
+    exporting.add_argument("--tenant", metavar="ID", help="of this tenant only")
+    exporting.add_argument("--actor", metavar="ID", help="of this actor only")
+    exporting.add_argument("--job", metavar="ID", help="of this job only")
+    exporting.add_argument(
+        "--output", type=Path, metavar="FILE", help="a new file, there once it is whole; else standard output"
+    )
+    exporting.set_defaults(command=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    where = _filter(arguments)
+    write = _WRITERS[arguments.foreign or arguments.format or ExportFormat.OTLP_JSON]
+    reads = database_of(read_settings().database).reads()
+    try:
+        with _output(arguments.output) as output:
+            count = _copy(reads, where, write, output)
+    finally:
+        reads.close()
+    sys.stderr.write(f"{count} records\n")
+    return 0
+
+
+def _copy(reads: Reads, where: RecordFilter, write: Writer, output: BinaryIO) -> int:
+    count, cursor = 0, None
+    while True:
+        page = reads.stored(where, cursor, ROWS_AT_ONCE)
+        try:
+            output.write(write(page.rows, cursor is None))
+        except (msgspec.MsgspecError, KeyError) as error:
+            raise BrokenLedgerError(
+                "the body of a record is not that of a record: `auditrace verify --database` names it, and the forms "
+                "otlp-json and jsonl hand it out as it is"
+            ) from error
+        count += len(page.rows)
+        cursor = page.next_cursor
+        if cursor is None:
+            return count
+
+
+def _filter(arguments: argparse.Namespace) -> RecordFilter:
+    problems: list[str] = []
+
+    def time_ns(option: str) -> int | None:
+        text: str | None = getattr(arguments, option)
+        try:
+            return None if text is None else parse_time_ns(text)
+        except ValueError as error:
+            problems.append(f"--{option}: {error}")
+            return None
+
+    since_ns, until_ns = time_ns("since"), time_ns("until")
+    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
+        problems.append("--since must be before --until")
+    if problems:
+        raise SettingsError(problems)
+    return RecordFilter(
+        tenant_id=arguments.tenant,
+        actor_id=arguments.actor,
+        job_id=arguments.job,
+        since_ns=since_ns,
+        until_ns=until_ns,
+    )
+
+
+@contextmanager
+def _output(path: Path | None) -> Generator[BinaryIO]:
+    """Yield where to write; a file has its name only once everything is on disk."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if path.exists():
+        raise SettingsError([f"{path} exists: name a new file"])
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    except FileExistsError as error:
+        raise SettingsError([f"{part} exists: another export writes it, or one was killed; remove it"]) from error
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise SettingsError([f"{path} cannot be written: {error.strerror}"]) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

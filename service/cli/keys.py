@@ -1,0 +1,123 @@
+"""`auditrace keys`: API keys, and the keys that sign checkpoints and verify them."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from service.bootstrap import DEFAULT_TENANT, database_of, open_node
+from service.cli.output import print_json, print_line, print_table
+from service.config import read_settings
+from service.jobs.model import TenantId
+from service.keyfiles import SigningKeys, deployment_secret
+from service.ports import RegisteredKey
+from service.roles import ROLES
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands to the command line."""
+    top = commands.add_parser("keys", help="create, list and revoke API keys; print the public key")
+    actions = top.add_subparsers(title="actions", metavar="ACTION", required=True)
+    creating = actions.add_parser("create", help="create an API key and print it, once")
+    creating.add_argument("name", metavar="NAME", help="becomes the actor id; never given again in its tenant")
+    creating.add_argument("--role", action="append", required=True, choices=ROLES, dest="roles", help="may be repeated")
+    creating.add_argument("--tenant", default=DEFAULT_TENANT, help="default: %(default)s")
+    creating.add_argument("--json", action="store_true", help="print JSON")
+    creating.set_defaults(command=_create)
+    revoking = actions.add_parser("revoke", help="refuse a key from the next request on")
+    revoking.add_argument("name", metavar="NAME")
+    revoking.add_argument("--tenant", default=DEFAULT_TENANT, help="default: %(default)s")
+    revoking.set_defaults(command=_revoke)
+    listing = actions.add_parser("list", help="list API keys, without their secrets")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(command=_list)
+    public = actions.add_parser("public", help="print the PEM public key that verifies this ledger")
+    public.add_argument("--all", action="store_true", help="print those that signed before too, first to last")
+    public.add_argument("--json", action="store_true", help="print JSON")
+    public.set_defaults(command=_public)
+    rotating = actions.add_parser("rotate", help="let another key sign checkpoints from the next one on")
+    rotating.add_argument(
+        "--new-key", type=Path, metavar="PATH", help="PKCS#8 PEM file of mode 0600; default: a new key"
+    )
+    rotating.add_argument("--json", action="store_true", help="print JSON")
+    rotating.set_defaults(command=_rotate)
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    with open_node(read_settings(), "cli") as node, node.key_operations() as operations:
+        created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant)).value
+    if arguments.json:
+        print_json({"id": created.id, "key": created.key, "roles": created.roles, "tenant": created.tenant})
+    else:
+        print_line(f"{created.key}\n\nThis is the only time that the key of {created.name!r} is shown.")
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    with open_node(read_settings(), "cli") as node, node.key_operations() as operations:
+        operations.revoke(arguments.name, TenantId(arguments.tenant))
+    print_line(f"revoked {arguments.name}")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with open_node(read_settings(), "cli") as node:
+        keys = node.reads.keys()
+    if arguments.json:
+        print_json(
+            [
+                {
+                    "id": key.key_id,
+                    "name": key.name,
+                    "tenant": key.tenant_id,
+                    "roles": key.roles,
+                    "revoked": key.revoked_ns is not None,
+                }
+                for key in keys
+            ]
+        )
+    else:
+        rows = [(key.name, key.tenant_id, " ".join(key.roles), "revoked" if key.revoked_ns else "") for key in keys]
+        print_table(("NAME", "TENANT", "ROLES", ""), rows)
+    return 0
+
+
+def _public(arguments: argparse.Namespace) -> int:
+    settings = read_settings()
+    database = database_of(settings.database)
+    keys: list[RegisteredKey] = []
+    if not database.is_empty():
+        keys += database.keys(deployment_secret(settings.ledger_secret, may_create=False))
+    if not keys:
+        # Before the first start: the key that it will register.
+        signer = SigningKeys(settings.signing_key, settings.signing_key_passphrase).open(may_create=False)
+        keys = [RegisteredKey(signer.fingerprint, signer.public_pem, 1)]
+    shown = keys if arguments.all else keys[-1:]
+    if arguments.json:
+        print_json([_described(key) for key in shown])
+    else:
+        print_line("".join(key.public_pem for key in shown).rstrip())
+    return 0
+
+
+def _rotate(arguments: argparse.Namespace) -> int:
+    with open_node(read_settings(), "cli") as node:
+        first = node.keys.rotate(
+            lambda: node.checkpoints.registered()[-1].fingerprint, arguments.new_key, node.checkpoints.rotate
+        )
+        signing = node.checkpoints.registered()[-1]
+    if arguments.json:
+        print_json(_described(signing))
+    else:
+        print_line(
+            f"checkpoints from {first} on are signed with {signing.fingerprint}, which is now {node.keys.path}\n\n"
+            "Copy that file to every other node, and give those who verify the public key: auditrace keys public"
+        )
+    return 0
+
+
+def _described(key: RegisteredKey) -> dict[str, object]:
+    return {
+        "fingerprint": key.fingerprint,
+        "first_checkpoint": key.first_checkpoint,
+        "public_key": key.public_pem,
+    }

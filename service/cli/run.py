@@ -1,0 +1,37 @@
+"""`auditrace serve` and `auditrace work`: the long-running processes that take work."""
+
+import argparse
+from typing import Any
+
+import msgspec
+
+from service.cli.output import print_line
+from service.config import MAX_PORT, read_settings
+from service.errors import SettingsError
+from service.processes.alone import work
+from service.processes.serve import serve
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands to the command line."""
+    serving = commands.add_parser("serve", help="API, worker and relay in one process")
+    serving.add_argument("--host", help="address to listen on (AUDITRACE_HOST)")
+    serving.add_argument("--port", type=int, help="port to listen on, 0 for any free one (AUDITRACE_PORT)")
+    serving.add_argument("--no-worker", action="store_true", help="run no jobs here")
+    serving.add_argument("--no-relay", action="store_true", help="deliver no records here")
+    serving.set_defaults(command=_serve)
+    working = commands.add_parser("work", help="a worker alone")
+    working.set_defaults(command=_work)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = read_settings()
+    if arguments.port is not None and not 0 <= arguments.port <= MAX_PORT:
+        raise SettingsError([f"--port {arguments.port} is not a whole number from 0 to {MAX_PORT}"])
+    given = {"host": arguments.host, "port": arguments.port}
+    settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value is not None})
+    return serve(settings, print_line, with_worker=not arguments.no_worker, with_relay=not arguments.no_relay)
+
+
+def _work(_: argparse.Namespace) -> int:
+    return work(read_settings())

@@ -1,0 +1,208 @@
+"""`auditrace verify`: prove from any copy of the ledger that nothing was dropped, edited, reordered or inserted."""
+
+import argparse
+import errno
+import re
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from service.bootstrap import database_of, now_ns
+from service.cli.output import print_json, print_line
+from service.cli.progress import reading_progress
+from service.cli.receipts import read_receipts
+from service.cli.times import parse_time_ns
+from service.config import read_settings
+from service.errors import SettingsError
+from service.units import parse_duration_ms
+from telemetry.audit.verify import (
+    Comparison,
+    Copy,
+    Expected,
+    Found,
+    KnownCheckpoint,
+    Report,
+    Scope,
+    compare,
+    verify_copy,
+)
+
+T = TypeVar("T")
+
+_SQLITE: Final = b"SQLite format 3\0"
+_DATABASES: Final = ("sqlite:", "postgresql:", "postgres:")
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CHECKPOINT: Final = re.compile(r"([1-9][0-9]{0,15}):([0-9a-f]{64})")
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the command line."""
+    verifying = commands.add_parser(
+        "verify",
+        help="verify copies of the ledger",
+        description="Verify copies of the ledger, any mix of them as one: OTLP JSON lines, plain or compressed, files "
+        "or folders; bodies line by line; exports of log backends; a database. Exit status: 0 intact, 1 broken, "
+        "2 could not check.",
+    )
+    verifying.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="default: AUDITRACE_AUDIT_ARCHIVE's folder"
+    )
+    verifying.add_argument(
+        "--public-key", action="append", default=[], type=Path, metavar="PEM", help="may be repeated"
+    )
+    verifying.add_argument("--database", nargs="?", const="", metavar="URL", help="the database (AUDITRACE_DATABASE)")
+    verifying.add_argument("--json", action="store_true", help="print JSON")
+    part = verifying.add_argument_group("to verify a part of the ledger")
+    part.add_argument("--since", metavar="TIME", help="from the checkpoint before TIME (2026-01-02T03:04:05Z) on")
+    part.add_argument("--stream", action="append", default=[], metavar="ID", help="this stream only; may be repeated")
+    end = verifying.add_argument_group("to check the end of the ledger against what is known from elsewhere")
+    end.add_argument("--at-least", metavar="NUMBER:HASH", help="a checkpoint that the copy must reach")
+    end.add_argument("--max-age", metavar="DURATION", help="how old the last checkpoint may be (5m)")
+    end.add_argument(
+        "--receipt", action="append", default=[], type=Path, metavar="FILE", help="receipts of records; may be repeated"
+    )
+    end.add_argument("--require-anchored", action="store_true", help="nothing may be behind the last checkpoint")
+    verifying.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="name what one copy, path or database URL, has and the other lacks",
+    )
+    verifying.set_defaults(command=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    problems: list[str] = []
+    scope = Scope(_parsed(parse_time_ns, arguments.since, "--since", problems), frozenset(arguments.stream))
+    if arguments.compare is not None:
+        _refuse_beside_compare(arguments, problems)
+        _raise(problems)
+        answer: Report | Comparison = _compare(arguments.compare, scope)
+    else:
+        expected = Expected(
+            at_least=_parsed(_checkpoint, arguments.at_least, "--at-least", problems),
+            not_before_ns=_parsed(_not_before, arguments.max_age, "--max-age", problems),
+            receipts=read_receipts(arguments.receipt),
+            all_anchored=arguments.require_anchored,
+        )
+        others = sorted({one.stream_id for one in expected.receipts} - scope.streams) if scope.streams else []
+        problems += [f"--stream leaves out {stream_id}, of which a receipt is given" for stream_id in others]
+        _raise(problems)
+        answer = _report(arguments, scope, expected)
+    if arguments.json:
+        print_json(answer)
+    else:
+        print_line(answer.summary())
+    return answer.exit_status
+
+
+def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> Report:
+    settings = read_settings()
+    found: Iterable[Found] = ()
+    if arguments.database is not None:
+        found = database_of(arguments.database or settings.database).records()
+    paths: list[Path] = arguments.paths
+    if not paths and arguments.database is None:
+        paths = [settings.archive.parent]
+    _require(paths)
+    keys = _public_keys(arguments.public_key)
+    with _reading(), reading_progress() as progress:
+        return verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
+
+
+def _compare(names: Sequence[str], scope: Scope) -> Comparison:
+    _require([Path(name) for name in names if not name.startswith(_DATABASES)])
+    one, other = (_copy(name) for name in names)
+    with _reading(), reading_progress() as progress:
+        return compare(one, other, scope=scope, progress=progress)
+
+
+def _copy(name: str) -> Copy:
+    if name.startswith(_DATABASES):
+        return Copy(name, found=database_of(name).records())
+    return Copy(name, [Path(name)])
+
+
+def _refuse_beside_compare(arguments: argparse.Namespace, problems: list[str]) -> None:
+    for option in ("paths", "public_key", "database", "at_least", "max_age", "receipt", "require_anchored"):
+        if getattr(arguments, option):
+            name = "PATH" if option == "paths" else f"--{option.replace('_', '-')}"
+            problems.append(f"{name} does not go with --compare, which judges neither copy: verify each by itself")
+
+
+@contextmanager
+def _reading() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            room = f"there is no room in {tempfile.gettempdir()} for what memory does not hold: set TMPDIR"
+            raise SettingsError([f"{room} to a folder that has some"]) from error
+        where = "" if error.filename is None else f" {error.filename}"
+        raise SettingsError([f"the copy could not be read{where}: {error.strerror or error}"]) from error
+
+
+def _require(paths: Sequence[Path]) -> None:
+    problems = [f"{path} does not exist" for path in paths if not path.exists()]
+    problems += [f"{path} is a database: write --database sqlite:///{path}" for path in paths if _is_database(path)]
+    _raise(problems)
+
+
+def _is_database(path: Path) -> bool:
+    """Tell whether a file is one of SQLite's, which no archive begins like."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise SettingsError(problems)
+
+
+def _parsed(parse: Callable[[str], T], text: str | None, option: str, problems: list[str]) -> T | None:
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        problems.append(f"{option}: {error}")
+        return None
+
+
+def _checkpoint(text: str) -> KnownCheckpoint:
+    form = _CHECKPOINT.fullmatch(text)
+    if form is None:
+        raise ValueError(
+            f"{text!r} is not a checkpoint: write its number, a colon and its hash, as `verify` names them"
+        )
+    return KnownCheckpoint(int(form[1]), form[2])
+
+
+def _not_before(text: str) -> int:
+    return now_ns() - parse_duration_ms(text) * 1_000_000
+
+
+def _public_keys(paths: Sequence[Path]) -> list[Ed25519PublicKey]:
+    keys: list[Ed25519PublicKey] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            key = load_pem_public_key(path.read_bytes())
+        except OSError as error:
+            problems.append(f"the public key {path} cannot be read: {error.strerror}")
+            continue
+        except (ValueError, UnsupportedAlgorithm):
+            problems.append(f"{path} is not a PEM public key: make one with `auditrace keys public`")
+            continue
+        if isinstance(key, Ed25519PublicKey):
+            keys.append(key)
+        else:
+            problems.append(f"{path} is not an Ed25519 public key")
+    _raise(problems)
+    return keys

@@ -1,0 +1,175 @@
+"""The settings: read once from the environment, checked together, all problems reported at once."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from service.errors import SettingsError
+from service.units import parse_duration_ms, parse_size_bytes
+
+T = TypeVar("T")
+
+_LONGEST_INTERVAL_MS: Final = 24 * 3_600_000
+MAX_PORT: Final = 65_535
+
+_SHIPPED_TEMPLATES: Final = (Path(__file__).parent / "jobs" / "jobs.toml", Path(__file__).parents[1] / "jobs.toml")
+
+
+def shipped_templates() -> Path:
+    """Return the templates that this version ships: inside the installed package, or at the top of its sources."""
+    packaged, source = _SHIPPED_TEMPLATES
+    return packaged if packaged.exists() else source
+
+
+class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How JSON Web Tokens are accepted; `jwks` is a file or an https URL."""
+
+    issuer: str
+    audience: str
+    jwks: str
+    roles_claim: str
+    tenant_claim: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set; `docs/configuration.md` describes each."""
+
+    database: str
+    audit_endpoint: str | None
+    audit_token_file: Path | None
+    archive: Path
+    archive_max_bytes: int
+    templates: Path
+    signing_key: Path
+    signing_key_passphrase: Path | None
+    ledger_secret: Path
+    admin_key: Path
+    host: str
+    port: int
+    trace_url_template: str | None
+    worker_slots: int
+    run_lease_ms: int
+    run_renew_ms: int
+    shutdown_grace_ms: int
+    checkpoint_interval_ms: int
+    self_check_interval_ms: int
+    max_input_bytes: int
+    min_free_bytes: int
+    work_folder: Path | None
+    jwt: JwtSettings | None
+    environment: Mapping[str, str]
+    """The whole environment: for the `OTEL_*` variables, and for names that templates pass through."""
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of this process.
+
+    Args:
+        environment: the variables; that of the process when None.
+
+    Raises:
+        SettingsError: listing every variable that is wrong, with what it should be.
+    """
+    reader = _Reader(os.environ.copy() if environment is None else environment)
+    settings = Settings(
+        database=reader.text("AUDITRACE_DATABASE", "sqlite:///var/auditrace.db"),
+        audit_endpoint=reader.environment.get("AUDITRACE_AUDIT_ENDPOINT") or None,
+        audit_token_file=reader.path("AUDITRACE_AUDIT_TOKEN_FILE"),
+        archive=Path(reader.text("AUDITRACE_AUDIT_ARCHIVE", "var/archive/audit.jsonl")),
+        archive_max_bytes=reader.parsed("AUDITRACE_AUDIT_ARCHIVE_MAX", "100MiB", parse_size_bytes),
+        templates=reader.templates(),
+        signing_key=Path(reader.text("AUDITRACE_SIGNING_KEY", "var/keys/signing.pem")),
+        signing_key_passphrase=reader.path("AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE"),
+        ledger_secret=Path(reader.text("AUDITRACE_LEDGER_SECRET", "var/keys/ledger.secret")),
+        admin_key=Path(reader.text("AUDITRACE_ADMIN_KEY", "var/keys/admin.key")),
+        host=reader.text("AUDITRACE_HOST", "127.0.0.1"),
+        port=reader.number("AUDITRACE_PORT", "8080", 0, MAX_PORT),
+        trace_url_template=reader.trace_url_template(),
+        worker_slots=reader.number("AUDITRACE_WORKER_SLOTS", "2", 1, 256),
+        run_lease_ms=reader.parsed("AUDITRACE_RUN_LEASE", "60s", parse_duration_ms),
+        run_renew_ms=reader.parsed("AUDITRACE_RUN_RENEW", "10s", parse_duration_ms),
+        shutdown_grace_ms=reader.parsed("AUDITRACE_SHUTDOWN_GRACE", "20s", parse_duration_ms),
+        checkpoint_interval_ms=reader.parsed("AUDITRACE_CHECKPOINT_INTERVAL", "60s", _interval_ms),
+        self_check_interval_ms=reader.parsed("AUDITRACE_SELF_CHECK_INTERVAL", "60s", _interval_ms),
+        max_input_bytes=reader.parsed("AUDITRACE_MAX_INPUT", "8MiB", parse_size_bytes),
+        min_free_bytes=reader.parsed("AUDITRACE_MIN_FREE", "64MiB", parse_size_bytes),
+        work_folder=reader.path("AUDITRACE_WORK_FOLDER"),
+        jwt=reader.jwt(),
+        environment=reader.environment,
+    )
+    if settings.run_renew_ms * 2 > settings.run_lease_ms:
+        reader.problems.append("AUDITRACE_RUN_RENEW must be at most half of AUDITRACE_RUN_LEASE")
+    if reader.problems:
+        raise SettingsError(reader.problems)
+    return settings
+
+
+class _Reader:
+    """Reads variables and collects what is wrong with them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.problems: list[str] = []
+
+    def text(self, name: str, default: str) -> str:
+        # An empty variable means "not set", as the OpenTelemetry specification has it for its own.
+        return self.environment.get(name) or default
+
+    def path(self, name: str) -> Path | None:
+        text = self.environment.get(name)
+        return Path(text) if text else None
+
+    def parsed(self, name: str, default: str, parse: Callable[[str], T]) -> T:
+        try:
+            return parse(self.text(name, default))
+        except ValueError as error:
+            self.problems.append(f"{name}: {error}")
+            return parse(default)
+
+    def number(self, name: str, default: str, low: int, high: int) -> int:
+        def parse(text: str) -> int:
+            if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+                raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
+            return int(text)
+
+        return self.parsed(name, default, parse)
+
+    def templates(self) -> Path:
+        named = self.environment.get("AUDITRACE_TEMPLATES")
+        if named:
+            return Path(named)
+        local = Path("jobs.toml")
+        return local if local.exists() else shipped_templates()
+
+    def trace_url_template(self) -> str | None:
+        template = self.environment.get("AUDITRACE_TRACE_URL_TEMPLATE") or None
+        if template is not None and "{trace_id}" not in template:
+            self.problems.append("AUDITRACE_TRACE_URL_TEMPLATE must hold {trace_id}")
+        return template
+
+    def jwt(self) -> JwtSettings | None:
+        names = ("AUDITRACE_JWT_ISSUER", "AUDITRACE_JWT_AUDIENCE", "AUDITRACE_JWT_JWKS")
+        values = [self.environment.get(name) or "" for name in names]
+        if not any(values):
+            return None
+        if not all(values):
+            missing = ", ".join(name for name, value in zip(names, values, strict=True) if not value)
+            self.problems.append(f"to accept tokens, set {missing} too")
+        issuer, audience, jwks = values
+        return JwtSettings(
+            issuer=issuer,
+            audience=audience,
+            jwks=jwks,
+            roles_claim=self.text("AUDITRACE_JWT_ROLES_CLAIM", "roles"),
+            tenant_claim=self.text("AUDITRACE_JWT_TENANT_CLAIM", "tenant"),
+        )
+
+
+def _interval_ms(text: str) -> int:
+    interval_ms = parse_duration_ms(text)
+    if not 1_000 <= interval_ms <= _LONGEST_INTERVAL_MS:
+        raise ValueError(f"{text} is not between 1s and 24h")
+    return interval_ms

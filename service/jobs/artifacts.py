@@ -1,0 +1,102 @@
+"""Collecting what a run left behind, as a worker may read it: regular files only, within limits, by no path tricks.
+
+A link in `out/` could name what only the worker may read, such as its own environment; so nothing is followed.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from service.jobs.folder import OUTPUTS, STREAMS
+
+MAX_FILES: Final = 64
+MAX_NAME_BYTES: Final = 200
+NOTES: Final = "notes"
+"""The artifact that says what was cut or left out; there is none when nothing was."""
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """Artifacts as pairs of name and bytes; `found_bytes` counts what was there before anything was cut."""
+
+    artifacts: Sequence[tuple[str, bytes]]
+    found_bytes: int
+    notes: tuple[str, ...]
+    stderr_end: bytes
+
+
+class _Collector:
+    def __init__(self, max_artifact_bytes: int, max_total_bytes: int) -> None:
+        self._max_artifact_bytes = max_artifact_bytes
+        self._left = max_total_bytes
+        self.found_bytes = 0
+        self.notes: list[str] = []
+
+    def read(self, folder: int, name: str, shown: str) -> bytes | None:
+        """Return a regular file as far as the limits go; None, with a note, for anything else."""
+        try:
+            # Looked at before it is opened, because to open a device can have effects.
+            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                self.notes.append(f"{shown} is not a regular file and was left out")
+                return None
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except OSError as error:
+            self.notes.append(f"{shown} could not be read: {error.strerror}")
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            size = os.fstat(descriptor).st_size
+            self.found_bytes += size
+            allowed = min(self._max_artifact_bytes, self._left)
+            payload = file.read(allowed)
+        self._left -= len(payload)
+        if size > len(payload):
+            self.notes.append(f"{shown} was cut from {size} to {len(payload)} bytes")
+        return payload
+
+    def read_outputs(self, work: int) -> list[tuple[str, bytes]]:
+        """Return the files that lie directly in `out/`, by name."""
+        try:
+            folder = os.open(OUTPUTS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=work)
+        except OSError as error:
+            self.notes.append(f"{OUTPUTS}/ could not be read: {error.strerror}")
+            return []
+        try:
+            with os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries)
+            if len(names) > MAX_FILES:
+                self.notes.append(f"{len(names) - MAX_FILES} of the {len(names)} files in {OUTPUTS}/ were left out")
+            read: list[tuple[str, bytes]] = []
+            for name in names[:MAX_FILES]:
+                shown = f"{OUTPUTS}/{name}"
+                if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
+                    self.notes.append(f"{shown!a} was left out for its name")
+                elif (payload := self.read(folder, name, shown)) is not None:
+                    read.append((shown, payload))
+            return read
+        finally:
+            os.close(folder)
+
+
+def collect(folder: int, work: int, *, max_artifact_bytes: int, max_total_bytes: int) -> Collected:
+    """Return what the run left, `stdout` and `stderr` first; no process of the run may be left.
+
+    Args:
+        folder: descriptor of the run's folder, opened before the command started.
+        work: descriptor of its working folder, likewise.
+        max_artifact_bytes: of one artifact; what exceeds is cut.
+        max_total_bytes: of all together; standard error goes first, then standard output, then files by name.
+    """
+    collector = _Collector(max_artifact_bytes, max_total_bytes)
+    streams = {name: collector.read(folder, name, name) or b"" for name in reversed(STREAMS)}
+    artifacts = [(name, streams[name]) for name in STREAMS]
+    artifacts += collector.read_outputs(work)
+    if collector.notes:
+        artifacts.append((NOTES, "".join(f"{note}\n" for note in collector.notes).encode()))
+    return Collected(
+        artifacts=tuple(artifacts),
+        found_bytes=collector.found_bytes,
+        notes=tuple(collector.notes),
+        stderr_end=streams[STREAMS[1]][-4096:],
+    )

@@ -1,0 +1,93 @@
+"""How a forked child of the supervisor becomes the command: its session, signals, descriptors, limits.
+
+Standard library alone: the supervisor imports it.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn, TypedDict
+
+from service.jobs.folder import WORK
+
+PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+
+class Order(TypedDict):
+    """What to run, and until when it may, if that is limited: milliseconds on the clock of `boot_ms`."""
+
+    argv: list[str]
+    environment: dict[str, str]
+    folder: str
+    timeout_ms: int
+    memory_bytes: int
+    cpu_seconds: int
+    output_bytes: int
+    lease_until_ms: int | None
+
+
+def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoReturn:
+    """Execute the command in place of this process, a fresh fork of the process `supervisor`.
+
+    Args:
+        order: what to run.
+        streams: descriptors of its standard output and error.
+        supervisor: the process whose death kills the command.
+
+    Raises:
+        OSError: the command does not exist, or the kernel refuses.
+        ValueError: a limit cannot be set, or the supervisor is gone.
+    """
+    os.setsid()
+    control_process(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        raise ValueError("the supervisor was killed")
+    control_process(_PR_SET_NO_NEW_PRIVS, 1)
+    # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    os.chdir(Path(order["folder"], WORK))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for target, descriptor in enumerate(streams, start=1):
+        os.dup2(descriptor, target)
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if int(entry.name) > 2 and entry.is_symlink():
+            os.set_inheritable(int(entry.name), False)
+    # Resident memory is what counts, and it is sampled; address space only bounds what comes between two samples,
+    # because language runtimes reserve far more of it than they use.
+    _limit(resource.RLIMIT_AS, 4 * order["memory_bytes"] + 2**30)
+    _limit(resource.RLIMIT_CPU, order["cpu_seconds"], hard_margin=1)
+    # One byte more than allowed, so that a file that hit the limit differs from one that just fits.
+    _limit(resource.RLIMIT_FSIZE, order["output_bytes"] + 1)
+    _limit(resource.RLIMIT_CORE, 0)
+    os.execvpe(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - no shell is the point
+
+
+def boot_ms() -> int:
+    """Return the milliseconds since this machine started: one clock for all its processes, running on in a suspend."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def control_process(option: int, value: int) -> None:
+    """Call prctl(2), which the standard library does not offer.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    if prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _limit(kind: int, soft: int, hard_margin: int = 0) -> None:
+    """Set a limit of this process, as far as the limit that it inherited allows."""
+    inherited = resource.getrlimit(kind)[1]
+    hard = soft + hard_margin if inherited == resource.RLIM_INFINITY else min(soft + hard_margin, inherited)
+    resource.setrlimit(kind, (min(soft, hard), hard))

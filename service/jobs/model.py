@@ -1,0 +1,123 @@
+"""What a job is: its states, plan, runs, inputs and artifacts, as values without behaviour."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NewType, TypeAlias
+
+import msgspec
+
+from telemetry.audit.record import Actor
+
+JobId = NewType("JobId", str)
+TenantId = NewType("TenantId", str)
+ParameterValue: TypeAlias = str | int | bool
+
+
+class Status(StrEnum):
+    """The states of a job; design: docs/architecture.md, "States of a job"."""
+
+    CREATED = "created"
+    DRAFT_READY = "draft_ready"
+    CONFIRMED = "confirmed"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """True when no worker will touch the job again by itself."""
+        return self in {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}
+
+
+class RunStatus(StrEnum):
+    """How a run stands; `unknown` when its worker died, `released` when its worker handed it back at shutdown."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+    UNKNOWN = "unknown"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run may use at most."""
+
+    memory_bytes: int
+    cpu_seconds: int
+    output_bytes: int
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Exactly what a job would run; sensitive parameters stand in it as `hmac-sha256:<hex>`.
+
+    It holds everything that a worker needs apart from the sensitive values and the inputs' bytes, so that what runs
+    is what was confirmed even when the template has changed since.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    pass_environment: tuple[str, ...]
+    timeout_ms: int
+    max_attempts: int
+    retry_exit_codes: tuple[int, ...] | None
+    limits: Limits
+    inputs: Mapping[str, str]
+    sha256: str
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asked for the next run, and where its trace starts."""
+
+    initiator: Actor
+    record_id: str
+    request_id: str | None
+    traceparent: str
+    tracestate: str | None
+    linked_traceparent: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a job."""
+
+    job_id: JobId
+    tenant_id: TenantId
+    template: str
+    parameters: Mapping[str, ParameterValue]
+    status: Status
+    version: int
+    created_by: str
+    created_ns: int
+    updated_ns: int
+    trace_id: str
+    plan: Plan | None = None
+    confirmed_by: str | None = None
+    run: int = 0
+    attempts_left: int = 0
+    not_before_ns: int = 0
+    request: RunRequest | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt. `traceparent` is that of its span; the lease itself lives beside it in the store."""
+
+    job_id: JobId
+    number: int
+    status: RunStatus
+    worker_id: str
+    traceparent: str
+    started_ns: int
+    ended_ns: int | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    error_type: str | None = None
+
+
+class Content(msgspec.Struct, frozen=True):
+    """Name, size and SHA-256 of an input or artifact, without its bytes."""
+
+    name: str
+    size: int
+    sha256: str

@@ -1,0 +1,110 @@
+"""What the end of a run is called, as a pure function of what was reported and found."""
+
+import signal
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from service.jobs.artifacts import Collected
+from service.jobs.model import Limits
+from service.jobs.supervisor import Report
+
+# How the C library, C++, Python, Go and Java name a refused allocation; only the name of a failure hangs on it.
+_OUT_OF_MEMORY: Final = (b"Cannot allocate memory", b"std::bad_alloc", b"MemoryError", b"out of memory", b"OutOfMemory")
+
+
+class Reason(StrEnum):
+    """Why a run ended."""
+
+    SUCCESS = "success"
+    EXIT = "exit"
+    SIGNAL = "signal"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    MEMORY = "memory"
+    CPU = "cpu"
+    OUTPUT_LIMIT = "output_limit"
+    LEASE_LOST = "lease_lost"
+    START_FAILED = "start_failed"
+    SUPERVISOR_LOST = "supervisor_lost"
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended. No process of it is left, and its folder is gone.
+
+    `error_type` is None after a success, the reason given to `cancel` after a cancellation, else the reason.
+    `detail` is one sentence, None when there is nothing to say. Exit code and signal are those of the command;
+    both are None when it did not start or nobody saw its end. `max_rss_bytes` is of the largest process.
+    """
+
+    reason: Reason
+    error_type: str | None
+    detail: str | None
+    exit_code: int | None = None
+    signal: int | None = None
+    duration_ms: int = 0
+    cpu_ms: int = 0
+    max_rss_bytes: int = 0
+    artifacts: Sequence[tuple[str, bytes]] = ()
+
+
+def start_failed(detail: str) -> RunResult:
+    """Return the result of a run whose command was never executed."""
+    return RunResult(reason=Reason.START_FAILED, error_type=Reason.START_FAILED.value, detail=detail)
+
+
+def result_of(
+    report: Report, collected: Collected, limits: Limits, *, timeout_ms: int, cancelled_for: str
+) -> RunResult:
+    """Return the result of a run that was supervised to its end.
+
+    Args:
+        report: the supervisor's last line.
+        collected: what the run left.
+        limits: of its plan.
+        timeout_ms: of its plan.
+        cancelled_for: the reason given to `cancel`, which counts only if the supervisor stopped the run for it.
+    """
+    if "start_failed" in report:
+        return start_failed(report["start_failed"])
+    reason, detail = _reason(report, collected, limits, timeout_ms, cancelled_for)
+    said = [*([detail] if detail else []), *collected.notes]
+    return RunResult(
+        reason=reason,
+        error_type=None if reason is Reason.SUCCESS else cancelled_for if reason is Reason.CANCELLED else reason.value,
+        detail="; ".join(said) or None,
+        exit_code=report.get("exit_code"),
+        signal=report.get("signal"),
+        duration_ms=report.get("duration_ms", 0),
+        cpu_ms=report.get("cpu_ms", 0),
+        max_rss_bytes=report.get("max_rss_bytes", 0),
+        artifacts=collected.artifacts,
+    )
+
+
+def _reason(
+    report: Report, collected: Collected, limits: Limits, timeout_ms: int, cancelled_for: str
+) -> tuple[Reason, str | None]:
+    stopped, code, number = report.get("stopped"), report.get("exit_code"), report.get("signal")
+    used_cpu = report.get("cpu_ms", 0) >= limits.cpu_seconds * 1000
+    if stopped == "timeout":
+        return Reason.TIMEOUT, f"stopped after its timeout of {timeout_ms} ms"
+    if stopped == "cancelled":
+        return Reason.CANCELLED, f"stopped: {cancelled_for}"
+    if stopped == "lease_lost":
+        return Reason.LEASE_LOST, "stopped: its lease could not be renewed in time"
+    if stopped == "memory":
+        return Reason.MEMORY, f"stopped: it used more than {limits.memory_bytes} bytes of memory"
+    if stopped == "cpu" or number == signal.SIGXCPU or (code != 0 and used_cpu):
+        return Reason.CPU, f"stopped: it used its {limits.cpu_seconds} s of processor time"
+    if stopped == "output_limit" or number == signal.SIGXFSZ or collected.found_bytes > limits.output_bytes:
+        return Reason.OUTPUT_LIMIT, f"it wrote more than {limits.output_bytes} bytes"
+    if code == 0:
+        return Reason.SUCCESS, None
+    if any(text in collected.stderr_end for text in _OUT_OF_MEMORY):
+        return Reason.MEMORY, f"the command ran out of memory; its limit is {limits.memory_bytes} bytes"
+    if number is not None:
+        return Reason.SIGNAL, f"the command was killed by {signal.Signals(number).name}"
+    return Reason.EXIT, f"the command exited with {code}"

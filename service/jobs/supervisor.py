@@ -1,0 +1,255 @@
+"""The process between a worker and a command, so that no process of a run outlives its worker.
+
+It is a process of its own with the standard library alone, because each run starts one. Standard input is the control
+pipe: one JSON line that says what to run, then lines `cancel`, or `until` with a time to which the lease was extended;
+its end means that the worker is gone, or has read what it wants. Standard output takes a JSON line when the command has
+started, and one when the run is over. A run whose lease ends is killed, so that whoever reclaims it is alone even when
+its worker stands still.
+
+No process escapes: the supervisor adopts orphaned descendants (PR_SET_CHILD_SUBREAPER), and a run is over only when
+the kernel says that no child is left. Processes cannot gain privileges (PR_SET_NO_NEW_PRIVS), so they can always be
+killed. Not promised: when the supervisor itself is killed, only the command dies with it at once (PR_SET_PDEATHSIG);
+its descendants are then the worker's to find.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import time
+from pathlib import Path
+from typing import Final, TypedDict
+
+from service.jobs.command import PR_SET_CHILD_SUBREAPER, Order, become_command, boot_ms, control_process
+from service.jobs.folder import OUTPUTS, STREAMS, WORK, remove_folder
+from service.jobs.procfs import cpu_s, descendants, stat_fields, uses_more_memory
+
+GRACE_S: Final = 5.0
+_SAMPLE_S: Final = 0.1
+_SAMPLES_PER_FOLDER: Final = 10
+_CONTROL: Final = 0
+_STATUS: Final = 1
+
+
+class Report(TypedDict, total=False):
+    """`pid` once the command is started; then the rest. `stopped` is None when the run ended by itself."""
+
+    pid: int
+    start_failed: str
+    stopped: str | None
+    exit_code: int | None
+    signal: int | None
+    duration_ms: int
+    cpu_ms: int
+    max_rss_bytes: int
+
+
+class Run:
+    """One run, from the fork of its command until no process of it is left."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._folder = Path(order["folder"])
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._streams = [os.open(self._folder / name, flags, 0o600) for name in STREAMS]
+        self._wakeups, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self._samples = 0
+        self._lease_until_ms = order["lease_until_ms"]
+        self._controlled = bytearray()
+        self._stopped: str | None = None
+        self._kill_at = float("inf")
+        self._pid = 0
+        self._wait_status = 0
+
+    def supervise(self, received: bytes) -> Report:
+        """Execute the command and return the report of its end; afterwards no process of the run exists.
+
+        Args:
+            received: what came over the control pipe behind the order.
+        """
+        started = time.monotonic()
+        failure = self._start()
+        if failure:
+            os.waitpid(self._pid, 0)
+            return {"start_failed": failure}
+        try:
+            send({"pid": self._pid})
+            self._obey(received)
+            ended = self._until_ended(started + self._order["timeout_ms"] / 1000)
+        finally:
+            self._kill_all()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        code = os.waitstatus_to_exitcode(self._wait_status)
+        return {
+            "stopped": self._stopped,
+            "exit_code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "duration_ms": round((ended - started) * 1000),
+            "cpu_ms": round((usage.ru_utime + usage.ru_stime) * 1000),
+            "max_rss_bytes": usage.ru_maxrss * 1024,
+        }
+
+    def _start(self) -> str:
+        """Fork the command; return why it could not be executed, empty when it was."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        supervisor = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            reason = "the process could not be prepared"
+            try:
+                become_command(self._order, self._streams, supervisor)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+            finally:
+                os.write(writing, f"{self._order['argv'][0]}: {reason}".encode(errors="replace"))
+                os._exit(127)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as failures:
+            return failures.read().decode()
+
+    def _until_ended(self, deadline: float) -> float:
+        """Wait until nothing more is to be expected of the run; return when its command ended."""
+        poll = select.poll()
+        poll.register(self._wakeups, select.POLLIN)
+        poll.register(_CONTROL, select.POLLIN)
+        ended: float | None = None
+        while True:
+            for descriptor, _ in poll.poll(_SAMPLE_S * 1000):
+                received = os.read(descriptor, 4096)
+                if descriptor == _CONTROL:
+                    self._obey(received)
+                    if not received:
+                        self._stop("cancelled", 0.0)
+                        poll.unregister(_CONTROL)
+            now = time.monotonic()
+            if ended is None and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                ended = now
+            others = self._sample(is_running=ended is None)
+            # A stopped run has the whole grace for all its processes; one that ended by itself leaves nothing behind.
+            if ended is not None and (self._stopped is None or not others or now >= self._kill_at):
+                return ended
+            if now >= deadline:
+                self._stop("timeout", GRACE_S)
+            if self._lease_until_ms is not None and boot_ms() >= self._lease_until_ms:
+                self._stop("lease_lost", 0.0)
+            if now >= self._kill_at:
+                os.killpg(self._pid, signal.SIGKILL)
+
+    def _obey(self, received: bytes) -> None:
+        """Do what the lines say that came over the control pipe."""
+        self._controlled += received
+        *lines, rest = bytes(self._controlled).split(b"\n")
+        self._controlled = bytearray(rest)
+        for line in lines:
+            word, _, argument = line.partition(b" ")
+            if word == b"until":
+                self._lease_until_ms = int(argument)
+            else:
+                self._stop("cancelled", GRACE_S)
+
+    def _stop(self, reason: str, grace_s: float) -> None:
+        """Ask the process group to end, and have it killed after the grace; the first reason counts."""
+        if self._stopped is None:
+            self._stopped = reason
+            os.killpg(self._pid, signal.SIGTERM if grace_s else signal.SIGKILL)
+        self._kill_at = min(self._kill_at, time.monotonic() + grace_s)
+
+    def _sample(self, *, is_running: bool) -> list[int]:
+        """Reap orphans, stop a run that uses more than its limits, return its processes without the command."""
+        pids = descendants(os.getpid())
+        others = [pid for pid in pids if pid != self._pid]
+        for pid in others:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
+        if is_running:
+            if uses_more_memory(pids, self._order["memory_bytes"]):
+                self._stop("memory", 0.0)
+            if cpu_s(pids) > self._order["cpu_seconds"]:
+                self._stop("cpu", 0.0)
+            if self._output_bytes() > self._order["output_bytes"]:
+                self._stop("output_limit", 0.0)
+        self._samples += 1
+        return [pid for pid in others if stat_fields(pid)]
+
+    def _output_bytes(self) -> int:
+        size = sum(os.fstat(descriptor).st_size for descriptor in self._streams)
+        if self._samples % _SAMPLES_PER_FOLDER != 0:
+            return size
+        try:
+            with os.scandir(self._folder / WORK / OUTPUTS) as entries:
+                files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+                return size + sum(entry.stat(follow_symlinks=False).st_size for entry in files)
+        except OSError:
+            # The run may remove its folder or a file at any moment; what is left is counted at the end.
+            return size
+
+    def _kill_all(self) -> None:
+        """Kill what is left of the run and reap it; returns when the kernel knows no descendant any more.
+
+        An orphaned descendant becomes a child of this process, so that "no child" means "no descendant".
+        """
+        # The command is not reaped yet: until then no other process group can have got its number.
+        os.killpg(self._pid, signal.SIGKILL)
+        while True:
+            for pid in descendants(os.getpid()):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            try:
+                while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+                    if reaped[0] == self._pid:
+                        self._wait_status = reaped[1]
+            except ChildProcessError:
+                return
+            if select.select([self._wakeups], [], [], _SAMPLE_S)[0]:
+                os.read(self._wakeups, 4096)
+
+
+def send(report: Report) -> None:
+    """Write a line to the worker.
+
+    Raises:
+        BrokenPipeError: the worker is gone.
+    """
+    os.write(_STATUS, json.dumps(report).encode() + b"\n")
+
+
+def receive_order() -> tuple[Order, bytes] | None:
+    """Return what to run, and what came behind it; None when the worker died before it had said so."""
+    received = bytearray()
+    while b"\n" not in received:
+        chunk = os.read(_CONTROL, 65536)
+        if not chunk:
+            return None
+        received += chunk
+    line, _, rest = received.partition(b"\n")
+    order: Order = json.loads(line)
+    return order, bytes(rest)
+
+
+def main() -> None:
+    """Receive the order, supervise the run, report its end, and remove its folder when the worker lets go."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # The worker decides when a run stops; a signal to the whole service reaches it too.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    control_process(PR_SET_CHILD_SUBREAPER, 1)
+    received = receive_order()
+    if received is None:
+        return
+    order, rest = received
+    try:
+        send(Run(order).supervise(rest))
+        while os.read(_CONTROL, 4096):
+            pass
+    except BrokenPipeError:
+        # The worker is gone: nobody reads the report.
+        return
+    finally:
+        remove_folder(Path(order["folder"]))

@@ -1,0 +1,229 @@
+"""The templates: what operators allow to run, read from `jobs.toml` and checked as a whole."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from service.errors import InvalidRequestError, SettingsError
+from service.jobs.model import Limits, ParameterValue
+from service.jobs.parameters import MASKED, Parameter, read_parameter
+from service.jobs.placeholders import PARAMETER_NAME, placeholders
+from service.jobs.tables import Table
+from service.units import parse_duration_ms, parse_size_bytes
+
+DEFAULT_ATTEMPTS: Final = 3
+_TEMPLATE_NAME: Final = re.compile(r"[a-z0-9-]{1,64}")
+_VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SET_BY_THE_RUNNER: Final = re.compile(r"TRACEPARENT|TRACESTATE|HOME|TMPDIR|AUDITRACE_.*")
+_SHOWN_UNKNOWN: Final = 10
+_KEYS: Final = (
+    "description",
+    "command",
+    "parameters",
+    "timeout",
+    "max_attempts",
+    "retry_exit_codes",
+    "requires_confirmation",
+    "distinct_confirmer",
+    "environment",
+    "pass_environment",
+    "limits",
+)
+
+
+class Template(msgspec.Struct, frozen=True, kw_only=True):
+    """What may run, and within what; `retry_exit_codes` None means that every failure may be tried again."""
+
+    name: str
+    description: str
+    command: tuple[str, ...]
+    parameters: Mapping[str, Parameter]
+    timeout_ms: int
+    max_attempts: int
+    retry_exit_codes: tuple[int, ...] | None
+    requires_confirmation: bool
+    distinct_confirmer: bool
+    environment: Mapping[str, str]
+    pass_environment: tuple[str, ...]
+    limits: Limits
+
+    @property
+    def sensitive_names(self) -> frozenset[str]:
+        """The parameters whose values leave the service only in their masked form."""
+        return frozenset(name for name, parameter in self.parameters.items() if parameter.sensitive)
+
+    def check(self, raw: Mapping[str, object]) -> Mapping[str, ParameterValue]:
+        """Return a value for every parameter, defaults included, in the order of the template.
+
+        Raises:
+            InvalidRequestError: naming every parameter that is unknown, missing or wrong, without its value.
+        """
+        unknown = [name for name in raw if name not in self.parameters]
+        problems = [f"{name[:64]!r} is not a parameter of {self.name}" for name in unknown[:_SHOWN_UNKNOWN]]
+        checked: dict[str, ParameterValue] = {}
+        for name, parameter in self.parameters.items():
+            if name in raw:
+                try:
+                    checked[name] = parameter.check(raw[name])
+                except ValueError as error:
+                    problems.append(f"{name} {error}")
+            elif parameter.default is not None:
+                checked[name] = parameter.default
+            else:
+                problems.append(f"{name} is required")
+        if problems:
+            raise InvalidRequestError("; ".join(problems))
+        return checked
+
+    def describe(self) -> dict[str, object]:
+        """Return the template as a plain structure for `auditrace templates --json`."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "command": list(self.command),
+            "parameters": {name: parameter.describe() for name, parameter in self.parameters.items()},
+            "timeout_ms": self.timeout_ms,
+            "max_attempts": self.max_attempts,
+            "retry_exit_codes": None if self.retry_exit_codes is None else list(self.retry_exit_codes),
+            "requires_confirmation": self.requires_confirmation,
+            "distinct_confirmer": self.distinct_confirmer,
+            "environment": dict(self.environment),
+            "pass_environment": list(self.pass_environment),
+            "limits": {
+                "memory_bytes": self.limits.memory_bytes,
+                "cpu_seconds": self.limits.cpu_seconds,
+                "output_bytes": self.limits.output_bytes,
+            },
+        }
+
+
+class Templates:
+    """The templates of a file, by name; immutable."""
+
+    def __init__(self, templates: Mapping[str, Template]) -> None:
+        self._templates = dict(templates)
+
+    def get(self, name: str) -> Template | None:
+        """Return the template of this name; None when there is none."""
+        return self._templates.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names, sorted."""
+        return tuple(sorted(self._templates))
+
+
+def load_templates(path: Path) -> Templates:
+    """Return the templates that the file declares.
+
+    Raises:
+        SettingsError: listing every problem of the file, each with its place.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError([f"{path} cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{path} is not TOML: {error}"]) from error
+    problems: list[str] = []
+    root = Table("", content, problems)
+    root.allow(("templates",))
+    declared = root.table("templates")
+    templates = {name: _template(name, declared) for name in declared.names}
+    if problems:
+        raise SettingsError([f"{path}: {problem}" for problem in problems])
+    return Templates(templates)
+
+
+def _template(name: str, declared: Table) -> Template:
+    table = declared.table(name)
+    if _TEMPLATE_NAME.fullmatch(name) is None:
+        declared.complain(name, "a name has 1 to 64 lower-case letters, digits and hyphens")
+    table.allow(_KEYS)
+    parameters = _parameters(table.table("parameters"))
+    template = Template(
+        name=name,
+        description=table.require("description", str, ""),
+        command=_command(table, parameters),
+        parameters=parameters,
+        timeout_ms=table.parsed("timeout", "5m", parse_duration_ms, 1, 7 * 86_400_000),
+        max_attempts=table.number("max_attempts", DEFAULT_ATTEMPTS, 1, 100),
+        retry_exit_codes=_retry_exit_codes(table),
+        requires_confirmation=table.take("requires_confirmation", bool, False),
+        distinct_confirmer=table.take("distinct_confirmer", bool, False),
+        environment=_environment(table),
+        pass_environment=table.take("pass_environment", tuple[str, ...], ()),
+        limits=_limits(table.table("limits")),
+    )
+    for variable in template.pass_environment:
+        _check_variable(table, "pass_environment", variable)
+    if template.distinct_confirmer and not template.requires_confirmation:
+        table.complain("distinct_confirmer", "means nothing without requires_confirmation = true")
+    return template
+
+
+def _parameters(table: Table) -> dict[str, Parameter]:
+    parameters: dict[str, Parameter] = {}
+    for name in table.names:
+        if PARAMETER_NAME.fullmatch(name) is None:
+            table.complain(name, "a name has 1 to 64 lower-case letters, digits and underscores, a letter first")
+        parameters[name] = read_parameter(name, table.table(name))
+    return parameters
+
+
+def _command(table: Table, parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+    command = table.require("command", tuple[str, ...], ("true",))
+    if not command or not command[0]:
+        table.complain("command", "must name a program")
+        return command
+    for position, argument in enumerate(command):
+        if "\0" in argument or MASKED.search(argument):
+            table.complain("command", f"argument {position} holds a NUL character or the form of a masked value")
+        try:
+            named = placeholders(argument)
+        except ValueError as error:
+            table.complain("command", f"argument {position}: {error}")
+            continue
+        if named and position == 0:
+            table.complain("command", "the program itself cannot be a placeholder")
+        for name in named:
+            if name not in parameters:
+                table.complain("command", f"argument {position}: {{{name}}} is not a parameter of this template")
+    return command
+
+
+def _retry_exit_codes(table: Table) -> tuple[int, ...] | None:
+    if not table.has("retry_exit_codes"):
+        return None
+    codes = table.take("retry_exit_codes", tuple[int, ...], ())
+    if any(not 1 <= code <= 255 for code in codes):
+        table.complain("retry_exit_codes", "exit codes of failures are from 1 to 255")
+    return codes
+
+
+def _environment(table: Table) -> dict[str, str]:
+    environment = table.take("environment", dict[str, str], {})
+    for name, value in environment.items():
+        _check_variable(table, "environment", name)
+        if "\0" in value:
+            table.complain("environment", f"the value of {name} holds a NUL character")
+    return environment
+
+
+def _check_variable(table: Table, key: str, name: str) -> None:
+    if _VARIABLE_NAME.fullmatch(name) is None:
+        table.complain(key, f"{name!r} is not the name of a variable")
+    elif _SET_BY_THE_RUNNER.fullmatch(name):
+        table.complain(key, f"{name} is set for each run and cannot be given")
+
+
+def _limits(table: Table) -> Limits:
+    table.allow(("memory", "cpu_seconds", "output"))
+    return Limits(
+        memory_bytes=table.parsed("memory", "512MiB", parse_size_bytes, 2**20, 2**40),
+        cpu_seconds=table.number("cpu_seconds", 300, 1, 7 * 86_400),
+        output_bytes=table.parsed("output", "8MiB", parse_size_bytes, 2**10, 2**30),
+    )

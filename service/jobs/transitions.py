@@ -1,0 +1,127 @@
+"""Which change of a job is allowed, as pure functions from a job to the next version of it.
+
+Each returns the changed job, returns None when the job is already there (a no-op), or raises a `RefusedError`.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from service.errors import ForbiddenError, PlanMismatchError, TransitionRefusedError
+from service.jobs.model import Job, Plan, RunRequest, Status
+
+_BEYOND_CONFIRMED = frozenset({Status.CONFIRMED, Status.QUEUED, Status.RUNNING})
+
+
+def accept_input(job: Job, now_ns: int) -> Job:
+    """Count a new or replaced input as a version of the job; only before the draft, since the plan covers inputs."""
+    if job.status is not Status.CREATED:
+        raise TransitionRefusedError(f"inputs are accepted before the draft; the job is {job.status}")
+    return _next(job, now_ns)
+
+
+def draft(job: Job, render: Callable[[], Plan], now_ns: int) -> Job | None:
+    """`created → draft_ready` with the plan that a confirmation will name; it is rendered when it is allowed to be."""
+    if job.status is Status.DRAFT_READY:
+        return None
+    if job.status is not Status.CREATED:
+        raise TransitionRefusedError(f"a draft is made of a created job; the job is {job.status}")
+    return _next(job, now_ns, status=Status.DRAFT_READY, plan=render())
+
+
+def confirm(job: Job, confirmer_id: str, plan_sha256: str, *, distinct_confirmer: bool, now_ns: int) -> Job | None:
+    """`draft_ready → confirmed` of exactly the plan with this hash."""
+    if distinct_confirmer and confirmer_id == job.created_by:
+        raise ForbiddenError("the creator of this job may not confirm it: ask another approver")
+    if job.status in _BEYOND_CONFIRMED and job.confirmed_by is not None:
+        _require_plan(job, plan_sha256)
+        return None
+    if job.status is not Status.DRAFT_READY:
+        raise TransitionRefusedError(f"only a draft can be confirmed; the job is {job.status}")
+    _require_plan(job, plan_sha256)
+    return _next(job, now_ns, status=Status.CONFIRMED, confirmed_by=confirmer_id)
+
+
+def trigger(job: Job, request: RunRequest, *, requires_confirmation: bool, now_ns: int) -> Job | None:
+    """`confirmed → queued`, or `draft_ready → queued` when the template asks for no confirmation."""
+    if job.status in {Status.QUEUED, Status.RUNNING}:
+        return None
+    if job.status is Status.DRAFT_READY and requires_confirmation:
+        raise TransitionRefusedError("this template requires a confirmation before the run")
+    if job.status not in {Status.CONFIRMED, Status.DRAFT_READY}:
+        raise TransitionRefusedError(f"only a confirmed job, or a draft, can be run; the job is {job.status}")
+    return _enqueue(job, request, _max_attempts(job), now_ns, not_before_ns=now_ns)
+
+
+def retry(job: Job, request: RunRequest, *, requires_confirmation: bool, now_ns: int) -> Job | None:
+    """`failed → queued`, with all attempts again."""
+    if job.status in {Status.QUEUED, Status.RUNNING}:
+        return None
+    if job.status is not Status.FAILED:
+        raise TransitionRefusedError(f"only a failed job can be retried; the job is {job.status}")
+    if requires_confirmation and job.confirmed_by is None:
+        raise TransitionRefusedError("this template now requires a confirmation: create the job again")
+    return _enqueue(job, request, _max_attempts(job), now_ns, not_before_ns=now_ns)
+
+
+def cancel(job: Job, now_ns: int) -> Job | None:
+    """Any state that is not final → `cancelled`; a running process group is killed by its worker."""
+    if job.status is Status.CANCELLED:
+        return None
+    if job.status.is_final:
+        raise TransitionRefusedError(f"the job is {job.status}: there is nothing to cancel")
+    return _next(job, now_ns, status=Status.CANCELLED)
+
+
+def claim(job: Job, now_ns: int) -> Job:
+    """`queued → running`: the intent, committed before the command starts."""
+    if job.status is not Status.QUEUED:
+        raise TransitionRefusedError(f"only a queued job can be claimed; the job is {job.status}")
+    return _next(job, now_ns, status=Status.RUNNING, run=job.run + 1, attempts_left=job.attempts_left - 1)
+
+
+def succeed(job: Job, now_ns: int) -> Job:
+    """`running → succeeded`."""
+    _require_running(job)
+    return _next(job, now_ns, status=Status.SUCCEEDED)
+
+
+def fail(job: Job, request: RunRequest, *, is_retryable: bool, not_before_ns: int, now_ns: int) -> Job:
+    """`running → queued` while attempts are left and the failure may pass, else `running → failed`."""
+    _require_running(job)
+    if is_retryable and job.attempts_left > 0:
+        return _enqueue(job, request, job.attempts_left, now_ns, not_before_ns=not_before_ns)
+    return _next(job, now_ns, status=Status.FAILED)
+
+
+def release(job: Job, request: RunRequest, now_ns: int) -> Job:
+    """`running → queued` because the worker stops; the attempt is given back."""
+    _require_running(job)
+    return _enqueue(job, request, job.attempts_left + 1, now_ns, not_before_ns=now_ns)
+
+
+def _require_running(job: Job) -> None:
+    if job.status is not Status.RUNNING:
+        raise TransitionRefusedError(f"the job is {job.status}, not running")
+
+
+def _require_plan(job: Job, plan_sha256: str) -> None:
+    if job.plan is None or job.plan.sha256 != plan_sha256:
+        raise PlanMismatchError("plan_sha256 is not the hash of this job's plan: fetch the job and look at its plan")
+
+
+def _max_attempts(job: Job) -> int:
+    if job.plan is None:
+        raise TransitionRefusedError("the job has no plan yet: make a draft first")
+    return job.plan.max_attempts
+
+
+def _enqueue(job: Job, request: RunRequest, attempts: int, now_ns: int, *, not_before_ns: int) -> Job:
+    return _next(
+        job, now_ns, status=Status.QUEUED, request=request, attempts_left=attempts, not_before_ns=not_before_ns
+    )
+
+
+def _next(job: Job, now_ns: int, **changed: object) -> Job:
+    # A clock that stepped back must not make a version look older than the one before.
+    return msgspec.structs.replace(job, version=job.version + 1, updated_ns=max(now_ns, job.updated_ns), **changed)

@@ -1,0 +1,1 @@
+"""What clients, workers and operators can do: each operation decides, and commits the change with its record."""

@@ -1,0 +1,171 @@
+"""Hands the audit trail out as a whole: oldest first, in a form that others read, recorded before the first byte."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from itertools import groupby
+from typing import Any, Final
+
+import msgspec
+
+from service.errors import ForbiddenError
+from service.operations.base import Committed, Decision, Operation, Services, Step
+from service.operations.reading import filter_text
+from service.operations.tallies import LEDGER
+from service.ports import Reads, RecordFilter, StoredPage, StoredRecord, Transaction
+from service.records import AuditContext, Fact, change
+from service.roles import AUDITOR, require
+from telemetry import names
+from telemetry.audit.chain import rfc3339_nanos
+from telemetry.audit.otlp import otlp_json, resource_logs_bytes
+from telemetry.audit.record import Result
+from telemetry.tracing import AuditedSpan
+
+ROWS_AT_ONCE: Final = 500
+"""How many records of an export are in memory at a time."""
+
+
+class ExportFormat(StrEnum):
+    """The forms of an export: lines of OTLP JSON as in the archive, lines of bodies, or a table."""
+
+    OTLP_JSON = "otlp-json"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+class AuditExport(Operation):
+    """The exports of one request. Every reader, `admin` included, gets the records of its own tenant.
+
+    Raises (each method):
+        RefusedError: refused; the record of the refusal is committed.
+        TryLaterError: the export cannot be recorded, or not even begun; nothing is handed out.
+    """
+
+    def __init__(self, services: Services, context: AuditContext, span: AuditedSpan, reads: Reads) -> None:
+        super().__init__(services, context, span)
+        self._reads = reads
+
+    async def begin(self, where: RecordFilter, form: ExportFormat) -> AsyncIterator[bytes]:
+        """Record the export and return its bytes, part by part.
+
+        What is committed after this returns is not among them; the record of the export itself is, if it matches.
+        An iterator that raises has not handed out everything: its receiver must not take it for complete.
+        """
+        own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
+        await self._begun(where, form)
+        # Asked for before the answer begins, so that a database that is away is an answer of its own.
+        first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
+        return self._parts(own, first, _WRITERS[form])
+
+    async def _begun(self, where: RecordFilter, form: ExportFormat) -> Committed[None]:
+        def decide(_transaction: Transaction, _now_ns: int) -> Decision[None]:
+            require(self.context.roles, AUDITOR)
+            if where.tenant_id not in {None, self.context.tenant_id}:
+                raise ForbiddenError("this credential exports the records of its own tenant only")
+            fact = Fact(
+                event_name=names.EVENT_AUDIT_EXPORT,
+                target=LEDGER,
+                result=Result.SUCCESS,
+                changes={"filter": change(None, filter_text(where)), "format": change(None, form.value)},
+            )
+            return Decision([Step(fact=fact)], None)
+
+        return await self.attempt(names.EVENT_AUDIT_EXPORT, LEDGER, decide)
+
+    async def _parts(self, where: RecordFilter, page: StoredPage, write: "Writer") -> AsyncIterator[bytes]:
+        is_first = True
+        while True:
+            yield write(page.rows, is_first)
+            if page.next_cursor is None:
+                return
+            page = await asyncio.to_thread(self._reads.stored, where, page.next_cursor, ROWS_AT_ONCE)
+            is_first = False
+
+
+Writer = Callable[[Sequence[StoredRecord], bool], bytes]
+"""Returns records in one form; told whether they are the first."""
+
+
+def otlp_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
+    """Return lines of OTLP JSON, as the collector's file exporter writes them and `auditrace verify` reads them."""
+    lines = (
+        otlp_json(resource_logs_bytes(resource, scope, [record.log_record for record in alike]))
+        for (resource, scope), alike in groupby(records, key=lambda record: (record.resource, record.scope))
+    )
+    return b"".join(line + b"\n" for line in lines)
+
+
+def body_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
+    """Return a line for each record: its canonical body, of which the record hash is the SHA-256."""
+    return b"".join(record.record.body.encode() + b"\n" for record in records)
+
+
+COLUMNS: Final[Mapping[str, str]] = {
+    "actor_id": names.AUDIT_ACTOR_ID,
+    "actor_type": names.AUDIT_ACTOR_TYPE,
+    "action": names.AUDIT_ACTION,
+    "outcome": names.AUDIT_OUTCOME,
+    "result": names.AUDITRACE_RESULT,
+    "target_type": names.AUDIT_TARGET_TYPE,
+    "target_id": names.AUDIT_TARGET_ID,
+    "tenant_id": names.AUDITRACE_TENANT_ID,
+    "job_id": names.AUDITRACE_JOB_ID,
+    "request_id": names.AUDITRACE_REQUEST_ID,
+    "client_address": names.CLIENT_ADDRESS,
+    "reason": names.AUDITRACE_REASON,
+    "changes": names.AUDITRACE_CHANGES,
+}
+_PLACE: Final = ("record_id", "stream_id", "sequence_number", "record_hash", "event_name")
+_TRACE: Final = ("trace_id", "span_id")
+# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection").
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+class _Body(msgspec.Struct, frozen=True):
+    timestamp: str
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+
+
+_DECODER: Final = msgspec.json.Decoder(_Body)
+
+
+def csv_rows(records: Sequence[StoredRecord], is_first: bool) -> bytes:
+    """Return rows of CSV (RFC 4180) for a spreadsheet, not for verification, with the head before the first.
+
+    A text that a spreadsheet would take for a formula is put behind an apostrophe.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if is_first:
+        writer.writerow([*_PLACE, "timestamp", "observed_timestamp", *COLUMNS, *_TRACE])
+    writer.writerows([_cell(value) for value in _values(record)] for record in records)
+    return text.getvalue().encode()
+
+
+def _values(record: StoredRecord) -> Iterator[object]:
+    row, body = record.record, _DECODER.decode(record.record.body)
+    yield from (getattr(row, name) for name in _PLACE)
+    yield body.timestamp
+    yield rfc3339_nanos(row.observed_ns)
+    yield from (body.attributes.get(name, "") for name in COLUMNS.values())
+    yield body.trace_id
+    yield body.span_id
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, dict):
+        return msgspec.json.encode(value, order="sorted").decode()
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value
+
+
+_WRITERS: Final[Mapping[ExportFormat, Writer]] = {
+    ExportFormat.OTLP_JSON: otlp_lines,
+    ExportFormat.JSONL: body_lines,
+    ExportFormat.CSV: csv_rows,
+}

@@ -1,0 +1,115 @@
+"""What operators do with API keys: create, where the key is shown once, and revoke."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from service.errors import ConflictError, InvalidRequestError, NotFoundError
+from service.jobs.model import TenantId
+from service.operations.base import Committed, Decision, Operation, Step
+from service.ports import ApiKey, PutKey, RevokeKey, Transaction
+from service.records import Fact, change
+from service.roles import ADMIN, ROLES, require
+from telemetry import names
+from telemetry.audit.record import Result, Target
+
+_SECRET_BYTES: Final = 32
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Actor ids that stand for nobody, or for the service itself.
+RESERVED_ACTORS: Final = frozenset({"anonymous", "auditrace"})
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as it is shown, once: `key` is the whole token, of which only a hash is stored."""
+
+    id: str
+    name: str
+    key: str
+    roles: tuple[str, ...]
+    tenant: str
+
+
+class KeyOperations(Operation):
+    """The key operations of one command; each returns after its record is committed. For threads that can wait.
+
+    Raises (each method):
+        RefusedError: refused; the record of the refusal is committed.
+        TryLaterError: nothing was committed.
+    """
+
+    def create(self, name: str, roles: Sequence[str], tenant_id: TenantId) -> Committed[NewKey]:
+        """Create a key; `name` becomes the actor id, and stays taken in its tenant for ever."""
+        key_id = self.services.new_id().replace("-", "")
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+
+        def decide(transaction: Transaction, now_ns: int) -> Decision[NewKey]:
+            require(self.context.roles, ADMIN)
+            ordered = _checked(name, roles, tenant_id)
+            if transaction.key_named(tenant_id, name) is not None:
+                raise ConflictError(f"the name {name!r} is taken in this tenant: names of keys are never given again")
+            key = ApiKey(
+                key_id=key_id,
+                name=name,
+                tenant_id=tenant_id,
+                roles=ordered,
+                secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+                created_ns=now_ns,
+            )
+            fact = Fact(
+                event_name=names.EVENT_KEY_CREATE,
+                target=Target("key", name),
+                result=Result.SUCCESS,
+                changes={"roles": change(None, ordered), "tenant": change(None, tenant_id)},
+            )
+            shown = NewKey(id=key_id, name=name, key=f"atk_{key_id}_{secret}", roles=ordered, tenant=tenant_id)
+            return Decision([Step(fact=fact, writes=(PutKey(key),))], shown)
+
+        return self.attempt_now(names.EVENT_KEY_CREATE, _target(name), decide)
+
+    def revoke(self, name: str, tenant_id: TenantId) -> Committed[ApiKey]:
+        """Revoke a key by its name; it is refused from the next request on. Again is a no-op."""
+
+        def decide(transaction: Transaction, now_ns: int) -> Decision[ApiKey]:
+            require(self.context.roles, ADMIN)
+            key = transaction.key_named(tenant_id, name) if _is_named(name, tenant_id) else None
+            if key is None:
+                raise NotFoundError(f"there is no key named {name!a} in this tenant")
+            if key.revoked_ns is not None:
+                noop = Fact(event_name=names.EVENT_KEY_REVOKE, target=Target("key", name), result=Result.NOOP)
+                return Decision([Step(fact=noop)], key)
+            fact = Fact(
+                event_name=names.EVENT_KEY_REVOKE,
+                target=Target("key", name),
+                result=Result.SUCCESS,
+                changes={"roles": change(key.roles, None), "tenant": change(tenant_id, None)},
+            )
+            step = Step(fact=fact, writes=(RevokeKey(key.key_id, now_ns),))
+            return Decision([step], msgspec.structs.replace(key, revoked_ns=now_ns))
+
+        return self.attempt_now(names.EVENT_KEY_REVOKE, _target(name), decide)
+
+
+def _target(name: str) -> Target:
+    # A command line can hold bytes that are no text; no record can.
+    return Target("key", name.encode(errors="replace").decode())
+
+
+def _is_named(name: str, tenant_id: str) -> bool:
+    return _NAME.fullmatch(name) is not None and _TENANT.fullmatch(tenant_id) is not None
+
+
+def _checked(name: str, roles: Sequence[str], tenant_id: str) -> tuple[str, ...]:
+    if _NAME.fullmatch(name) is None or name in RESERVED_ACTORS:
+        raise InvalidRequestError("a key's name is 1 to 64 of A-Z a-z 0-9 . _ @ -, and neither anonymous nor auditrace")
+    if _TENANT.fullmatch(tenant_id) is None:
+        raise InvalidRequestError("a tenant is 1 to 64 of A-Z a-z 0-9 . _ -")
+    unknown = sorted(set(roles) - set(ROLES))
+    if unknown or not roles:
+        given = ", ".join(map(ascii, unknown)) or "none"
+        raise InvalidRequestError(f"roles are {', '.join(ROLES)}; given: {given}")
+    return tuple(role for role in ROLES if role in roles)

@@ -1,0 +1,72 @@
+"""What proves a single record: the checkpoint that covers it, and the hashes by which that checkpoint names it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from service.ports import CheckpointRow, Reads, RecordRow
+from telemetry.audit.checkpoint import Tip, parse
+
+_CHECKPOINTS_AT_ONCE: Final = 100
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """A record, the checkpoint and the tip that cover it, and the hashes of the stream from `tip.first` on.
+
+    Whoever holds the public key needs nothing else: the record's body hashes to the entry of its number, the hashes
+    together to `tip.leaves`, the tip stands in the checkpoint's body, and that is signed. Before a checkpoint covers
+    the record there is none, no tip, and no hash.
+    """
+
+    record: RecordRow
+    checkpoint: CheckpointRow | None
+    tip: Tip | None
+    hashes: Sequence[str]
+
+
+class _Body(msgspec.Struct, frozen=True):
+    attributes: dict[str, Any]
+
+
+_DECODER: Final = msgspec.json.Decoder(_Body)
+
+
+def proof_of(record: RecordRow, reads: Reads) -> Proof:
+    """Return what proves `record`; reads the database, and blocks."""
+    for checkpoint in _candidates(record, reads):
+        tip = _covering(checkpoint, record)
+        if tip is not None:
+            return Proof(record, checkpoint, tip, reads.record_hashes(record.stream_id, tip.first, tip.number))
+    return Proof(record, None, None, ())
+
+
+def _candidates(record: RecordRow, reads: Reads) -> Iterator[CheckpointRow]:
+    """Yield those checkpoints first that were sealed after the record, and then, because clocks step, the others."""
+    if record.sequence_number > reads.anchored(record.stream_id):
+        return
+    start = reads.checkpoint_before(record.observed_ns)
+    yield from _behind(start, None, reads)
+    yield from _behind(0, start, reads)
+
+
+def _behind(number: int, last: int | None, reads: Reads) -> Iterator[CheckpointRow]:
+    while rows := reads.checkpoints_behind(number, _CHECKPOINTS_AT_ONCE):
+        for row in rows:
+            if last is not None and row.number > last:
+                return
+            yield row
+        number = rows[-1].number
+
+
+def _covering(checkpoint: CheckpointRow, record: RecordRow) -> Tip | None:
+    stated = parse(_DECODER.decode(checkpoint.record.body).attributes)
+    tips = stated.tips if stated else ()
+    return next(
+        (
+            tip
+            for tip in tips
+            if tip.stream_id == record.stream_id and tip.first <= record.sequence_number <= tip.number
+        ),
+        None,
+    )

@@ -1,0 +1,135 @@
+"""Reads of the audit trail that are audited themselves: nothing is handed out before the read is recorded."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from service.errors import ForbiddenError, NotFoundError, RefusedError
+from service.operations.base import Operation, Services
+from service.operations.proofs import Proof, proof_of
+from service.operations.tallies import LEDGER, Tallies
+from service.ports import CheckpointPage, Page, Reads, RecordFilter, RecordRow, StreamPage
+from service.records import AuditContext
+from service.roles import ADMIN, AUDITOR, require
+from telemetry import names
+from telemetry.audit.chain import rfc3339_nanos
+from telemetry.tracing import AuditedSpan
+
+T = TypeVar("T")
+
+_TIMES: Final = {"since_ns": "since", "until_ns": "until"}
+
+
+class AuditReading(Operation):
+    """The audit reads of one request. Every reader, `admin` included, sees the records of its own tenant.
+
+    Raises (each method):
+        RefusedError: refused; the record of the refusal is committed.
+        TryLaterError: the trail cannot be read, or the read cannot be recorded; nothing is handed out.
+    """
+
+    def __init__(
+        self, services: Services, context: AuditContext, span: AuditedSpan, reads: Reads, tallies: Tallies
+    ) -> None:
+        super().__init__(services, context, span)
+        self._reads = reads
+        self._tallies = tallies
+
+    async def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page:
+        """Return one page of the records that match, newest first."""
+
+        def read() -> Page:
+            require(self.context.roles, AUDITOR)
+            if where.tenant_id not in {None, self.context.tenant_id}:
+                raise ForbiddenError("this credential reads the records of its own tenant only")
+            own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
+            return self._reads.records(own, cursor, limit)
+
+        return await self._recorded(filter_text(where), read)
+
+    async def of_job(self, job_id: str, cursor: str | None, limit: int) -> Page:
+        """Return one page of the trail of a job, newest first."""
+
+        def read() -> Page:
+            require(self.context.roles, AUDITOR)
+            if self._reads.job(job_id, self.context.tenant_id) is None:
+                raise NotFoundError("there is no such job")
+            return self._reads.records(RecordFilter(job_id=job_id, tenant_id=self.context.tenant_id), cursor, limit)
+
+        return await self._recorded(filter_text(RecordFilter(job_id=job_id)), read)
+
+    async def record(self, record_id: str) -> RecordRow:
+        """Return one record. Whoever acted may read the record of that act, so that its delivery can be followed."""
+
+        def read() -> RecordRow:
+            return self._readable(record_id)
+
+        return await self._recorded(urlencode({"record_id": record_id}), read)
+
+    async def streams(self, cursor: str | None, limit: int) -> StreamPage:
+        """Return one page of the streams of the ledger; they belong to no tenant, and hold nothing but hashes."""
+
+        def read() -> StreamPage:
+            require(self.context.roles, AUDITOR)
+            return self._reads.streams(cursor, limit)
+
+        return await self._recorded(urlencode({"view": "streams"}), read)
+
+    async def checkpoints(self, cursor: str | None, limit: int) -> CheckpointPage:
+        """Return one page of checkpoints, the last one first; they belong to no tenant either."""
+
+        def read() -> CheckpointPage:
+            require(self.context.roles, AUDITOR)
+            return self._reads.checkpoints(cursor, limit)
+
+        return await self._recorded(urlencode({"view": "checkpoints"}), read)
+
+    async def proof(self, record_id: str) -> Proof:
+        """Return what proves one record to whoever holds the public key."""
+
+        def read() -> Proof:
+            return proof_of(self._readable(record_id), self._reads)
+
+        return await self._recorded(urlencode({"proof_of": record_id}), read)
+
+    async def _recorded(self, what: str, read: Callable[[], T]) -> T:
+        try:
+            found = await asyncio.to_thread(read)
+        except RefusedError as refusal:
+            await self.refuse(names.EVENT_AUDIT_READ, LEDGER, refusal)
+            raise
+        await self._tallies.audit_read(self.context, self.span, what)
+        return found
+
+    def _readable(self, record_id: str) -> RecordRow:
+        row = self._reads.record(record_id, self.context.tenant_id)
+        if self.context.roles.isdisjoint({AUDITOR, ADMIN}) and (row is None or not self._is_own(row)):
+            raise ForbiddenError("this needs the role auditor, or a record of your own act")
+        if row is None:
+            raise NotFoundError("there is no such record")
+        return row
+
+    def _is_own(self, row: RecordRow) -> bool:
+        body = msgspec.json.decode(row.body, type=_Attributed)
+        return body.attributes.get(names.AUDIT_ACTOR_ID) == self.context.actor.id
+
+
+class _Attributed(msgspec.Struct):
+    attributes: dict[str, object]
+
+
+def filter_text(where: RecordFilter) -> str:
+    """Return the canonical query text of a filter: the same for equal filters, whatever their order or form.
+
+    Example:
+        >>> filter_text(RecordFilter(outcome="failure", actor_id="ci bot", since_ns=0))
+        'actor_id=ci+bot&outcome=failure&since=1970-01-01T00%3A00%3A00.000000000Z'
+    """
+    stated = {name: value for name, value in msgspec.structs.asdict(where).items() if value is not None}
+    shown = {
+        _TIMES.get(name, name): rfc3339_nanos(value) if name in _TIMES else value for name, value in stated.items()
+    }
+    return urlencode(sorted(shown.items()))

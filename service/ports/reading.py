@@ -1,0 +1,232 @@
+"""Reading: committed jobs, records, streams and checkpoints, from any thread."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
+from service.ports.writing import ApiKey
+
+
+class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed record as it is read back."""
+
+    record_id: str
+    stream_id: str
+    sequence_number: int
+    record_hash: str
+    event_name: str
+    observed_ns: int
+    body: str
+    delivery: str
+
+
+class RecordFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Filters of `GET /v1/audit/records`; None means any."""
+
+    actor_id: str | None = None
+    action: str | None = None
+    event_name: str | None = None
+    outcome: str | None = None
+    result: str | None = None
+    target_type: str | None = None
+    target_id: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    job_id: str | None = None
+    stream_id: str | None = None
+    request_id: str | None = None
+    tenant_id: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Filters of `GET /v1/jobs`; None means any."""
+
+    status: Status | None = None
+    template: str | None = None
+    created_by: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of rows, newest first; `next_cursor` is None on the last page."""
+
+    rows: Sequence[RecordRow]
+    next_cursor: str | None
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    """One page of jobs, newest first; `next_cursor` is None on the last page."""
+
+    rows: Sequence[Job]
+    next_cursor: str | None
+
+
+class StreamRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream: its tip, how far it was delivered, and the last tip of it that a checkpoint named, if any did."""
+
+    stream_id: str
+    opened_ns: int
+    number: int
+    record_hash: str
+    observed_ns: int
+    is_closed: bool
+    delivered: int
+    anchored: int | None
+    checkpoint: int | None
+
+
+class StreamPage(msgspec.Struct, frozen=True):
+    """One page of streams, last opened first; `next_cursor` is None on the last page."""
+
+    rows: Sequence[StreamRow]
+    next_cursor: str | None
+
+
+class CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint: its record, and the signature over the record's body by the key of this fingerprint."""
+
+    number: int
+    fingerprint: str
+    signature: str
+    record: RecordRow
+
+
+class CheckpointPage(msgspec.Struct, frozen=True):
+    """One page of checkpoints, the last one first; `next_cursor` is None on the last page."""
+
+    rows: Sequence[CheckpointRow]
+    next_cursor: str | None
+
+
+class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed record with its bytes as they are delivered."""
+
+    record: RecordRow
+    log_record: bytes
+    resource: bytes
+    scope: bytes
+
+
+class StoredPage(msgspec.Struct, frozen=True):
+    """One page of stored records, oldest first; `next_cursor` is None on the last page."""
+
+    rows: Sequence[StoredRecord]
+    next_cursor: str | None
+
+
+class OutboxState(msgspec.Struct, frozen=True):
+    """What is committed and not yet delivered: how many records, the oldest one's time, and how many are parked."""
+
+    depth: int
+    oldest_ns: int | None
+    parked: int
+
+
+class Reads(Protocol):
+    """Reads of committed rows, from any thread. A tenant of None means every tenant.
+
+    Raises (each method):
+        LedgerUnavailableError: the database cannot be read.
+    """
+
+    def job(self, job_id: str, tenant_id: TenantId | None) -> Job | None:
+        """Return the newest version of a job."""
+        ...
+
+    def jobs(self, tenant_id: TenantId | None, where: JobFilter, cursor: str | None, limit: int) -> JobPage:
+        """Return one page of jobs, newest first."""
+        ...
+
+    def runs(self, job_id: str) -> Sequence[Run]:
+        """Return the runs of a job, first to last."""
+        ...
+
+    def inputs(self, job_id: str) -> Sequence[Content]:
+        """Return the inputs of a job, ordered by name."""
+        ...
+
+    def input_payload(self, job_id: str, name: str) -> bytes | None:
+        """Return the bytes of an input."""
+        ...
+
+    def secrets(self, job_id: str) -> Mapping[str, bytes]:
+        """Return the encrypted sensitive parameters of a job, by name."""
+        ...
+
+    def artifacts(self, job_id: str, run: int) -> Sequence[Content]:
+        """Return what a run left behind, ordered by name."""
+        ...
+
+    def artifact_payload(self, job_id: str, run: int, name: str) -> bytes | None:
+        """Return the bytes of an artifact."""
+        ...
+
+    def record(self, record_id: str, tenant_id: TenantId | None) -> RecordRow | None:
+        """Return a committed record."""
+        ...
+
+    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page:
+        """Return one page of records, last committed first; the page before fixes the upper bound of the next."""
+        ...
+
+    def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> StoredPage:
+        """Return one page of records with their bytes, oldest first.
+
+        The first page fixes the upper bound of all that follow: what is committed later is not among them.
+        """
+        ...
+
+    def streams(self, cursor: str | None, limit: int) -> StreamPage:
+        """Return one page of the streams of the ledger, last opened first."""
+        ...
+
+    def checkpoints(self, cursor: str | None, limit: int) -> CheckpointPage:
+        """Return one page of checkpoints, the last one first."""
+        ...
+
+    def checkpoints_behind(self, number: int, limit: int) -> Sequence[CheckpointRow]:
+        """Return the checkpoints that follow the one of this number, in order."""
+        ...
+
+    def checkpoint_before(self, observed_ns: int) -> int:
+        """Return the number of the last checkpoint that was sealed before this time; 0 when there is none."""
+        ...
+
+    def anchored(self, stream_id: str) -> int:
+        """Return the last number of a stream that a checkpoint names; 0 when none does."""
+        ...
+
+    def stored_of_stream(self, stream_id: str, first: int, last: int, limit: int) -> Sequence[StoredRecord]:
+        """Return at most `limit` records of a stream from `first` to `last` with their bytes, in order."""
+        ...
+
+    def record_hashes(self, stream_id: str, first: int, last: int) -> Sequence[str]:
+        """Return the hashes of the records of a stream from `first` to `last`, in order."""
+        ...
+
+    def key(self, key_id: str) -> ApiKey | None:
+        """Return an API key, revoked ones included."""
+        ...
+
+    def keys(self) -> Sequence[ApiKey]:
+        """Return all API keys, oldest first."""
+        ...
+
+    def job_counts(self) -> Mapping[Status, int]:
+        """Return how many jobs are in each status."""
+        ...
+
+    def next_due_ns(self) -> int | None:
+        """Return when the first queued job is due, which may be past; None when no job is queued."""
+        ...
+
+    def cancelled_runs(self, worker_id: str) -> Sequence[JobId]:
+        """Return the jobs of this worker's open runs that were cancelled."""
+        ...
+
+    def outbox(self) -> OutboxState:
+        """Return what is committed and not yet delivered."""
+        ...

@@ -1,0 +1,71 @@
+"""How many clients may be connected, and how long they may take to ask: so that idle ones shut nobody out.
+
+A process that runs out of file descriptors cannot start runs any more, and asyncio logs each connection that it then
+fails to accept, thousands a second. So the limit lies below, and a refused client is told to come again.
+"""
+
+import asyncio
+import resource
+from typing import Final, cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_S: Final = 30.0
+ACCEPTED_AT_ONCE: Final = 32
+"""asyncio accepts so many connections at a time, and some times more before one that is refused is closed."""
+
+_FILES: Final = 8192
+# For the database, delivery and runs, and for what is accepted to be refused.
+_RESERVED_FILES: Final = 128 + 8 * ACCEPTED_AT_ONCE
+_BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def allowed_connections() -> int:
+    """Raise this process's limit of open files as far as it may and is useful, and return how many may be clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _FILES:
+        soft = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(soft - _RESERVED_FILES, soft // 2)
+
+
+def bounded(max_connections: int, head_s: float = HEAD_S) -> type[H11Protocol]:
+    """Return uvicorn's protocol with at most so many connections, each of which has `head_s` to send a request's head.
+
+    A request under way is never cut off: neither its body nor its answer is timed.
+    """
+
+    class BoundedProtocol(H11Protocol):
+        _head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            """Take the connection, or answer that there are too many."""
+            super().connection_made(cast("asyncio.Transport", transport))
+            if len(self.connections) > max_connections:
+                self.transport.write(_BUSY)
+                self.transport.close()
+            else:
+                self._watch_head()
+
+        def data_received(self, data: bytes) -> None:
+            """Take what the client sent."""
+            super().data_received(data)
+            self._watch_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """Forget the connection."""
+            self._stop_watching()
+            super().connection_lost(exc)
+
+        def _watch_head(self) -> None:
+            if self.cycle and not self.cycle.response_complete:
+                self._stop_watching()
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(head_s, self.transport.close)
+
+        def _stop_watching(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+    return BoundedProtocol

@@ -1,0 +1,37 @@
+"""What is measured of a process's parts whenever its metrics are collected."""
+
+from collections.abc import Callable, Mapping
+
+from service.bootstrap import Node
+from service.checkpointer import Checkpointer
+from service.jobs.model import Status
+from service.selfcheck import SelfCheck
+from telemetry import names
+
+
+def observe(node: Node, checkpointer: Checkpointer, selfcheck: SelfCheck) -> None:
+    """Have outbox, jobs, checkpoints, verification and disk of a process measured; to be called once."""
+
+    def outbox() -> tuple[int, float]:
+        state = node.reads.outbox()
+        age_ns = 0 if state.oldest_ns is None else max(0, node.clock() - state.oldest_ns)
+        return state.depth, age_ns / 1e9
+
+    def jobs() -> Mapping[str, int]:
+        counts = node.reads.job_counts()
+        # A status that is empty again would otherwise keep its last value.
+        return {status.value: counts.get(status, 0) for status in Status}
+
+    readings: dict[str, Callable[[], float | None]] = {
+        names.METRIC_AUDITRACE_AUDIT_OUTBOX_PARKED: lambda: node.reads.outbox().parked,
+        names.METRIC_AUDITRACE_AUDIT_CHECKPOINT_NUMBER: lambda: checkpointer.state().number,
+        names.METRIC_AUDITRACE_AUDIT_CHECKPOINT_AGE: lambda: checkpointer.state().age_s,
+        names.METRIC_AUDITRACE_AUDIT_CHECKPOINT_REFUSED: lambda: len(checkpointer.state().refused),
+        names.METRIC_AUDITRACE_AUDIT_VERIFICATION_FINDINGS: lambda: selfcheck.state().findings,
+        names.METRIC_AUDITRACE_AUDIT_VERIFICATION_AGE: lambda: selfcheck.state().age_s,
+    }
+    watermark = node.watermark
+    if watermark is not None:
+        readings[names.METRIC_AUDITRACE_LEDGER_DISK_FREE] = watermark.free_bytes
+    node.telemetry.instruments.observe(outbox, jobs)
+    node.telemetry.instruments.observe_each(readings)

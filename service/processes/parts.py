@@ -1,0 +1,119 @@
+"""What runs in a process beside its main thread: worker, relay, checkpoints and verification, in order."""
+
+import logging
+from collections.abc import Mapping
+
+from service.api.parts import FAILED, READY
+from service.bootstrap import Node, relay_of
+from service.checkpointer import Checkpointer
+from service.errors import AuditraceError, TryLaterError
+from service.processes.gauges import observe
+from service.selfcheck import SelfCheck
+from service.worker.preparation import RunSurroundings
+from service.worker.worker import Worker, WorkerSettings
+
+_log = logging.getLogger(__name__)
+
+
+class Parts:
+    """The threads of a process over its node; what is not wanted here is left out.
+
+    A clean stop goes in an order in which nothing is lost: claims end and runs are recorded, the stream is closed and
+    the last checkpoint written, then the outbox drains as far as the sink takes it within the grace.
+    """
+
+    def __init__(self, node: Node, *, with_worker: bool, with_relay: bool) -> None:
+        self._node = node
+        self._grace_s = node.settings.shutdown_grace_ms / 1000
+        self._checkpointer = Checkpointer(
+            node.checkpoints, node.settings.checkpoint_interval_ms / 1000, node.clock, node.monotonic
+        )
+        self._selfcheck = SelfCheck(
+            node.reads,
+            node.registered_keys,
+            lambda: self._checkpointer.state().is_writer,
+            node.settings.self_check_interval_ms / 1000,
+            node.monotonic,
+        )
+        self._worker = _worker(node) if with_worker else None
+        self._relay = relay_of(node.settings, node.opened.outbox(), node.telemetry.instruments) if with_relay else None
+        node.committed += [part.wake for part in (self._worker, self._relay) if part is not None]
+        observe(node, self._checkpointer, self._selfcheck)
+
+    def start(self) -> None:
+        """Start them; records of before are delivered, and what another process left behind is taken care of."""
+        self._checkpointer.start()
+        self._selfcheck.start()
+        if self._relay is not None:
+            self._relay.start()
+        if self._worker is not None:
+            self._worker.start()
+
+    def stop(self) -> None:
+        """Stop them in order, and close the node."""
+        if self._worker is not None:
+            self._worker.stop(self._grace_s)
+        self._selfcheck.stop()
+        self._checkpointer.stop()
+        self._node.opened.close_ledger()
+        if self._relay is not None:
+            if not self._relay.stop(self._grace_s):
+                _log.warning("records are left in the outbox; they are delivered after the next start")
+            self._relay.close()
+        self._node.close()
+
+    def ready(self) -> Mapping[str, str]:
+        """Return how each part is; only a ledger that cannot be used makes the process unready."""
+        checks = {
+            "ledger": self._ledger(),
+            "checkpoints": self._checkpoints(),
+            "verification": self._verification(),
+        }
+        if self._worker is not None:
+            checks["worker"] = READY
+        if self._relay is not None:
+            checks["delivery"] = self._relay.state().text or READY
+        return checks
+
+    def _ledger(self) -> str:
+        try:
+            self._node.reads.outbox()
+        except TryLaterError as error:
+            return f"{FAILED}: {error.detail}"
+        except AuditraceError as error:
+            return f"{FAILED}: {error}"
+        watermark = self._node.watermark
+        problem = watermark.problem() if watermark is not None else None
+        return READY if problem is None else f"{FAILED}: {problem}"
+
+    def _checkpoints(self) -> str:
+        state = self._checkpointer.state()
+        problems = [f"stream {one.stream_id} is not signed over: {one.reason}" for one in state.refused]
+        if state.error is not None:
+            problems.insert(0, f"held up: {state.error}")
+        return "; ".join(problems) or READY
+
+    def _verification(self) -> str:
+        state = self._selfcheck.state()
+        problems = [f"held up: {state.error}"] if state.error is not None else []
+        if state.findings:
+            problems.append(f"{state.findings} findings, first {state.first}: run `auditrace verify --database`")
+        return "; ".join(problems) or READY
+
+
+def _worker(node: Node) -> Worker:
+    settings = node.settings
+    around = RunSurroundings(
+        environment=settings.environment,
+        work_folder=settings.work_folder,
+        max_artifact_bytes=settings.max_input_bytes,
+        owner_descriptor=node.opened.owner_descriptor,
+    )
+    return Worker(
+        node.run_operations(),
+        node.reads,
+        node.secret,
+        WorkerSettings(slots=settings.worker_slots, renew_s=settings.run_renew_ms / 1000, around=around),
+        node.telemetry.instruments,
+        node.clock,
+    )

@@ -1,0 +1,106 @@
+"""Builds the audit record of a fact from the context in which it happened; pure."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from service.jobs.model import Job, TenantId
+from telemetry import names
+from telemetry.audit.canonical import Value
+from telemetry.audit.record import Actor, AuditRecord, Result, Source, SpanRef, Target, audit_record
+
+
+class Initiator(msgspec.Struct, frozen=True):
+    """Who asked for what a worker does, and the record of that asking."""
+
+    actor: Actor
+    record_id: str
+
+
+class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
+    """Who acts, for whom and from where; made once for a request, a run or a command."""
+
+    actor: Actor
+    tenant_id: TenantId
+    source: Source
+    roles: frozenset[str] = frozenset()
+    request_id: str | None = None
+    client_address: str | None = None
+    user_agent: str | None = None
+    http_method: str | None = None
+    http_route: str | None = None
+    url_path: str | None = None
+    idempotency_key_sha256: str | None = None
+    body_sha256: str | None = None
+    counts_refusals: bool = False
+    """True when refusals of this actor are counted instead of recorded one by one, because there were too many."""
+    initiator: Initiator | None = None
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened, apart from who and where."""
+
+    event_name: str
+    target: Target
+    result: Result
+    changes: Mapping[str, Value] | None = None
+    reason: str | None = None
+    error_type: str | None = None
+    job: Job | None = None
+    run: int | None = None
+
+
+def change(before: Value | None, after: Value | None) -> Mapping[str, Value]:
+    """Return one member of `auditrace.changes`; `from` is absent on creation, `to` on removal."""
+    sides = {"from": before, "to": after}
+    return {side: value for side, value in sides.items() if value is not None}
+
+
+def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, timestamp_ns: int) -> AuditRecord:
+    """Return the audit record of `fact` as it happened in `context`."""
+    initiator = context.initiator
+    more: dict[str, Value | None] = {
+        names.AUDIT_SOURCE_TYPE: _source_type(context.client_address),
+        names.AUDIT_SOURCE_ID: context.client_address,
+        names.CLIENT_ADDRESS: context.client_address,
+        names.AUDITRACE_REQUEST_ID: context.request_id,
+        names.AUDITRACE_INITIATOR_ID: initiator.actor.id if initiator else None,
+        names.AUDITRACE_INITIATOR_TYPE: initiator.actor.type if initiator else None,
+        names.AUDITRACE_INITIATOR_RECORD_ID: initiator.record_id if initiator else None,
+        names.AUDITRACE_CHANGES: fact.changes or None,
+        names.AUDITRACE_REASON: fact.reason,
+        names.ERROR_TYPE: fact.error_type,
+        names.AUDITRACE_IDEMPOTENCY_KEY_HASH: context.idempotency_key_sha256,
+        names.USER_AGENT_ORIGINAL: context.user_agent,
+        names.HTTP_REQUEST_METHOD: context.http_method,
+        names.HTTP_ROUTE: context.http_route,
+        names.URL_PATH: context.url_path,
+    }
+    if fact.target.type == "job":
+        # A refused attempt knows no more of its job, and belongs to the job's story all the same.
+        more[names.AUDITRACE_JOB_ID] = fact.target.id
+    if fact.job is not None:
+        more[names.AUDITRACE_JOB_ID] = fact.job.job_id
+        more[names.AUDITRACE_JOB_TEMPLATE] = fact.job.template
+        more[names.AUDITRACE_JOB_PLAN_SHA256] = fact.job.plan.sha256 if fact.job.plan else None
+        more[names.AUDITRACE_JOB_RUN] = fact.run
+    return audit_record(
+        record_id=record_id,
+        event_name=fact.event_name,
+        timestamp_ns=timestamp_ns,
+        span=span,
+        actor=context.actor,
+        result=fact.result,
+        target=fact.target,
+        tenant_id=context.tenant_id,
+        source=context.source,
+        more=more,
+    )
+
+
+def _source_type(address: str | None) -> str | None:
+    if address is None:
+        return None
+    if ":" in address:
+        return "ipv6"
+    return "ipv4" if address.replace(".", "").isdigit() else "hostname"

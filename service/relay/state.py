@@ -1,0 +1,76 @@
+"""What can be said of the relay's deliveries: since when they fail and why; each change is logged once."""
+
+import logging
+from datetime import UTC, datetime
+
+import msgspec
+
+from service.ports import Clock
+
+_log = logging.getLogger(__name__)
+
+
+class RelayState(msgspec.Struct, frozen=True, kw_only=True):
+    """How delivery is: `error` says what keeps records here since `failing_since_ns`; both None while they flow."""
+
+    address: str
+    error: str | None = None
+    failing_since_ns: int | None = None
+    failures: int = 0
+    """Failed attempts in a row."""
+    pause_s: float = 0.0
+    """How long the last failure delays the next attempt."""
+    parked: int = 0
+    """Records that are parked, whoever parked them."""
+
+    @property
+    def text(self) -> str:
+        """What readiness says of it; empty while all records flow."""
+        parts: list[str] = []
+        if self.failing_since_ns is not None:
+            since = datetime.fromtimestamp(self.failing_since_ns // 1_000_000_000, UTC)
+            parts.append(f"records are held since {since:%Y-%m-%dT%H:%M:%SZ}, {self.address}: {self.error}")
+        if self.parked:
+            records = "record is" if self.parked == 1 else "records are"
+            parts.append(f"{self.parked} {records} parked: see `auditrace relay --retry-parked`")
+        return "; ".join(parts)
+
+
+class Progress:
+    """Keeps the state; written by the relay's thread, read by any."""
+
+    def __init__(self, address: str, clock: Clock) -> None:
+        self._clock = clock
+        self._kind: str | None = None
+        self.state = RelayState(address=address)
+
+    def flows(self) -> None:
+        """Something was delivered, or the sink was found well."""
+        state = self.state
+        if state.failing_since_ns is None:
+            return
+        away_s = max(0, self._clock() - state.failing_since_ns) / 1e9
+        _log.warning("audit records are delivered again to %s, after %.0f s", state.address, away_s)
+        self._kind = None
+        self.state = RelayState(address=state.address, parked=state.parked)
+
+    def fails(self, kind: str, error: str, pause_s: float) -> None:
+        """An attempt failed; logged when it did not fail for this kind of reason before."""
+        state = self.state
+        if kind != self._kind:
+            _log.error("audit records are held, and sent again until %s takes them: %s", state.address, error)
+        self._kind = kind
+        since_ns = self._clock() if state.failing_since_ns is None else state.failing_since_ns
+        self.state = RelayState(
+            address=state.address,
+            error=error,
+            failing_since_ns=since_ns,
+            failures=state.failures + 1,
+            pause_s=pause_s,
+            parked=state.parked,
+        )
+
+    def parks(self, parked: int) -> None:
+        """So many records are parked now."""
+        if parked != self.state.parked:
+            self.state = msgspec.structs.replace(self.state, parked=parked)

@@ -1,0 +1,1 @@
+"""Where jobs and records are kept: complete stores that pass one contract suite (tests/contract)."""

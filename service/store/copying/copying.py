@@ -1,0 +1,97 @@
+"""The copy of a ledger, in the one transaction of its target."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from service.errors import BrokenLedgerError
+from service.ports import Discrepancy
+from service.secrets import DeploymentSecret
+from service.store.copying.source import Source
+from service.store.copying.target import Target
+from service.store.postgres.opening import migrate_database
+from service.store.queries import Row
+from service.store.sqlite.reconciliation import reconcile
+
+Step: TypeAlias = Literal["look over the source", "copy", "compare", "look over the target", "commit", "done"]
+
+TABLES: Final = (
+    *("streams", "envelopes", "records", "cursors", "parked", "jobs", "versions", "runs", "turns", "inputs"),
+    *("artifacts", "secrets", "api_keys", "idempotency_keys", "signing_keys", "checkpoints", "anchors"),
+)
+"""In the order in which they are written, so that each finds what it refers to."""
+
+# Records that the sink refused are copied as such.
+_NO_HINDRANCE: Final = frozenset({"parked"})
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """What was copied: how many rows of each table."""
+
+    rows: Mapping[str, int]
+
+
+def copy_ledger(
+    source: Path, target: str, secret: DeploymentSecret, note: Callable[[Step], object] = lambda _: None
+) -> Copied:
+    """Copy a whole ledger from a file into an empty PostgreSQL.
+
+    Records, streams with their MACs, checkpoints, anchors and keys keep every byte, so that receipts, archives and
+    copies stay what they are; so do jobs, runs, inputs, artifacts, secrets, API keys, idempotency keys, cursors and
+    parked records. Leases stay behind. The file is not changed. Killed at any moment, the target is empty or holds all.
+
+    The file is looked over by every check of `doctor --ledger`, `verify` among them, before anything is written; the
+    target by the same ones, and row by row against the file, before anything is committed.
+
+    Args:
+        source: the file; no process may have it open.
+        target: `postgresql://…`, as the role that migrates; brought to the newest schema.
+        secret: the ledger secret of the deployment.
+        note: called before each step, and at the end.
+
+    Raises:
+        SettingsError: the source is in use, is not of this version or not of this secret, or the target is not empty.
+        BrokenLedgerError: something is wrong in the source, or the copy is not what it should be; nothing was copied.
+        TryLaterError: one of the two cannot be used now; nothing was copied.
+    """
+    with Source(source) as copied:
+        note("look over the source")
+        _require_nothing_wrong("the source", reconcile(source, secret))
+        migrate_database(target)
+        with Target(target) as taking:
+            note("copy")
+            taking.begin(copied.months())
+            rows = {table: taking.write(table, copied.rows(table)) for table in TABLES}
+            taking.finish()
+            note("compare")
+            for table in TABLES:
+                _require_same(table, copied.rows(table), taking.rows(table))
+            note("look over the target")
+            _require_nothing_wrong("the copy", taking.discrepancies(secret))
+            note("commit")
+            taking.commit()
+    note("done")
+    return Copied(rows)
+
+
+def _require_nothing_wrong(what: str, found: Iterator[Discrepancy]) -> None:
+    wrong = [one for one in found if one.check not in _NO_HINDRANCE]
+    if wrong:
+        first = wrong[0]
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise BrokenLedgerError(
+            f"nothing was copied: in {what} {first.place} is wrong, {first.detail} ({first.check}){more}: "
+            "`auditrace doctor --ledger` lists everything"
+        )
+
+
+def _require_same(table: str, expected: Iterator[Row], found: Iterator[Row]) -> None:
+    try:
+        if all(one == other for one, other in zip(expected, found, strict=True)):
+            return
+    except ValueError:
+        # One of the two has more.
+        pass
+    raise BrokenLedgerError(f"nothing was copied: {table} came out otherwise than they went in")

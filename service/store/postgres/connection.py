@@ -1,0 +1,141 @@
+"""Opens sessions on PostgreSQL with the settings that the promises rest on, and translates the errors of its driver."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg import errors, pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.numeric import Int8Dumper
+
+from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+
+Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+SCHEMES: Final = ("postgresql://", "postgres://")
+LEASE_S: Final = 10
+
+_TCP: Final[Mapping[str, str]] = {
+    # A peer that is gone without a word must not hold a lane for longer than a lease.
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "11000",
+    "application_name": "auditrace",
+}
+_SESSION: Final = b"""
+SELECT
+    set_config('statement_timeout', %(statement_timeout)s, false),
+    set_config('lock_timeout', %(lock_timeout)s, false),
+    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('default_transaction_read_only', %(read_only)s, false),
+    set_config('timezone', 'UTC', false),
+    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
+        THEN set_config('synchronous_commit', 'on', false) END
+"""
+_BUSY: Final = (
+    errors.LockNotAvailable,
+    errors.QueryCanceled,
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+)
+_REFUSALS: Final = (
+    psycopg.IntegrityError,
+    psycopg.DataError,
+    psycopg.ProgrammingError,
+    psycopg.NotSupportedError,
+)
+
+
+def is_postgres(url: str) -> bool:
+    """Tell whether a database URL names a PostgreSQL."""
+    return url.startswith(SCHEMES)
+
+
+def connect(
+    url: str,
+    *,
+    read_only: bool = False,
+    statement_timeout: str = "30s",
+    lock_timeout: str = "2s",
+    idle_timeout: str = f"{LEASE_S}s",
+) -> Session:
+    """Open a session, in which every statement is a transaction of its own until one is begun.
+
+    A commit that returned is as durable as `synchronous_commit = on` makes it, or as `remote_apply` where the server
+    has that. What the URL leaves out is taken from the `PG*` variables, as libpq does; of several hosts the one that
+    takes writes is used.
+
+    Args:
+        url: `postgresql://…`, also with nothing behind the slashes.
+        read_only: refuse writes, and take a standby too.
+        statement_timeout: the longest that a statement may take; "0" for no limit.
+        lock_timeout: the longest that a statement waits for a lock.
+        idle_timeout: how long the server lets a transaction wait for its client before it ends the session.
+
+    Raises:
+        SettingsError: the URL is not of that form.
+        LedgerUnavailableError: there is no connection to be had.
+    """
+    settings = {
+        "statement_timeout": statement_timeout,
+        "lock_timeout": lock_timeout,
+        "idle_timeout": idle_timeout,
+        "read_only": "on" if read_only else "off",
+    }
+    conninfo = _conninfo(url, _TCP if read_only else {**_TCP, "target_session_attrs": "read-write"})
+    with translated():
+        session = psycopg.connect(conninfo, autocommit=True)
+        try:
+            # One width for all integers, so that a statement is prepared once.
+            session.adapters.register_dumper(int, Int8Dumper)
+            session.execute(_SESSION, settings)
+        except BaseException:
+            session.close()
+            raise
+    return session
+
+
+def place_of(url: str) -> str:
+    """Return the URL without what must not be shown: its user, password and options."""
+    stated = conninfo_to_dict(url)
+    return f"postgresql://{stated.get('host', '')}/{stated.get('dbname', '')}"
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Turn errors of the driver into those of the service."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def translate(error: psycopg.Error) -> AuditraceError:
+    """Return the service's error for one of PostgreSQL.
+
+    Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes"; the driver has a class for each.
+    """
+    text = " ".join((error.diag.message_primary or str(error)).split())
+    if isinstance(error, _BUSY):
+        return LedgerBusyError(f"the ledger is busy with other writers, try again: {text}")
+    if isinstance(error, _REFUSALS):
+        return BrokenLedgerError(f"the ledger refuses the change: {text}")
+    return LedgerUnavailableError(f"the ledger cannot be used: {text}")
+
+
+def _conninfo(url: str, more: Mapping[str, str]) -> str:
+    if not is_postgres(url):
+        raise SettingsError([f"AUDITRACE_DATABASE is {url!r}; expected postgresql://user@host/database"])
+    try:
+        stated = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        # The driver's text may hold parts of the URL, its password for one.
+        raise SettingsError(["AUDITRACE_DATABASE is not a PostgreSQL URL: postgresql://user@host/database"]) from error
+    defaults = pq.Conninfo.get_defaults()
+    by_environment = {option.keyword.decode() for option in defaults if option.val != option.compiled}
+    own = {name: value for name, value in more.items() if name not in stated and name not in by_environment}
+    return make_conninfo(url, **own)

@@ -1,0 +1,102 @@
+"""The sessions of a process beside those of its lanes: a few, made when needed, used by one thread at a time."""
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+import psycopg
+
+from service.errors import LedgerBusyError
+from service.store.postgres.connection import Session, connect, translated
+
+T = TypeVar("T")
+
+SESSIONS: Final = 8
+PATIENCE_S: Final = 5.0
+
+
+class SessionPool:
+    """At most `size` sessions; who finds none free waits for a while."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        read_only: bool,
+        size: int = SESSIONS,
+        patience_s: float = PATIENCE_S,
+        prepare: bytes | None = None,
+    ) -> None:
+        """Make a pool without sessions; `prepare` is executed on each new one."""
+        self._url = url
+        self._prepare = prepare
+        self._read_only = read_only
+        self._size = size
+        self._patience_s = patience_s
+        self._changed = threading.Condition()
+        self._idle: list[Session] = []
+        self._out = 0
+
+    def close(self) -> None:
+        """Close the sessions; those that are in use, when they come back."""
+        with self._changed:
+            self._size = 0
+            self._forget_idle()
+
+    def run(self, task: Callable[[Session], T]) -> T:
+        """Return what `task` returns; when the connection turns out to be lost, it runs once more on a new one.
+
+        So it must be one that may be repeated: it reads, or writes what is the same when it is written twice.
+
+        Raises:
+            LedgerBusyError: all sessions were in use for too long.
+            LedgerUnavailableError: there is no connection to be had.
+        """
+        with translated():
+            with self._session() as session:
+                try:
+                    return task(session)
+                except psycopg.OperationalError:
+                    if not session.closed:
+                        raise
+            with self._changed:
+                # The others of its time are likely to be lost with it.
+                self._forget_idle()
+            with self._session() as session:
+                return task(session)
+
+    @contextmanager
+    def _session(self) -> Generator[Session]:
+        session = self._take()
+        try:
+            if session is None or session.closed:
+                session = connect(self._url, read_only=self._read_only, lock_timeout="1s")
+                if self._prepare is not None:
+                    session.execute(self._prepare)
+            yield session
+        finally:
+            self._give_back(session)
+
+    def _take(self) -> Session | None:
+        deadline = time.monotonic() + self._patience_s
+        with self._changed:
+            while self._out >= self._size:
+                if not self._changed.wait(deadline - time.monotonic()):
+                    raise LedgerBusyError("too many reads at the same time: try again")
+            self._out += 1
+            return self._idle.pop() if self._idle else None
+
+    def _give_back(self, session: Session | None) -> None:
+        with self._changed:
+            self._out -= 1
+            if session is not None and not session.closed:
+                self._idle.append(session)
+            if not self._size:
+                self._forget_idle()
+            self._changed.notify()
+
+    def _forget_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()

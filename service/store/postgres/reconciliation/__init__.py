@@ -1,0 +1,5 @@
+"""Looks through a whole database for what contradicts itself: jobs, records, delivery and checkpoints."""
+
+from service.store.postgres.reconciliation.checks import CHECKS, reconcile, reconcile_in
+
+__all__ = ["CHECKS", "reconcile", "reconcile_in"]

@@ -1,0 +1,245 @@
+"""The connection of a lane and the transactions on it: when it is lost, its stream is given up with it."""
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final, TypeAlias, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from service.errors import AuditraceError, FencedError, LedgerUnavailableError, TryLaterError
+from service.store.postgres.connection import Session, connect, translate, translated
+from service.store.postgres.fate import was_committed
+from service.store.postgres.statements import SQL
+from service.store.postgres.stream import LaneSettings, LaneStream
+from service.store.postgres.transaction import Place, PostgresTransaction
+from telemetry.errors import TelemetryError
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_PARTITION_MARGIN_NS: Final = 32 * 24 * 3600 * 1_000_000_000
+
+PostgresWork: TypeAlias = Callable[[PostgresTransaction], T]
+"""Work that knows which store it runs on; `service.ports.Work` is the kind that does not."""
+
+
+class LostSessionError(Exception):
+    """The connection was lost before the commit was asked for: nothing is committed, and all can be done again."""
+
+
+class LaneSession:
+    """One lane's session; used by its thread alone. Without a session there is no stream."""
+
+    def __init__(self, settings: LaneSettings) -> None:
+        self._settings = settings
+        self._stream = LaneStream(settings)
+        self._session: Session | None = None
+        self._name = ""
+        self._partitioned_until_ns = 0
+
+    def begin(self) -> PostgresTransaction:
+        """Begin a transaction behind the stream's tip; the stream is opened by it where there is none.
+
+        Raises:
+            LostSessionError: the connection turned out to be lost.
+            LedgerUnavailableError: there is no connection to be had.
+        """
+        session = self._connected()
+        with self._guarded():
+            now_ns = self._begin(session)
+            if self._stream.is_ahead_of(now_ns):
+                session.execute(b"ROLLBACK")
+                self.close_stream()
+                session = self._connected()
+                now_ns = self._begin(session)
+            if now_ns > self._partitioned_until_ns - _PARTITION_MARGIN_NS:
+                session.execute(b"ROLLBACK")
+                self._make_partitions(session, now_ns)
+                now_ns = self._begin(session)
+            return self._stream.begin(session, self._name, now_ns)
+
+    def attempt(self, transaction: PostgresTransaction, work: PostgresWork[T], *, is_patient: bool) -> T:
+        """Run `work` in a savepoint and return what it returns; what it raises has left nothing behind.
+
+        Args:
+            transaction: the one that `begin` returned.
+            work: may read, and write by `save`.
+            is_patient: wait for jobs that others hold, which is right only when nothing is held here.
+
+        Raises:
+            LostSessionError: the connection was lost; the transaction is gone.
+            FencedError: the stream is not this lane's any more; nothing of the transaction can be committed.
+        """
+        before = transaction.place
+        transaction.is_patient = is_patient
+        with self._guarded():
+            self._held.execute(b"SAVEPOINT work")
+        try:
+            value = work(transaction)
+            self._held.execute(b"RELEASE work")
+        except FencedError:
+            raise
+        except Exception as error:
+            if self._is_lost:
+                raise LostSessionError from error
+            with self._guarded():
+                self._held.execute(b"ROLLBACK TO work")
+                self._held.execute(b"RELEASE work")
+            transaction.rewind(before)
+            raise
+        return value
+
+    def commit(self, transaction: PostgresTransaction) -> None:
+        """Move the stored tip, which fences the lane, and commit.
+
+        When the answer is lost, it is found out whether the commit took place; the stream ends here then.
+
+        Raises:
+            FencedError: the stream was closed or written by another; nothing is committed.
+            LostSessionError: the connection was lost and nothing is committed.
+            AuditraceError: the database refused; nothing is committed, unless the text says that this is not known.
+        """
+        with self._guarded():
+            self._stream.move(self._held, transaction)
+        self._finish(transaction, is_open=True)
+
+    def roll_back(self) -> None:
+        """Undo what was not committed; a stream that was just being opened is forgotten."""
+        if self._session is not None and (self._is_lost or not _is_rolled_back(self._session)):
+            self.drop()
+        self._stream.rolled_back()
+
+    def leave_stream(self, fenced: FencedError) -> None:
+        """Go on in another stream, once what was not committed is undone."""
+        if self._session is not None:
+            self._stream.leave(self._session, fenced)
+
+    def renew(self) -> None:
+        """Say, while there is nothing to commit, that the stream's process is alive."""
+        if self._session is None:
+            return
+        try:
+            self._stream.renew(self._session)
+        except psycopg.Error as error:
+            _log.warning("the stream's lease could not be renewed: %s", translate(error))
+            self.drop()
+
+    def close_stream(self) -> Place | None:
+        """Write the stream's last record and return the place behind it; when that fails, a checkpoint closes it."""
+        place = self._stream.end()
+        if place is None or self._session is None:
+            return None
+        try:
+            with self._guarded():
+                transaction = self._stream.close(self._session, place, self._begin(self._session))
+            self._finish(transaction, is_open=False)
+        except (AuditraceError, TelemetryError, LostSessionError) as error:
+            _log.warning("the stream was left open, the next checkpoint closes it: %r", error)
+            self.roll_back()
+            if isinstance(error, FencedError):
+                self._stream.committed(place, is_open=True)
+                self.leave_stream(error)
+            return None
+        return transaction.place
+
+    def commit_behind(self, closed: Place, work: PostgresWork[object]) -> None:
+        """Run `work` behind the close; when that fails, the next checkpoint of another process covers the stream."""
+        try:
+            session = self._connected()
+            with self._guarded():
+                transaction = PostgresTransaction(session, self._settings.clock, closed, self._begin(session))
+                work(transaction)
+                self._stream.extend(session, closed, transaction)
+            self._finish(transaction, is_open=False)
+        except (AuditraceError, TelemetryError, LostSessionError) as error:
+            _log.warning("the last checkpoint could not be written, the next process writes it: %r", error)
+            self.roll_back()
+
+    def drop(self) -> None:
+        """Close the session, and give up the stream with it."""
+        session, self._session = self._session, None
+        self._stream.end()
+        if session is not None:
+            session.close()
+
+    @property
+    def _held(self) -> Session:
+        if self._session is None:
+            raise LostSessionError
+        return self._session
+
+    @property
+    def _is_lost(self) -> bool:
+        return self._session is None or self._session.closed
+
+    @contextmanager
+    def _guarded(self) -> Generator[None]:
+        """Turn errors of the driver into those of the service, and the loss of the connection into its own."""
+        try:
+            yield
+        except psycopg.Error as error:
+            if self._is_lost:
+                self.drop()
+                raise LostSessionError from error
+            raise translate(error) from error
+
+    def _connected(self) -> Session:
+        if self._is_lost:
+            self.drop()
+            session = connect(self._settings.url)
+            with translated():
+                ((self._name,),) = session.execute(SQL["session_name"]).fetchall()
+            # Another server may answer now, which may not have what the last one had.
+            self._session, self._partitioned_until_ns = session, 0
+        return self._held
+
+    def _begin(self, session: Session) -> int:
+        session.execute(b"BEGIN")
+        ((now_ns,),) = session.execute(SQL["begin_sealing"]).fetchall()
+        return int(now_ns)
+
+    def _make_partitions(self, session: Session, now_ns: int) -> None:
+        try:
+            ((self._partitioned_until_ns,),) = session.execute(SQL["make_partitions"]).fetchall()
+        except psycopg.Error as error:
+            if self._is_lost or now_ns >= self._partitioned_until_ns:
+                raise
+            _log.warning("the next partitions could not be made, trying again: %s", translate(error))
+
+    def _finish(self, transaction: PostgresTransaction, *, is_open: bool) -> None:
+        try:
+            self._held.execute(b"COMMIT")
+        except psycopg.Error as error:
+            if not self._is_lost:
+                raise translate(error) from error
+            self.drop()
+            if not self._took_place(transaction, error):
+                raise LostSessionError from error
+        else:
+            self._stream.committed(transaction.place, is_open=is_open)
+        self._settings.on_commit(transaction.outcomes)
+
+    def _took_place(self, transaction: PostgresTransaction, lost: psycopg.Error) -> bool:
+        if not transaction.outcomes:
+            # Without a record there is nothing to look for, and nothing that must not be done twice.
+            return False
+        try:
+            return was_committed(self._settings.url, self._name, transaction.tip)
+        except TryLaterError as error:
+            raise LedgerUnavailableError(
+                "the ledger went away during the commit, and whether it took place is not known: look before you try "
+                "again, or repeat the request with the same Idempotency-Key"
+            ) from (error.__cause__ or lost)
+
+
+def _is_rolled_back(session: Session) -> bool:
+    try:
+        if session.info.transaction_status is not TransactionStatus.IDLE:
+            session.execute(b"ROLLBACK")
+    except psycopg.Error as error:
+        _log.warning("a transaction could not be rolled back, its session is dropped with it: %s", translate(error))
+        return False
+    return True

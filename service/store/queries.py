@@ -1,0 +1,29 @@
+"""Named SQL: every statement of a store stands in its `queries.sql`, behind a line `-- name: <name>`."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+_NAME = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
+
+
+Row: TypeAlias = tuple[Any, ...]
+
+Execute: TypeAlias = Callable[[str, Mapping[str, object]], Iterable[Row]]
+"""Executes a named statement of one store in the transaction that is open, and gives its rows."""
+
+
+def load_queries(package: str) -> Mapping[str, str]:
+    """Return the statements of the `queries.sql` beside `package`, by name.
+
+    Raises:
+        ValueError: a name stands twice.
+    """
+    text = files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+    _, *parts = _NAME.split(text)
+    names, statements = parts[::2], parts[1::2]
+    if len(set(names)) != len(names):
+        raise ValueError(f"a query of {package} is named twice")
+    return MappingProxyType({name: sql.strip() for name, sql in zip(names, statements, strict=True)})

@@ -1,0 +1,110 @@
+"""Rows as values of the service, and back: what both stores keep in the same form."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+
+from service.errors import InvalidRequestError
+from service.jobs.model import Job, Run, TenantId
+from service.ports import ApiKey, CheckpointRow, RecordRow, StoredRecord, StreamRow
+
+Stored: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""An integer of a cursor: one that a database can compare with a column."""
+
+_JOB: Final = msgspec.json.Decoder(Job)
+_RUN: Final = msgspec.json.Decoder(Run)
+
+
+def encode(value: Job | Run) -> str:
+    """Return a job or run as the JSON document that the store keeps."""
+    return msgspec.json.encode(value).decode()
+
+
+def decode_job(document: str) -> Job:
+    """Return the job of a stored document."""
+    return _JOB.decode(document)
+
+
+def decode_run(document: str) -> Run:
+    """Return the run of a stored document."""
+    return _RUN.decode(document)
+
+
+def key_of(row: Sequence[Any]) -> ApiKey:
+    """Return the API key of a row of the queries `key`, `key_named` and `keys`."""
+    key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns = row
+    return ApiKey(
+        key_id=key_id,
+        name=name,
+        tenant_id=TenantId(tenant_id),
+        roles=tuple(roles.split()),
+        secret_sha256=secret_sha256,
+        created_ns=created_ns,
+        revoked_ns=revoked_ns,
+    )
+
+
+def record_of_row(row: Sequence[Any]) -> RecordRow:
+    """Return the record of a row of the query `record_columns`; what it is ordered by may stand behind."""
+    record_id, stream_id, number, record_hash, event_name, observed_ns, body, delivery, *_order = row
+    return RecordRow(
+        record_id=record_id,
+        stream_id=stream_id,
+        sequence_number=number,
+        record_hash=record_hash,
+        event_name=event_name,
+        observed_ns=observed_ns,
+        body=body,
+        delivery=delivery,
+    )
+
+
+def stream_of(row: Sequence[Any]) -> StreamRow:
+    """Return the stream of a row of the query `streams`."""
+    stream_id, opened_ns, number, record_hash, observed_ns, closed, delivered, anchored, checkpoint = row
+    return StreamRow(
+        stream_id=stream_id,
+        opened_ns=opened_ns,
+        number=number,
+        record_hash=record_hash,
+        observed_ns=observed_ns,
+        is_closed=bool(closed),
+        delivered=delivered,
+        anchored=anchored,
+        checkpoint=checkpoint,
+    )
+
+
+def checkpoint_of(row: Sequence[Any]) -> CheckpointRow:
+    """Return the checkpoint of a row of the queries `checkpoints` and `checkpoints_behind`."""
+    number, fingerprint, signature, *record = row
+    return CheckpointRow(number=number, fingerprint=fingerprint, signature=signature, record=record_of_row(record))
+
+
+def stored_of(row: Sequence[Any]) -> StoredRecord:
+    """Return the record of a row of the query `stored_columns`."""
+    log_record, resource, scope, *record = row
+    return StoredRecord(
+        record=record_of_row(record), log_record=bytes(log_record), resource=bytes(resource), scope=bytes(scope)
+    )
+
+
+def encode_cursor(*parts: int | str) -> str:
+    """Return an opaque cursor that holds these parts."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, types: Any) -> Any:
+    """Return the parts of a cursor, checked against a tuple type.
+
+    Raises:
+        InvalidRequestError: it is no cursor of this listing.
+    """
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(text, type=types)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequestError("cursor is not one that this listing returned") from error

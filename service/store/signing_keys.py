@@ -1,0 +1,69 @@
+"""The public keys of the ledger as the database has them: which one signs, and from which checkpoint on."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from service.errors import BrokenLedgerError, SettingsError
+from service.ports import RegisteredKey
+from service.secrets import DeploymentSecret
+from service.store.queries import Execute
+from telemetry.audit.signer import Signer
+
+
+class _Row(msgspec.Struct, frozen=True):
+    number: int
+    fingerprint: str
+    public_key: str
+    first_checkpoint: int
+    rotation: str | None
+    mac: str
+
+    def is_authentic(self, secret: DeploymentSecret) -> bool:
+        """Tell whether a process of this deployment stored it."""
+        return self.mac == _mac(secret, self.number, self.public_key, self.first_checkpoint, self.rotation)
+
+
+def registered_keys(execute: Execute, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
+    """Return all keys in the order of their registration; the last one signs now.
+
+    Raises:
+        SettingsError: the ledger secret of this process is not that of the database.
+        BrokenLedgerError: somebody without the secret stored one of them.
+    """
+    rows = [_Row(*row) for row in execute("signing_keys", {})]
+    forged = [row for row in rows if not row.is_authentic(secret)]
+    if rows and len(forged) == len(rows):
+        raise SettingsError(["the ledger secret is not the one that this database was begun with: restore its file"])
+    if forged:
+        raise BrokenLedgerError(
+            f"signing key {forged[0].fingerprint} was not registered by a process of this deployment"
+        )
+    return [RegisteredKey(row.fingerprint, row.public_key, row.first_checkpoint) for row in rows]
+
+
+def register(
+    execute: Execute,
+    secret: DeploymentSecret,
+    signer: Signer,
+    *,
+    number: int,
+    first_checkpoint: int,
+    now_ns: int,
+    rotation: str | None = None,
+) -> None:
+    """Let a key sign from `first_checkpoint` on; `rotation` is the record that brought it, None for the first key."""
+    values = {
+        "number": number,
+        "fingerprint": signer.fingerprint,
+        "public_key": signer.public_pem,
+        "first_checkpoint": first_checkpoint,
+        "registered_ns": now_ns,
+        "rotation": rotation,
+        "mac": _mac(secret, number, signer.public_pem, first_checkpoint, rotation),
+    }
+    execute("register_key", values)
+
+
+def _mac(secret: DeploymentSecret, number: int, public_key: str, first_checkpoint: int, rotation: str | None) -> str:
+    return secret.key_mac(number, public_key, first_checkpoint, rotation or "")

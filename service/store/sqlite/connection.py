@@ -1,0 +1,112 @@
+"""Opens connections to the SQLite file with the settings that the promises rest on, and translates its errors."""
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+
+BUSY_TIMEOUT_MS: Final = 5_000
+# SQLITE_ERROR is what a table or column that is missing gives: no later time makes it come back.
+_BROKEN: Final = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_SCHEMA,
+        sqlite3.SQLITE_ERROR,
+    }
+)
+URL_PREFIX: Final = "sqlite:///"
+
+
+def database_path(url: str) -> Path:
+    """Return the file that a `sqlite:///path` URL names; a fourth slash makes it absolute.
+
+    Raises:
+        SettingsError: the URL is not of that form.
+    """
+    path = url.removeprefix(URL_PREFIX)
+    if path == url or not path or "?" in path:
+        raise SettingsError([f"AUDITRACE_DATABASE is {url!r}; expected sqlite:///path/to/file.db, or postgresql://…"])
+    return Path(path)
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the database file.
+
+    Writers get WAL and `synchronous=FULL`: a commit that returned survives SIGKILL and, as far as the disk's fsync
+    holds, power loss. Every statement waits up to five seconds for another process's writer.
+
+    Raises:
+        LedgerUnavailableError: the file cannot be opened, or, by a writer, not be written.
+        LedgerBusyError: by a writer: another process holds it for too long.
+    """
+    mode = "ro" if read_only else "rwc"
+    with translated():
+        connection = sqlite3.connect(
+            f"file:{_quoted(path)}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_MS / 1000,
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA recursive_triggers = ON")
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            # Else savepoints spill to the system's temporary folder, which may be full, or not writable at all.
+            connection.execute("PRAGMA temp_store = MEMORY")
+            _require_writable(connection)
+    return connection
+
+
+def _require_writable(connection: sqlite3.Connection) -> None:
+    # A file that cannot be opened for writing, if only for a moment, SQLite opens for reading, for good.
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(f"PRAGMA user_version = {version:d}")
+    finally:
+        connection.execute("ROLLBACK")
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Turn errors of the driver into those of the service."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error) from error
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Tell whether the disk is full or failed, after which a transaction is to be rolled back as a whole.
+
+    Source: sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction".
+    """
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+
+def translate(error: sqlite3.Error) -> AuditraceError:
+    """Return the service's error for one of SQLite.
+
+    Source: sqlite.org/rescode.html; extended codes keep the primary code in their low byte.
+    """
+    code = _primary_code(error)
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return LedgerBusyError("the ledger is busy with another writer: try again")
+    if code in _BROKEN:
+        return BrokenLedgerError(f"the ledger refuses the change: {error}")
+    return LedgerUnavailableError(f"the ledger cannot be used: {error}")
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _quoted(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

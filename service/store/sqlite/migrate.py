@@ -1,0 +1,91 @@
+"""Brings a SQLite file to the newest schema: numbered, forward-only steps, each in a transaction of its own."""
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+
+from service.errors import SettingsError
+from service.store.sqlite.connection import translated
+
+_FILE: Final = re.compile(r"^(\d{4})_[a-z_]+\.sql$")
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One step; the schema is the sum of all steps in order."""
+
+    number: int
+    name: str
+    sql: str
+
+
+def migrations() -> Sequence[Migration]:
+    """Return every migration that this version knows, in order, numbered from 1 without gaps.
+
+    Raises:
+        ValueError: a file is misnamed, or a number is missing or stands twice.
+    """
+    folder = files("service.store.sqlite").joinpath("migrations")
+    found: list[Migration] = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        match = _FILE.match(entry.name)
+        if match is None:
+            raise ValueError(f"{entry.name} is not named like 0001_words.sql")
+        found.append(Migration(int(match[1]), entry.name, entry.read_text(encoding="utf-8")))
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        raise ValueError("migrations are not numbered from 1 without gaps")
+    return found
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """Return the number of the last migration that the file has seen; 0 for an empty file."""
+    with translated():
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection) -> Sequence[str]:
+    """Apply what is missing and return the names of the steps that were applied; none when up to date.
+
+    Killed at any point, the file holds whole steps only. Two processes at once do not disturb each other.
+
+    Raises:
+        SettingsError: the file was written by a newer version.
+        TryLaterError: the file cannot be written now.
+    """
+    known = migrations()
+    applied: list[str] = []
+    for migration in known:
+        if schema_version(connection) >= migration.number:
+            continue
+        with translated():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                if schema_version(connection) < migration.number:
+                    for statement in _statements(migration.sql):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {migration.number}")
+                    applied.append(migration.name)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+    if schema_version(connection) > len(known):
+        raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
+    return applied
+
+
+def _statements(sql: str) -> Sequence[str]:
+    # sqlite3.executescript commits by itself, so the script is split here; a trigger holds semicolons of its own.
+    statements: list[str] = []
+    pending = ""
+    for line in sql.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements

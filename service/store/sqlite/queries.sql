@@ -1,0 +1,481 @@
+-- Statements of the SQLite store. Placeholders are named; rows come as tuples in the order written here.
+
+-- name: open_stream
+INSERT INTO audit_streams (
+    stream_id, epoch, owner, opened_ns, number, hash, record_id, observed_ns, mac, alive_until_ns
+) VALUES (:stream_id, :epoch, :owner, :opened_ns, 0, '', '', 0, '', :alive_until_ns)
+
+-- name: open_cursor
+INSERT INTO delivery_cursors (stream_id, number) VALUES (:stream_id, 0)
+
+-- name: move_tip
+UPDATE audit_streams
+SET number = :number, hash = :hash, record_id = :record_id, observed_ns = :observed_ns, mac = :mac,
+    alive_until_ns = :alive_until_ns
+WHERE stream_id = :stream_id AND epoch = :epoch AND closed = :closed AND number = :old_number AND hash = :old_hash
+
+-- name: renew_stream
+UPDATE audit_streams SET alive_until_ns = :alive_until_ns WHERE stream_id = :stream_id AND epoch = :epoch AND closed = 0
+
+-- name: close_stream
+UPDATE audit_streams SET closed = 1 WHERE stream_id = :stream_id AND epoch = :epoch AND closed = 0
+
+-- name: envelope
+SELECT envelope_id FROM audit_envelopes WHERE resource = :resource AND scope = :scope
+
+-- name: add_envelope
+INSERT INTO audit_envelopes (resource, scope) VALUES (:resource, :scope)
+
+-- name: add_record
+INSERT INTO audit_records (
+    record_id, stream_id, number, hash, event_name, timestamp_ns, observed_ns, tenant_id, actor_id, action, outcome,
+    result, target_type, target_id, target_version, versioned_job, job_id, request_id, trace_id, span_id, body, otlp,
+    envelope_id
+) VALUES (
+    :record_id, :stream_id, :number, :hash, :event_name, :timestamp_ns, :observed_ns, :tenant_id, :actor_id, :action,
+    :outcome, :result, :target_type, :target_id, :target_version, :versioned_job, :job_id, :request_id, :trace_id,
+    :span_id, :body, :otlp, :envelope_id
+)
+
+-- name: add_job
+INSERT INTO jobs (
+    job_id, tenant_id, template, status, version, created_by, created_ns, not_before_ns, document
+) VALUES (
+    :job_id, :tenant_id, :template, :status, :version, :created_by, :created_ns, :not_before_ns, :document
+)
+
+-- name: change_job
+UPDATE jobs SET status = :status, version = :version, not_before_ns = :not_before_ns, document = :document
+WHERE job_id = :job_id AND version = :version - 1
+
+-- name: add_job_version
+INSERT INTO job_versions (job_id, version, status, record_id, document_sha256)
+VALUES (:job_id, :version, :status, :record_id, :document_sha256)
+
+-- name: job
+SELECT document FROM jobs WHERE job_id = :job_id AND (:tenant_id IS NULL OR tenant_id = :tenant_id)
+
+-- name: next_runnable
+-- Tenants take turns: the one with the fewest runs in progress, then the one whose last turn is longest ago.
+-- A cross join is not reordered: few runs are in progress, and jobs are many.
+WITH due AS (
+    SELECT tenant_id, min(not_before_ns) AS since_ns FROM jobs
+    WHERE status = 'queued' AND not_before_ns <= :now_ns GROUP BY tenant_id
+), busy AS (
+    SELECT tenant_id, count(*) AS runs FROM job_runs CROSS JOIN jobs USING (job_id)
+    WHERE lease_until_ns IS NOT NULL GROUP BY tenant_id
+)
+SELECT document FROM jobs
+WHERE status = 'queued' AND not_before_ns <= :now_ns AND tenant_id = (
+    SELECT tenant_id FROM due LEFT JOIN busy USING (tenant_id) LEFT JOIN tenant_turns USING (tenant_id)
+    ORDER BY coalesce(runs, 0), coalesce(last_ns, 0), since_ns LIMIT 1
+)
+ORDER BY not_before_ns LIMIT 1
+
+-- name: take_turn
+INSERT INTO tenant_turns (tenant_id, last_ns) SELECT tenant_id, :started_ns FROM jobs WHERE job_id = :job_id
+ON CONFLICT (tenant_id) DO UPDATE SET last_ns = excluded.last_ns
+
+-- name: next_due
+SELECT min(not_before_ns) FROM jobs WHERE status = 'queued'
+
+-- name: cancelled_runs
+SELECT job_id FROM job_runs CROSS JOIN jobs USING (job_id)
+WHERE lease_until_ns IS NOT NULL AND worker_id = :worker_id AND jobs.status = 'cancelled'
+
+-- name: leased_runs
+SELECT document, worker_id, lease_until_ns FROM job_runs WHERE lease_until_ns IS NOT NULL ORDER BY lease_until_ns
+
+-- name: renew_lease
+UPDATE job_runs SET lease_until_ns = :until_ns
+WHERE job_id = :job_id AND number = :run AND worker_id = :worker_id AND lease_until_ns IS NOT NULL
+
+-- name: run_is_wanted
+-- Joined with the job: a run whose job was cancelled is not wanted any more, though its lease stands.
+SELECT 1 FROM job_runs JOIN jobs USING (job_id)
+WHERE job_id = :job_id AND job_runs.number = :run AND worker_id = :worker_id AND lease_until_ns IS NOT NULL
+    AND jobs.status = 'running'
+
+-- name: start_run
+INSERT INTO job_runs (job_id, number, status, worker_id, document, lease_until_ns)
+VALUES (:job_id, :number, :status, :worker_id, :document, :lease_until_ns)
+
+-- name: end_run
+UPDATE job_runs SET status = :status, document = :document, lease_until_ns = NULL
+WHERE job_id = :job_id AND number = :number AND lease_until_ns IS NOT NULL
+
+-- name: run
+SELECT document FROM job_runs WHERE job_id = :job_id AND number = :number
+
+-- name: runs
+SELECT document FROM job_runs WHERE job_id = :job_id ORDER BY number
+
+-- name: put_input
+INSERT INTO job_inputs (job_id, name, size, sha256, payload) VALUES (:job_id, :name, :size, :sha256, :payload)
+ON CONFLICT (job_id, name) DO UPDATE SET size = excluded.size, sha256 = excluded.sha256, payload = excluded.payload
+
+-- name: inputs
+SELECT name, size, sha256 FROM job_inputs WHERE job_id = :job_id ORDER BY name
+
+-- name: input_payload
+SELECT payload FROM job_inputs WHERE job_id = :job_id AND name = :name
+
+-- name: put_artifact
+INSERT INTO job_artifacts (job_id, run, name, size, sha256, payload)
+VALUES (:job_id, :run, :name, :size, :sha256, :payload)
+
+-- name: artifacts
+SELECT name, size, sha256 FROM job_artifacts WHERE job_id = :job_id AND run = :run ORDER BY name
+
+-- name: artifact_payload
+SELECT payload FROM job_artifacts WHERE job_id = :job_id AND run = :run AND name = :name
+
+-- name: put_secret
+INSERT INTO job_secrets (job_id, name, ciphertext) VALUES (:job_id, :name, :ciphertext)
+
+-- name: secrets
+SELECT name, ciphertext FROM job_secrets WHERE job_id = :job_id
+
+-- name: put_key
+INSERT INTO api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns)
+VALUES (:key_id, :tenant_id, :name, :roles, :secret_sha256, :created_ns)
+
+-- name: revoke_key
+UPDATE api_keys SET revoked_ns = :revoked_ns WHERE key_id = :key_id AND revoked_ns IS NULL
+
+-- name: key
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns FROM api_keys WHERE key_id = :key_id
+
+-- name: key_named
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns FROM api_keys
+WHERE tenant_id = :tenant_id AND name = :name
+
+-- name: keys
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns FROM api_keys ORDER BY created_ns, name
+
+-- name: forget_expired
+DELETE FROM idempotency_keys WHERE expires_ns <= :now_ns
+
+-- name: remember
+INSERT INTO idempotency_keys (tenant_id, actor_id, route, key_sha256, body_sha256, job_id, expires_ns)
+VALUES (:tenant_id, :actor_id, :route, :key_sha256, :body_sha256, :job_id, :expires_ns)
+
+-- name: remembered
+SELECT tenant_id, actor_id, route, key_sha256, body_sha256, job_id, expires_ns FROM idempotency_keys
+WHERE tenant_id = :tenant_id AND actor_id = :actor_id AND route = :route AND key_sha256 = :key_sha256
+    AND expires_ns > :now_ns
+
+-- name: job_counts
+SELECT status, count(*) FROM jobs GROUP BY status
+
+-- name: jobs
+SELECT document FROM jobs
+
+-- name: record_columns
+SELECT
+    audit_records.record_id, audit_records.stream_id, audit_records.number, hash, event_name, observed_ns, body,
+    CASE
+        WHEN parked_records.number IS NOT NULL THEN 'parked'
+        WHEN audit_records.number <= delivery_cursors.number THEN 'delivered'
+        ELSE 'committed'
+    END,
+    position
+FROM audit_records
+JOIN delivery_cursors USING (stream_id)
+LEFT JOIN parked_records
+    ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+
+-- name: stored_columns
+SELECT
+    otlp, resource, scope,
+    audit_records.record_id, audit_records.stream_id, audit_records.number, hash, event_name, observed_ns, body,
+    CASE
+        WHEN parked_records.number IS NOT NULL THEN 'parked'
+        WHEN audit_records.number <= delivery_cursors.number THEN 'delivered'
+        ELSE 'committed'
+    END,
+    position
+FROM audit_records
+JOIN audit_envelopes USING (envelope_id)
+JOIN delivery_cursors USING (stream_id)
+LEFT JOIN parked_records
+    ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+
+-- name: streams
+SELECT
+    stream_id, opened_ns, audit_streams.number, audit_streams.hash, observed_ns, audit_streams.closed,
+    delivery_cursors.number, audit_anchors.number, audit_anchors.checkpoint
+FROM audit_streams JOIN delivery_cursors USING (stream_id) LEFT JOIN audit_anchors USING (stream_id)
+WHERE :before_ns IS NULL OR (opened_ns, stream_id) < (:before_ns, :before_id)
+ORDER BY opened_ns DESC, stream_id DESC
+LIMIT :limit
+
+-- name: checkpoints
+SELECT
+    audit_checkpoints.number, fingerprint, signature,
+    audit_records.record_id, audit_records.stream_id, audit_records.number, audit_records.hash, event_name,
+    audit_records.observed_ns, body,
+    CASE
+        WHEN parked_records.number IS NOT NULL THEN 'parked'
+        WHEN audit_records.number <= delivery_cursors.number THEN 'delivered'
+        ELSE 'committed'
+    END
+FROM audit_checkpoints
+JOIN audit_records USING (record_id)
+JOIN delivery_cursors USING (stream_id)
+LEFT JOIN parked_records
+    ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+WHERE :before IS NULL OR audit_checkpoints.number < :before
+ORDER BY audit_checkpoints.number DESC
+LIMIT :limit
+
+-- name: checkpoints_behind
+SELECT
+    audit_checkpoints.number, fingerprint, signature,
+    audit_records.record_id, audit_records.stream_id, audit_records.number, audit_records.hash, event_name,
+    audit_records.observed_ns, body,
+    CASE
+        WHEN parked_records.number IS NOT NULL THEN 'parked'
+        WHEN audit_records.number <= delivery_cursors.number THEN 'delivered'
+        ELSE 'committed'
+    END
+FROM audit_checkpoints
+JOIN audit_records USING (record_id)
+JOIN delivery_cursors USING (stream_id)
+LEFT JOIN parked_records
+    ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+WHERE audit_checkpoints.number > :behind
+ORDER BY audit_checkpoints.number
+LIMIT :limit
+
+-- name: checkpoint_before
+SELECT coalesce(max(number), 0) FROM audit_checkpoints WHERE observed_ns < :observed_ns
+
+-- name: anchored
+SELECT coalesce(max(number), 0) FROM audit_anchors WHERE stream_id = :stream_id
+
+-- name: hashes_of_stream
+SELECT hash FROM audit_records
+WHERE stream_id = :stream_id AND number BETWEEN :first AND :last ORDER BY number
+
+-- name: last_position
+SELECT coalesce(max(position), 0) FROM audit_records
+
+-- name: release_lease
+UPDATE leases SET until_ns = 0 WHERE name = :name AND owner = :owner
+
+-- Delivery ------------------------------------------------------------------------------------------------------------
+
+-- name: relaxed
+-- A cursor that a power loss sets back makes identical duplicates, and clients need not wait for one more fsync.
+PRAGMA synchronous = NORMAL
+
+-- name: lagging_streams
+-- Those behind `:turn` first, so that streams take turns.
+SELECT
+    stream_id, delivery_cursors.number, audit_streams.number, delivery_cursors.owner, delivery_cursors.epoch, until_ns
+FROM delivery_cursors JOIN audit_streams USING (stream_id)
+WHERE delivery_cursors.number < audit_streams.number
+ORDER BY stream_id <= :turn, stream_id
+
+-- name: take_stream
+-- Only from the state that was seen: a lease that was renewed or taken meanwhile stays where it is.
+UPDATE delivery_cursors SET owner = :owner, epoch = epoch + 1, until_ns = :until_ns
+WHERE stream_id = :stream_id AND owner = :old_owner AND epoch = :old_epoch AND until_ns = :old_until_ns
+RETURNING epoch
+
+-- name: streams_to_renew
+SELECT stream_id, delivery_cursors.epoch FROM delivery_cursors JOIN audit_streams USING (stream_id)
+WHERE delivery_cursors.owner = :owner AND until_ns BETWEEN :now_ns AND :due_ns
+    AND delivery_cursors.number < audit_streams.number
+
+-- name: renew_cursor
+UPDATE delivery_cursors SET until_ns = :until_ns WHERE stream_id = :stream_id AND owner = :owner AND epoch = :epoch
+
+-- name: release_streams
+UPDATE delivery_cursors SET until_ns = 0 WHERE owner = :owner AND until_ns > 0
+
+-- name: undelivered
+SELECT number, record_id, otlp, resource, scope, event_name FROM audit_records JOIN audit_envelopes USING (envelope_id)
+WHERE stream_id = :stream_id AND number > :after
+ORDER BY number LIMIT :limit
+
+-- name: checkpoint_waits
+-- For a record that it names, exists, and was neither delivered nor parked.
+SELECT EXISTS (
+    SELECT 1 FROM audit_records
+    JOIN json_each(audit_records.body, '$.attributes."auditrace.checkpoint.tips"') AS tip
+    JOIN delivery_cursors ON delivery_cursors.stream_id = json_extract(tip.value, '$.stream_id')
+    JOIN audit_streams ON audit_streams.stream_id = delivery_cursors.stream_id
+    WHERE audit_records.stream_id = :stream_id AND audit_records.number = :number
+        AND delivery_cursors.number < min(json_extract(tip.value, '$.number'), audit_streams.number)
+)
+
+-- name: move_cursor
+UPDATE delivery_cursors SET number = :last
+WHERE stream_id = :stream_id AND owner = :owner AND epoch = :epoch AND number = :first - 1
+
+-- name: park
+INSERT INTO parked_records (stream_id, number, reason, parked_ns) VALUES (:stream_id, :number, :reason, :parked_ns)
+
+-- name: unpark
+DELETE FROM parked_records WHERE stream_id = :stream_id AND number = :number
+
+-- name: answered
+UPDATE parked_records SET reason = :reason WHERE stream_id = :stream_id AND number = :number
+
+-- name: parked
+SELECT stream_id, number, record_id, otlp, resource, scope
+FROM parked_records JOIN audit_records USING (stream_id, number) JOIN audit_envelopes USING (envelope_id)
+WHERE (stream_id, number) > (:stream_id, :number)
+ORDER BY stream_id, number LIMIT :limit
+
+-- name: last_delivered
+-- The last delivered record of a stream before `:number`; what is parked was not delivered.
+SELECT stream_id, audit_records.number, record_id, otlp, resource, scope
+FROM audit_records JOIN audit_envelopes USING (envelope_id)
+WHERE stream_id = :stream_id AND audit_records.number < :number
+    AND audit_records.number <= (SELECT number FROM delivery_cursors WHERE stream_id = :stream_id)
+    AND NOT EXISTS (
+        SELECT 1 FROM parked_records
+        WHERE parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+    )
+ORDER BY audit_records.number DESC LIMIT 1
+
+-- name: other_cursors
+SELECT stream_id, delivery_cursors.number FROM delivery_cursors JOIN audit_streams USING (stream_id)
+WHERE stream_id <> :stream_id AND delivery_cursors.number > 0
+ORDER BY opened_ns DESC
+
+-- name: cursor
+SELECT number FROM delivery_cursors WHERE stream_id = :stream_id
+
+-- name: delivered_from
+SELECT stream_id, audit_records.number, record_id, otlp, resource, scope
+FROM audit_records JOIN audit_envelopes USING (envelope_id) LEFT JOIN parked_records USING (stream_id, number)
+WHERE stream_id = :stream_id AND audit_records.number BETWEEN :first AND :last AND parked_ns IS NULL
+ORDER BY audit_records.number LIMIT :limit
+
+-- name: outbox_depth
+SELECT coalesce(sum(audit_streams.number - delivery_cursors.number), 0)
+FROM audit_streams JOIN delivery_cursors USING (stream_id)
+
+-- name: outbox_oldest
+SELECT min(observed_ns) FROM audit_records JOIN delivery_cursors USING (stream_id)
+WHERE audit_records.number = delivery_cursors.number + 1
+
+-- name: parked_count
+SELECT count(*) FROM parked_records
+
+-- name: all_records
+SELECT position, body, otlp, resource, scope FROM audit_records JOIN audit_envelopes USING (envelope_id)
+ORDER BY position
+
+-- Checkpoints ---------------------------------------------------------------------------------------------------------
+
+-- name: lease
+SELECT owner, until_ns FROM leases WHERE name = :name
+
+-- name: put_lease
+INSERT INTO leases (name, owner, epoch, until_ns) VALUES (:name, :owner, 1, :until_ns)
+ON CONFLICT (name) DO UPDATE SET
+    epoch = CASE WHEN owner = excluded.owner THEN epoch ELSE epoch + 1 END,
+    owner = excluded.owner,
+    until_ns = excluded.until_ns
+
+-- name: streams_to_anchor
+-- Streams that are open, or that differ from what the last checkpoint named.
+SELECT
+    streams.stream_id, streams.owner, streams.epoch, streams.number, streams.hash, streams.record_id, streams.mac,
+    streams.closed, streams.alive_until_ns, anchors.number, anchors.hash, anchors.closed, anchors.checkpoint, anchors.mac
+FROM audit_streams AS streams LEFT JOIN audit_anchors AS anchors USING (stream_id)
+WHERE streams.closed = 0 OR anchors.closed IS NOT 1
+    OR streams.number <> anchors.number OR streams.hash <> anchors.hash
+ORDER BY streams.opened_ns, streams.stream_id
+
+-- name: streams_overgrown
+-- Streams with records where none can be: no lane writes behind a tip without moving it.
+SELECT
+    stream_id,
+    (SELECT min(number) FROM audit_records WHERE audit_records.stream_id = audit_streams.stream_id),
+    (SELECT max(number) FROM audit_records WHERE audit_records.stream_id = audit_streams.stream_id)
+FROM audit_streams
+WHERE EXISTS (
+    SELECT 1 FROM audit_records
+    WHERE audit_records.stream_id = audit_streams.stream_id AND audit_records.number > audit_streams.number
+) OR EXISTS (
+    SELECT 1 FROM audit_records WHERE audit_records.stream_id = audit_streams.stream_id AND audit_records.number < 1
+)
+
+-- name: records_of_stream
+SELECT number, record_id, hash, body FROM audit_records
+WHERE stream_id = :stream_id AND number BETWEEN :first AND :last ORDER BY number
+
+-- name: last_checkpoint
+SELECT number, record_id, hash, signature, fingerprint, streams, records, observed_ns, mac FROM audit_checkpoints
+ORDER BY number DESC LIMIT 1
+
+-- name: anchor_totals
+SELECT count(*), coalesce(sum(number), 0) FROM audit_anchors
+
+-- name: add_checkpoint
+INSERT INTO audit_checkpoints (number, record_id, hash, signature, fingerprint, streams, records, observed_ns, mac)
+VALUES (:number, :record_id, :hash, :signature, :fingerprint, :streams, :records, :observed_ns, :mac)
+
+-- name: move_anchor
+UPDATE audit_anchors SET number = :number, hash = :hash, closed = :closed, checkpoint = :checkpoint, mac = :mac
+WHERE stream_id = :stream_id
+RETURNING stream_id
+
+-- name: add_anchor
+INSERT INTO audit_anchors (stream_id, number, hash, closed, checkpoint, mac)
+VALUES (:stream_id, :number, :hash, :closed, :checkpoint, :mac)
+
+-- name: refused_streams
+SELECT stream_id, reason FROM refused_streams ORDER BY stream_id
+
+-- name: disowned_streams
+SELECT stream_id, reason FROM refused_streams WHERE disowned = 1
+
+-- name: forget_refused
+DELETE FROM refused_streams WHERE stream_id = :stream_id AND disowned = 0
+
+-- name: put_refused
+INSERT INTO refused_streams (stream_id, reason, since_ns, disowned) VALUES (:stream_id, :reason, :since_ns, 0)
+ON CONFLICT (stream_id) DO UPDATE SET reason = excluded.reason
+
+-- name: disown_stream
+-- By its lane, which left it at this tip; a stream that was closed there is what it should be.
+INSERT INTO refused_streams (stream_id, reason, since_ns, disowned)
+SELECT :stream_id, :reason, :since_ns, 1
+WHERE NOT EXISTS (
+    SELECT 1 FROM audit_streams WHERE stream_id = :stream_id AND number = :number AND hash = :hash AND closed = 1
+)
+ON CONFLICT (stream_id) DO UPDATE SET reason = excluded.reason, disowned = 1
+
+-- name: number_is_taken
+SELECT 1 FROM audit_records WHERE stream_id = :stream_id AND number = :number
+
+-- name: signing_keys
+SELECT number, fingerprint, public_key, first_checkpoint, rotation, mac FROM signing_keys ORDER BY number
+
+-- name: has_signed
+SELECT EXISTS (SELECT 1 FROM signing_keys) OR EXISTS (SELECT 1 FROM audit_checkpoints)
+
+-- name: register_key
+INSERT INTO signing_keys (number, fingerprint, public_key, first_checkpoint, registered_ns, rotation, mac)
+VALUES (:number, :fingerprint, :public_key, :first_checkpoint, :registered_ns, :rotation, :mac)
+
+-- name: has_table
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name
+
+-- name: has_streams
+SELECT EXISTS (SELECT 1 FROM audit_streams)
+
+-- Restore -------------------------------------------------------------------------------------------------------------
+
+-- name: open_streams
+SELECT stream_id, owner FROM audit_streams WHERE closed = 0 AND stream_id <> :own
+
+-- name: end_streams
+UPDATE audit_streams SET closed = 1 WHERE closed = 0 AND stream_id <> :own

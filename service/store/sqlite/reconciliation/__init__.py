@@ -1,0 +1,5 @@
+"""Looks through a whole database for what contradicts itself: jobs, records, delivery and checkpoints."""
+
+from service.store.sqlite.reconciliation.checks import CHECKS, reconcile
+
+__all__ = ["CHECKS", "reconcile"]

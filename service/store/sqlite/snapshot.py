@@ -1,0 +1,33 @@
+"""Reads every committed record of one snapshot of the database, as the verifier takes them."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from service.store.sqlite.connection import connect, translated
+from service.store.sqlite.transaction import SQL
+from telemetry.audit.verify import Found, Place
+from telemetry.audit.verify.otlp_stored import found_in_row
+
+
+def recorded(path: Path) -> Iterator[Found]:
+    """Yield what would be delivered of every record, and what is shown of it where that differs.
+
+    The place is the file and the record's position in it. One snapshot is read, so writers do not disturb it.
+
+    Raises:
+        TryLaterError: the database cannot be read.
+    """
+    connection = connect(path, read_only=True)
+    try:
+        with translated():
+            connection.execute("BEGIN")
+            yield from records_in(connection, str(path))
+    finally:
+        connection.close()
+
+
+def records_in(connection: sqlite3.Connection, source: str) -> Iterator[Found]:
+    """Yield the same of the snapshot that is open on a connection; `source` is what places name as their file."""
+    for position, body, otlp, resource, _ in connection.execute(SQL["all_records"]):
+        yield from found_in_row(body, otlp, resource, Place(source, position))

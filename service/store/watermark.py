@@ -1,0 +1,74 @@
+"""Refuses new work while the disk is nearly full, so that what is under way can still be recorded.
+
+Runs that end, checkpoints and the close of a stream go on below the mark; only what begins is refused.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final, TypeVar
+
+from service.errors import DiskLowError
+from service.ports import Ledger, Work
+
+T = TypeVar("T")
+
+_LOOK_S: Final = 1.0
+
+
+class DiskWatermark:
+    """Whether the file system of a folder has as much free space as it is to keep; looked at once a second at most."""
+
+    def __init__(self, folder: Path, min_free_bytes: int, monotonic: Callable[[], float]) -> None:
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._looked_at = float("-inf")
+        self._free_bytes = 0
+
+    def problem(self) -> str | None:
+        """Return what is wrong, None while there is room."""
+        try:
+            free_bytes = self.free_bytes()
+        except OSError as error:
+            return f"the disk of {self._folder} cannot be looked at: {error.strerror}"
+        if free_bytes >= self._min_free_bytes:
+            return None
+        return (
+            f"the disk of {self._folder} has {free_bytes} bytes left, less than the {self._min_free_bytes} "
+            "that are kept free (AUDITRACE_MIN_FREE): make room"
+        )
+
+    def free_bytes(self) -> int:
+        """Return the free space, not older than a second.
+
+        Raises:
+            OSError: the disk cannot be looked at.
+        """
+        with self._lock:
+            now = self._monotonic()
+            if now - self._looked_at >= _LOOK_S:
+                found = os.statvfs(self._folder)
+                self._looked_at = now
+                self._free_bytes = found.f_bavail * found.f_frsize
+            return self._free_bytes
+
+
+class WatermarkedLedger:
+    """Implements `service.ports.Ledger` over another one, for work that may be refused: requests of clients, claims."""
+
+    def __init__(self, ledger: Ledger, watermark: DiskWatermark) -> None:
+        self._ledger = ledger
+        self._watermark = watermark
+
+    def submit(self, work: Work[T]) -> "Future[T]":
+        """Hand work to the ledger, unless the disk is too full to begin anything."""
+        problem = self._watermark.problem()
+        if problem is None:
+            return self._ledger.submit(work)
+        refused: Future[T] = Future()
+        refused.set_exception(DiskLowError(problem, retry_after_s=10))
+        return refused

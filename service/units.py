@@ -1,0 +1,43 @@
+"""Durations and sizes as people write them, so that settings and templates accept the same texts."""
+
+import re
+from typing import Final
+
+_DURATION: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+_SIZE: Final = re.compile(r"([0-9]{1,9})(KiB|MiB|GiB)")
+_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_BYTES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def parse_duration_ms(text: str) -> int:
+    """Return a duration in milliseconds; zero is a duration.
+
+    Raises:
+        ValueError: saying what was found and what is allowed.
+
+    Example:
+        >>> parse_duration_ms("250ms"), parse_duration_ms("5m")
+        (250, 300000)
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a duration: write a whole number and ms, s, m, h or d (250ms, 30s, 5m, 2h, 400d)"
+        )
+    return int(match[1]) * _MS[match[2]]
+
+
+def parse_size_bytes(text: str) -> int:
+    """Return a size in bytes; zero is a size.
+
+    Raises:
+        ValueError: saying what was found and what is allowed.
+
+    Example:
+        >>> parse_size_bytes("64KiB")
+        65536
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write a whole number and KiB, MiB or GiB (64KiB, 8MiB, 1GiB)")
+    return int(match[1]) * _BYTES[match[2]]

@@ -1,0 +1,1 @@
+"""The files of the audit explorer page; no code."""

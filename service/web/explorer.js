@@ -1,0 +1,352 @@
+// The audit explorer: reads the same endpoints as any client. Texts from records only ever become text nodes.
+"use strict";
+
+const STORED_KEY = "auditrace-key";
+const FILTERS = ["event_name", "actor_id", "outcome", "result", "job_id", "target_id", "trace_id", "request_id", "since", "until"];
+const TIMES = ["since", "until"];
+const element = (id) => document.getElementById(id);
+const form = element("filters");
+let nextCursor = null;
+let shownRecord = null;
+let listed = null;
+let generation = 0;
+
+function node(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function say(text) {
+  element("status").textContent = text;
+}
+
+function complain(error) {
+  element("problem").textContent = error ? error.message : "";
+  element("problem").hidden = !error;
+}
+
+async function ask(path) {
+  const key = sessionStorage.getItem(STORED_KEY);
+  let response;
+  try {
+    response = await fetch(path, { headers: { Authorization: `Bearer ${key}` }, cache: "no-store" });
+  } catch {
+    throw new Error("The service does not answer: it may be restarting, or out of reach. Look again in a moment.");
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok) return answer;
+  const error = new Error(`${answer.detail ?? response.statusText} (status ${response.status}, request ${answer.request_id ?? "unknown"})`);
+  if (response.status === 401) {
+    forget();
+    complain(error);
+  }
+  throw error;
+}
+
+function query() {
+  const asked = new URLSearchParams();
+  for (const name of FILTERS) {
+    const value = form.elements[name].value.trim();
+    if (value) asked.set(name, TIMES.includes(name) ? new Date(`${value}Z`).toISOString() : value);
+  }
+  return asked;
+}
+
+async function list({ more = false } = {}) {
+  const mine = ++generation;
+  const asked = query();
+  listed = asked.toString();
+  element("records-title").textContent = listed ? "Records that match, newest first" : "Records, newest first";
+  asked.set("limit", "50");
+  if (more) asked.set("cursor", nextCursor);
+  say("Loading…");
+  complain(null);
+  element("records").setAttribute("aria-busy", "true");
+  try {
+    const page = await ask(`/v1/audit/records?${asked}`);
+    if (mine !== generation) return;
+    const first = more ? element("rows").childElementCount : 0;
+    if (!more) element("rows").replaceChildren();
+    element("rows").append(...page.records.map(row));
+    nextCursor = page.next_cursor;
+    const count = element("rows").childElementCount;
+    element("table").hidden = count === 0;
+    element("older").hidden = nextCursor === null;
+    say(count ? `${count} ${count === 1 ? "record" : "records"}${nextCursor ? ", and there are older ones" : ""}.` : nothing());
+    if (more) element("rows").children[first]?.querySelector("button").focus();
+  } catch (error) {
+    if (mine !== generation) return;
+    say("");
+    complain(error);
+  } finally {
+    if (mine === generation) element("records").removeAttribute("aria-busy");
+  }
+}
+
+function nothing() {
+  return listed ? "No record matches: change or clear the filters." : "There are no records yet.";
+}
+
+function row(record) {
+  const attributes = record.attributes;
+  const open = node("button", { type: "button", className: "link", textContent: record.event_name });
+  open.addEventListener("click", () => remember({ record: record.record_id }));
+  const made = node("tr", {},
+    node("td", {}, time(record.timestamp)),
+    node("td", {}, open),
+    node("td", {}, attributes["audit.actor.id"]),
+    node("td", {}, `${attributes["audit.target.type"]} `, short(attributes["audit.target.id"])),
+    node("td", {}, resultMark(attributes["auditrace.result"])),
+    node("td", {}, deliveryMark(record.delivery)),
+    node("td", {}, trace(record)),
+  );
+  made.dataset.record = record.record_id;
+  if (record.record_id === shownRecord) made.setAttribute("aria-current", "true");
+  return made;
+}
+
+function time(text) {
+  return node("time", { dateTime: text, title: text, textContent: text.slice(0, 23).replace("T", " ") });
+}
+
+// Ids that were made at the same time begin alike: their ends tell them apart.
+function short(text) {
+  const ends = text.replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, (id) => `…${id.slice(-8)}`);
+  return node("span", { className: "id", title: text, textContent: ends.length > 32 ? `${ends.slice(0, 30)}…` : ends });
+}
+
+function mark(text, kind, sign) {
+  return node("span", { className: `mark ${kind}` }, node("span", { ariaHidden: "true" }, `${sign} `), text);
+}
+
+function resultMark(result) {
+  if (result === "success" || result === "noop") return mark(result, "good", "✓");
+  return result === "unknown" ? mark(result, "wait", "?") : mark(result, "bad", "✗");
+}
+
+function deliveryMark(delivery) {
+  if (delivery === "delivered") return mark(delivery, "good", "✓");
+  return delivery === "parked" ? mark(delivery, "bad", "✗") : mark(delivery, "wait", "…");
+}
+
+function trace(record) {
+  const cell = node("span", { className: "id" }, filterButton("trace_id", record.trace_id, record.trace_id.slice(0, 8)));
+  const link = traceLink(record, "↗", `Open the trace of ${record.event_name} at ${record.timestamp}`);
+  if (link) cell.append(" ", link);
+  return cell;
+}
+
+function traceLink(record, text, label) {
+  const url = record.links.trace;
+  if (!url || !/^https?:\/\//.test(url)) return null;
+  return node("a", { href: url, rel: "noreferrer", target: "_blank", ariaLabel: label, title: label }, text);
+}
+
+function filterButton(name, value, text) {
+  const made = node("button", { type: "button", className: "link", textContent: text });
+  made.title = `Show the records with this ${name}`;
+  made.addEventListener("click", () => remember({ [name]: value }));
+  return made;
+}
+
+async function show(recordId) {
+  const isOther = shownRecord !== recordId;
+  shownRecord = recordId;
+  for (const each of element("rows").children) {
+    if (each.dataset.record === recordId) each.setAttribute("aria-current", "true");
+    else each.removeAttribute("aria-current");
+  }
+  try {
+    const record = await ask(`/v1/audit/records/${encodeURIComponent(recordId)}`);
+    const parts = await detail(record);
+    if (shownRecord !== recordId) return;
+    fill(record.event_name, ...parts);
+  } catch (error) {
+    if (shownRecord !== recordId) return;
+    fill("Record", node("p", { className: "problem", role: "alert" }, error.message));
+  }
+  if (isOther) {
+    element("detail").focus();
+    element("detail").scrollTop = 0;
+  }
+}
+
+function fill(title, ...parts) {
+  document.title = `${title} · auditrace explorer`;
+  element("detail-title").textContent = title;
+  element("detail-content").replaceChildren(...parts);
+  element("detail").hidden = false;
+}
+
+async function detail(record) {
+  const attributes = record.attributes;
+  const parts = [
+    node("p", {}, resultMark(attributes["auditrace.result"]), " ", deliveryMark(record.delivery), " ", await hashMark(record)),
+  ];
+  if (attributes["auditrace.reason"]) parts.push(node("p", { className: "reason" }, attributes["auditrace.reason"]));
+  parts.push(ways(record));
+  const changes = Object.entries(attributes["auditrace.changes"] ?? {});
+  if (changes.length) {
+    const rows = changes.map(([field, change]) => node("tr", {},
+      node("th", { scope: "row" }, field),
+      node("td", { className: "value" }, text(change.from)),
+      node("td", { className: "value" }, text(change.to))));
+    parts.push(node("h3", {}, "Changes"), table(["Field", "From", "To"], rows, "changes"));
+  }
+  const known = { "record id": record.record_id, time: record.timestamp, stream: record.stream_id, number: record.sequence_number,
+    "record hash": record.record_hash, trace: record.trace_id, span: record.span_id };
+  const others = Object.entries(attributes).filter(([name]) => name !== "auditrace.changes");
+  const rows = [...Object.entries(known), ...others].map(([name, value]) => node("tr", {},
+    node("th", { scope: "row" }, name), node("td", { className: "value" }, text(value))));
+  parts.push(node("h3", {}, "Everything that is known"), table(["Name", "Value"], rows));
+  parts.push(node("details", {}, node("summary", {}, "Body, byte for byte"), node("pre", {}, record.body)));
+  return parts;
+}
+
+// Where one can go from a record.
+function ways(record) {
+  const attributes = record.attributes;
+  const found = [
+    traceLink(record, "Open the trace ↗", "Open the trace"),
+    filterButton("trace_id", record.trace_id, "Same trace"),
+    attributes["auditrace.request.id"] && filterButton("request_id", attributes["auditrace.request.id"], "Same request"),
+    attributes["auditrace.job.id"] && filterButton("job_id", attributes["auditrace.job.id"], "Story of the job"),
+    filterButton("actor_id", attributes["audit.actor.id"], "Same actor"),
+    recordButton(attributes["auditrace.initiator.record_id"], "The request that caused it"),
+    recordButton(attributes["audit.sequence.prev_record_id"], "The one before in its stream"),
+  ];
+  return node("ul", { className: "ways" }, ...found.filter(Boolean).map((way) => node("li", {}, way)));
+}
+
+function recordButton(recordId, label) {
+  if (!recordId) return null;
+  const made = node("button", { type: "button", className: "link", textContent: label });
+  made.addEventListener("click", () => remember({ record: recordId }));
+  return made;
+}
+
+function table(titles, rows, className = "") {
+  const head = node("thead", {}, node("tr", {}, ...titles.map((title) => node("th", { scope: "col" }, title))));
+  return node("div", { className: "scroll" }, node("table", { className }, head, node("tbody", {}, ...rows)));
+}
+
+function text(value) {
+  if (value === undefined) return "–";
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+async function hashMark(record) {
+  // Browsers offer hashing on https and on localhost only.
+  if (!globalThis.crypto?.subtle) return mark("hash not checked here", "wait", "?");
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(record.body));
+  const hex = [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex === record.record_hash ? mark("hash fits the body", "good", "✓") : mark("hash does not fit the body", "bad", "✗");
+}
+
+// What is shown stands in the fragment, which never reaches a server: pages can be linked and the back button works.
+function state() {
+  return new URLSearchParams(location.hash.slice(1));
+}
+
+function remember(wanted) {
+  const kept = wanted.record ? Object.fromEntries(state()) : {};
+  const fragment = new URLSearchParams({ ...kept, ...wanted }).toString();
+  if (fragment !== location.hash.slice(1)) {
+    location.hash = fragment;
+  } else {
+    listed = null;
+    follow();
+  }
+}
+
+function follow() {
+  if (!sessionStorage.getItem(STORED_KEY)) return;
+  const wanted = state();
+  for (const name of FILTERS) form.elements[name].value = wanted.get(name) ?? "";
+  if (query().toString() !== listed) list();
+  if (wanted.has("record")) show(wanted.get("record"));
+  else hideDetail();
+}
+
+function hideDetail() {
+  shownRecord = null;
+  document.title = "auditrace explorer";
+  element("detail").hidden = true;
+  for (const each of element("rows").children) each.removeAttribute("aria-current");
+}
+
+function closeDetail() {
+  const opener = [...element("rows").children].find((each) => each.dataset.record === shownRecord);
+  const wanted = state();
+  wanted.delete("record");
+  remember(Object.fromEntries(wanted));
+  (opener?.querySelector("button") ?? element("records")).focus();
+}
+
+function welcome() {
+  const key = sessionStorage.getItem(STORED_KEY);
+  element("sign-in").hidden = key !== null;
+  element("signed-in").hidden = key === null;
+  element("again").hidden = key === null;
+  if (key === null) {
+    say(state().has("record") ? "Enter an API key to see this record." : "Enter an API key to see the records of its tenant.");
+    return;
+  }
+  element("key-name").textContent = key.startsWith("atk_") ? `Key …${key.split("_")[1].slice(-8)}` : "Signed in by token";
+  follow();
+}
+
+function forget() {
+  sessionStorage.removeItem(STORED_KEY);
+  listed = null;
+  generation += 1;
+  element("records").removeAttribute("aria-busy");
+  element("rows").replaceChildren();
+  element("table").hidden = true;
+  element("older").hidden = true;
+  complain(null);
+  hideDetail();
+  welcome();
+  element("key").focus();
+}
+
+element("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(STORED_KEY, element("key").value.trim());
+  element("key").value = "";
+  complain(null);
+  welcome();
+  element("records").focus();
+});
+element("sign-out").addEventListener("click", forget);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const wanted = {};
+  for (const name of FILTERS) if (form.elements[name].value.trim()) wanted[name] = form.elements[name].value.trim();
+  remember(wanted);
+});
+form.addEventListener("reset", () => setTimeout(() => remember({})));
+element("older").addEventListener("click", () => list({ more: true }));
+element("again").addEventListener("click", () => list());
+element("close").addEventListener("click", closeDetail);
+element("skip").addEventListener("click", (event) => {
+  // Not by the fragment: that holds what is shown.
+  event.preventDefault();
+  element("records").focus();
+});
+element("records").addEventListener("keydown", (event) => {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  const rows = [...element("rows").children];
+  const at = rows.findIndex((each) => each.contains(document.activeElement));
+  const next = rows[at < 0 ? 0 : at + step];
+  if (!next) return;
+  event.preventDefault();
+  next.querySelector("button").focus();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !element("detail").hidden) closeDetail();
+});
+globalThis.addEventListener("hashchange", follow);
+welcome();

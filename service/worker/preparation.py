@@ -1,0 +1,91 @@
+"""What a run is started with: the confirmed plan made executable, with its secrets and inputs."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+
+from service.errors import ConflictError
+from service.jobs.model import Job, Plan
+from service.jobs.plan import executable_argv, plan_sha256, run_environment
+from service.jobs.spec import RunSpec
+from service.operations.runs import Claimed
+from service.ports import Reads
+from service.secrets import DeploymentSecret
+
+
+class RunSurroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runs of a worker have in common.
+
+    `environment` is the worker's, of which a plan lets variables through. `owner_descriptor` is inherited by each
+    run's supervisor: while one lives, the worker does not count as dead.
+    """
+
+    environment: Mapping[str, str]
+    work_folder: Path | None
+    max_artifact_bytes: int
+    owner_descriptor: int | None
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What to start, and the sensitive values in it by their masked texts."""
+
+    spec: RunSpec
+    secrets: Mapping[str, str]
+
+    def hide(self, text: str) -> str:
+        """Return `text` with every sensitive value in its masked form."""
+        for masked, value in self.secrets.items():
+            if value:
+                text = text.replace(value, masked)
+        return text
+
+
+def prepare(claimed: Claimed, reads: Reads, secret: DeploymentSecret, around: RunSurroundings) -> Prepared:
+    """Return what runs, which is what was confirmed; its lease is not among it.
+
+    Raises:
+        ConflictError: what is stored is not what the plan says.
+        TryLaterError: the ledger cannot be read.
+    """
+    job, plan = claimed.job, _plan(claimed.job)
+    secrets = _secrets(job, reads, secret)
+    spec = RunSpec(
+        job_id=job.job_id,
+        run=claimed.run.number,
+        template=job.template,
+        argv=executable_argv(plan, secrets),
+        environment=run_environment(plan, around.environment),
+        timeout_ms=plan.timeout_ms,
+        limits=plan.limits,
+        inputs={name: _input(job, name, sha256, reads) for name, sha256 in plan.inputs.items()},
+        traceparent=claimed.span.traceparent,
+        tracestate=claimed.span.tracestate,
+        workdir_root=around.work_folder,
+        max_artifact_bytes=around.max_artifact_bytes,
+        owner_descriptor=around.owner_descriptor,
+    )
+    return Prepared(spec, secrets)
+
+
+def _plan(job: Job) -> Plan:
+    if job.plan is None or plan_sha256(job.plan) != job.plan.sha256:
+        raise ConflictError("the stored plan is not the one with its hash: create the job again")
+    return job.plan
+
+
+def _secrets(job: Job, reads: Reads, secret: DeploymentSecret) -> dict[str, str]:
+    try:
+        values = [secret.decrypt(ciphertext, job.job_id) for ciphertext in reads.secrets(job.job_id).values()]
+    except InvalidTag as error:
+        raise ConflictError("a sensitive parameter cannot be decrypted with this node's ledger secret") from error
+    return {secret.mask(value): value for value in values}
+
+
+def _input(job: Job, name: str, sha256: str, reads: Reads) -> bytes:
+    payload = reads.input_payload(job.job_id, name)
+    if payload is None or hashlib.sha256(payload).hexdigest() != sha256:
+        raise ConflictError(f"the input {name} is not the one that the plan names: create the job again")
+    return payload

@@ -1,0 +1,69 @@
+"""Keeps a body within 64 KiB by cutting its largest free texts, so that no record is refused or lost for its size."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from telemetry import names
+from telemetry.audit.canonical import Value
+
+MAX_BODY_BYTES: Final = 64 * 1024
+# Members, resource and sequence attributes that are added when the record is sealed, with room to spare.
+_RESERVED_BYTES: Final = 4 * 1024
+_KEPT_CHARACTERS: Final = 256
+_FREE_TEXTS: Final = (
+    names.AUDITRACE_REASON,
+    names.USER_AGENT_ORIGINAL,
+    names.URL_PATH,
+    names.AUDIT_TARGET_ID,
+    names.AUDIT_ACTOR_ID,
+)
+
+
+def fit(attributes: Mapping[str, Value]) -> Mapping[str, Value]:
+    """Return `attributes`, cut if need be so that their body fits in `MAX_BODY_BYTES`.
+
+    The largest value goes first: free texts keep their beginning, a value under `auditrace.changes` is replaced by
+    the beginning of its JSON text. `auditrace.truncated` lists the keys, `auditrace.changes.<field>` for a field.
+    """
+    if _size(attributes) <= MAX_BODY_BYTES - _RESERVED_BYTES:
+        return attributes
+    fitted = dict(attributes)
+    cut: list[str] = []
+    for _, key, field in sorted(_cuttable(attributes), reverse=True):
+        if field:
+            fitted[key] = _cut_field(fitted[key], field)
+        else:
+            fitted[key] = _cut(fitted[key])
+        cut.append(f"{key}.{field}" if field else key)
+        fitted[names.AUDITRACE_TRUNCATED] = sorted(cut)
+        if _size(fitted) <= MAX_BODY_BYTES - _RESERVED_BYTES:
+            break
+    return fitted
+
+
+def _size(value: Value) -> int:
+    return len(msgspec.json.encode(value))
+
+
+def _cuttable(attributes: Mapping[str, Value]) -> list[tuple[int, str, str]]:
+    sizes = [(_size(attributes[key]), key, "") for key in _FREE_TEXTS if key in attributes]
+    changes = attributes.get(names.AUDITRACE_CHANGES)
+    if isinstance(changes, Mapping):
+        sizes += [(_size(change), names.AUDITRACE_CHANGES, field) for field, change in changes.items()]
+    return sizes
+
+
+def _cut(value: Value) -> Value:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= _KEPT_CHARACTERS else text[:_KEPT_CHARACTERS] + "…"
+
+
+def _cut_field(changes: Value, field: str) -> Value:
+    if not isinstance(changes, Mapping):
+        return changes
+    change = changes[field]
+    if not isinstance(change, Mapping):
+        return changes
+    return {**changes, field: {side: _cut(value) for side, value in change.items()}}

@@ -1,0 +1,124 @@
+"""The audit record before it is sealed: everything that is known where the action took place."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, Literal
+
+import msgspec
+
+from telemetry import names
+from telemetry.audit.canonical import Value
+
+SCHEMA_VERSION: Final = "1.0.0"
+
+ActorType = Literal["user", "service", "system"]
+Source = Literal["api", "worker", "cli", "relay"]
+
+
+class Result(StrEnum):
+    """How an action ended, by cause; `outcome` is its coarse form."""
+
+    SUCCESS = "success"
+    NOOP = "noop"
+    DENIED = "denied"
+    REJECTED = "rejected"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+    @property
+    def outcome(self) -> str:
+        """`success`, `failure` or `unknown`, as in `audit.outcome`."""
+        if self in {Result.SUCCESS, Result.NOOP}:
+            return "success"
+        return "unknown" if self is Result.UNKNOWN else "failure"
+
+
+class SpanRef(msgspec.Struct, frozen=True):
+    """The span in which an action took place: lower-case hex ids and the W3C flags (1 = sampled)."""
+
+    trace_id: str
+    span_id: str
+    trace_flags: int
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who acts, authenticated; never taken from a plain header."""
+
+    id: str
+    type: ActorType
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What is acted upon; `version` only on the record that made that version."""
+
+    type: str
+    id: str
+    version: int | None = None
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One fact to record; stream, number, previous hash and observed time are added when it is sealed.
+
+    `attributes` holds every member of docs/audit-format.md apart from those of the sequence.
+    """
+
+    record_id: str
+    event_name: str
+    timestamp_ns: int
+    span: SpanRef
+    result: Result
+    attributes: Mapping[str, Value]
+
+
+def audit_record(
+    *,
+    record_id: str,
+    event_name: str,
+    timestamp_ns: int,
+    span: SpanRef,
+    actor: Actor,
+    result: Result,
+    target: Target,
+    tenant_id: str,
+    source: Source,
+    more: Mapping[str, Value | None] | None = None,
+) -> AuditRecord:
+    """Return the record of one fact, with every attribute that is always present.
+
+    Args:
+        record_id: a UUIDv7.
+        event_name: a name of the catalogue in `telemetry/registry/events.yaml`; the action follows from it.
+        timestamp_ns: when the action took place, nanoseconds since the epoch.
+        span: the span in which it took place.
+        actor: who did it.
+        result: how it ended.
+        target: what was acted upon.
+        tenant_id: the tenant of the actor.
+        source: the part of the service that speaks.
+        more: further attributes; those that are None are left out.
+    """
+    attributes: dict[str, Value] = {
+        names.AUDIT_SCHEMA_VERSION: SCHEMA_VERSION,
+        names.AUDIT_RECORD_ID: record_id,
+        names.LOG_RECORD_UID: record_id,
+        names.AUDIT_ACTOR_ID: actor.id,
+        names.AUDIT_ACTOR_TYPE: actor.type,
+        names.AUDIT_ACTION: names.ACTIONS[event_name],
+        names.AUDIT_OUTCOME: result.outcome,
+        names.AUDITRACE_RESULT: result.value,
+        names.AUDIT_TARGET_TYPE: target.type,
+        names.AUDIT_TARGET_ID: target.id,
+        names.AUDITRACE_TENANT_ID: tenant_id,
+        names.AUDITRACE_SOURCE: source,
+    }
+    if target.version is not None:
+        attributes[names.AUDITRACE_TARGET_VERSION] = target.version
+    attributes.update({key: value for key, value in (more or {}).items() if value is not None})
+    return AuditRecord(
+        record_id=record_id,
+        event_name=event_name,
+        timestamp_ns=timestamp_ns,
+        span=span,
+        result=result,
+        attributes=attributes,
+    )

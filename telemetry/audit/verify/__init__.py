@@ -1,0 +1,31 @@
+"""Verification of any copy of the ledger, by anyone who holds the public key (docs/audit-format.md, section 7)."""
+
+from telemetry.audit.verify.archive import read
+from telemetry.audit.verify.compare import Comparison, Copy, compare
+from telemetry.audit.verify.findings import Code, Finding
+from telemetry.audit.verify.found import Found, Index, Place
+from telemetry.audit.verify.report import Report, Verdict
+from telemetry.audit.verify.scope import Expected, KnownCheckpoint, Receipt, Scope
+from telemetry.audit.verify.sources import Progress
+from telemetry.audit.verify.verifier import verify, verify_copy
+
+__all__ = [
+    "Code",
+    "Comparison",
+    "Copy",
+    "Expected",
+    "Finding",
+    "Found",
+    "Index",
+    "KnownCheckpoint",
+    "Place",
+    "Progress",
+    "Receipt",
+    "Report",
+    "Scope",
+    "Verdict",
+    "compare",
+    "read",
+    "verify",
+    "verify_copy",
+]

@@ -1,0 +1,169 @@
+"""Which key may sign what: the given keys, and those that a rotation by one of them lets sign."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from telemetry import names
+from telemetry.audit.checkpoint import Number, is_signed
+from telemetry.audit.verify.findings import Fault
+
+RawKey = bytes
+"""The 32 bytes of a public key."""
+
+_FOR_EVER: Final = 2**63
+
+
+class Rotation(msgspec.Struct, frozen=True):
+    """What a rotation states: from checkpoint `first` on, `new` signs and `old` does not."""
+
+    old: RawKey
+    new: RawKey
+    first: int
+
+
+class SeenRotation(msgspec.Struct, frozen=True):
+    """One copy of a rotation record; `signature` is as in `Found`, `is_signed` tells whether it is the old key's."""
+
+    rotation: Rotation
+    stream_id: str
+    row: bytes
+    signature: str | None
+    is_signed: bool
+
+
+class RotationFault(NamedTuple):
+    """What is wrong with a rotation."""
+
+    fault: Fault
+    seen: SeenRotation
+
+
+class _FromTo(msgspec.Struct, frozen=True, rename={"old": "from", "new": "to"}):
+    old: str
+    new: str
+
+
+class _To(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    to: Number
+
+
+class _Changes(msgspec.Struct, frozen=True):
+    public_key: _FromTo
+    first_checkpoint: _To
+
+
+def parse(attributes: Mapping[str, object]) -> Rotation | None:
+    """Return what a rotation record's attributes state, None when they do not have their form."""
+    try:
+        changes = msgspec.convert(attributes.get(names.AUDITRACE_CHANGES), _Changes)
+        old, new = _key_of(changes.public_key.old), _key_of(changes.public_key.new)
+    except (msgspec.ValidationError, ValueError, UnsupportedAlgorithm):
+        return None
+    if old is None or new is None or old == new:
+        return None
+    return Rotation(raw_of(old), raw_of(new), changes.first_checkpoint.to)
+
+
+def raw_of(key: Ed25519PublicKey) -> RawKey:
+    """Return the 32 bytes of a public key."""
+    return key.public_bytes_raw()
+
+
+class Keyring:
+    """The keys that may sign, each from one checkpoint number to before another."""
+
+    def __init__(self, given: Sequence[Ed25519PublicKey], rotations: Iterable[SeenRotation] = ()) -> None:
+        """Take the given keys, and then the rotations that hold, by the number they state.
+
+        A rotation holds when a key signed it that may sign the number it states, and when it has no signature, as in
+        a copy of bodies, if both its keys are given. A given key to which such a rotation leads signs from then on.
+        """
+        self._given = [raw_of(key) for key in given]
+        self._spans: defaultdict[RawKey, list[tuple[int, int]]] = defaultdict(list)
+        self._former: defaultdict[RawKey, int] = defaultdict(int)
+        self._faults: list[RotationFault] = []
+        for key in self._given:
+            self._spans[key].append((1, _FOR_EVER))
+        if given:
+            ordered = sorted(rotations, key=lambda seen: (seen.rotation.first, seen.row))
+            refused = [seen for seen in _distinct(ordered, self._faults) if not self._apply(seen)]
+            # A rotation to a known key tells the key before, which proves nothing: only what a checkpoint names that
+            # can be relied on may carry its signature.
+            self._faults.extend(
+                RotationFault(Fault("signature", "the rotation is not signed by a key that may sign"), seen)
+                for seen in reversed(refused)
+                if not self._look_back(seen)
+            )
+
+    def __bool__(self) -> bool:
+        """Tell whether any key was given."""
+        return bool(self._given)
+
+    def faults(self) -> Iterator[RotationFault]:
+        """Yield the rotations that do not hold."""
+        yield from self._faults
+
+    def may_sign(self, given: int, number: int) -> bool:
+        """Tell whether the given key of this position may sign the checkpoint of this number."""
+        return _covers(self._spans[self._given[given]], number)
+
+    def is_signed(self, body: bytes, signature: str, number: int) -> bool:
+        """Tell whether a key that may sign this checkpoint number signed `body`."""
+        allowed = [key for key, spans in self._spans.items() if _covers(spans, number)]
+        return is_signed(body, signature, [Ed25519PublicKey.from_public_bytes(key) for key in allowed])
+
+    def was_signed(self, body: bytes, signature: str, number: int) -> bool:
+        """Tell whether a key signed `body` that a rotation to a known key says signed such numbers before."""
+        former = [key for key, end in self._former.items() if number < end]
+        return is_signed(body, signature, [Ed25519PublicKey.from_public_bytes(key) for key in former])
+
+    def _apply(self, seen: SeenRotation) -> bool:
+        old, new, first = seen.rotation.old, seen.rotation.new, seen.rotation.first
+        spans = self._spans.get(old, [])
+        if not spans or spans[-1][1] != _FOR_EVER or spans[-1][0] > first:
+            return False
+        if not seen.is_signed and (seen.signature is not None or new not in self._given):
+            return False
+        spans[-1] = (spans[-1][0], first)
+        if self._spans[new] == [(1, _FOR_EVER)]:
+            self._spans[new] = []
+        self._spans[new].append((first, _FOR_EVER))
+        return True
+
+    def _look_back(self, seen: SeenRotation) -> bool:
+        old, new, first = seen.rotation.old, seen.rotation.new, seen.rotation.first
+        is_known = new in self._given or self._former.get(new, 0) > first
+        if old in self._spans or not is_known or not (seen.is_signed or seen.signature is None):
+            return False
+        self._former[old] = max(self._former[old], first)
+        return True
+
+
+def _distinct(rotations: Iterable[SeenRotation], faults: list[RotationFault]) -> list[SeenRotation]:
+    """Return one copy of each rotation, a signed one if there is any; a signature that does not hold is a fault."""
+    found: dict[bytes, SeenRotation] = {}
+    for seen in rotations:
+        if seen.signature is not None and not seen.is_signed:
+            stated = seen.signature or "a missing signature"
+            faults.append(RotationFault(Fault("signature", f"{stated} is not that of the old key"), seen))
+            continue
+        digest = seen.row[24:56]
+        known = found.get(digest)
+        if known is None or (seen.is_signed and not known.is_signed):
+            found[digest] = seen
+    return list(found.values())
+
+
+def _covers(spans: Iterable[tuple[int, int]], number: int) -> bool:
+    return any(first <= number < end for first, end in spans)
+
+
+def _key_of(pem: str) -> Ed25519PublicKey | None:
+    key = load_pem_public_key(pem.encode())
+    return key if isinstance(key, Ed25519PublicKey) else None

@@ -1,0 +1,50 @@
+"""What part of a ledger to verify, and what is known of it from elsewhere."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """A part of the ledger: everything unless stated.
+
+    `since_ns` asks for what was sealed from that time on; verification begins at the last checkpoint before it, which
+    is taken as it is. `streams` asks for these streams only; checkpoints count wherever they are.
+    """
+
+    since_ns: int | None = None
+    streams: frozenset[str] = frozenset()
+
+    @property
+    def is_everything(self) -> bool:
+        """Tell whether the whole ledger is asked for."""
+        return self.since_ns is None and not self.streams
+
+
+class Receipt(msgspec.Struct, frozen=True, rename={"number": "sequence_number", "hash": "record_hash"}):
+    """What a caller was told of a record that was committed."""
+
+    record_id: str
+    stream_id: str
+    number: int
+    hash: str
+
+
+class KnownCheckpoint(msgspec.Struct, frozen=True):
+    """A checkpoint that is known to have been written."""
+
+    number: int
+    hash: str
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """What a copy is to hold, apart from agreeing with itself: nothing unless stated.
+
+    `at_least` is a checkpoint that the copy is to reach, `not_before_ns` the least age of its last checkpoint,
+    `receipts` are records it is to hold. `all_anchored` asks for nothing but checkpoints behind the last tips.
+    """
+
+    at_least: KnownCheckpoint | None = None
+    not_before_ns: int | None = None
+    receipts: Sequence[Receipt] = ()
+    all_anchored: bool = False

@@ -1,0 +1,73 @@
+"""Verifies a copy of the ledger: the ten steps of docs/audit-format.md, section 7, in one reading of the copy.
+
+Steps 2, 3 and the signatures of step 7 look at one record at a time and run while reading (`intake.py`). The
+checkpoints (7 and 8) come next, because they decide which of two records that claim one number is the true one. Steps
+4 to 6, 9 and 10 then go through the streams one by one. What is kept of records is sorted on disk, so that memory
+grows with streams and findings only, not with records.
+"""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from telemetry.audit.verify.conclusion import conclude
+from telemetry.audit.verify.found import Found
+from telemetry.audit.verify.report import Report
+from telemetry.audit.verify.scope import Expected, Scope
+from telemetry.audit.verify.sources import Progress, processors, take_in
+
+
+def verify(
+    found: Iterable[Found],
+    *,
+    public_keys: Sequence[Ed25519PublicKey] = (),
+    scope: Scope | None = None,
+    expected: Expected | None = None,
+) -> Report:
+    """Return what a copy of the ledger shows: every finding, whatever the order and the number of copies of a record.
+
+    "intact" says that, up to `last_checkpoint`, nothing in the copy was dropped, edited, reordered or inserted by
+    anyone who lacks the private key. It does not say that the last checkpoint in the copy is the last there ever was:
+    that shows only against what is `expected`. Without `public_keys` no signature is checked, and "intact" says only
+    that the copy agrees with itself. The verdict is "not_checked" when there is no record, or with `public_keys` no
+    checkpoint to rely on.
+
+    Raises:
+        OSError: there is no room on disk for what memory does not hold.
+    """
+    return verify_copy((), found, public_keys=public_keys, scope=scope, expected=expected, workers=1)
+
+
+def verify_copy(
+    paths: Iterable[Path],
+    found: Iterable[Found] = (),
+    *,
+    public_keys: Sequence[Ed25519PublicKey] = (),
+    scope: Scope | None = None,
+    expected: Expected | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Verify files and folders, and what other readers `found`, as one copy; as `verify`, with all processors.
+
+    The main module of the process is imported again by `workers` processes, and is to be guarded for that.
+
+    Args:
+        paths: files and folders, as `read` takes them.
+        found: copies of records from elsewhere.
+        public_keys: those of the private keys that may have signed.
+        scope: what part of the ledger to verify; all of it when None.
+        expected: what is known of the ledger from elsewhere.
+        workers: how many processes read; as many as there are processors when None.
+        progress: is called with the bytes read so far and all bytes, now and then.
+
+    Raises:
+        OSError: a file cannot be read, or there is no room on disk for what memory does not hold.
+    """
+    with tempfile.TemporaryDirectory(prefix="auditrace-verify-") as folder:
+        reading = take_in(
+            list(paths), found, public_keys, Path(folder), workers=workers or processors(), progress=progress
+        )
+        return conclude(reading, public_keys, scope or Scope(), expected or Expected(), Path(folder))

@@ -1,0 +1,47 @@
+"""Delivers audit records to a sink: a collector over OTLP, or the embedded archive (docs/delivery.md)."""
+
+from collections.abc import Callable
+
+from telemetry.delivery.answers import (
+    Accepted,
+    Answer,
+    Refused,
+    Rejected,
+    Sink,
+    Unreachable,
+    blames_records,
+)
+from telemetry.delivery.archive import ArchiveSink
+from telemetry.delivery.endpoints import GRPC
+from telemetry.delivery.http import HttpSink
+from telemetry.delivery.request import export_request
+from telemetry.delivery.settings import SinkSettings, sink_settings
+
+__all__ = [
+    "Accepted",
+    "Answer",
+    "ArchiveSink",
+    "Refused",
+    "Rejected",
+    "Sink",
+    "SinkSettings",
+    "Unreachable",
+    "blames_records",
+    "export_request",
+    "open_sink",
+    "sink_settings",
+]
+
+
+def open_sink(settings: SinkSettings, clock: Callable[[], int]) -> Sink:
+    """Open the sink that the settings describe; nothing is sent yet, and it need not be reachable.
+
+    Raises:
+        TelemetrySettingsError: a certificate, key or token cannot be used.
+    """
+    if settings.protocol == GRPC:
+        # Imported where it is used, because importing gRPC costs more than starting a command.
+        from telemetry.delivery.grpc import GrpcSink
+
+        return GrpcSink(settings)
+    return HttpSink(settings, clock)

@@ -1,0 +1,210 @@
+"""The embedded archive: OTLP JSON lines on local disk, in the format of the collector's file exporter.
+
+A request is one line, written with its line feed in one write and synced before it counts as delivered.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from telemetry.audit.otlp import otlp_json
+from telemetry.delivery.answers import Accepted, Answer, Unreachable
+from telemetry.errors import TelemetrySettingsError
+
+START: Final = b'{"resourceLogs":'
+"""How every line of an archive begins."""
+
+DEFAULT_MAX_BYTES: Final = 100 * 1024 * 1024
+_LOCK_TIMEOUT_S: Final = 5.0
+_LOCK_POLL_S: Final = 0.005
+_CHUNK_BYTES: Final = 1 << 16
+
+
+class ArchiveSink:
+    """Implements `telemetry.delivery.Sink` on a file; several processes may write the same archive, one at a time.
+
+    The folder holds archive files only: the lock is on the folder itself. A line that a crash cut short is removed
+    before the next one is written, since nobody was told that it was delivered.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], int], max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        """Open the archive and mend its end.
+
+        Args:
+            path: the file that is written; when full it becomes `<stem>-<UTC time>.jsonl` beside it.
+            clock: nanoseconds since the epoch, for names of rotated files.
+            max_bytes: a file is rotated before the line that would make it larger.
+
+        Raises:
+            TelemetrySettingsError: the file cannot be written, or is something else than an archive.
+        """
+        self._path = path
+        self._clock = clock
+        self._max_bytes = max_bytes
+        try:
+            _make_folder(path.parent)
+            with self._locked():
+                _check(path)
+                # Nothing is written yet: the end is mended, and the folder takes files.
+                with self._opened():
+                    pass
+        except OSError as error:
+            raise TelemetrySettingsError(
+                f"the archive {path} cannot be written: {error.strerror or error}; set AUDITRACE_AUDIT_ARCHIVE"
+            ) from error
+
+    @property
+    def address(self) -> str:
+        """The file."""
+        return str(self._path)
+
+    def send(self, request: bytes) -> Answer:
+        """Append the request as one line; accepted when it is on disk."""
+        line = otlp_json(request) + b"\n"
+        try:
+            with self._locked():
+                self._append(line)
+        except OSError as error:
+            return Unreachable(type(error).__name__, f"it cannot be written: {error.strerror or error}")
+        return Accepted()
+
+    def close(self) -> None:
+        """Nothing is held open between two lines."""
+
+    def _append(self, line: bytes) -> None:
+        with self._opened() as descriptor:
+            size = os.fstat(descriptor).st_size
+            if size > 0 and size + len(line) <= self._max_bytes:
+                _write(descriptor, line, size)
+                return
+        if size > 0:
+            self._rotate()
+        with self._opened() as descriptor:
+            # The name of a new file is on disk before its first line is acknowledged.
+            _sync_folder(self._path.parent)
+            _write(descriptor, line, 0)
+
+    def _rotate(self) -> None:
+        now_ns = self._clock()
+        while True:
+            at = datetime.fromtimestamp(now_ns / 1e9, UTC)
+            stamp = f"{at:%Y-%m-%dT%H-%M-%S}.{at.microsecond // 1000:03}"
+            full = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
+            if not full.exists():
+                break
+            now_ns += 1_000_000
+        self._path.rename(full)
+        _sync_folder(self._path.parent)
+
+    @contextmanager
+    def _opened(self) -> Generator[int]:
+        """Open the file for appending, its end mended."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            _mend(descriptor)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _lock(folder)
+            yield
+        finally:
+            os.close(folder)
+
+
+def _lock(descriptor: int) -> None:
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    pause = threading.Event()
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError("another process is writing it") from None
+            pause.wait(_LOCK_POLL_S)
+        else:
+            return
+
+
+def _write(descriptor: int, line: bytes, size: int) -> None:
+    try:
+        _write_all(descriptor, line)
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+
+
+def _write_all(descriptor: int, line: bytes) -> None:
+    written = os.write(descriptor, line)
+    while written < len(line):
+        # A disk that is nearly full takes a part first, and says why with the next write.
+        written += os.write(descriptor, line[written:])
+
+
+def _check(path: Path) -> None:
+    """Refuse a file that is used for something else, before anything of it is changed."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        start = file.read(len(START) + 1).lstrip(b"\n")[: len(START)]
+    if not START.startswith(start):
+        raise TelemetrySettingsError(
+            f"{path} is something else than an archive of OTLP JSON lines; set AUDITRACE_AUDIT_ARCHIVE"
+        )
+
+
+def _mend(descriptor: int) -> None:
+    """Remove what a crash left of a last line, or end it if only its line feed is missing."""
+    size = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return
+    kept = _last_line_feed(descriptor, size) + 1
+    last = os.pread(descriptor, size - kept, kept)
+    try:
+        # A collector that wrote this file before may have appended a whole line to a fragment.
+        msgspec.json.decode(last[max(0, last.rfind(START)) :])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        os.ftruncate(descriptor, kept)
+    else:
+        os.write(descriptor, b"\n")
+    os.fsync(descriptor)
+
+
+def _last_line_feed(descriptor: int, size: int) -> int:
+    """Return where the last line feed is, -1 when there is none."""
+    end = size
+    while end > 0:
+        begin = max(0, end - _CHUNK_BYTES)
+        found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found
+        end = begin
+    return -1
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

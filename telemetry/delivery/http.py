@@ -1,0 +1,99 @@
+"""OTLP over HTTP: one request, one answer, on a connection that is kept.
+
+Source: OTLP specification, "OTLP/HTTP Response".
+"""
+
+import gzip
+import ssl
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import httpx
+import zstandard
+
+from telemetry.delivery.answers import Answer, Refused, Unreachable
+from telemetry.delivery.responses import PROTOBUF, answer_of_body, retry_after_s, shown
+from telemetry.delivery.settings import SinkSettings
+from telemetry.delivery.watched import Renewed
+from telemetry.errors import TelemetrySettingsError
+
+USER_AGENT: Final = "auditrace"
+_MAX_ANSWER_BYTES: Final = 1 << 20
+# The lowest levels: records are alike, so that higher ones cost much and gain little.
+_COMPRESSORS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "gzip": lambda request: gzip.compress(request, compresslevel=1, mtime=0),
+    "deflate": lambda request: zlib.compress(request, 1),
+    "zstd": zstandard.ZstdCompressor(level=1).compress,
+}
+
+
+class HttpSink:
+    """Implements `telemetry.delivery.Sink` over OTLP/HTTP with protobuf bodies."""
+
+    def __init__(self, settings: SinkSettings, clock: Callable[[], int]) -> None:
+        """Read the files that the settings name; nothing is sent yet.
+
+        Args:
+            settings: where the sink is.
+            clock: nanoseconds since the epoch, for a `Retry-After` that is a date.
+
+        Raises:
+            TelemetrySettingsError: a certificate, key or token cannot be used.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._compress = _COMPRESSORS.get(settings.compression)
+        try:
+            self._client = Renewed(self._new_client, settings.files, settings.endpoint)
+        except (OSError, ValueError) as error:
+            raise TelemetrySettingsError(f"the files for {settings.endpoint} cannot be used: {error}") from error
+
+    @property
+    def address(self) -> str:
+        """The URL."""
+        return self._settings.endpoint
+
+    def send(self, request: bytes) -> Answer:
+        """Post the request and return the answer."""
+        body = self._compress(request) if self._compress else request
+        deadline = time.monotonic() + self._settings.timeout_s
+        try:
+            with self._client.current().stream("POST", self._settings.endpoint, content=body) as response:
+                return self._answer(response, deadline)
+        except httpx.TimeoutException as error:
+            return Unreachable("timeout", f"no answer within {self._settings.timeout_s:g} s ({type(error).__name__})")
+        except httpx.RequestError as error:
+            return Unreachable(type(error).__name__, shown(str(error)) or type(error).__name__)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _answer(self, response: httpx.Response, deadline: float) -> Answer:
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > _MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                return Refused(0, "not_otlp", "the answer does not end: is the URL right?")
+        if response.status_code in {200, 204}:
+            return answer_of_body(bytes(body), response.headers.get("content-type", ""))
+        return Refused(
+            response.status_code,
+            str(response.status_code),
+            f"{response.status_code} {response.reason_phrase}",
+            retry_after_s(response.headers.get("retry-after"), self._clock() / 1e9),
+        )
+
+    def _new_client(self) -> httpx.Client:
+        settings = self._settings
+        headers = {**settings.headers, "content-type": PROTOBUF, "user-agent": USER_AGENT}
+        if settings.compression != "none":
+            headers["content-encoding"] = settings.compression
+        if settings.token_file is not None:
+            headers["authorization"] = f"Bearer {settings.token_file.read_text(encoding='utf-8').strip()}"
+        context = ssl.create_default_context(cafile=settings.certificate)
+        if settings.client_certificate is not None:
+            context.load_cert_chain(settings.client_certificate, settings.client_key)
+        return httpx.Client(verify=context, headers=headers, timeout=settings.timeout_s, follow_redirects=False)

@@ -1,0 +1,68 @@
+"""Reads what OTLP sinks answer: the response message, and how long they want to be left alone.
+
+Source: OTLP specification, "Partial Success" and "OTLP/HTTP Throttling"; RFC 9110, section 10.2.3.
+"""
+
+import math
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from google.protobuf.json_format import Parse, ParseError
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+from telemetry.delivery.answers import Accepted, Answer, Refused, Rejected
+
+PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
+
+_SHOWN = 200
+"""How much of a sink's own words is kept."""
+
+
+def answer_of(response: ExportLogsServiceResponse) -> Answer:
+    """Return what a response message says: a message with nothing rejected is a warning, and a success."""
+    partial = response.partial_success
+    if partial.rejected_log_records > 0:
+        return Rejected(partial.rejected_log_records, shown(partial.error_message))
+    return Accepted(shown(partial.error_message))
+
+
+def answer_of_body(body: bytes, content_type: str) -> Answer:
+    """Return what the body of a 200 says; one that is no OTLP response, a web page for example, acknowledges nothing.
+
+    Args:
+        body: as it came.
+        content_type: the header's value, empty when there was none.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    try:
+        # Protobuf's own reader takes an empty list for an empty message.
+        if media_type == JSON and not body.lstrip().startswith(b"["):
+            return answer_of(Parse(body or b"{}", ExportLogsServiceResponse(), ignore_unknown_fields=True))
+        if media_type == PROTOBUF or not (media_type or body):
+            return answer_of(ExportLogsServiceResponse.FromString(body))
+    except (DecodeError, ParseError, UnicodeDecodeError):
+        media_type = f"a broken {media_type}"
+    return Refused(0, "not_otlp", f"the answer is {media_type or 'of no type'}, not OTLP: is the URL right?")
+
+
+def retry_after_s(text: str | None, now_s: float) -> float | None:
+    """Return the seconds that a `Retry-After` header asks for, a number or a date; None when it says nothing."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def shown(text: str) -> str:
+    """Return a sink's own words on one line, cut to what a log line bears."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -1,0 +1,40 @@
+"""The errors of the telemetry package, grouped by what the receiver can do.
+
+TelemetryError
+├── TelemetrySettingsError    fix the settings
+├── CanonicalFormError        change the value: it has no canonical form
+├── NoTransactionError        call someone: a record was emitted outside a ledger transaction
+└── RecordNotSealedError      call someone: a record was emitted and nothing sealed it
+"""
+
+from typing import ClassVar
+
+
+class TelemetryError(Exception):
+    """Anything that this package raises on purpose."""
+
+    error_type: ClassVar[str] = "telemetry_error"
+
+
+class TelemetrySettingsError(TelemetryError):
+    """A setting of the OpenTelemetry SDK cannot be honoured; the text says which and what to do."""
+
+    error_type = "telemetry_settings"
+
+
+class CanonicalFormError(TelemetryError):
+    """A value cannot stand in a record body."""
+
+    error_type = "canonical_form"
+
+
+class NoTransactionError(TelemetryError):
+    """A record was emitted while no ledger transaction was open, so it could not be committed with its change."""
+
+    error_type = "no_transaction"
+
+
+class RecordNotSealedError(TelemetryError):
+    """A record was emitted, yet no processor sealed it into the ledger."""
+
+    error_type = "record_not_sealed"

@@ -1,0 +1,136 @@
+"""What is measured, by names and units of the registry; recording never blocks and never fails."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
+from opentelemetry.util.types import AttributeValue
+
+from telemetry import names
+
+OUTCOMES: Final = sorted(names.ATTRIBUTE_VALUES[names.AUDIT_OUTCOME])
+
+# Source: HTTP semantic conventions, http.server.request.duration.
+REQUEST_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+DELIVERY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+RUN_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+
+
+class Instruments:
+    """The instruments of one process, on one meter; to be used from any thread."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._committed = self._counter(names.METRIC_AUDITRACE_AUDIT_RECORDS_COMMITTED)
+        self._delivered = self._counter(names.METRIC_AUDITRACE_AUDIT_RECORDS_DELIVERED)
+        self._parked = self._counter(names.METRIC_AUDITRACE_AUDIT_RECORDS_PARKED)
+        self._delivery = self._histogram(names.METRIC_AUDITRACE_AUDIT_DELIVERY_DURATION, DELIVERY_BUCKETS_S)
+        self._run = self._histogram(names.METRIC_AUDITRACE_JOB_RUN_DURATION, RUN_BUCKETS_S)
+        self._request = self._histogram(names.METRIC_HTTP_SERVER_REQUEST_DURATION, REQUEST_BUCKETS_S)
+        # A counter that has never counted is not exported at all, so an alert on its increase would miss the first.
+        for outcome in OUTCOMES:
+            self._committed.add(0, {names.AUDIT_OUTCOME: outcome})
+        self._delivered.add(0)
+        self._parked.add(0)
+
+    def record_committed(self, outcome: str) -> None:
+        """Count a record that was committed to the ledger."""
+        self._committed.add(1, {names.AUDIT_OUTCOME: outcome})
+
+    def records_delivered(self, count: int) -> None:
+        """Count records that the sink acknowledged in full."""
+        self._delivered.add(count)
+
+    def record_parked(self) -> None:
+        """Count a record that was set aside because the sink refuses it alone."""
+        self._parked.add(1)
+
+    def delivery_ended(self, duration_s: float, error_type: str | None) -> None:
+        """Record one delivery attempt; `error_type` is None when all of it was acknowledged."""
+        self._delivery.record(duration_s, _known({names.ERROR_TYPE: error_type}))
+
+    def run_ended(self, duration_s: float, template: str, error_type: str | None) -> None:
+        """Record one run of a job; `error_type` is None when it succeeded."""
+        attributes = {names.AUDITRACE_JOB_TEMPLATE: template, names.ERROR_TYPE: error_type}
+        self._run.record(duration_s, _known(attributes))
+
+    def request_ended(
+        self,
+        duration_s: float,
+        *,
+        method: str,
+        scheme: str,
+        route: str | None,
+        status: int | None,
+        error_type: str | None,
+    ) -> None:
+        """Record one HTTP request.
+
+        Args:
+            duration_s: from its arrival to the end of its answer.
+            method: one of the known methods, or `_OTHER`.
+            scheme: `http` or `https`.
+            route: the path template; None when no route matched.
+            status: the answer's status; None when there was no answer.
+            error_type: None unless the service is to blame.
+        """
+        attributes: dict[str, AttributeValue | None] = {
+            names.HTTP_REQUEST_METHOD: method,
+            names.URL_SCHEME: scheme,
+            names.HTTP_ROUTE: route,
+            names.HTTP_RESPONSE_STATUS_CODE: status,
+            names.ERROR_TYPE: error_type,
+        }
+        self._request.record(duration_s, _known(attributes))
+
+    def observe(self, outbox: Callable[[], tuple[int, float]], jobs: Callable[[], Mapping[str, int]]) -> None:
+        """Read these whenever metrics are collected; to be called once.
+
+        A reader that fails leaves its gauge out of that collection, which is logged; the others are collected.
+
+        Args:
+            outbox: how many records are not yet delivered or parked, and the age of the oldest in seconds.
+            jobs: how many jobs there are, by status.
+        """
+
+        def depth(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(outbox()[0])]
+
+        def age(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(outbox()[1])]
+
+        def by_status(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(count, {names.AUDITRACE_JOB_STATUS: status}) for status, count in jobs().items()]
+
+        self._gauge(names.METRIC_AUDITRACE_AUDIT_OUTBOX_DEPTH, depth)
+        self._gauge(names.METRIC_AUDITRACE_AUDIT_OUTBOX_AGE, age)
+        self._gauge(names.METRIC_AUDITRACE_JOBS, by_status)
+
+    def observe_each(self, readings: Mapping[str, Callable[[], float | None]]) -> None:
+        """Read these gauges, by their names, whenever metrics are collected; what is None now is left out."""
+        for name, read in readings.items():
+            self._gauge(name, _observing(read))
+
+    def _counter(self, name: str) -> Counter:
+        unit, description = names.METRICS[name]
+        return self._meter.create_counter(name, unit, description)
+
+    def _histogram(self, name: str, buckets: tuple[float, ...]) -> Histogram:
+        unit, description = names.METRICS[name]
+        return self._meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=buckets)
+
+    def _gauge(self, name: str, read: Callable[[CallbackOptions], Iterable[Observation]]) -> None:
+        unit, description = names.METRICS[name]
+        self._meter.create_observable_gauge(name, [read], unit, description)
+
+
+def _observing(read: Callable[[], float | None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        value = read()
+        return () if value is None else (Observation(value),)
+
+    return observe
+
+
+def _known(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
+    return {key: value for key, value in attributes.items() if value is not None}

@@ -1,0 +1,190 @@
+"""Ordinary log lines of the process: on standard error, and through the Logs API where an exporter is configured.
+
+Audit records never come this way (docs/adr/0001).
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import IO, Final
+
+from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
+from opentelemetry.context import get_current
+from opentelemetry.trace import get_current_span
+from opentelemetry.util.types import AnyValue
+
+from telemetry import names
+
+# What exporters and their transports say; exporting it would make them say more.
+EXPORTING: Final = ("opentelemetry", "grpc", "httpcore", "httpx", "requests", "urllib3")
+
+QUIET_S: Final = 60.0
+_CHATTY: Final = ("httpcore", "httpx", "urllib3")
+
+# Source: OpenTelemetry log data model, SeverityNumber.
+_SEVERITIES: Final = (
+    (logging.CRITICAL, SeverityNumber.FATAL, "FATAL"),
+    (logging.ERROR, SeverityNumber.ERROR, "ERROR"),
+    (logging.WARNING, SeverityNumber.WARN, "WARN"),
+    (logging.INFO, SeverityNumber.INFO, "INFO"),
+    (0, SeverityNumber.DEBUG, "DEBUG"),
+)
+
+
+class LogOutput:
+    """The log handlers of this process, on the root logger until `close`; there is one such output at a time."""
+
+    def __init__(self, stream: Callable[[], IO[str]], *, is_daemon: bool) -> None:
+        """Write to what `stream` returns: of a daemon, JSON lines from INFO up; of a command, plain warnings."""
+        self._root = logging.getLogger()
+        for handler in [one for one in self._root.handlers if isinstance(one, StreamHandler | ExportingHandler)]:
+            self._root.removeHandler(handler)
+        self._stream_handler = StreamHandler(stream)
+        self._stream_handler.setFormatter(JsonFormatter() if is_daemon else logging.Formatter("auditrace: %(message)s"))
+        self._stream_handler.addFilter(RepetitionFilter())
+        self._exporting: ExportingHandler | None = None
+        levels: dict[str | None, int] = dict.fromkeys(_CHATTY, logging.WARNING)
+        levels[None] = logging.INFO if is_daemon else logging.WARNING
+        self._levels_before = {name: logging.getLogger(name).level for name in levels}
+        _set_levels(levels)
+        self._root.addHandler(self._stream_handler)
+
+    def export(self, provider: LoggerProvider) -> None:
+        """Emit through this provider too."""
+        self._exporting = ExportingHandler(provider)
+        self._root.addHandler(self._exporting)
+
+    def stop_exporting(self) -> None:
+        """Emit to the stream only; to be called before the provider shuts down."""
+        if self._exporting is not None:
+            self._root.removeHandler(self._exporting)
+
+    def close(self) -> None:
+        """Take everything away; what is logged later goes where it went before."""
+        self.stop_exporting()
+        self._root.removeHandler(self._stream_handler)
+        _set_levels(self._levels_before)
+
+
+class StreamHandler(logging.Handler):
+    """Writes lines to a stream that is asked for each time, because standard error may be exchanged."""
+
+    def __init__(self, stream: Callable[[], IO[str]]) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line at once."""
+        try:
+            stream = self._stream()
+            stream.write(self.format(record) + "\n")
+            stream.flush()
+        except Exception:  # noqa: BLE001 - the contract of logging.Handler: whatever it is, report it and go on
+            self.handleError(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object on one line, with the ids of the span that is current where the line was logged."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; characters that have no place in it are escaped."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        span = get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = f"{span.trace_id:032x}"
+            line["span_id"] = f"{span.span_id:016x}"
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        held_back = RepetitionFilter.held_back(record)
+        if held_back:
+            line["held_back"] = held_back
+        return json.dumps(line)
+
+
+class RepetitionFilter(logging.Filter):
+    """Lets each message of an exporter pass once a minute, so that an outage of the collector does not flood the log.
+
+    The next one that passes says how many were held back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record passes; those of the service itself always do."""
+        if not _is_of_exporter(record):
+            return True
+        key = (record.name, str(record.msg))
+        passed_at, held_back = self._seen.get(key, (float("-inf"), 0))
+        if record.created - passed_at < QUIET_S:
+            self._seen[key] = (passed_at, held_back + 1)
+            return False
+        self._seen[key] = (record.created, 0)
+        record.__dict__["held_back"] = held_back
+        return True
+
+    @staticmethod
+    def held_back(record: logging.LogRecord) -> int:
+        """Return how many records like this one were held back before it."""
+        return int(record.__dict__.get("held_back", 0))
+
+
+class ExportingHandler(logging.Handler):
+    """Emits log lines through the OpenTelemetry Logs API, those about exporting apart."""
+
+    def __init__(self, provider: LoggerProvider) -> None:
+        super().__init__()
+        self._provider = provider
+        self.addFilter(lambda record: not _is_of_exporter(record))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand the line to the SDK; a line that cannot be handed over is reported on standard error."""
+        try:
+            _, number, text = next(entry for entry in _SEVERITIES if record.levelno >= entry[0])
+            self._provider.get_logger(record.name).emit(
+                LogRecord(
+                    timestamp=int(record.created * 1e9),
+                    context=get_current(),
+                    severity_number=number,
+                    severity_text=text,
+                    body=_printable(record.getMessage()),
+                    attributes=_attributes(record),
+                )
+            )
+        except Exception:  # noqa: BLE001 - the contract of logging.Handler: whatever it is, report it and go on
+            self.handleError(record)
+
+
+def _attributes(record: logging.LogRecord) -> Mapping[str, AnyValue]:
+    attributes: dict[str, AnyValue] = {
+        names.CODE_FILE_PATH: record.pathname,
+        names.CODE_FUNCTION_NAME: record.funcName or "",
+        names.CODE_LINE_NUMBER: record.lineno,
+    }
+    if record.exc_info and record.exc_info[1] is not None:
+        error = record.exc_info[1]
+        attributes[names.EXCEPTION_TYPE] = type(error).__qualname__
+        attributes[names.EXCEPTION_MESSAGE] = _printable(str(error))
+        attributes[names.EXCEPTION_STACKTRACE] = _printable(logging.Formatter().formatException(record.exc_info))
+    return attributes
+
+
+def _set_levels(levels: Mapping[str | None, int]) -> None:
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def _printable(text: str) -> str:
+    # Protobuf strings are UTF-8; a lone surrogate, from a file name say, would lose the whole batch.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_of_exporter(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] in EXPORTING

@@ -1,0 +1,246 @@
+"""Every name that leaves the process, as constants; generated from `telemetry/registry/`, not edited."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+# Attributes
+AUDIT_SCHEMA_VERSION: Final = "audit.schema.version"
+AUDIT_RECORD_ID: Final = "audit.record.id"
+LOG_RECORD_UID: Final = "log.record.uid"
+AUDIT_ACTOR_ID: Final = "audit.actor.id"
+AUDIT_ACTOR_TYPE: Final = "audit.actor.type"
+AUDIT_ACTION: Final = "audit.action"
+AUDIT_OUTCOME: Final = "audit.outcome"
+AUDITRACE_RESULT: Final = "auditrace.result"
+AUDIT_TARGET_TYPE: Final = "audit.target.type"
+AUDIT_TARGET_ID: Final = "audit.target.id"
+AUDITRACE_TARGET_VERSION: Final = "auditrace.target.version"
+AUDIT_SOURCE_TYPE: Final = "audit.source.type"
+AUDIT_SOURCE_ID: Final = "audit.source.id"
+CLIENT_ADDRESS: Final = "client.address"
+AUDIT_SEQUENCE_STREAM_ID: Final = "audit.sequence.stream_id"
+AUDIT_SEQUENCE_NUMBER: Final = "audit.sequence.number"
+AUDIT_SEQUENCE_PREV_HASH: Final = "audit.sequence.prev_hash"
+AUDIT_SEQUENCE_PREV_RECORD_ID: Final = "audit.sequence.prev_record_id"
+AUDITRACE_TENANT_ID: Final = "auditrace.tenant.id"
+AUDITRACE_REQUEST_ID: Final = "auditrace.request.id"
+AUDITRACE_INITIATOR_ID: Final = "auditrace.initiator.id"
+AUDITRACE_INITIATOR_TYPE: Final = "auditrace.initiator.type"
+AUDITRACE_INITIATOR_RECORD_ID: Final = "auditrace.initiator.record_id"
+AUDITRACE_SOURCE: Final = "auditrace.source"
+AUDITRACE_CHANGES: Final = "auditrace.changes"
+AUDITRACE_REASON: Final = "auditrace.reason"
+ERROR_TYPE: Final = "error.type"
+AUDITRACE_JOB_ID: Final = "auditrace.job.id"
+AUDITRACE_JOB_TEMPLATE: Final = "auditrace.job.template"
+AUDITRACE_JOB_RUN: Final = "auditrace.job.run"
+AUDITRACE_JOB_PLAN_SHA256: Final = "auditrace.job.plan.sha256"
+AUDITRACE_IDEMPOTENCY_KEY_HASH: Final = "auditrace.idempotency.key.hash"
+AUDITRACE_TRUNCATED: Final = "auditrace.truncated"
+USER_AGENT_ORIGINAL: Final = "user_agent.original"
+HTTP_REQUEST_METHOD: Final = "http.request.method"
+HTTP_ROUTE: Final = "http.route"
+HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
+URL_PATH: Final = "url.path"
+AUDITRACE_CHECKPOINT_NUMBER: Final = "auditrace.checkpoint.number"
+AUDITRACE_CHECKPOINT_PREV_NUMBER: Final = "auditrace.checkpoint.prev_number"
+AUDITRACE_CHECKPOINT_PREV_HASH: Final = "auditrace.checkpoint.prev_hash"
+AUDITRACE_CHECKPOINT_PREV_SIGNATURE: Final = "auditrace.checkpoint.prev_signature"
+AUDITRACE_CHECKPOINT_TIPS: Final = "auditrace.checkpoint.tips"
+AUDITRACE_CHECKPOINT_STREAMS: Final = "auditrace.checkpoint.streams"
+AUDITRACE_CHECKPOINT_RECORDS: Final = "auditrace.checkpoint.records"
+AUDIT_INTEGRITY_HASH: Final = "audit.integrity.hash"
+AUDIT_INTEGRITY_VALUE: Final = "audit.integrity.value"
+AUDIT_INTEGRITY_ALGORITHM: Final = "audit.integrity.algorithm"
+AUDIT_INTEGRITY_CERTIFICATE: Final = "audit.integrity.certificate"
+AUDIT_RECORDED: Final = "audit.recorded"
+AUDITRACE_JOB_STATUS: Final = "auditrace.job.status"
+SERVICE_NAME: Final = "service.name"
+SERVICE_NAMESPACE: Final = "service.namespace"
+SERVICE_INSTANCE_ID: Final = "service.instance.id"
+SERVICE_VERSION: Final = "service.version"
+DEPLOYMENT_ENVIRONMENT_NAME: Final = "deployment.environment.name"
+MESSAGING_SYSTEM: Final = "messaging.system"
+MESSAGING_DESTINATION_NAME: Final = "messaging.destination.name"
+MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
+MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
+MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
+PROCESS_EXIT_CODE: Final = "process.exit.code"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+URL_SCHEME: Final = "url.scheme"
+NETWORK_PROTOCOL_VERSION: Final = "network.protocol.version"
+HTTP_REQUEST_METHOD_ORIGINAL: Final = "http.request.method_original"
+CODE_FILE_PATH: Final = "code.file.path"
+CODE_FUNCTION_NAME: Final = "code.function.name"
+CODE_LINE_NUMBER: Final = "code.line.number"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+
+# Events
+EVENT_JOB_CREATE: Final = "job.create"
+EVENT_JOB_DRAFT: Final = "job.draft"
+EVENT_JOB_CONFIRM: Final = "job.confirm"
+EVENT_JOB_RUN_TRIGGER: Final = "job.run.trigger"
+EVENT_JOB_RETRY: Final = "job.retry"
+EVENT_JOB_CANCEL: Final = "job.cancel"
+EVENT_JOB_STATUS_TRANSITION: Final = "job.status.transition"
+EVENT_INPUT_WRITE: Final = "input.write"
+EVENT_ARTIFACT_READ: Final = "artifact.read"
+EVENT_AUDIT_READ: Final = "audit.read"
+EVENT_AUDIT_EXPORT: Final = "audit.export"
+EVENT_AUDIT_VERIFY: Final = "audit.verify"
+EVENT_AUTH_DENIED: Final = "auth.denied"
+EVENT_REQUEST_THROTTLED: Final = "request.throttled"
+EVENT_KEY_CREATE: Final = "key.create"
+EVENT_KEY_REVOKE: Final = "key.revoke"
+EVENT_AUDIT_CHECKPOINT: Final = "audit.checkpoint"
+EVENT_AUDIT_STREAM_OPEN: Final = "audit.stream.open"
+EVENT_AUDIT_STREAM_CLOSE: Final = "audit.stream.close"
+EVENT_AUDIT_KEY_ROTATE: Final = "audit.key.rotate"
+EVENT_AUDIT_RESTORE: Final = "audit.restore"
+EVENT_AUDIT_RETENTION: Final = "audit.retention"
+
+# Metrics
+METRIC_AUDITRACE_AUDIT_RECORDS_COMMITTED: Final = "auditrace.audit.records.committed"
+METRIC_AUDITRACE_AUDIT_RECORDS_DELIVERED: Final = "auditrace.audit.records.delivered"
+METRIC_AUDITRACE_AUDIT_RECORDS_PARKED: Final = "auditrace.audit.records.parked"
+METRIC_AUDITRACE_AUDIT_OUTBOX_DEPTH: Final = "auditrace.audit.outbox.depth"
+METRIC_AUDITRACE_AUDIT_OUTBOX_AGE: Final = "auditrace.audit.outbox.age"
+METRIC_AUDITRACE_AUDIT_OUTBOX_PARKED: Final = "auditrace.audit.outbox.parked"
+METRIC_AUDITRACE_AUDIT_CHECKPOINT_NUMBER: Final = "auditrace.audit.checkpoint.number"
+METRIC_AUDITRACE_AUDIT_CHECKPOINT_AGE: Final = "auditrace.audit.checkpoint.age"
+METRIC_AUDITRACE_AUDIT_CHECKPOINT_REFUSED: Final = "auditrace.audit.checkpoint.refused"
+METRIC_AUDITRACE_AUDIT_VERIFICATION_FINDINGS: Final = "auditrace.audit.verification.findings"
+METRIC_AUDITRACE_AUDIT_VERIFICATION_AGE: Final = "auditrace.audit.verification.age"
+METRIC_AUDITRACE_LEDGER_DISK_FREE: Final = "auditrace.ledger.disk.free"
+METRIC_AUDITRACE_AUDIT_DELIVERY_DURATION: Final = "auditrace.audit.delivery.duration"
+METRIC_AUDITRACE_JOBS: Final = "auditrace.jobs"
+METRIC_AUDITRACE_JOB_RUN_DURATION: Final = "auditrace.job.run.duration"
+METRIC_HTTP_SERVER_REQUEST_DURATION: Final = "http.server.request.duration"
+
+# The action of each event of the catalogue.
+ACTIONS: Final[Mapping[str, str]] = MappingProxyType({
+    "job.create": "CREATE",
+    "job.draft": "UPDATE",
+    "job.confirm": "APPROVE",
+    "job.run.trigger": "EXECUTE",
+    "job.retry": "EXECUTE",
+    "job.cancel": "CANCEL",
+    "job.status.transition": "UPDATE",
+    "input.write": "CREATE",
+    "artifact.read": "READ",
+    "audit.read": "READ",
+    "audit.export": "EXPORT",
+    "audit.verify": "READ",
+    "auth.denied": "LOGIN",
+    "request.throttled": "EXECUTE",
+    "key.create": "CREATE",
+    "key.revoke": "DELETE",
+    "audit.checkpoint": "CHECKPOINT",
+    "audit.stream.open": "CREATE",
+    "audit.stream.close": "UPDATE",
+    "audit.key.rotate": "UPDATE",
+    "audit.restore": "UPDATE",
+    "audit.retention": "DELETE",
+})
+
+# The type of each attribute that may stand in the body of an audit record.
+BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({
+    "audit.schema.version": "string",
+    "audit.record.id": "string",
+    "log.record.uid": "string",
+    "audit.actor.id": "string",
+    "audit.actor.type": "string",
+    "audit.action": "string",
+    "audit.outcome": "string",
+    "auditrace.result": "string",
+    "audit.target.type": "string",
+    "audit.target.id": "string",
+    "auditrace.target.version": "int",
+    "audit.source.type": "string",
+    "audit.source.id": "string",
+    "client.address": "string",
+    "audit.sequence.stream_id": "string",
+    "audit.sequence.number": "int",
+    "audit.sequence.prev_hash": "string",
+    "audit.sequence.prev_record_id": "string",
+    "auditrace.tenant.id": "string",
+    "auditrace.request.id": "string",
+    "auditrace.initiator.id": "string",
+    "auditrace.initiator.type": "string",
+    "auditrace.initiator.record_id": "string",
+    "auditrace.source": "string",
+    "auditrace.changes": "changes",
+    "auditrace.reason": "string",
+    "error.type": "string",
+    "auditrace.job.id": "string",
+    "auditrace.job.template": "string",
+    "auditrace.job.run": "int",
+    "auditrace.job.plan.sha256": "string",
+    "auditrace.idempotency.key.hash": "string",
+    "auditrace.truncated": "string[]",
+    "user_agent.original": "string",
+    "http.request.method": "string",
+    "http.route": "string",
+    "http.response.status_code": "int",
+    "url.path": "string",
+    "auditrace.checkpoint.number": "int",
+    "auditrace.checkpoint.prev_number": "int",
+    "auditrace.checkpoint.prev_hash": "string",
+    "auditrace.checkpoint.prev_signature": "string",
+    "auditrace.checkpoint.tips": "tips",
+    "auditrace.checkpoint.streams": "int",
+    "auditrace.checkpoint.records": "int",
+})
+
+# The attributes that every audit record carries.
+ALWAYS: Final[frozenset[str]] = frozenset({
+    "audit.schema.version",
+    "audit.record.id",
+    "log.record.uid",
+    "audit.actor.id",
+    "audit.actor.type",
+    "audit.action",
+    "audit.outcome",
+    "auditrace.result",
+    "audit.target.type",
+    "audit.target.id",
+    "audit.sequence.stream_id",
+    "audit.sequence.number",
+    "auditrace.tenant.id",
+    "auditrace.source",
+})
+
+# The values of the attributes whose values are enumerated.
+ATTRIBUTE_VALUES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({
+    "audit.actor.type": frozenset({"user", "service", "system"}),
+    "audit.outcome": frozenset({"success", "failure", "unknown"}),
+    "auditrace.result": frozenset({"success", "noop", "denied", "rejected", "error", "unknown"}),
+    "audit.target.type": frozenset({"job", "artifact", "ledger", "key", "template", "http.endpoint"}),
+    "audit.source.type": frozenset({"ipv4", "ipv6", "hostname"}),
+    "auditrace.initiator.type": frozenset({"user", "service", "system"}),
+    "auditrace.source": frozenset({"api", "worker", "cli", "relay"}),
+})
+
+# Unit and description of each instrument.
+METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
+    "auditrace.audit.records.committed": ("{record}", "Audit records committed to the ledger."),
+    "auditrace.audit.records.delivered": ("{record}", "Audit records acknowledged in full by the sink."),
+    "auditrace.audit.records.parked": ("{record}", "Audit records set aside because the sink refuses them alone."),
+    "auditrace.audit.outbox.depth": ("{record}", "Committed records not yet delivered or parked."),
+    "auditrace.audit.outbox.age": ("s", "Age of the oldest record not yet delivered or parked."),
+    "auditrace.audit.outbox.parked": ("{record}", "Records that are set aside and were not sent again."),
+    "auditrace.audit.checkpoint.number": ("{checkpoint}", "Number of the last checkpoint, whoever wrote it."),
+    "auditrace.audit.checkpoint.age": ("s", "Age of the last checkpoint, whoever wrote it."),
+    "auditrace.audit.checkpoint.refused": ("{stream}", "Streams that no checkpoint signs over."),
+    "auditrace.audit.verification.findings": ("{finding}", "What the verification of the own ledger found since this process started."),
+    "auditrace.audit.verification.age": ("s", "Time since the verification of the own ledger last went through."),
+    "auditrace.ledger.disk.free": ("By", "Free space on the disk of the embedded database."),
+    "auditrace.audit.delivery.duration": ("s", "Duration of one delivery attempt."),
+    "auditrace.jobs": ("{job}", "Jobs by status."),
+    "auditrace.job.run.duration": ("s", "Duration of one run."),
+    "http.server.request.duration": ("s", "Duration of HTTP requests."),
+})

@@ -1,0 +1,238 @@
+"""What the standard `OTEL_*` variables ask for, read from a mapping and checked together.
+
+The SDK reads most of these variables itself, later, and answers mistakes with a line in the log and a default; here
+they are refused before anything starts.
+
+Source: OpenTelemetry specification, environment variables; https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from telemetry.errors import TelemetrySettingsError
+
+Signal = Literal["traces", "metrics", "logs"]
+
+SIGNALS: Final[tuple[Signal, ...]] = ("traces", "metrics", "logs")
+HTTP: Final = "http/protobuf"
+GRPC: Final = "grpc"
+OTLP: Final = "otlp"
+CONSOLE: Final = "console"
+SAMPLERS: Final = (
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+)
+SHORTEST_VALUE_LIMIT: Final = 64
+"""Ids of records, jobs and requests must fit into span attributes."""
+
+_LENGTH_LIMITS: Final = ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+_NUMBERS: Final = (
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_BSP_EXPORT_TIMEOUT",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_BLRP_SCHEDULE_DELAY",
+    "OTEL_BLRP_EXPORT_TIMEOUT",
+    "OTEL_BLRP_MAX_QUEUE_SIZE",
+    "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_METRIC_EXPORT_INTERVAL",
+    "OTEL_METRIC_EXPORT_TIMEOUT",
+)
+
+
+class SignalSettings(msgspec.Struct, frozen=True):
+    """Where one signal goes: `otlp`, `console`, both, or nowhere; and how OTLP is spoken."""
+
+    exporters: frozenset[str]
+    protocol: str
+
+
+class OtelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is decided here and not by the SDK."""
+
+    traces: SignalSettings
+    metrics: SignalSettings
+    logs: SignalSettings
+    sampler: str
+    sampler_ratio: float
+    resource: Mapping[str, str]
+
+
+def read_otel_settings(environment: Mapping[str, str]) -> OtelSettings:
+    """Return what the variables ask for.
+
+    A signal without `OTEL_*_EXPORTER` goes by OTLP if an endpoint is set for it, and nowhere if none is. OTLP is
+    spoken over HTTP unless `grpc` is asked for. Every span is sampled unless a sampler is named.
+
+    Raises:
+        TelemetrySettingsError: listing every variable that is wrong, with what it should be.
+    """
+    reader = _Reader(environment)
+    reader.refuse_disabled_sdk()
+    signals = {signal: reader.signal(signal) for signal in SIGNALS}
+    sampler = reader.choice("OTEL_TRACES_SAMPLER", SAMPLERS, "always_on")
+    settings = OtelSettings(
+        traces=signals["traces"],
+        metrics=signals["metrics"],
+        logs=signals["logs"],
+        sampler=sampler,
+        sampler_ratio=reader.ratio("OTEL_TRACES_SAMPLER_ARG") if sampler.endswith("ratio") else 1.0,
+        resource=reader.resource(),
+    )
+    reader.numbers()
+    if reader.problems:
+        raise TelemetrySettingsError("; ".join(reader.problems))
+    return settings
+
+
+class _Reader:
+    """Reads variables and collects what is wrong with them; an empty variable means "not set"."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.problems: list[str] = []
+
+    def text(self, *names: str) -> tuple[str, str] | None:
+        """Return name and value of the first of these variables that is set."""
+        for name in names:
+            value = self._environment.get(name, "").strip()
+            if value:
+                return name, value
+        return None
+
+    def choice(self, name: str, choices: Iterable[str], default: str) -> str:
+        found = self.text(name)
+        if found is None:
+            return default
+        if found[1] in choices:
+            return found[1]
+        self.problems.append(f"{name}: {found[1]!r} is none of {', '.join(choices)}")
+        return default
+
+    def refuse_disabled_sdk(self) -> None:
+        found = self.text("OTEL_SDK_DISABLED")
+        if found is not None and found[1].lower() == "true":
+            self.problems.append(
+                "OTEL_SDK_DISABLED=true would silence the audit trail: unset it, and use OTEL_TRACES_EXPORTER=none, "
+                "OTEL_METRICS_EXPORTER=none and OTEL_LOGS_EXPORTER=none to switch off ordinary telemetry"
+            )
+
+    def signal(self, signal: Signal) -> SignalSettings:
+        endpoint = self.text(*_specific_first("ENDPOINT", signal))
+        exporters = self._exporters(signal, has_endpoint=endpoint is not None)
+        protocol = self._protocol(signal)
+        if OTLP in exporters:
+            self._check_otlp(signal, endpoint, protocol)
+        return SignalSettings(exporters, protocol)
+
+    def _exporters(self, signal: Signal, *, has_endpoint: bool) -> frozenset[str]:
+        name = f"OTEL_{signal.upper()}_EXPORTER"
+        found = self.text(name)
+        if found is None:
+            return frozenset({OTLP} if has_endpoint else ())
+        # `prometheus` asks for what /metrics gives anyway.
+        known = {OTLP, CONSOLE, "none", *(["prometheus"] if signal == "metrics" else [])}
+        chosen = {text.strip() for text in found[1].split(",")}
+        for text in sorted(chosen - known):
+            self.problems.append(f"{name}: {text!r} is none of {', '.join(sorted(known))}")
+        return frozenset(chosen & {OTLP, CONSOLE})
+
+    def _protocol(self, signal: Signal) -> str:
+        found = self.text(*_specific_first("PROTOCOL", signal))
+        if found is None:
+            return HTTP
+        name, protocol = found
+        if protocol not in {HTTP, GRPC}:
+            self.problems.append(f"{name}: {protocol!r} is none of {HTTP}, {GRPC}")
+        return protocol
+
+    def _check_otlp(self, signal: Signal, endpoint: tuple[str, str] | None, protocol: str) -> None:
+        if endpoint is not None and protocol == HTTP and not _is_http_url(endpoint[1]):
+            self.problems.append(f"{endpoint[0]}: {endpoint[1]!r} is not a URL such as http://localhost:4318")
+        for suffix in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
+            found = self.text(*_specific_first(suffix, signal))
+            if found is not None and not Path(found[1]).is_file():
+                self.problems.append(f"{found[0]}: there is no file {found[1]}")
+        headers = self.text(*_specific_first("HEADERS", signal))
+        if headers is not None and not all("=" in pair for pair in headers[1].split(",") if pair.strip()):
+            # The value is not shown: it may hold a token.
+            self.problems.append(f"{headers[0]}: must be name=value pairs, separated by commas")
+        compression = self.text(*_specific_first("COMPRESSION", signal))
+        if compression is not None and compression[1].lower() not in {"none", "gzip", "deflate"}:
+            self.problems.append(f"{compression[0]}: {compression[1]!r} is none of none, gzip, deflate")
+        timeout = self.text(*_specific_first("TIMEOUT", signal))
+        if timeout is not None and not _is_positive(timeout[1]):
+            self.problems.append(f"{timeout[0]}: {timeout[1]!r} is not a number of seconds")
+
+    def ratio(self, name: str) -> float:
+        found = self.text(name)
+        if found is None:
+            return 1.0
+        try:
+            ratio = float(found[1])
+        except ValueError:
+            ratio = -1.0
+        if not 0.0 <= ratio <= 1.0:
+            self.problems.append(f"{name}: {found[1]!r} is not a number from 0 to 1")
+        return ratio
+
+    def numbers(self) -> None:
+        for name in _NUMBERS:
+            found = self.text(name)
+            if found is not None and not _is_positive(found[1]):
+                self.problems.append(f"{name}: {found[1]!r} is not a positive number")
+        for name in _LENGTH_LIMITS:
+            found = self.text(name)
+            if found is not None and not (
+                found[1].isascii() and found[1].isdigit() and int(found[1]) >= SHORTEST_VALUE_LIMIT
+            ):
+                self.problems.append(
+                    f"{name}: must be {SHORTEST_VALUE_LIMIT} or more, or the ids of audit records on spans are cut"
+                )
+
+    def resource(self) -> Mapping[str, str]:
+        attributes: dict[str, str] = {}
+        found = self.text("OTEL_RESOURCE_ATTRIBUTES")
+        for pair in found[1].split(",") if found is not None else ():
+            key, separator, value = pair.partition("=")
+            if separator and key.strip():
+                attributes[key.strip()] = unquote(value.strip())
+            elif pair.strip():
+                self.problems.append(f"OTEL_RESOURCE_ATTRIBUTES: {pair.strip()!r} is not key=value")
+        name = self.text("OTEL_SERVICE_NAME")
+        if name is not None:
+            attributes["service.name"] = name[1]
+        if any(_has_surrogates(text) for pair in attributes.items() for text in pair):
+            self.problems.append("OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME must be UTF-8")
+        return attributes
+
+
+def _specific_first(suffix: str, signal: Signal) -> tuple[str, str]:
+    return f"OTEL_EXPORTER_OTLP_{signal.upper()}_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0.0 < float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,199 @@
+"""The OpenTelemetry providers of one process, made from the standard `OTEL_*` variables and shut down within bounds.
+
+Nothing is made global: whoever needs a tracer or the instruments is given them.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    TraceIdRatioBased,
+)
+from prometheus_client import CollectorRegistry, generate_latest
+
+from telemetry import names
+from telemetry.errors import TelemetrySettingsError
+from telemetry.exporters import log_exporters, metric_exporters, span_exporters
+from telemetry.instruments import Instruments
+from telemetry.logs import LogOutput
+from telemetry.otel_settings import OtelSettings, read_otel_settings
+
+_log = logging.getLogger(__name__)
+
+SCOPE_NAME: Final = "auditrace"
+SERVICE_NAME: Final = "auditrace"
+SHUTDOWN_S: Final = 5.0
+COMMAND_SHUTDOWN_S: Final = 1.0
+
+
+class Telemetry:
+    """Tracer, instruments and log output of one process.
+
+    `audit_resource` describes the process on audit records, the signing key included.
+    """
+
+    def __init__(
+        self,
+        tracing: TracerProvider,
+        metering: MeterProvider,
+        logging_provider: LoggerProvider | None,
+        output: LogOutput,
+        registry: CollectorRegistry,
+        audit_resource: Resource,
+        version: str,
+        shutdown_s: float,
+    ) -> None:
+        self.tracer = tracing.get_tracer(SCOPE_NAME, version)
+        self.instruments = Instruments(metering.get_meter(SCOPE_NAME, version))
+        self.audit_resource = audit_resource
+        self._registry = registry
+        self._shutdown_s = shutdown_s
+        self._rendering = threading.Lock()
+        self._output = output
+        self._providers: Sequence[Callable[[], object]] = [
+            tracing.shutdown,
+            metering.shutdown,
+            *([logging_provider.shutdown] if logging_provider is not None else []),
+        ]
+        self._closing = threading.Lock()
+        self._is_closed = False
+
+    def render_metrics(self) -> bytes:
+        """Return all metrics in the Prometheus text format; from any thread."""
+        # The reader's collector hands a collection from one generator to another when two run at once.
+        with self._rendering:
+            return generate_latest(self._registry)
+
+    def shutdown(self) -> None:
+        """Flush and end everything, in at most five seconds (commands: one); what could not be sent by then is dropped.
+
+        Never raises; after the first time, does nothing.
+        """
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._output.stop_exporting()
+        deadline = time.monotonic() + self._shutdown_s
+        # Threads of their own, because a provider waits for its exporter, and exporters wait for their collector.
+        threads = [threading.Thread(target=_quietly, args=[shutdown], daemon=True) for shutdown in self._providers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            # The log stays as it is for what exporters will still say.
+            _log.warning("telemetry that could not be sent within %.0f seconds was dropped", self._shutdown_s)
+            return
+        self._output.close()
+
+
+def set_up(
+    environment: Mapping[str, str], *, instance_id: str, version: str, certificate: str, is_daemon: bool
+) -> Telemetry:
+    """Set up telemetry as the standard `OTEL_*` variables ask for it; without any, nothing leaves the process.
+
+    Args:
+        environment: the environment of the process; the SDK reads the same variables itself.
+        instance_id: names this process.
+        version: of the package.
+        certificate: the fingerprint of the key that signs checkpoints.
+        is_daemon: whether this is a long-running process, which logs JSON lines, or a command, which logs for people.
+
+    Raises:
+        TelemetrySettingsError: listing every variable that is wrong; nothing was set up.
+    """
+    settings = read_otel_settings(environment)
+    resource = Resource.create(
+        {
+            names.SERVICE_NAME: SERVICE_NAME,
+            names.SERVICE_VERSION: version,
+            names.SERVICE_INSTANCE_ID: instance_id,
+            **settings.resource,
+        }
+    )
+    integrity = {names.AUDIT_INTEGRITY_ALGORITHM: "EdDSA", names.AUDIT_INTEGRITY_CERTIFICATE: certificate}
+    registry = CollectorRegistry()
+    try:
+        tracing = _tracing(settings, resource)
+        metering = _metering(settings, resource, registry)
+        logging_provider = _logging(settings, resource)
+    except ValueError as error:
+        raise TelemetrySettingsError(f"the OTEL_* settings do not fit together: {error}") from error
+    output = LogOutput(lambda: sys.stderr, is_daemon=is_daemon)
+    if logging_provider is not None:
+        output.export(logging_provider)
+    return Telemetry(
+        tracing,
+        metering,
+        logging_provider,
+        output,
+        registry,
+        resource.merge(Resource(integrity)),
+        version,
+        SHUTDOWN_S if is_daemon else COMMAND_SHUTDOWN_S,
+    )
+
+
+def _tracing(settings: OtelSettings, resource: Resource) -> TracerProvider:
+    provider = TracerProvider(sampler=_sampler(settings), resource=resource, shutdown_on_exit=False)
+    for exporter in span_exporters(settings.traces):
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider
+
+
+def _metering(settings: OtelSettings, resource: Resource, registry: CollectorRegistry) -> MeterProvider:
+    readers = [PeriodicExportingMetricReader(exporter) for exporter in metric_exporters(settings.metrics)]
+    scraped = PrometheusMetricReader(registry=registry, scope_info_enabled=False)
+    return MeterProvider([scraped, *readers], resource, shutdown_on_exit=False)
+
+
+def _logging(settings: OtelSettings, resource: Resource) -> LoggerProvider | None:
+    exporters = log_exporters(settings.logs)
+    if not exporters:
+        return None
+    provider = LoggerProvider(resource, shutdown_on_exit=False)
+    for exporter in exporters:
+        provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    return provider
+
+
+def _sampler(settings: OtelSettings) -> Sampler:
+    # Not parent-based by default: a client whose traceparent says "not sampled" must not be able to erase its trace.
+    match settings.sampler:
+        case "always_off":
+            return ALWAYS_OFF
+        case "traceidratio":
+            return TraceIdRatioBased(settings.sampler_ratio)
+        case "parentbased_always_on":
+            return ParentBased(ALWAYS_ON)
+        case "parentbased_always_off":
+            return ParentBased(ALWAYS_OFF)
+        case "parentbased_traceidratio":
+            return ParentBasedTraceIdRatio(settings.sampler_ratio)
+        case _:
+            return ALWAYS_ON
+
+
+def _quietly(shutdown: Callable[[], object]) -> None:
+    try:
+        shutdown()
+    except Exception:  # noqa: BLE001 - exporters are foreign code, and the end of the process must not fail on them
+        _log.warning("telemetry could not be shut down", exc_info=True)

@@ -1,0 +1,177 @@
+"""The audit explorer in a real browser against the real service: what an auditor sees, by keyboard alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.roles import AUDITOR, VIEWER
+from tests.support.browser import Browser, require_chromium
+from tests.support.service import Service
+
+TAB, ENTER, ESCAPE, DOWN = ("Tab", 9), ("Enter", 13), ("Escape", 27), ("ArrowDown", 40)
+HOSTILE = "<img src=x onerror=document.title='broken'>"
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
+
+SETTLED = "!document.getElementById('records').hasAttribute('aria-busy')"
+ROWS = "document.querySelectorAll('#rows tr').length"
+DETAIL = "document.getElementById('detail-content').innerText"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service, with a trace backend to link to."""
+    require_chromium()
+    settings = {"AUDITRACE_TRACE_URL_TEMPLATE": "http://localhost:16686/trace/{trace_id}"}
+    with Service(tmp_path_factory.mktemp("service"), settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def story(service: Service) -> dict[str, Any]:
+    """A job that succeeded, and an attempt that was refused for a template of a hostile name."""
+    client = service.client()
+    job_id = client.run("greet", name="Zoë")
+    job = client.until(job_id, "succeeded")
+    client.post("/v1/jobs", {"template": HOSTILE, "parameters": {}}, expect=400, headers={"User-Agent": HOSTILE})
+    return job
+
+
+@pytest.fixture
+def page(service: Service, tmp_path: Path) -> Iterator[Browser]:
+    """A browser with the page open, nobody signed in."""
+    with Browser(require_chromium(), tmp_path) as browser:
+        browser.show()
+        browser.open(f"{service.url}/")
+        yield browser
+
+
+def _sign_in(page: Browser, key: str) -> None:
+    page.evaluate("document.getElementById('key').focus()")
+    page.type(key)
+    page.press(*ENTER)
+    page.wait("!document.getElementById('signed-in').hidden || !document.getElementById('problem').hidden", "an answer")
+    page.wait(SETTLED, "the records")
+
+
+def _go(page: Browser, fragment: str) -> None:
+    page.evaluate(f"location.hash = {fragment!r}")
+
+
+def test_an_auditor_reads_the_trail_by_keyboard(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """From the key to a record and back without a pointer: Tab, arrows, Enter, Escape; the focus is never lost."""
+    page.press(*TAB)
+    assert page.evaluate("document.activeElement.id") == "skip"
+    page.press(*TAB)
+    assert page.evaluate("document.activeElement.id") == "key"
+    page.type(service.key("alma", AUDITOR))
+    page.press(*ENTER)
+    page.wait(f"{ROWS} > 5", "the records")
+    assert not page.evaluate("document.getElementById('sign-in').checkVisibility()")
+    page.press(*DOWN)
+    page.press(*DOWN)
+    opened = page.evaluate("document.activeElement.closest('tr').dataset.record")
+    page.press(*ENTER)
+    page.wait("document.activeElement.id === 'detail'", "the record")
+    assert opened in page.evaluate(DETAIL)
+    assert "hash fits the body" in page.evaluate(DETAIL)
+    page.press(*ESCAPE)
+    page.wait("document.getElementById('detail').hidden", "the list")
+    assert page.evaluate("document.activeElement.closest('tr').dataset.record") == opened
+
+
+def test_links_lead_to_a_record_a_trace_and_a_job(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """A link with a record id, a trace id or a job id shows just that, to whoever signs in on it."""
+    client = service.client()
+    trail = client.trail(story["id"])
+    _go(page, f"record={trail[0]['record_id']}")
+    _sign_in(page, service.admin())
+    page.wait("!document.getElementById('detail').hidden", "the record")
+    assert page.evaluate("document.getElementById('detail-title').textContent") == "job.create"
+    assert story["id"] in page.evaluate(DETAIL)
+    _go(page, f"job_id={story['id']}")
+    page.wait(f"{SETTLED} && {ROWS} === {len(trail)}", "the story of the job")
+    _go(page, f"trace_id={trail[0]['trace_id']}")
+    page.wait(f"{SETTLED} && document.getElementById('records-title').textContent.includes('match')", "the trace")
+    links = page.evaluate("[...document.querySelectorAll('#rows a')].map((each) => each.href)")
+    assert set(links) == {f"http://localhost:16686/trace/{trail[0]['trace_id']}"}
+
+
+def test_texts_of_strangers_stay_texts(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """Markup in what a client sent is shown as it was sent: nothing of it is built, loaded or run."""
+    _sign_in(page, service.admin())
+    _go(page, "event_name=job.create&result=rejected")
+    page.wait(f"{SETTLED} && {ROWS} === 1", "the refused attempt")
+    page.evaluate("document.querySelector('#rows button').click()")
+    page.wait("!document.getElementById('detail').hidden", "the record")
+    assert HOSTILE in page.evaluate(DETAIL)
+    assert page.evaluate("document.querySelectorAll('img').length") == 0
+    assert page.evaluate("document.title") == "job.create · auditrace explorer"
+
+
+def test_the_page_loads_nothing_from_elsewhere(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """Every request goes to the service itself, and the browser has nothing to say about policy or script."""
+    _sign_in(page, service.admin())
+    _go(page, f"job_id={story['id']}&record={story['links'] and service.client().trail(story['id'])[0]['record_id']}")
+    page.wait("!document.getElementById('detail').hidden", "the record")
+    assert [url for url in page.requests if not url.startswith((f"{service.url}/", "data:image/svg+xml"))] == []
+    assert page.complaints == []
+    assert page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
+
+
+def test_what_goes_wrong_is_said(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """A wrong key, a key without the role, a filter without a match and a record that is not there: each in words."""
+    problem = "document.getElementById('problem').innerText"
+    _sign_in(page, "atk_0_wrong")
+    page.wait(f"{problem}.includes('not known')", "the refusal")
+    assert not page.evaluate("document.getElementById('sign-in').hidden")
+    _sign_in(page, service.key("vera", VIEWER))
+    page.wait(f"{problem}.includes('this needs the role auditor')", "the refusal")
+    page.evaluate("document.getElementById('sign-out').click()")
+    _sign_in(page, service.admin())
+    _go(page, "actor_id=nobody-of-this-name")
+    page.wait("document.getElementById('status').textContent.includes('No record matches')", "the empty list")
+    _go(page, "record=019b76da-a800-7000-8000-000000000000")
+    page.wait(f"{DETAIL}.includes('no such record')", "the missing record")
+
+
+def test_everything_has_a_name_and_can_be_read(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """Every control has a name, headings are in order, and texts have contrast, in light and dark, large and small."""
+    _sign_in(page, service.admin())
+    _go(page, "record=" + service.client().trail(story["id"])[0]["record_id"])
+    page.wait("!document.getElementById('detail').hidden", "the record")
+    controls = {"button", "textbox", "combobox", "link", "Date and time"}
+    nameless = [(role, name) for role, name in page.accessible() if role in controls and not name.strip()]
+    assert nameless == []
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((each) => +each.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    for dark in (False, True):
+        for width in (1280, 360):
+            page.show(dark=dark, width=width)
+            page.wait(
+                f"innerWidth === {width} && matchMedia('(prefers-color-scheme: dark)').matches === {str(dark).lower()}",
+                "the window",
+            )
+            assert page.evaluate(CONTRAST) == []
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_service_that_is_away_is_said_and_looked_for_again(tmp_path: Path) -> None:
+    """While the service is down the page says so and keeps what it showed; a second look works once it is back."""
+    with Service(tmp_path / "service") as service, Browser(require_chromium(), tmp_path) as page:
+        service.client().create("greet", name="x")
+        port = service.url.rpartition(":")[2]
+        page.open(f"{service.url}/")
+        _sign_in(page, service.admin())
+        before = page.evaluate(ROWS)
+        service.stop()
+        page.evaluate("document.getElementById('again').click()")
+        page.wait("document.getElementById('problem').innerText.includes('does not answer')", "the complaint")
+        assert page.evaluate(ROWS) == before
+        service._arguments = ("--port", port)
+        service.start()
+        page.evaluate("document.getElementById('again').click()")
+        page.wait(f"{SETTLED} && document.getElementById('problem').hidden", "the records")
+        assert page.evaluate(ROWS) > before

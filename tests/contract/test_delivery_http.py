@@ -1,0 +1,148 @@
+"""How requests travel over HTTP: with the headers asked for, on one connection, by secrets that may change."""
+
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+
+from telemetry.delivery import Accepted, Refused, Unreachable, open_sink, sink_settings
+from telemetry.errors import TelemetrySettingsError
+from tests.support.certificates import Authority, replace
+from tests.support.deliveries import sink_to, wall_clock
+from tests.support.otlp_sink import Answer, OtlpSink, Request
+
+REQUEST = ExportLogsServiceRequest(
+    resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=[LogRecord(event_name="job.create")] * 50)])]
+).SerializeToString()
+
+
+def _seen(server: OtlpSink) -> list[Request]:
+    seen: list[Request] = []
+
+    def script(request: Request) -> Answer:
+        seen.append(request)
+        return Answer()
+
+    server.script = script
+    return seen
+
+
+def test_the_standard_headers_are_sent(server: OtlpSink) -> None:
+    """Those of OTEL_EXPORTER_OTLP_HEADERS, decoded, with the media type of OTLP."""
+    seen = _seen(server)
+    sink = sink_to(server, "http", OTEL_EXPORTER_OTLP_HEADERS="X-Scope-OrgID=audit%20one,authorization=Basic%20Zm9v")
+    assert sink.send(REQUEST) == Accepted()
+    headers = seen[0].headers
+    assert headers["x-scope-orgid"] == "audit one"
+    assert headers["authorization"] == "Basic Zm9v"
+    assert headers["content-type"] == "application/x-protobuf"
+    assert headers["user-agent"] == "auditrace"
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "deflate", "zstd"])
+def test_the_body_is_compressed_as_asked(server: OtlpSink, compression: str) -> None:
+    """By OTEL_EXPORTER_OTLP_COMPRESSION, and named in the header, so that the sink gets the same bytes."""
+    seen = _seen(server)
+    assert sink_to(server, "http", OTEL_EXPORTER_OTLP_COMPRESSION=compression).send(REQUEST) == Accepted()
+    assert seen[0].message.SerializeToString() == REQUEST
+    headers = seen[0].headers
+    assert headers.get("content-encoding") == (None if compression == "none" else compression)
+    assert (int(headers["content-length"]) < len(REQUEST) / 2) == (compression != "none")
+
+
+def test_the_connection_is_kept(server: OtlpSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many requests, refused ones included, take one connection."""
+    accepted: list[object] = []
+    get_request = server._http.get_request
+
+    def count() -> tuple[object, object]:
+        connection = get_request()
+        accepted.append(connection)
+        return connection
+
+    monkeypatch.setattr(server._http, "get_request", count)
+    sink = sink_to(server, "http")
+    server.script = lambda request: Answer(status=503, body=b"busy") if request.number % 2 else Answer()
+    for _ in range(10):
+        sink.send(REQUEST)
+    assert len(accepted) == 1
+
+
+def test_a_redirect_is_not_followed(server: OtlpSink) -> None:
+    """Records and their credentials go where they were meant to go, or nowhere."""
+    with OtlpSink() as elsewhere:
+        location = {"Location": f"{elsewhere.http_endpoint}/v1/logs"}
+        for status in (301, 302, 307, 308):
+            server.script = lambda _, status=status: Answer(status=status, headers=location)
+            answer = sink_to(server, "http").send(REQUEST)
+            assert isinstance(answer, Refused)
+            assert answer.status == status
+        assert elsewhere.request_count == 0
+
+
+def test_an_answer_that_does_not_end_is_no_answer(server: OtlpSink) -> None:
+    """A body that is larger than any OTLP response is not read to its end."""
+    server.script = lambda _: Answer(body=bytes(3_000_000))
+    answer = sink_to(server, "http").send(REQUEST)
+    assert isinstance(answer, Refused)
+    assert "does not end" in answer.message
+
+
+def test_a_token_is_read_again_when_its_file_changes(server: OtlpSink, tmp_path: Path) -> None:
+    """Whoever rotates it need not restart anything; a file that is missing for a moment changes nothing."""
+    seen = _seen(server)
+    token = tmp_path / "token"
+    replace(token, b"first\n")
+    settings = sink_settings({}, f"{server.http_endpoint}/v1/logs", token)
+    assert settings is not None
+    sink = open_sink(settings, wall_clock)
+    sink.send(REQUEST)
+    token.unlink()
+    sink.send(REQUEST)
+    replace(token, b"second\n")
+    sink.send(REQUEST)
+    sink.send(REQUEST)
+    sent = [request.headers["authorization"] for request in seen]
+    assert sent == ["Bearer first", "Bearer first", "Bearer second", "Bearer second"]
+
+
+def test_a_token_wins_over_a_header(server: OtlpSink, tmp_path: Path) -> None:
+    """The more specific setting is the one that counts, and only one credential is sent."""
+    seen = _seen(server)
+    replace(tmp_path / "token", b"secret")
+    environment = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20general"}
+    settings = sink_settings(environment, f"{server.http_endpoint}/v1/logs", tmp_path / "token")
+    assert settings is not None
+    open_sink(settings, wall_clock).send(REQUEST)
+    assert seen[0].headers["authorization"] == "Bearer secret"
+
+
+def test_certificates_are_read_again_when_they_change(tmp_path: Path) -> None:
+    """An authority that was wrong at first is replaced in its file, and the next request is trusted."""
+    servers, strangers = Authority("servers"), Authority("strangers")
+    certificate, key = servers.issue("sink").write(tmp_path, "sink")
+    trusted = tmp_path / "trusted.crt"
+    replace(trusted, strangers.certificate)
+    with OtlpSink(tls=(certificate, key)) as server:
+        settings = sink_settings({"OTEL_EXPORTER_OTLP_CERTIFICATE": str(trusted)}, f"{server.http_endpoint}/v1/logs")
+        assert settings is not None
+        sink = open_sink(settings, wall_clock)
+        answer = sink.send(REQUEST)
+        assert isinstance(answer, Unreachable)
+        assert "certificate verify failed" in answer.message.lower()
+        replace(trusted, b"-----BEGIN CERTIFICATE-----\nhalf of")
+        assert isinstance(sink.send(REQUEST), Unreachable)
+        replace(trusted, servers.certificate)
+        assert sink.send(REQUEST) == Accepted()
+
+
+def test_files_that_cannot_be_used_are_refused_at_the_start(tmp_path: Path) -> None:
+    """A broken certificate is a mistake in the settings, said before anything is sent."""
+    replace(tmp_path / "broken.crt", b"no certificate")
+    settings = sink_settings(
+        {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "broken.crt")}, "https://localhost:4328/v1/logs"
+    )
+    assert settings is not None
+    with pytest.raises(TelemetrySettingsError, match="files for https://localhost:4328/v1/logs cannot be used"):
+        open_sink(settings, wall_clock)

@@ -1,0 +1,193 @@
+"""How a process gets to its PostgreSQL: URLs, settings that promises rest on, migrations, sessions that run out."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+from service.store.postgres.connection import connect, is_postgres, place_of, translate
+from service.store.postgres.migrate import migrations, schema_version
+from service.store.postgres.opening import durability_problems, is_empty, migrate_database
+from service.store.postgres.pool import SessionPool
+from tests.support.collector import poll_until
+from tests.support.postgres import PostgresServer
+
+
+@pytest.fixture
+def url(postgres_server: PostgresServer) -> str:
+    """A database of the test's own, with the newest schema."""
+    return postgres_server.create_database()
+
+
+@pytest.fixture
+def bare_url(postgres_server: PostgresServer) -> str:
+    """A database of the test's own, with nothing in it."""
+    return postgres_server.create_database("template0")
+
+
+@pytest.fixture
+def pool(url: str) -> Iterator[SessionPool]:
+    """A pool of two sessions that waits only a moment for one."""
+    opened = SessionPool(url, read_only=True, size=2, patience_s=0.1)
+    yield opened
+    opened.close()
+
+
+def _shown(session: psycopg.Connection[tuple[str]], setting: str) -> str:
+    ((value,),) = session.execute(f"SHOW {setting}".encode()).fetchall()
+    return value
+
+
+def test_both_forms_of_a_url_name_a_postgresql() -> None:
+    """`postgresql://` and `postgres://` do; a file does not."""
+    assert is_postgres("postgresql://audit@db.example/audit")
+    assert is_postgres("postgres:///audit")
+    assert not is_postgres("sqlite:///var/auditrace.db")
+
+
+@pytest.mark.parametrize("wrong", ["sqlite:///x", "postgresql://u:pa%ss@h/d"])
+def test_a_malformed_url_is_a_mistake_in_the_settings(wrong: str) -> None:
+    """It says what is expected, and never shows a password."""
+    with pytest.raises(SettingsError, match="postgresql://user@host/database") as raised:
+        connect(wrong)
+    assert "pa%ss" not in str(raised.value)
+
+
+def test_what_a_url_leaves_out_comes_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `PG*` variables mean what they mean to every client of PostgreSQL."""
+    stated = psycopg.conninfo.conninfo_to_dict(url)
+    for name, variable in (("host", "PGHOST"), ("dbname", "PGDATABASE"), ("user", "PGUSER")):
+        monkeypatch.setenv(variable, str(stated[name]))
+    monkeypatch.setenv("PGAPPNAME", "of the environment")
+    with connect("postgresql://") as session:
+        assert session.info.dbname == stated["dbname"]
+        assert _shown(session, "application_name") == "of the environment"
+
+
+def test_a_place_shows_no_password() -> None:
+    """What names a database in reports and messages is free of credentials."""
+    assert place_of("postgresql://audit:secret@db.example/ledger?options=x") == "postgresql://db.example/ledger"
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"), [("off", "on"), ("local", "on"), ("on", "on"), ("remote_apply", "remote_apply")]
+)
+def test_a_commit_is_durable_whatever_the_server_is_set_to(url: str, found: str, kept: str) -> None:
+    """A session that would not wait for the disk is made to; one that waits for more is left as it is."""
+    with psycopg.connect(url, autocommit=True) as session:
+        session.execute(f"ALTER DATABASE {session.info.dbname} SET synchronous_commit = {found}".encode())
+    with connect(url) as session:
+        assert _shown(session, "synchronous_commit") == kept
+
+
+def test_a_session_that_reads_cannot_write(url: str) -> None:
+    """The server itself refuses."""
+    with connect(url, read_only=True) as session, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        session.execute("DELETE FROM leases")
+
+
+def test_a_server_that_cannot_be_reached_is_a_reason_to_try_later() -> None:
+    """Nothing is promised about a server that does not answer."""
+    with pytest.raises(LedgerUnavailableError, match="cannot be used"):
+        connect("postgresql:///audit?host=/nowhere")
+
+
+def test_errors_of_the_driver_say_what_the_receiver_can_do() -> None:
+    """Busy and unavailable pass; what the database refuses does not."""
+    assert isinstance(translate(psycopg.errors.DeadlockDetected("x")), LedgerBusyError)
+    assert isinstance(translate(psycopg.errors.LockNotAvailable("x")), LedgerBusyError)
+    assert isinstance(translate(psycopg.errors.QueryCanceled("x")), LedgerBusyError)
+    assert isinstance(translate(psycopg.errors.DiskFull("x")), LedgerUnavailableError)
+    assert isinstance(translate(psycopg.errors.TooManyConnections("x")), LedgerUnavailableError)
+    assert isinstance(translate(psycopg.errors.ReadOnlySqlTransaction("x")), LedgerUnavailableError)
+    assert isinstance(translate(psycopg.errors.AdminShutdown("x")), LedgerUnavailableError)
+    assert isinstance(translate(psycopg.errors.ForeignKeyViolation("x")), BrokenLedgerError)
+    assert isinstance(translate(psycopg.errors.UndefinedTable("x")), BrokenLedgerError)
+
+
+def test_a_new_database_is_brought_to_the_newest_schema_once(bare_url: str) -> None:
+    """Every step is applied in order and named; the second time there is nothing to do."""
+    assert is_empty(bare_url)
+    assert migrate_database(bare_url) == [step.name for step in migrations()]
+    assert migrate_database(bare_url) == []
+    assert is_empty(bare_url)
+
+
+def test_processes_that_migrate_at_once_do_not_disturb_each_other(bare_url: str) -> None:
+    """Each step is applied by one of them, and each of them finds the newest schema afterwards."""
+    with ThreadPoolExecutor(4) as threads:
+        applied = list(threads.map(migrate_database, [bare_url] * 4))
+    assert sorted(name for names in applied for name in names) == [step.name for step in migrations()]
+
+
+def test_a_step_that_fails_leaves_nothing_behind(bare_url: str) -> None:
+    """A step is applied whole or not at all, and can be repeated once the reason is gone."""
+    with psycopg.connect(bare_url, autocommit=True) as session:
+        session.execute("CREATE TABLE job_runs (in_the_way int)")
+        with pytest.raises(BrokenLedgerError):
+            migrate_database(bare_url)
+        assert session.execute("SELECT to_regclass('jobs')").fetchall() == [(None,)]
+        session.execute("DROP TABLE job_runs")
+    assert migrate_database(bare_url) == [step.name for step in migrations()[1:]]
+
+
+def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:
+    """A process that is older than the schema says so."""
+    with connect(url) as session:
+        session.execute("INSERT INTO schema_steps (number, name) VALUES (9999, 'of_the_future.sql')")
+        assert schema_version(session) == 9999
+    with pytest.raises(SettingsError, match="newer version"):
+        migrate_database(url)
+
+
+def test_a_database_in_another_encoding_is_refused(postgres_server: PostgresServer) -> None:
+    """Bodies are UTF-8, so the database has to hold all of it."""
+    with psycopg.connect(postgres_server.url(), autocommit=True) as session:
+        session.execute("CREATE DATABASE in_ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
+    with pytest.raises(SettingsError, match="SQL_ASCII"):
+        migrate_database(postgres_server.url("in_ascii"))
+
+
+def test_settings_that_take_from_durability_are_named(url: str) -> None:
+    """The test server is fast because it promises nothing, and `doctor` says which settings do that."""
+    problems = durability_problems(url)
+    assert [problem.split(" is ")[0] for problem in problems] == [
+        "fsync",
+        "full_page_writes",
+        "synchronous_standby_names",
+    ]
+
+
+def test_who_finds_no_free_session_is_told_to_try_later(pool: SessionPool) -> None:
+    """Reads wait for a session for a while; when all stay in use they give up, and no session is lost by it."""
+    started, go = threading.Barrier(3), threading.Event()
+
+    def hold(session: psycopg.Connection[tuple[int]]) -> int:
+        started.wait(60)
+        go.wait(60)
+        return 1
+
+    holders = [threading.Thread(target=pool.run, args=(hold,)) for _ in range(2)]
+    for holder in holders:
+        holder.start()
+    started.wait(60)
+    with pytest.raises(LedgerBusyError):
+        pool.run(lambda _: 1)
+    go.set()
+    for holder in holders:
+        holder.join()
+    assert [pool.run(lambda session: session.execute("SELECT 1").fetchall()) for _ in range(3)] == [[(1,)]] * 3
+
+
+def test_a_read_whose_connection_was_lost_is_made_again(pool: SessionPool, url: str) -> None:
+    """Reading twice does no harm, so a restart of the server is not noticed by who reads after it."""
+    pids = {pool.run(lambda session: session.info.backend_pid)}
+    with psycopg.connect(url, autocommit=True) as other:
+        for pid in pids:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        gone = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)"
+        poll_until(lambda: other.execute(gone, [list(pids)]).fetchall() == [(0,)], "the session to end")
+    assert pool.run(lambda session: session.execute("SELECT 1").fetchall()) == [(1,)]

@@ -1,0 +1,408 @@
+"""The command line of the verifier: what it reads, what it asks, what it prints, and its exit status."""
+
+import errno
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from service.bootstrap import now_ns
+from service.cli import progress
+from service.cli.main import main
+from telemetry.audit.verify import sources
+from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, public_pem, stream_id
+from tests.support.stores import SqliteStore
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `auditrace verify`, and return its exit status and what it printed."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        status = main(["verify", *map(str, arguments)])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return command
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Return a ledger that ends with a checkpoint over everything else."""
+    made = Ledger(minutes_between=0.1)
+    for stream in (1, 2, 1):
+        made.append(stream)
+        made.checkpoint(1)
+    return made
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """Return the file of the ledger's public key."""
+    return file_of(tmp_path, "public.pem", public_pem(KEY))
+
+
+@pytest.fixture
+def archive(tmp_path: Path, ledger: Ledger) -> Path:
+    """Return the ledger's archive."""
+    return archive_of(tmp_path, ledger.records)
+
+
+def file_of(folder: Path, name: str, text: str) -> Path:
+    """Write a file."""
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def archive_of(folder: Path, records: Sequence[Sealed], name: str = "archive/audit.jsonl") -> Path:
+    """Write an archive."""
+    return file_of(folder, name, "".join(f"{record.line()}\n" for record in records))
+
+
+def receipt_of(record: Sealed) -> dict[str, Any]:
+    """Return a receipt as the API gives it."""
+    return {
+        "record_id": record.record_id,
+        "stream_id": record.stream,
+        "sequence_number": record.number,
+        "record_hash": record.hash,
+    }
+
+
+def test_an_intact_archive_has_the_exit_status_0(run: Run, archive: Path, key: Path, ledger: Ledger) -> None:
+    """The verdict comes first, with the counts, and then the last checkpoint with number, time and hash."""
+    last = ledger.checkpoints()[-1]
+    status, printed, _ = run(archive, "--public-key", key)
+
+    assert status == 0
+    first, second = printed.splitlines()
+    assert first == f"intact: {len(ledger.records)} records in 2 streams, 1 not yet anchored, 3 checkpoints"
+    assert second == f"last checkpoint: 3 of {last.body['observed_timestamp']}, hash {last.hash}"
+
+
+def test_json_has_the_members_that_machines_rely_on(run: Run, archive: Path, key: Path, ledger: Ledger) -> None:
+    """Verdict, findings and counts have the names of the contract, and a finding says code, place and detail."""
+    archive.write_text(archive.read_text().replace("alice", "eve"))
+    status, printed, _ = run(archive, "--public-key", key, "--json")
+
+    report = json.loads(printed)
+    assert (status, report["verdict"]) == (1, "broken")
+    assert {"verdict", "findings", "records", "streams", "checkpoints", "unanchored"} <= report.keys()
+    assert {"code", "stream_id", "number", "record_id", "detail"} <= report["findings"][0].keys()
+    assert report["last_checkpoint"]["number"] == 3
+    assert (report["records"], report["streams"], report["checkpoints"]) == (len(ledger.records), 2, 3)
+
+
+def test_a_broken_archive_lists_every_finding(run: Run, archive: Path, key: Path, ledger: Ledger) -> None:
+    """Each finding is a line: code, stream, number, what is wrong, and where."""
+    archive.write_text("".join(f"{record.line()}\n" for record in ledger.records if record.number != 2))
+    status, printed, _ = run(archive, "--public-key", key)
+
+    assert status == 1
+    assert printed.startswith("broken: ")
+    assert f"gap {stream_id(1)} 2: number 2 is missing" in printed
+    assert f"tip_missing {stream_id(2)} 2: " in printed
+
+
+def test_what_a_copy_holds_does_not_reach_the_terminal_raw(run: Run, archive: Path, ledger: Ledger) -> None:
+    """Control characters in a copy are shown as escapes: whoever made it may not write to the reader's terminal."""
+    ledger.records[-1].attributes["log.record.uid"] = "\x1b[2J\u202e"
+    archive_of(archive.parent.parent, ledger.records)
+    _, printed, _ = run(archive)
+
+    assert "\x1b" not in printed
+    assert "\u202e" not in printed
+    assert "\\x1b[2J" in printed
+
+
+def test_without_a_key_the_verdict_says_what_was_not_checked(run: Run, archive: Path) -> None:
+    """Without a public key a copy can only agree with itself, and the verdict says so in the same line."""
+    status, printed, _ = run(archive)
+
+    assert status == 0
+    assert printed.startswith("intact (signatures not_checked): ")
+    assert json.loads(run(archive, "--json")[1])["signatures"] == "not_checked"
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_without_a_checkpoint_nothing_was_checked(
+    run: Run, tmp_path: Path, key: Path, ledger: Ledger, keep: int
+) -> None:
+    """With a key and no checkpoint, or nothing at all, the exit status is 2: neither yes nor no."""
+    status, printed, _ = run(archive_of(tmp_path, ledger.records[:keep]), "--public-key", key)
+
+    assert status == 2
+    assert printed.startswith("not_checked: ")
+
+
+def test_several_keys_may_be_given(run: Run, tmp_path: Path, key: Path, ledger: Ledger) -> None:
+    """A ledger whose key was rotated verifies under any of its keys, and under all of them."""
+    ledger.rotate(1, FOREIGN_KEY)
+    ledger.checkpoint(1)
+    archive = archive_of(tmp_path, ledger.records)
+    other = file_of(tmp_path, "other.pem", public_pem(FOREIGN_KEY))
+
+    for keys in ([key], [other], [key, other]):
+        assert run(archive, *(argument for one in keys for argument in ("--public-key", one)))[0] == 0
+
+
+def test_files_folders_exports_and_databases_are_one_copy(
+    run: Run, tmp_path: Path, key: Path, store: SqliteStore
+) -> None:
+    """What is in none of the copies alone is in all of them together."""
+    ledger = Ledger()
+    for stream in (7, 8, 7):
+        ledger.append(stream)
+        ledger.checkpoint(7)
+    lane = store.lane()
+    lane.submit(lambda transaction: transaction.save(store.fact())).result()
+    lane.close()
+    bodies = file_of(tmp_path, "bodies.jsonl", "".join(f"{record.text}\n" for record in ledger.records[:3]))
+    folder = archive_of(tmp_path, ledger.records[3:6]).parent
+    export = file_of(tmp_path, "x.json", "".join(json.dumps({"_msg": one.text}) + "\n" for one in ledger.records[6:]))
+    arguments = (bodies, folder, export, "--database", f"sqlite:///{store.path}", "--public-key", key, "--json")
+
+    status, printed, _ = run(*arguments)
+
+    report = json.loads(printed)
+    assert (status, report["findings"]) == (0, [])
+    assert report["records"] == len(ledger.records) + 3
+    assert report["streams"] == 3
+
+
+def test_the_archive_of_the_settings_is_the_default(
+    run: Run, archive: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any path the folder of the embedded archive is verified."""
+    monkeypatch.setenv("AUDITRACE_AUDIT_ARCHIVE", str(archive))
+
+    assert run("--public-key", key)[1].startswith("intact: ")
+
+
+def test_a_part_of_the_ledger_is_verified_alone(run: Run, tmp_path: Path, key: Path, ledger: Ledger) -> None:
+    """Since a time, and of a stream: what is trusted for it is named."""
+    second = ledger.checkpoints()[1]
+    archive = archive_of(tmp_path, ledger.records[ledger.records.index(second) :])
+    assert run(archive, "--public-key", key)[0] == 1
+
+    status, printed, _ = run(archive, "--public-key", key, "--since", second.body["observed_timestamp"])
+    assert status == 0
+    assert f"verified behind checkpoint 2 of {second.body['observed_timestamp']}" in printed
+    since = ("--since", "2026-01-01T01:00:00+01:00", "--stream", stream_id(1), "--json")
+    report = json.loads(run(archive, "--public-key", key, *since)[1])
+    assert report["window"] == {
+        "since": "2026-01-01T00:00:00.000000000Z",
+        "start": {"number": 2, "hash": second.hash, "time": second.body["observed_timestamp"]},
+        "streams": [stream_id(1)],
+    }
+
+
+def test_the_end_of_a_copy_is_compared_with_what_is_known(run: Run, archive: Path, key: Path, ledger: Ledger) -> None:
+    """A known checkpoint, the age of the last one, and the tail: each makes a copy that is too short a broken one."""
+    last = ledger.checkpoints()[-1]
+    asked = ("--public-key", key, "--json", archive)
+
+    def codes(*arguments: object) -> list[str]:
+        return [finding["code"] for finding in json.loads(run(*asked, *arguments)[1])["findings"]]
+
+    assert codes("--at-least", f"3:{last.hash}") == []
+    assert codes("--at-least", f"4:{'0' * 64}") == ["checkpoint_stale"]
+    assert codes("--at-least", f"3:{'0' * 64}") == ["checkpoint_number_reused"]
+    age_ms = (now_ns() - int(last.log_record()["observedTimeUnixNano"])) // 1_000_000
+    assert codes("--max-age", f"{age_ms // 86_400_000 + 1}d") == []
+    assert codes("--max-age", "5m") == ["checkpoint_stale"]
+    assert codes("--require-anchored") == []
+    ledger.append(1)
+    archive_of(archive.parent.parent, ledger.records)
+    assert codes("--require-anchored") == ["record_unanchored"]
+    assert codes() == []
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda receipts: receipts[0],
+        lambda receipts: receipts,
+        lambda receipts: {"id": "job-1", "status": "created", "audit": receipts[0]},
+        lambda receipts: {"receipts": receipts},
+    ],
+)
+def test_a_receipt_proves_its_record_missing(
+    run: Run, tmp_path: Path, ledger: Ledger, shape: Callable[[list[dict[str, Any]]], Any]
+) -> None:
+    """A receipt in any answer of the API is looked up, and its record missed if it is not in the copy."""
+    record = ledger.records[3]
+    receipt = file_of(tmp_path, "receipt.json", json.dumps(shape([receipt_of(record)])))
+    whole = archive_of(tmp_path, ledger.records)
+    assert run(whole, "--receipt", receipt)[0] == 0
+
+    cut = archive_of(tmp_path, ledger.records[:3], "cut.jsonl")
+    status, printed, _ = run(cut, "--receipt", receipt)
+    assert status == 1
+    assert f"receipt_missing {record.stream} {record.number}: " in printed
+
+
+def test_receipts_may_be_many(run: Run, tmp_path: Path, ledger: Ledger) -> None:
+    """A file of one receipt a line, and several files, are all looked up."""
+    lines = file_of(tmp_path, "a", "".join(json.dumps(receipt_of(record)) + "\n\n" for record in ledger.records[:5]))
+    one = file_of(tmp_path, "b", json.dumps(receipt_of(ledger.records[5]), indent=2))
+    cut = archive_of(tmp_path, ledger.records[:2], "cut.jsonl")
+
+    _, printed, _ = run(cut, "--receipt", lines, "--receipt", one, "--json")
+
+    findings = json.loads(printed)["findings"]
+    assert [finding["code"] for finding in findings].count("receipt_missing") == 4
+
+
+def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store: SqliteStore, ledger: Ledger) -> None:
+    """What one copy lacks is named, with the exit status 1; copies of the same records have 0, whatever their form."""
+    bodies = file_of(tmp_path, "bodies", "".join(f"{record.text}\n" for record in reversed(ledger.records)))
+    assert run("--compare", archive, bodies)[0] == 0
+    fewer = archive_of(tmp_path, ledger.records[:-2], "fewer.jsonl")
+    status, printed, _ = run("--compare", archive.parent, fewer)
+    assert status == 1
+    assert f"only in {archive.parent}: {stream_id(1)} " in printed
+
+    lane = store.lane()
+    lane.submit(lambda transaction: transaction.save(store.fact())).result()
+    lane.close()
+    url = f"sqlite:///{store.path}"
+    delivered = file_of(tmp_path, "delivered.jsonl", "".join(f"{line}\n" for line in store.archive()))
+    assert run("--compare", url, delivered)[0] == 0
+    report = json.loads(run("--compare", url, archive, "--json")[1])
+    assert report["verdict"] == "different"
+    assert {difference["only_in"] for difference in report["differences"]} == {url, str(archive)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jsonl"], "missing.jsonl does not exist"),
+        (["--public-key", "missing.pem", "."], "the public key missing.pem cannot be read"),
+        (["--since", "yesterday", "."], "--since: 'yesterday' is not a time: write 2026-01-02T03:04:05Z"),
+        (["--max-age", "5", "."], "--max-age: '5' is not a duration"),
+        (["--at-least", "3", "."], "--at-least: '3' is not a checkpoint: write its number, a colon and its hash"),
+        (["--at-least", f"0:{'0' * 64}", "."], "is not a checkpoint"),
+        (["--receipt", "missing.json", "."], "the receipt missing.json cannot be read"),
+        (["--compare", "missing", "."], "missing does not exist"),
+        (["--compare", ".", ".", "other"], "PATH does not go with --compare"),
+        (["--compare", ".", ".", "--public-key", "x"], "--public-key does not go with --compare"),
+        (["--database", "sqlite:///missing.db"], "there is no database at missing.db"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_the_exit_status_2(
+    run: Run, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong arguments and files that are not there are told, with what to do, and nothing is verified."""
+    monkeypatch.chdir(tmp_path)
+    status, printed, errors = run(*arguments)
+
+    assert (status, printed) == (2, "")
+    assert message in errors
+
+
+def test_a_database_is_no_archive(run: Run, store: SqliteStore) -> None:
+    """A database given as a path is neither intact nor broken: what to write instead is said."""
+    status, printed, errors = run(store.path)
+
+    assert (status, printed) == (2, "")
+    assert f"write --database sqlite:///{store.path}" in errors
+
+
+def test_all_wrong_arguments_are_told_at_once(run: Run) -> None:
+    """Nobody has to find their mistakes one by one."""
+    _, _, errors = run(".", "--since", "x", "--max-age", "x", "--at-least", "x")
+
+    assert len(errors.splitlines()) == 3
+
+
+@pytest.mark.parametrize("text", ["", "no key", public_pem(KEY)[:60]])
+def test_what_is_no_public_key_is_refused(run: Run, tmp_path: Path, archive: Path, text: str) -> None:
+    """A file that holds no public key is never a key under which nothing holds."""
+    status, _, errors = run(archive, "--public-key", file_of(tmp_path, "key.pem", text))
+
+    assert status == 2
+    assert "is not a PEM public key: make one with `auditrace keys public`" in errors
+
+
+def test_a_key_of_another_kind_is_refused(run: Run, tmp_path: Path, archive: Path) -> None:
+    """Checkpoints are signed with Ed25519 only."""
+    other = generate_private_key(65537, 1024).public_key()
+    pem = other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    assert "is not an Ed25519 public key" in run(archive, "--public-key", file_of(tmp_path, "key.pem", pem))[2]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"record_id": "a"}', "no JSON", '{"a": 1}\n{"b": 2'])
+def test_a_file_without_a_receipt_is_refused(run: Run, tmp_path: Path, archive: Path, text: str) -> None:
+    """A file that was meant to hold a receipt and does not is never taken for none to check."""
+    status, _, errors = run(archive, "--receipt", file_of(tmp_path, "receipt.json", text))
+
+    assert status == 2
+    assert "receipt" in errors
+
+
+def test_a_receipt_outside_of_the_streams_is_refused(run: Run, tmp_path: Path, archive: Path, ledger: Ledger) -> None:
+    """A receipt that cannot be looked up in the part that is verified is an error, not an answer."""
+    receipt = file_of(tmp_path, "receipt.json", json.dumps(receipt_of(ledger.records[0])))
+    status, _, errors = run(archive, "--stream", stream_id(2), "--receipt", receipt)
+
+    assert status == 2
+    assert f"--stream leaves out {stream_id(1)}, of which a receipt is given" in errors
+
+
+def test_a_file_that_cannot_be_read_is_an_error(run: Run, tmp_path: Path) -> None:
+    """A copy that could not be read is never verified without it."""
+    archive = tmp_path / "audit.jsonl"
+    archive.symlink_to(archive)
+
+    assert run(archive)[0] == 2
+
+
+def test_a_full_disk_is_told_with_what_to_do(run: Run, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the folder for temporary files is full the message says which it is and how to choose another."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sources.Intake, "take", full)
+    status, _, errors = run(archive)
+
+    assert status == 2
+    assert f"there is no room in {tempfile.gettempdir()}" in errors
+    assert "set TMPDIR" in errors
+
+
+class Terminal(io.StringIO):
+    """Standard error, as a person looks at it."""
+
+    def isatty(self) -> bool:
+        """Tell that it is a terminal."""
+        return True
+
+
+def test_a_long_reading_shows_how_far_it_is(run: Run, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a terminal a bar grows while parts are read, and is gone in the end; elsewhere nothing is written."""
+    monkeypatch.setattr(progress, "_LONG_BYTES", 1)
+    for least in ("_LEAST_PART_BYTES", "_MOST_PART_BYTES"):
+        monkeypatch.setattr(sources, least, 4_000)
+    assert run(archive)[2] == ""
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert run(archive)[0] == 0
+    shown = terminal.getvalue().split("\r")
+    assert len(shown) > 3
+    assert "] 100 %" in shown[-2]
+    assert shown[-1] == "\x1b[K"

@@ -1,0 +1,47 @@
+"""A disk that is nearly full stops what begins, before it breaks what is under way."""
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import DiskLowError
+from service.store.watermark import DiskWatermark, WatermarkedLedger
+from tests.support.stores import SqliteStore
+
+
+class Seconds:
+    """A monotonic clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_work_passes_while_there_is_room(store: SqliteStore) -> None:
+    """Above the mark the ledger is as if nothing stood before it."""
+    ledger = WatermarkedLedger(store.lane(), DiskWatermark(store.path.parent, 1, Seconds()))
+    receipt = ledger.submit(lambda transaction: transaction.save(store.fact())).result()
+    assert receipt.sequence_number == 2
+
+
+def test_work_is_refused_below_the_mark_and_nothing_is_written(store: SqliteStore) -> None:
+    """Below the mark work is answered with an error that says what to do, and the database stays as it was."""
+    ledger = WatermarkedLedger(store.lane(), DiskWatermark(store.path.parent, 2**62, Seconds()))
+    with pytest.raises(DiskLowError, match="AUDITRACE_MIN_FREE"):
+        ledger.submit(lambda transaction: transaction.save(store.fact())).result()
+    assert store.rows("SELECT count(*) FROM audit_records") == [(0,)]
+
+
+def test_the_disk_is_looked_at_again_once_there_may_be_room(tmp_path: Path) -> None:
+    """What was seen counts for a second, so that a flood of requests does not ask the file system each time."""
+    clock = Seconds()
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    watermark = DiskWatermark(folder, 1, clock)
+    assert watermark.problem() is None
+    folder.rmdir()
+    clock.now = 0.9
+    assert watermark.problem() is None
+    clock.now = 1.0
+    assert "cannot be looked at" in (watermark.problem() or "")

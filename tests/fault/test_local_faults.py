@@ -1,0 +1,203 @@
+"""Faults on the machines of service and collector: full disks, clock steps, certificates that end, paused relays."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from telemetry.audit.verify import read
+from tests.support.archive import archived
+from tests.support.certificates import Authority, replace
+from tests.support.collector import TLS, poll_until
+from tests.support.deployment import Deployment, RelayProcess
+from tests.support.oracle import bodies_of, committed, require_conserved, require_receipts, require_whole_jobs
+from tests.support.otlp_sink import Answer, Request
+from tests.support.volumes import fill, small_volume
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+TOKEN = "token-of-the-test"
+DROPPED = "otelcol_exporter_send_failed_log_records"
+
+
+def test_a_full_disk_under_the_service_refuses_and_breaks_nothing(tmp_path: Path) -> None:
+    """While the database cannot grow, writes are answered with 503; with room again they go on, and nothing is torn."""
+    with (
+        small_volume(tmp_path / "service", 16 << 20),
+        Deployment(tmp_path, service_settings={"AUDITRACE_MIN_FREE": "0KiB"}) as deployment,
+    ):
+        with deployment.load() as load:
+            load.wait_for(20)
+            ballast = fill(tmp_path / "service")
+            refused = 0
+
+            def is_refused() -> bool:
+                nonlocal refused
+                answer = deployment.service.client().http.post(
+                    "/v1/jobs", json={"template": "greet", "parameters": {"name": "x" * 1000}}
+                )
+                refused += answer.status_code == 503
+                return refused >= 3
+
+            poll_until(is_refused, "writes to be refused", 60)
+            ballast.unlink()
+            load.wait_for(20)
+        deployment.settle()
+        require_receipts(deployment, load.receipts)
+        require_whole_jobs(deployment)
+        require_conserved(deployment, tmp_path)
+
+
+def test_a_full_volume_under_the_collector_holds_the_outbox(tmp_path: Path) -> None:
+    """While the collector can write neither archive nor queue, records wait in the database; then all arrive."""
+    backend = _Refusing()
+    collector = tmp_path / "collector"
+    with small_volume(collector, 2 << 20), Deployment(tmp_path, script=backend) as deployment:
+        with deployment.load() as load:
+            full = {"exporter": "file/audit_archive"}
+            poll_until(lambda: deployment.collector.own_metric(DROPPED, **full) > 0, "the volume to be full", 120)
+            load.wait_for(20)
+            assert deployment.undelivered() > 0
+            subprocess.run(["mount", "-o", "remount,size=256m", str(collector)], check=True)
+            backend.answer = Answer()
+        deployment.settle()
+        require_receipts(deployment, load.receipts)
+        expected = {record_id: {body} for record_id, body in committed(deployment).items()}
+        poll_until(lambda: bodies_of(deployment.backend.log_records()) == expected, "every record in the backend", 120)
+        # The line that was cut short when the disk was full is in the archive for good; readers step over it.
+        found = {body for one in read([deployment.collector.archive_dir]) if (body := one.body) is not None}
+        assert found == {body for bodies in expected.values() for body in bodies}
+        report = deployment.service.verify(deployment.collector.archive_dir)
+        assert report.verdict == "intact"
+        assert {finding.code for finding in report.findings} <= {"torn_line"}
+
+
+class _Refusing:
+    """A backend that is away until told otherwise."""
+
+    def __init__(self) -> None:
+        self.answer = Answer(503)
+
+    def __call__(self, _request: Request) -> Answer:
+        return self.answer
+
+
+def _detail(deployment: Deployment) -> str:
+    """Return what the relay said last; it writes into the service's log."""
+    return deployment.service.log.read_text(errors="replace")
+
+
+@pytest.fixture
+def faked_clock(tmp_path: Path) -> Path:
+    """A file that holds by how much the service's clock is off."""
+    if not FAKETIME.exists():
+        reason = "NO FAKETIME: steps of the clock are not tested on the whole service; install the package faketime"
+        if os.environ.get("CI"):  # noqa: TID251 - of the test run
+            pytest.fail(reason)
+        pytest.skip(reason)
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    return clock
+
+
+@pytest.mark.parametrize("step", ["+3600", "-3600"])
+def test_a_step_of_the_clock_costs_nothing(tmp_path: Path, faked_clock: Path, step: str) -> None:
+    """After an hour either way all goes on; `verify` reports late records at most, after two checkpoints nothing."""
+    environment = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(faked_clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    with Deployment(tmp_path, service_settings=environment) as deployment:
+        with deployment.load(2) as load:
+            load.wait_for(20)
+            faked_clock.write_text(step)
+            before = _checkpoints(deployment)
+            load.wait_for(20)
+            report = deployment.service.verify(deployment.collector.archive_dir)
+            assert {finding.code for finding in report.findings} <= {"record_unanchored"}
+            poll_until(lambda: _checkpoints(deployment) >= before + 3, "two checkpoints behind the step", 60)
+            load.wait_for(1)
+        deployment.settle()
+        require_receipts(deployment, load.receipts)
+        require_conserved(deployment, tmp_path)
+
+
+def _checkpoints(deployment: Deployment) -> int:
+    ((number,),) = deployment.service.rows("SELECT coalesce(max(number), 0) FROM audit_checkpoints")
+    return int(number)
+
+
+def test_rotated_archives_hold_every_record(tmp_path: Path) -> None:
+    """The collector's archive is rotated in the middle of load: together the files hold everything, and verify."""
+    overlay = tmp_path / "small-files.yaml"
+    overlay.write_text("exporters: {file/audit_archive: {rotation: {max_megabytes: 1}}}\n")
+    with Deployment(tmp_path, overlays=[overlay]) as deployment:
+        with deployment.load() as load:
+            poll_until(lambda: len(list(deployment.collector.archive_dir.glob("*.jsonl"))) >= 2, "a rotated file", 120)
+            load.wait_for(10)
+        deployment.settle()
+        require_conserved(deployment, tmp_path)
+
+
+def test_a_certificate_that_ended_holds_records_until_it_is_renewed(tmp_path: Path) -> None:
+    """An expired certificate, then a renewed one and a rotated token: no process is started again, nothing is lost."""
+    servers, clients = Authority("servers"), Authority("clients")
+    certificate, key = servers.issue("collector", is_expired=True).write(tmp_path, "collector")
+    shown, shown_key = clients.issue("relay").write(tmp_path, "relay")
+    replace(tmp_path / "servers-ca.crt", servers.certificate)
+    replace(tmp_path / "clients-ca.crt", clients.certificate)
+    replace(tmp_path / "token", f"{TOKEN}\n".encode())
+    collector_settings = {
+        "AUDIT_TLS_CERT_FILE": str(certificate),
+        "AUDIT_TLS_KEY_FILE": str(key),
+        "AUDIT_TLS_CLIENT_CA_FILE": str(tmp_path / "clients-ca.crt"),
+        "AUDIT_TLS_RELOAD_INTERVAL": "100ms",
+        "AUDIT_INGEST_TOKEN_FILE": str(tmp_path / "token"),
+        "AUDIT_UNAUTHENTICATED_DIR": str(tmp_path / "unauthenticated"),
+    }
+    service_settings = {
+        "AUDITRACE_AUDIT_TOKEN_FILE": str(tmp_path / "token"),
+        "OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE": str(tmp_path / "servers-ca.crt"),
+        "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE": str(shown),
+        "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY": str(shown_key),
+    }
+    deployment = Deployment(
+        tmp_path, overlays=[TLS], collector_settings=collector_settings, service_settings=service_settings
+    )
+    endpoint = deployment.collector.audit_endpoint.replace("http:", "https:")
+    deployment.service.environment["AUDITRACE_AUDIT_ENDPOINT"] = endpoint
+    with deployment:
+        with deployment.load() as load:
+            load.wait_for(10)
+            poll_until(lambda: "certificate" in _detail(deployment), "the relay to name the certificate", 30)
+            assert not archived(deployment.collector.archive_dir)
+            servers.issue("collector").write(tmp_path, "collector")
+            poll_until(lambda: bool(archived(deployment.collector.archive_dir)), "records behind the renewal", 60)
+            replace(tmp_path / "token", b"another-token\n")
+            load.wait_for(20)
+        deployment.settle()
+        require_receipts(deployment, load.receipts)
+        require_conserved(deployment, tmp_path)
+
+
+def test_two_relays_that_fight_for_a_stream_deliver_it_once_and_whole(tmp_path: Path) -> None:
+    """A paused relay loses its lease to another; when it wakes up it moves nothing back and sends at most copies."""
+    with Deployment(tmp_path) as deployment:
+        other = RelayProcess(deployment.service)
+        with deployment.load(2) as load:
+            poll_until(lambda: bool(deployment.backend.log_records()), "the first relay to deliver", 60)
+            deployment.relay.pause()
+            load.wait_for(5)
+            other.start()
+            waiting = deployment.undelivered()
+            assert waiting > 0
+            poll_until(lambda: deployment.undelivered() < waiting, "the other relay to take over", 60)
+            deployment.relay.resume()
+            load.wait_for(20)
+        deployment.settle()
+        assert other.stop() == 0
+        require_receipts(deployment, load.receipts)
+        require_conserved(deployment, tmp_path)

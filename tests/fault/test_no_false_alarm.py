@@ -1,0 +1,87 @@
+"""A verifier that cries wolf is switched off: whatever happens to the processes, an untouched ledger is intact."""
+
+import threading
+from pathlib import Path
+
+from service.bootstrap import database_of
+from telemetry.audit.verify import Report, read, verify
+from tests.support.collector import free_ports, poll_until
+from tests.support.deployment import Load
+from tests.support.keys import public_key
+from tests.support.service import Service
+
+ROUNDS = 3
+
+
+class Watch:
+    """Verifies archive and database of a live service again and again, and keeps what was not intact."""
+
+    def __init__(self, service: Service) -> None:
+        self.alarms: list[tuple[str, Report]] = []
+        self.verified = 0
+        self._service = service
+        self._key = public_key(service.folder / "keys" / "signing.pem")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def once_more(self) -> None:
+        """Wait until both copies were looked at from their beginning again."""
+        goal = self.verified + 2
+        poll_until(lambda: self.verified >= goal or bool(self.alarms), "another look", 60)
+
+    def _look(self) -> None:
+        url = f"sqlite:///{self._service.database}"
+        while not self._ended.wait(0.2):
+            for where, found in (
+                ("archive", read([self._service.archive.parent])),
+                ("database", database_of(url).records()),
+            ):
+                report = verify(found, public_keys=[self._key])
+                if report.verdict != "intact":
+                    self.alarms.append((where, report))
+            self.verified += 1
+
+
+def test_a_live_ledger_never_raises_an_alarm(tmp_path: Path) -> None:
+    """Under load, SIGKILLs and clean restarts, every look at the live archive and the live database says `intact`."""
+    (port,) = free_ports(1)
+    service = Service(tmp_path, {"AUDITRACE_CHECKPOINT_INTERVAL": "1s"}, ["--port", str(port)])
+    service.start()
+    try:
+        poll_until(lambda: service.archive.exists() and service.verify().verdict == "intact", "a checkpoint", 30)
+        with Watch(service) as watch, Load(service.url, service.admin(), 2) as load:
+            for _ in range(ROUNDS):
+                load.wait_for(10)
+                service.kill()
+                watch.once_more()
+                service.start()
+                load.wait_for(10)
+                watch.once_more()
+                assert service.stop() == 0
+                watch.once_more()
+                service.start()
+    finally:
+        service.kill()
+    assert watch.alarms == []
+    assert watch.verified >= 3 * ROUNDS
+
+
+def test_the_watch_would_see_an_alarm(tmp_path: Path) -> None:
+    """The test of the test: one letter changed in the archive is an alarm."""
+    with Service(tmp_path, {"AUDITRACE_CHECKPOINT_INTERVAL": "1s"}) as service:
+        service.client().create("greet", name="somebody")
+        poll_until(lambda: service.archive.exists() and service.verify().checkpoints >= 2, "two checkpoints", 30)
+    text = service.archive.read_text()
+    assert "somebody" in text
+    service.archive.write_text(text.replace("somebody", "somebodx", 1))
+    with Watch(service) as watch:
+        watch.once_more()
+    assert {report.verdict for where, report in watch.alarms if where == "archive"} == {"broken"}

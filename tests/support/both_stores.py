@@ -1,0 +1,12 @@
+"""The two stores as one contract sees them."""
+
+from typing import TypeAlias
+
+from tests.support.postgres_stores import PostgresStore
+from tests.support.stores import SqliteStore
+
+Store: TypeAlias = SqliteStore | PostgresStore
+"""What a test of the contract is written against."""
+
+SQLITE, POSTGRES = "sqlite", "postgres"
+BOTH = (SQLITE, POSTGRES)

@@ -1,0 +1,245 @@
+"""Runs the real collector with the shipped configuration, so that tests meet what operators run and not a stand-in.
+
+The binary is `build/bin/otelcol`, made by `make collector`; the configuration is the top-level `otel-collector.yaml`,
+changed only through the environment settings that it documents and the overlays that are shipped with it.
+Everything listens on and talks to loopback.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARIES = ROOT / "build" / "bin"
+CONFIG = ROOT / "otel-collector.yaml"
+TLS = ROOT / "deploy" / "otelcol" / "tls.yaml"
+PASS_THROUGH = ROOT / "deploy" / "otelcol" / "pass-through.yaml"
+
+NOBODY_HTTP = "http://127.0.0.1:1"
+"""An OTLP/HTTP base URL where nothing listens: what is sent there stays in the queue."""
+NOBODY_GRPC = "127.0.0.1:1"
+"""The same for OTLP/gRPC."""
+
+LISTENERS = ("OTLP_GRPC", "OTLP_HTTP", "AUDIT_GRPC", "AUDIT_HTTP", "HEALTH", "COLLECTOR_METRICS")
+
+_SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+class CollectorError(Exception):
+    """The collector did not start, or did not end when asked; the message ends with its log."""
+
+
+def require_collector() -> Path:
+    """Returns the collector's binary; without one it skips the test, or fails it where `CI` is set."""
+    return require_binary("otelcol", "make collector")
+
+
+def require_binary(name: str, command: str) -> Path:
+    """Returns a binary of build/bin; skips the test without it, or fails it where `CI` is set."""
+    binary = BINARIES / name
+    if binary.exists():
+        return binary
+    reason = f"NO {name.upper()}: {binary.relative_to(ROOT)} is missing, so it is not tested with; `{command}`"
+    # The variable belongs to the test run; the rule against the environment is about the service's settings.
+    if os.environ.get("CI"):  # noqa: TID251
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def poll_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+    """Returns as soon as the condition holds.
+
+    Args:
+        condition: Asked about fifty times a second, and once more when the time is up.
+        what: Completes "waited for …" in the failure.
+        timeout_s: How long to go on asking.
+
+    Raises:
+        TimeoutError: The condition did not hold in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"waited {timeout_s:g} s for {what}")
+        pause.wait(0.02)
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns distinct TCP ports that were free on loopback a moment ago; another process may still take one."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+class Collector:
+    """One collector over one folder; killing and restarting it keeps ports, queue, archive and log.
+
+    Args:
+        folder: Gets `queue/`, `archive/` and `collector.log`.
+        settings: Environment settings of `otel-collector.yaml`, over the defaults of this harness
+            (every backend unreachable, a short trace decision, every trace kept).
+        overlays: Further configuration files, merged over the shipped one in this order.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, overlays: Sequence[Path] = ()) -> None:
+        self._configs = [CONFIG, *overlays]
+        self.queue_dir = folder / "queue"
+        self.archive_dir = folder / "archive"
+        self.log_path = folder / "collector.log"
+        self._ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
+        self._settings = {
+            **{f"{name}_ENDPOINT": f"127.0.0.1:{port}" for name, port in self._ports.items()},
+            "COLLECTOR_METRICS_HOST": "127.0.0.1",
+            "COLLECTOR_METRICS_PORT": str(self._ports["COLLECTOR_METRICS"]),
+            "AUDIT_QUEUE_DIR": str(self.queue_dir),
+            "AUDIT_ARCHIVE_DIR": str(self.archive_dir),
+            "AUDIT_LOGS_ENDPOINT": NOBODY_HTTP,
+            "LOGS_ENDPOINT": NOBODY_HTTP,
+            "METRICS_ENDPOINT": NOBODY_HTTP,
+            "TRACES_ENDPOINT": NOBODY_GRPC,
+            "JAEGER_ENDPOINT": NOBODY_GRPC,
+            "TRACE_SAMPLING_PERCENTAGE": "100",
+            "TRACE_DECISION_WAIT": "1s",
+            "TRACE_METRICS_INTERVAL": "200ms",
+            **(settings or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def audit_endpoint(self) -> str:
+        """OTLP/HTTP URL of the audit receiver."""
+        return f"http://127.0.0.1:{self._ports['AUDIT_HTTP']}/v1/logs"
+
+    @property
+    def audit_grpc_endpoint(self) -> str:
+        """OTLP/gRPC `host:port` of the audit receiver."""
+        return f"127.0.0.1:{self._ports['AUDIT_GRPC']}"
+
+    @property
+    def grpc_endpoint(self) -> str:
+        """OTLP/gRPC `host:port` for ordinary telemetry."""
+        return f"127.0.0.1:{self._ports['OTLP_GRPC']}"
+
+    @property
+    def logs_endpoint(self) -> str:
+        """OTLP/HTTP URL for ordinary logs, and for audit records that are sent astray."""
+        return f"http://127.0.0.1:{self._ports['OTLP_HTTP']}/v1/logs"
+
+    @property
+    def traces_endpoint(self) -> str:
+        """OTLP/HTTP URL for traces."""
+        return f"http://127.0.0.1:{self._ports['OTLP_HTTP']}/v1/traces"
+
+    @property
+    def metric_points_endpoint(self) -> str:
+        """OTLP/HTTP URL for ordinary metrics."""
+        return f"http://127.0.0.1:{self._ports['OTLP_HTTP']}/v1/metrics"
+
+    @property
+    def metrics_endpoint(self) -> str:
+        """URL of the collector's own metrics, Prometheus text."""
+        return f"http://127.0.0.1:{self._ports['COLLECTOR_METRICS']}/metrics"
+
+    def own_metrics(self) -> set[str]:
+        """Returns the names of the collector's own series, as a scrape finds them now."""
+        return {name for name, _, _ in self._series()}
+
+    def own_metric(self, name: str, **labels: str) -> float:
+        """Returns the sum over the collector's own series of this name that carry these labels; 0 for none."""
+        return sum(value for found, at, value in self._series() if found == name and labels.items() <= at.items())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A test that failed must not be hidden by a collector that does not end; one that passed must not hide it.
+        if error is None:
+            self.stop()
+        else:
+            self.kill()
+
+    def start(self) -> None:
+        """Starts the collector and returns when its health check says that all pipelines run.
+
+        Raises:
+            CollectorError: It ended, or was not healthy within 20 s.
+        """
+        binary = require_collector()
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [binary, *(f"--config={path}" for path in self._configs)],
+                env=self._settings,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        try:
+            poll_until(self._is_healthy, "a healthy collector", timeout_s=20.0)
+        except TimeoutError as error:
+            self.kill()
+            raise CollectorError(f"{error}\n{self._log_tail()}") from error
+
+    def stop(self) -> None:
+        """Ends the collector with SIGTERM; does nothing when it has ended already.
+
+        Raises:
+            CollectorError: It had to be killed, after 45 s (an export under way is waited for, up to 30 s).
+        """
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(45)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise CollectorError(f"SIGTERM did not end the collector in 45 s\n{self._log_tail()}") from error
+        self._process = None
+
+    def kill(self) -> None:
+        """Ends the collector with SIGKILL; does nothing when it has ended already."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Starts the collector again, after SIGTERM if it still runs, on the same ports and folders."""
+        self.stop()
+        self.start()
+
+    def _series(self) -> list[tuple[str, dict[str, str], float]]:
+        # By hand, because prometheus_client's parser renames counters that do not end in `_total`.
+        with urllib.request.urlopen(self.metrics_endpoint, timeout=10) as answer:
+            text = str(answer.read(), "utf-8")
+        return [(name, dict(_LABEL.findall(labels)), float(value)) for name, labels, value in _SERIES.findall(text)]
+
+    def _is_healthy(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise CollectorError(f"the collector ended with {self._process.returncode}\n{self._log_tail()}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._ports['HEALTH']}/", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _log_tail(self) -> str:
+        return self.log_path.read_text(errors="replace")[-4000:]

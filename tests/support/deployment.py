@@ -1,0 +1,186 @@
+"""A whole deployment for fault tests: service, relay, the real collector and a scriptable backend."""
+
+import hashlib
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.support.collector import ROOT, Collector, free_ports, poll_until
+from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.service import STOP_S, Service
+
+
+class RelayProcess:
+    """`auditrace relay` as a process of its own, over the folder of a service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start to deliver."""
+        with self._service.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service", "relay"], env=self._service.environment, cwd=ROOT, stderr=log
+            )
+
+    def kill(self) -> None:
+        """End it with SIGKILL; does nothing when it does not run."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        """Stop it in its tracks, as a machine that hangs would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on, as if nothing had happened."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> int:
+        """End it with SIGTERM and return its exit status; 0 when it does not run."""
+        if self._process is None:
+            return 0
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(STOP_S)
+        self._process = None
+        return status
+
+
+class Load:
+    """Clients that create and run jobs until told to stop, try again what was not answered, and keep every receipt.
+
+    A request that gets no answer is repeated under the same Idempotency-Key, as a client would; only what was answered
+    with a receipt counts as acknowledged.
+    """
+
+    def __init__(self, url: str, key: str, clients: int) -> None:
+        self.receipts: list[Mapping[str, Any]] = []
+        self.unanswered = 0
+        self._url = url
+        self._key = key
+        self._numbers = itertools.count()
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(clients)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, more: int) -> None:
+        """Wait until so many more requests were acknowledged."""
+        goal = len(self.receipts) + more
+        poll_until(lambda: len(self.receipts) >= goal, f"{more} more receipts", 120)
+
+    def _work(self) -> None:
+        with httpx.Client(base_url=self._url, headers={"Authorization": f"Bearer {self._key}"}, timeout=30) as client:
+            while not self._stopping.is_set():
+                number = next(self._numbers)
+                job = self._post(client, "/v1/jobs", number, {"template": "greet", "parameters": {"name": str(number)}})
+                if job is not None and number % 4 == 0:
+                    self._post(client, f"/v1/jobs/{job['id']}/draft", number)
+                    self._post(client, f"/v1/jobs/{job['id']}/run", number)
+
+    def _post(
+        self, client: httpx.Client, path: str, number: int, body: Mapping[str, object] | None = None
+    ) -> Mapping[str, Any] | None:
+        headers = {"Idempotency-Key": hashlib.sha256(f"{self._key}{number}".encode()).hexdigest()}
+        while not self._stopping.is_set():
+            try:
+                answer = client.post(path, json=body, headers=headers)
+            except httpx.HTTPError:
+                self.unanswered += 1
+                self._stopping.wait(0.05)
+                continue
+            if answer.status_code == 503:
+                self._stopping.wait(0.05)
+                continue
+            assert answer.status_code in {200, 201}, answer.text
+            document: Mapping[str, Any] = answer.json()
+            self.receipts.append(document["audit"])
+            return document
+        return None
+
+
+class Deployment:
+    """Service, relay, collector and backend; what is killed can be started again on the same ports and folders."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        script: Callable[[Request], Answer] | None = None,
+        service_settings: Mapping[str, str] | None = None,
+        collector_settings: Mapping[str, str] | None = None,
+        overlays: Sequence[Path] = (),
+    ) -> None:
+        self.backend = OtlpSink(script)
+        self._stack = ExitStack()
+        self._stack.enter_context(self.backend)
+        settings = {"AUDIT_LOGS_ENDPOINT": self.backend.http_endpoint, **(collector_settings or {})}
+        self.collector = Collector(folder / "collector", settings, overlays)
+        (port,) = free_ports(1)
+        self.service = Service(
+            folder / "service",
+            {
+                "AUDITRACE_AUDIT_ENDPOINT": self.collector.audit_endpoint,
+                "AUDITRACE_CHECKPOINT_INTERVAL": "1s",
+                **(service_settings or {}),
+            },
+            ["--no-relay", "--port", str(port)],
+        )
+        self.relay = RelayProcess(self.service)
+
+    def __enter__(self) -> Self:
+        self.collector.start()
+        self.service.start()
+        self.relay.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.relay.kill()
+        self.service.kill()
+        self.collector.kill()
+        self._stack.close()
+
+    def load(self, clients: int = 4) -> Load:
+        """Return clients that have not begun yet."""
+        return Load(self.service.url, self.service.admin(), clients)
+
+    def undelivered(self) -> int:
+        """Return how many committed records are neither delivered nor parked."""
+        ((depth,),) = self.service.rows(
+            "SELECT coalesce(sum(audit_streams.number - delivery_cursors.number), 0)"
+            " FROM audit_streams JOIN delivery_cursors USING (stream_id)"
+        )
+        return int(depth)
+
+    def settle(self, timeout_s: float = 120.0) -> None:
+        """Stop the service cleanly, and wait until everything that was committed is delivered."""
+        assert self.service.stop() == 0
+        poll_until(lambda: self.undelivered() == 0, "the outbox to drain", timeout_s)
+        status = self.relay.stop()
+        assert status == 0, f"exit status {status}: {self.service.log.read_text(errors='replace')[-4000:]}"

@@ -1,0 +1,25 @@
+"""Ids and clocks that tests control."""
+
+import itertools
+from collections.abc import Iterator
+
+
+def record_ids(prefix: int = 1) -> Iterator[str]:
+    """Yield UUIDv7-shaped ids in order, the same in every run."""
+    for number in itertools.count(1):
+        yield f"019b76da-a800-7{prefix:03x}-8000-{number:012x}"
+
+
+class ManualClock:
+    """Nanoseconds since the epoch; moves by a microsecond a reading, and as far as a test says."""
+
+    def __init__(self, start_ns: int = 1_767_323_045_000_000_000) -> None:
+        self.now_ns = start_ns
+
+    def __call__(self) -> int:
+        self.now_ns += 1_000
+        return self.now_ns
+
+    def advance(self, seconds: float) -> None:
+        """Step the clock, back if negative."""
+        self.now_ns += int(seconds * 1e9)

@@ -1,0 +1,227 @@
+"""A second verifier, written from docs/audit-format.md alone, so that the first is not its own witness.
+
+It takes an archive of OTLP JSON lines and public keys, and returns the codes found, each with stream and number.
+Checkpoints that a restore lost are not for it.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from tests.support.small_records import (
+    NUMBER,
+    PREV_HASH,
+    PREV_SIGNATURE,
+    RECORDS,
+    STREAMS,
+    TIPS,
+    Record,
+    body_codes,
+    fields,
+    index_codes,
+    is_checkpoint,
+    is_signed,
+    rotation_of,
+)
+
+Finding = tuple[str, str | None, int | None]
+FOR_EVER = float("inf")
+ALL = (1, FOR_EVER)
+
+
+class Verifier:
+    """Goes through one archive, under some keys; `found` is what it finds."""
+
+    def __init__(self, archive: str, keys: list[bytes]) -> None:
+        self.found: set[Finding] = set()
+        self.records: dict[str, Record] = {}
+        self.given = keys
+        self.spans: dict[bytes, list[tuple[int, float]]] = {key: [ALL] for key in keys}
+        self.former: dict[bytes, int] = {}
+        for line in filter(None, archive.split("\n")):
+            for group in json.loads(line)["resourceLogs"]:
+                for record in (record for scope in group["scopeLogs"] for record in scope["logRecords"]):
+                    self.take(record, group["resource"])
+        self.rotate()
+        self.check_streams(self.check_checkpoints())
+
+    def add(self, code: str, record: Record) -> None:
+        """Report something at a record."""
+        self.found.add((code, *record.at))
+
+    def take(self, record: dict[str, Any], resource: dict[str, Any]) -> None:
+        """Run steps 2 and 3."""
+        text = record["body"]["stringValue"]
+        body = json.loads(text)
+        attributes = body.get("attributes", {})
+        stream, number = attributes.get("audit.sequence.stream_id"), attributes.get("audit.sequence.number", 0)
+        for code in body_codes(text, body) | index_codes(record, resource, text, body):
+            self.found.add((code, stream, number if number > 0 else None))
+        if stream and number > 0 and attributes.get("audit.record.id"):
+            one = Record(text, body)
+            signature = fields(record["attributes"]).get("audit.integrity.value", "")
+            self.records.setdefault(one.digest, one).signatures.add(signature)
+
+    def rotate(self) -> None:
+        """Find out which keys may sign which checkpoints (section 6)."""
+        rotations = [one for one in self.records.values() if one.event == "audit.key.rotate"]
+        stated = [(form[2], one.at, form[:2], one) for one in rotations if (form := rotation_of(one.attributes))]
+        refused: list[tuple[int, bytes, bytes, Record]] = []
+        for first, _, (old, new), one in sorted(stated, key=lambda each: each[:2]):
+            spans = self.spans.get(old, [(0, 0.0)])
+            if not all(is_signed(one.text, signature, [old]) for signature in one.signatures):
+                self.add("signature", one)
+            elif spans[-1][1] == FOR_EVER and spans[-1][0] <= first:
+                spans[-1] = (spans[-1][0], first)
+                self.spans[new] = [*(span for span in self.spans.get(new, []) if span != ALL), (first, FOR_EVER)]
+            else:
+                refused.append((first, old, new, one))
+        for first, old, new, one in reversed(refused):
+            if old in self.spans or not (new in self.given or self.former.get(new, 0) > first):
+                self.add("signature", one)
+            else:
+                self.former[old] = max(first, self.former.get(old, 0))
+
+    def is_signed(self, one: Record, signature: str) -> bool:
+        """Tell whether a key that may sign a checkpoint signed it (section 5)."""
+        spans = [(key, span) for key, spans in self.spans.items() for span in spans]
+        return is_signed(one.text, signature, [key for key, (first, end) in spans if first <= one[NUMBER] < end])
+
+    def check_checkpoints(self) -> list[Record]:
+        """Run steps 7 and 8; return the checkpoints that hold their numbers, by number."""
+        claims: defaultdict[int, list[Record]] = defaultdict(list)
+        for one in self.records.values():
+            if one.event == "audit.checkpoint" and is_checkpoint(one.attributes):
+                claims[one[NUMBER]].append(one)
+        kept: dict[int, Record] = {}
+        for number in sorted(claims, reverse=True):
+            after = next((one for one in kept.values() if one.before_number == number), None)
+            prev_hash, prev_signature = (after[PREV_HASH], after[PREV_SIGNATURE]) if after else (None, None)
+            for one in claims[number]:
+                good = {signature for signature in one.signatures if self.is_signed(one, signature)}
+                vouched = after is not None and after.is_relied_on and one.digest == prev_hash
+                one.is_relied_on = bool(good) or vouched or self.is_signed(one, prev_signature or "")
+                former = [key for key, end in self.former.items() if number < end and one.is_relied_on]
+                if not all(is_signed(one.text, signature, former) for signature in one.signatures - good):
+                    self.add("signature", one)
+            order = sorted(claims[number], key=lambda one: (not one.is_relied_on, one.digest != prev_hash, one.digest))
+            kept[number], *others = order
+            for one in others:
+                self.add("checkpoint_number_reused", one)
+        for one in kept.values():
+            before = kept.get(one.before_number)
+            stated = (one[PREV_HASH], one[PREV_SIGNATURE])
+            is_linked = before is None or (
+                stated[0] == before.digest and (stated[1] in before.signatures - {""} or self.has(before, stated[1]))
+            )
+            if one.before_number and before is None:
+                self.add("checkpoint_gap", one)
+            if None in stated or not is_linked if one.before_number else stated != (None, None):
+                self.add("checkpoint_link", one)
+        return [kept[number] for number in sorted(kept)]
+
+    def has(self, one: Record, signature: str) -> bool:
+        """Tell whether a checkpoint carries no signature, or could carry this one."""
+        return not one.signatures - {""} or self.is_signed(one, signature)
+
+    def check_streams(self, checkpoints: list[Record]) -> None:
+        """Run steps 4 to 6, 9 and 10."""
+        relied = [one for one in checkpoints if one.is_relied_on]
+        last = relied[-1] if relied else None
+        tips: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        for tip in (tip for one in relied for tip in one[TIPS]):
+            tips[tip["stream_id"]].append(tip)
+        claims: defaultdict[str, defaultdict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
+        for one in self.records.values():
+            claims[one.at[0]][one.at[1]].append(one)
+        losers: set[Record] = set()
+        for stream in {*claims, *tips}:
+            kept, others = self.settle(claims[stream], tips[stream])
+            losers |= others
+            self.check_chain(kept)
+            self.check_tips(stream, kept, tips[stream])
+            self.check_rest(kept, tips[stream], last)
+        self.check_ids(losers, tips)
+        named = {
+            tip["stream_id"]: tip["number"]
+            for one in checkpoints
+            for tip in one[TIPS]
+            if last and one[NUMBER] <= last[NUMBER]
+        }
+        if last and [last[STREAMS], last[RECORDS]] != [len(named), sum(named.values())]:
+            self.add("checkpoint_total", last)
+
+    def settle(
+        self, claims: dict[int, list[Record]], tips: list[dict[str, Any]]
+    ) -> tuple[dict[int, Record], set[Record]]:
+        """Run step 4 within a stream."""
+        kept: dict[int, Record] = {}
+        losers: set[Record] = set()
+        after: Record | None = None
+        for number in sorted(claims, reverse=True):
+            named = {*(tip["hash"] for tip in tips if tip["number"] == number), after.before[0] if after else None}
+            kept[number], *others = sorted(claims[number], key=lambda one: (one.digest not in named, one.digest))
+            after = kept[number]
+            losers.update(others)
+            for one in others:
+                if one.here[1] != after.here[1]:
+                    self.add("number_reused", one)
+        return kept, losers
+
+    def check_ids(self, losers: set[Record], tips: dict[str, list[dict[str, Any]]]) -> None:
+        """Run step 4 over all streams."""
+        ids: defaultdict[str, list[Record]] = defaultdict(list)
+        for one in self.records.values():
+            ids[one.here[1]].append(one)
+
+        def rank(one: Record) -> tuple[bool, bool, str, int, str]:
+            anchored = max((tip["number"] for tip in tips.get(one.at[0], [])), default=0)
+            return one in losers, one.at[1] > anchored, *one.at, one.digest
+
+        for one in (one for same in ids.values() for one in sorted(same, key=rank)[1:]):
+            self.add("conflicting_duplicate", one)
+
+    def check_chain(self, kept: dict[int, Record]) -> None:
+        """Run steps 5 and 6."""
+        for number, one in kept.items():
+            before = kept.get(number - 1)
+            if before is None and number > 1:
+                below = [other for other in kept if other < number]
+                self.found.add(("gap", one.at[0], max(below, default=0) + 1))
+            if number == 1 and one.before != [None, None]:
+                self.add("genesis_has_prev", one)
+            elif number > 1 and (None in one.before or (before and one.before != before.here)):
+                self.add("link_broken", one)
+
+    def check_tips(self, stream: str, kept: dict[int, Record], tips: list[dict[str, Any]]) -> None:
+        """Run step 9; every checkpoint up to the last that is relied on is taken to be there."""
+        for tip in tips:
+            covered = [kept.get(number) for number in range(tip["from"], tip["number"] + 1)]
+            raw = b"".join(bytes.fromhex(one.digest) for one in covered if one)
+            if tip["number"] not in kept:
+                self.found.add(("tip_missing", stream, tip["number"]))
+                continue
+            if kept[tip["number"]].digest != tip["hash"]:
+                self.found.add(("tip_hash", stream, tip["number"]))
+            if None not in covered and hashlib.sha256(raw).hexdigest() != tip["leaves"]:
+                self.found.add(("leaves", stream, tip["number"]))
+
+    def check_rest(self, kept: dict[int, Record], tips: list[dict[str, Any]], last: Record | None) -> None:
+        """Run step 10."""
+        anchored = max((tip["number"] for tip in tips), default=0)
+        closes = [number for number, one in kept.items() if one.event == "audit.stream.close"]
+        end = min([*closes, *(tip["number"] for tip in tips if tip["closed"]), FOR_EVER])
+        for number, one in kept.items():
+            is_late = last and last.observed and one.observed and one.observed < last.observed - 5 * 60 * 10**9
+            if number > anchored and is_late:
+                self.add("record_unanchored", one)
+            if number > end and one.event != "audit.checkpoint":
+                self.add("after_close", one)
+
+
+def check(archive: str, *keys: Ed25519PublicKey) -> set[Finding]:
+    """Return what is wrong with an archive, whose bodies are JSON objects."""
+    return Verifier(archive, [key.public_bytes_raw() for key in keys]).found

@@ -1,0 +1,141 @@
+"""A plan shows exactly what would run, without secrets, under a hash that covers all of it."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import rfc8785
+
+from service.errors import ConflictError
+from service.jobs.model import Content, Limits, Plan
+from service.jobs.plan import executable_argv, plan_sha256, render_plan, run_environment
+from service.jobs.templates import Template, load_templates
+
+TEMPLATE = """
+[templates.copy]
+description = "d"
+command = ["copy", "--to={target}", "{token}", "{{literal}}", "{count}{flag}", "x {target}"]
+environment = { B = "2", A = "1" }
+pass_environment = ["TZ", "LANG"]
+[templates.copy.parameters]
+target = { type = "string" }
+token = { type = "string", sensitive = true }
+count = { type = "integer" }
+flag = { type = "boolean" }
+"""
+INPUTS = (Content("b.csv", 1, "b" * 64), Content("a.csv", 1, "a" * 64))
+
+
+def _mask(value: str) -> str:
+    return f"hmac-sha256:{hashlib.sha256(value.encode()).hexdigest()}"
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Template:
+    """A template with a placeholder of each kind."""
+    path = tmp_path / "jobs.toml"
+    path.write_text(TEMPLATE, "utf-8")
+    loaded = load_templates(path).get("copy")
+    assert loaded is not None
+    return loaded
+
+
+def _plan(template: Template, target: str = "/srv/a b", token: str = "s3cret") -> Plan:
+    parameters = {"target": target, "token": _mask(token), "count": 3, "flag": True}
+    return render_plan(template, parameters, INPUTS, _mask)
+
+
+def test_arguments_are_filled_without_a_shell(template: Template) -> None:
+    """A parameter fills its placeholder within its argument, spaces and all; doubled braces are braces."""
+    assert _plan(template).argv == (
+        "copy",
+        "--to=/srv/a b",
+        _mask("s3cret"),
+        "{literal}",
+        "3true",
+        "x /srv/a b",
+    )
+
+
+def test_a_value_is_never_taken_for_a_placeholder(template: Template) -> None:
+    """What a client sends is text: braces in it name no other parameter."""
+    assert _plan(template, target="{token}{{").argv[1] == "--to={token}{{"
+
+
+def test_the_hash_is_that_of_the_canonical_json_of_all_else(template: Template) -> None:
+    """A stranger can compute the hash with any RFC 8785 implementation from the plan as it is shown."""
+    plan = _plan(template)
+    shown = msgspec.to_builtins(plan)
+    stated = shown.pop("sha256")
+    if shown["retry_exit_codes"] is None:
+        del shown["retry_exit_codes"]
+    assert hashlib.sha256(rfc8785.dumps(shown)).hexdigest() == stated
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: msgspec.structs.replace(plan, argv=("other", *plan.argv[1:])),
+        lambda plan: msgspec.structs.replace(plan, environment={"A": "1"}),
+        lambda plan: msgspec.structs.replace(plan, pass_environment=("TZ",)),
+        lambda plan: msgspec.structs.replace(plan, timeout_ms=plan.timeout_ms + 1),
+        lambda plan: msgspec.structs.replace(plan, max_attempts=plan.max_attempts + 1),
+        lambda plan: msgspec.structs.replace(plan, retry_exit_codes=()),
+        lambda plan: msgspec.structs.replace(plan, limits=Limits(memory_bytes=1, cpu_seconds=1, output_bytes=1)),
+        lambda plan: msgspec.structs.replace(plan, inputs={**plan.inputs, "a.csv": "c" * 64}),
+    ],
+)
+def test_the_hash_covers_every_member(template: Template, change: Callable[[Plan], Plan]) -> None:
+    """Whatever member of a plan changes, the hash that was confirmed no longer fits."""
+    plan = _plan(template)
+    assert plan_sha256(plan) == plan.sha256
+    assert plan_sha256(change(plan)) != plan.sha256
+
+
+def test_the_same_job_has_the_same_plan(template: Template) -> None:
+    """The order in which inputs were uploaded does not change the hash; another secret does."""
+    parameters = {"target": "/a", "token": _mask("s3cret"), "count": 3, "flag": True}
+    one = render_plan(template, parameters, INPUTS, _mask)
+    other = render_plan(template, dict(reversed(parameters.items())), INPUTS[::-1], _mask)
+    assert one == other
+    assert list(one.inputs) == ["a.csv", "b.csv"]
+    assert _plan(template, token="other").sha256 != _plan(template).sha256
+
+
+def test_a_secret_is_put_in_only_for_the_execution(template: Template) -> None:
+    """The plan holds the masked text, the executed command the real value."""
+    plan = _plan(template)
+    assert "s3cret" not in str(plan)
+    assert executable_argv(plan, {_mask("s3cret"): "s3cret"})[2] == "s3cret"
+
+
+def test_a_real_value_is_not_searched_for_masks(template: Template) -> None:
+    """A secret that looks like the mask of another stays what it is."""
+    plan = _plan(template)
+    assert executable_argv(plan, {_mask("s3cret"): _mask("other"), _mask("other"): "no"})[2] == _mask("other")
+
+
+def test_a_secret_that_is_not_stored_stops_the_run(template: Template) -> None:
+    """A command never runs with a mask in place of the value."""
+    with pytest.raises(ConflictError, match="not stored"):
+        executable_argv(_plan(template), {})
+
+
+def test_a_value_that_became_sensitive_is_masked(template: Template) -> None:
+    """A sensitive value that was not masked before does not get into the plan."""
+    parameters = {"target": "/a", "token": "s3cret", "count": 3, "flag": True}
+    assert render_plan(template, parameters, (), _mask).argv[2] == _mask("s3cret")
+
+
+def test_a_template_that_changed_since_is_a_conflict(template: Template) -> None:
+    """A job without a value for a parameter that its template now has gets no plan, and is told which."""
+    with pytest.raises(ConflictError, match="needs token, flag"):
+        render_plan(template, {"target": "/a", "count": 3}, (), _mask)
+
+
+def test_only_named_variables_are_let_through(template: Template) -> None:
+    """Of the worker's environment a run sees the named variables that exist; a fixed value wins."""
+    available = {"TZ": "UTC", "SECRET": "x", "A": "worker"}
+    assert run_environment(_plan(template), available) == {"TZ": "UTC", "A": "1", "B": "2"}

@@ -1,0 +1,276 @@
+"""An operator learns all mistakes of a template file at once, and a client all mistakes of its parameters."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from service.errors import InvalidRequestError, SettingsError
+from service.jobs.model import Limits
+from service.jobs.templates import Template, load_templates
+
+SHIPPED = Path(__file__).parents[2] / "jobs.toml"
+
+DESIGN = """
+[templates.line-count]
+description = "Count the lines of a file on the worker"
+command = ["wc", "-l", "{path}"]
+timeout = "30s"
+max_attempts = 3
+retry_exit_codes = [75]
+requires_confirmation = true
+distinct_confirmer = true
+environment = { LANG = "C" }
+pass_environment = ["TZ"]
+[templates.line-count.parameters.path]
+type = "string"
+pattern = "^/[A-Za-z0-9._/-]{1,200}$"
+sensitive = false
+[templates.line-count.limits]
+memory = "256MiB"
+cpu_seconds = 10
+output = "1MiB"
+"""
+
+ALL_TYPES = """
+[templates.all]
+description = "One parameter of each type"
+command = ["true", "{text}", "{count}", "{flag}", "{color}", "{token}"]
+[templates.all.parameters]
+text = { type = "string", max_length = 5 }
+count = { type = "integer", minimum = -1, maximum = 3, default = 2 }
+flag = { type = "boolean", default = false }
+color = { type = "enum", values = ["red", "green"], default = "red" }
+token = { type = "string", sensitive = true, pattern = "[a-z]+" }
+"""
+
+
+def _load(folder: Path, text: str) -> Template:
+    path = folder / "jobs.toml"
+    path.write_text(text, "utf-8")
+    templates = load_templates(path)
+    template = templates.get(templates.names()[0])
+    assert template is not None
+    return template
+
+
+def _problems(folder: Path, text: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        _load(folder, text)
+    return [problem.partition("jobs.toml: ")[2] for problem in caught.value.problems]
+
+
+def _refusal(template: Template, **parameters: object) -> str:
+    with pytest.raises(InvalidRequestError) as caught:
+        template.check(parameters)
+    return caught.value.detail
+
+
+def test_the_documented_template_is_read_as_written(tmp_path: Path) -> None:
+    """The example of the configuration reference yields exactly what it says."""
+    template = _load(tmp_path, DESIGN)
+    assert template.name == "line-count"
+    assert template.command == ("wc", "-l", "{path}")
+    assert (template.timeout_ms, template.max_attempts, template.retry_exit_codes) == (30_000, 3, (75,))
+    assert template.requires_confirmation
+    assert template.distinct_confirmer
+    assert (template.environment, template.pass_environment) == ({"LANG": "C"}, ("TZ",))
+    assert template.limits == Limits(memory_bytes=256 * 2**20, cpu_seconds=10, output_bytes=2**20)
+    assert template.sensitive_names == frozenset()
+
+
+def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
+    """A template needs only a description and a command: 5 minutes, 3 attempts, every failure retried, no approval."""
+    template = _load(tmp_path, '[templates.t]\ndescription = "d"\ncommand = ["true"]\n')
+    assert (template.timeout_ms, template.max_attempts, template.retry_exit_codes) == (300_000, 3, None)
+    assert not template.requires_confirmation
+    assert not template.distinct_confirmer
+    assert template.limits == Limits(memory_bytes=512 * 2**20, cpu_seconds=300, output_bytes=8 * 2**20)
+
+
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
+    """One start of the service is enough to learn every mistake, each with its place."""
+    problems = _problems(
+        tmp_path,
+        """
+        title = "x"
+        [templates.Bad_Name]
+        description = 3
+        command = ["echo", "{missing}", "{"]
+        timeout = "soon"
+        max_attempts = 0
+        retry_exit_codes = [0]
+        distinct_confirmer = true
+        requires_confirmatoin = true
+        environment = { "1X" = "a", TRACEPARENT = "b" }
+        pass_environment = ["AUDITRACE_LEDGER_SECRET"]
+        [templates.Bad_Name.parameters.path]
+        type = "string"
+        pattern = "("
+        [templates.Bad_Name.parameters.count]
+        type = "integer"
+        minimum = 5
+        maximum = 9
+        default = 3
+        [templates.Bad_Name.parameters.flag]
+        type = "bool"
+        [templates.Bad_Name.parameters.color]
+        type = "enum"
+        values = []
+        pattern = "x"
+        [templates.Bad_Name.parameters.token]
+        type = "string"
+        sensitive = true
+        default = "secret"
+        [templates.Bad_Name.limits]
+        memory = "lots"
+        cpu_seconds = true
+        disk = 1
+        [templates.no-command]
+        description = "d"
+        """,
+    )
+    expected = (
+        ".title: unknown key",
+        "templates.Bad_Name: a name has",
+        "templates.Bad_Name.description: Expected `str`",
+        "templates.Bad_Name.command: argument 1: {missing} is not a parameter",
+        "templates.Bad_Name.command: argument 2: a single {",
+        "templates.Bad_Name.timeout: 'soon' is not a duration",
+        "templates.Bad_Name.max_attempts: must be from 1 to 100",
+        "templates.Bad_Name.retry_exit_codes: exit codes of failures",
+        "templates.Bad_Name.distinct_confirmer: means nothing without",
+        "templates.Bad_Name.requires_confirmatoin: unknown key; allowed: description, command",
+        "templates.Bad_Name.environment: '1X' is not the name",
+        "templates.Bad_Name.environment: TRACEPARENT is set for each run",
+        "templates.Bad_Name.pass_environment: AUDITRACE_LEDGER_SECRET is set for each run",
+        "templates.Bad_Name.parameters.path.pattern: is not a regular expression",
+        "templates.Bad_Name.parameters.count.default: must be an integer from 5 to 9",
+        "templates.Bad_Name.parameters.flag.type: must be one of string, integer, boolean, enum",
+        "templates.Bad_Name.parameters.color.values: must be a list of at least one",
+        "templates.Bad_Name.parameters.color.pattern: unknown key for type enum",
+        "templates.Bad_Name.parameters.token.default: a sensitive parameter has none",
+        "templates.Bad_Name.limits.memory: 'lots' is not a size",
+        "templates.Bad_Name.limits.cpu_seconds: Expected `int`, got `bool`",
+        "templates.Bad_Name.limits.disk: unknown key",
+        "templates.no-command.command: is required",
+    )
+    missing = [text for text in expected if not any(problem.startswith(text) for problem in problems)]
+    assert missing == []
+    assert len(problems) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("[]", "must name a program"),
+        ('["{p}"]', "the program itself cannot be a placeholder"),
+        ('["x", "a\\u0000b"]', "holds a NUL character"),
+        (f'["x", "hmac-sha256:{"a" * 64}"]', "the form of a masked value"),
+        ('["x", "{p"]', "a single {"),
+        ('["x", "p}"]', "a single }"),
+        ('["x", "{p!r}"]', "a single {"),
+        ('["x", 3]', "Expected `str`, got `int`"),
+    ],
+)
+def test_commands_that_are_refused(tmp_path: Path, command: str, problem: str) -> None:
+    """A client can never choose the program, and a command says without doubt what it stands for."""
+    text = f'[templates.t]\ndescription = "d"\ncommand = {command}\n[templates.t.parameters.p]\ntype = "string"\n'
+    assert any(problem in found for found in _problems(tmp_path, text))
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_of_the_settings(tmp_path: Path) -> None:
+    """A missing file and a file that is not TOML are reported like any other mistake."""
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_templates(tmp_path / "none.toml")
+    with pytest.raises(SettingsError, match="is not TOML"):
+        _load(tmp_path, "[templates")
+
+
+def test_checked_parameters_are_complete(tmp_path: Path) -> None:
+    """A check returns every parameter, defaults included, in the order of the template."""
+    template = _load(tmp_path, ALL_TYPES)
+    checked = template.check({"token": "abc", "text": "héllo"})
+    assert list(checked.items()) == [
+        ("text", "héllo"),
+        ("count", 2),
+        ("flag", False),
+        ("color", "red"),
+        ("token", "abc"),
+    ]
+    assert template.sensitive_names == {"token"}
+
+
+def test_every_wrong_parameter_is_named(tmp_path: Path) -> None:
+    """One refusal names all that is unknown, missing or wrong."""
+    detail = _refusal(_load(tmp_path, ALL_TYPES), text="too long", count=4, flag="yes", color="blue", nmae=1)
+    assert "'nmae' is not a parameter of all" in detail
+    assert "text must have at most 5 characters" in detail
+    assert "count must be an integer from -1 to 3" in detail
+    assert "flag must be true or false" in detail
+    assert "color must be one of red, green" in detail
+    assert "token is required" in detail
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("text", 5),
+        ("text", None),
+        ("text", ["a"]),
+        ("text", "a\nb"),
+        ("text", "a\0"),
+        ("text", "\x7f"),
+        ("text", "\x85"),
+        ("text", "\ud800"),
+        ("text", "\u2028"),
+        ("text", "\u202e"),
+        ("text", "-rf"),
+        ("count", True),
+        ("count", 1.0),
+        ("count", "1"),
+        ("count", -2),
+        ("flag", 1),
+        ("color", True),
+        ("color", "Red"),
+        ("token", "abc\n"),
+        ("token", "1abc"),
+        ("token", "abc1"),
+    ],
+)
+def test_values_that_are_refused(tmp_path: Path, name: str, value: object) -> None:
+    """A value of another type, out of range, not matching as a whole, or that looks like something else is refused."""
+    template = _load(tmp_path, ALL_TYPES)
+    assert name in _refusal(template, **{"text": "a", "token": "abc", name: value})
+
+
+def test_a_refusal_does_not_repeat_values(tmp_path: Path) -> None:
+    """A secret that was sent wrongly does not get into the refusal, which is recorded."""
+    detail = _refusal(_load(tmp_path, ALL_TYPES), text="a", token="SECRET1", count="SECRET2")
+    assert "SECRET" not in detail
+
+
+def test_a_masked_form_is_no_value(tmp_path: Path) -> None:
+    """Nobody can send the visible form of a secret to have the secret put in its place."""
+    text = '[templates.t]\ndescription = "d"\ncommand = ["true"]\n[templates.t.parameters.p]\ntype = "string"\n'
+    assert "masked" in _refusal(_load(tmp_path, text), p=f"x hmac-sha256:{'0' * 64}")
+
+
+def test_a_described_template_is_json(tmp_path: Path) -> None:
+    """The plain structure of a template survives JSON unchanged and states every limit."""
+    described = _load(tmp_path, ALL_TYPES).describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["limits"] == {"memory_bytes": 536_870_912, "cpu_seconds": 300, "output_bytes": 8_388_608}
+
+
+def test_the_shipped_templates_are_valid() -> None:
+    """The file in the distribution loads; what destroys needs a second person."""
+    templates = load_templates(SHIPPED)
+    assert templates.names() == ("csv-profile", "delete-old-files", "disk-usage", "sha256-files")
+    deleting = templates.get("delete-old-files")
+    assert deleting is not None
+    assert deleting.requires_confirmation
+    assert deleting.distinct_confirmer
+    for path in ("/", "/tmp", "/tmp/..", "/tmp/a/b", "/tmp/../etc", "/etc", "/tmp/-x/"):
+        with pytest.raises(InvalidRequestError):
+            deleting.check({"path": path})

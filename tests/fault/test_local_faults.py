@@ -11,7 +11,7 @@ from tests.support.archive import archived
 from tests.support.certificates import Authority, replace
 from tests.support.collector import TLS, poll_until
 from tests.support.deployment import Deployment, RelayProcess
-from tests.support.oracle import bodies_of, committed, require_conserved, require_receipts, require_whole_jobs
+from tests.support.oracle import await_backend, committed, require_conserved, require_receipts, require_whole_jobs
 from tests.support.otlp_sink import Answer, Request
 from tests.support.volumes import fill, small_volume
 
@@ -63,7 +63,7 @@ def test_a_full_volume_under_the_collector_holds_the_outbox(tmp_path: Path) -> N
         deployment.settle()
         require_receipts(deployment, load.receipts)
         expected = {record_id: {body} for record_id, body in committed(deployment).items()}
-        poll_until(lambda: bodies_of(deployment.backend.log_records()) == expected, "every record in the backend", 120)
+        await_backend(deployment, expected)
         # The line that was cut short when the disk was full is in the archive for good; readers step over it.
         found = {body for one in read([deployment.collector.archive_dir]) if (body := one.body) is not None}
         assert found == {body for bodies in expected.values() for body in bodies}

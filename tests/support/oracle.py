@@ -39,7 +39,7 @@ def require_conserved(deployment: Deployment, folder: Path, parked: Iterable[str
     """
     expected = {record_id: {body} for record_id, body in committed(deployment).items() if record_id not in set(parked)}
     backend = deployment.backend
-    poll_until(lambda: bodies_of(backend.log_records()) == expected, "every record in the backend", timeout_s)
+    await_backend(deployment, expected, timeout_s)
     assert bodies_of(archived(deployment.collector.archive_dir)) == expected
     copy = folder / "backend"
     copy.mkdir()
@@ -49,6 +49,26 @@ def require_conserved(deployment: Deployment, folder: Path, parked: Iterable[str
         for path in (deployment.collector.archive_dir, copy):
             report = deployment.service.verify(path)
             assert (report.verdict, [f for f in report.findings if f.code != "torn_line"]) == ("intact", []), path
+
+
+def await_backend(deployment: Deployment, expected: Mapping[str, set[str]], timeout_s: float = 120) -> None:
+    """Wait until the backend holds these bodies and nothing else.
+
+    Raises:
+        AssertionError: it did not in time; the message names what differs, and ends with the collector's log.
+    """
+    try:
+        poll_until(lambda: bodies_of(deployment.backend.log_records()) == expected, "the backend", timeout_s)
+    except TimeoutError as error:
+        found = bodies_of(deployment.backend.log_records())
+        archive = bodies_of(archived(deployment.collector.archive_dir))
+        missing = {record_id: record_id in archive for record_id in expected.keys() - found.keys()}
+        differing = sorted(each for each in found.keys() - missing.keys() if found[each] != expected.get(each))
+        log = deployment.collector.log_path.read_text(errors="replace")
+        raise AssertionError(
+            f"{error}: of {len(expected)} records {len(missing)} are missing there (in the archive or not: {missing}), "
+            f"and these are altered or were never committed: {differing}; the collector said:\n{log[-8000:]}"
+        ) from error
 
 
 def require_receipts(deployment: Deployment, receipts: Iterable[Mapping[str, Any]]) -> None:

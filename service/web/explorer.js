@@ -2,7 +2,7 @@
 "use strict";
 
 const STORED_KEY = "auditrace-key";
-const FILTERS = ["event_name", "actor_id", "outcome", "result", "job_id", "target_id", "trace_id", "request_id", "since", "until"];
+const FILTERS = ["event_name", "actor_id", "outcome", "result", "job_id", "target_id", "trace_id", "span_id", "request_id", "since", "until"];
 const TIMES = ["since", "until"];
 const element = (id) => document.getElementById(id);
 const form = element("filters");
@@ -90,8 +90,7 @@ function nothing() {
 
 function row(record) {
   const attributes = record.attributes;
-  const open = node("button", { type: "button", className: "link", textContent: record.event_name });
-  open.addEventListener("click", () => remember({ record: record.record_id }));
+  const open = button(record.event_name, () => remember({ record: record.record_id }));
   const made = node("tr", {},
     node("td", {}, time(record.timestamp)),
     node("td", {}, open),
@@ -144,9 +143,8 @@ function traceLink(record, text, label) {
 }
 
 function filterButton(name, value, text) {
-  const made = node("button", { type: "button", className: "link", textContent: text });
+  const made = button(text, () => remember({ [name]: value }));
   made.title = `Show the records with this ${name}`;
-  made.addEventListener("click", () => remember({ [name]: value }));
   return made;
 }
 
@@ -210,6 +208,7 @@ function ways(record) {
   const found = [
     traceLink(record, "Open the trace ↗", "Open the trace"),
     filterButton("trace_id", record.trace_id, "Same trace"),
+    button("Same span", () => remember({ trace_id: record.trace_id, span_id: record.span_id })),
     attributes["auditrace.request.id"] && filterButton("request_id", attributes["auditrace.request.id"], "Same request"),
     attributes["auditrace.job.id"] && filterButton("job_id", attributes["auditrace.job.id"], "Story of the job"),
     filterButton("actor_id", attributes["audit.actor.id"], "Same actor"),
@@ -220,9 +219,12 @@ function ways(record) {
 }
 
 function recordButton(recordId, label) {
-  if (!recordId) return null;
+  return recordId ? button(label, () => remember({ record: recordId })) : null;
+}
+
+function button(label, act) {
   const made = node("button", { type: "button", className: "link", textContent: label });
-  made.addEventListener("click", () => remember({ record: recordId }));
+  made.addEventListener("click", act);
   return made;
 }
 
@@ -263,10 +265,28 @@ function remember(wanted) {
 function follow() {
   if (!sessionStorage.getItem(STORED_KEY)) return;
   const wanted = state();
+  if (wanted.has("span_of")) {
+    followSpan(wanted.get("span_of"));
+    return;
+  }
   for (const name of FILTERS) form.elements[name].value = wanted.get(name) ?? "";
   if (query().toString() !== listed) list();
   if (wanted.has("record")) show(wanted.get("record"));
   else hideDetail();
+}
+
+// A link from a span: trace backends know its records only as the text of the attribute audit.record.id, an array.
+async function followSpan(attribute) {
+  const mine = ++generation;
+  const [recordId] = attribute.match(/[\w-]+/) ?? [""];
+  try {
+    const record = await ask(`/v1/audit/records/${encodeURIComponent(recordId)}`);
+    if (mine !== generation) return;
+    const shown = { trace_id: record.trace_id, span_id: record.span_id, record: record.record_id };
+    location.replace(`#${new URLSearchParams(shown)}`);
+  } catch (error) {
+    if (mine === generation) complain(error);
+  }
 }
 
 function hideDetail() {

@@ -1,8 +1,11 @@
 """The audit explorer in a real browser against the real service: what an auditor sees, by keyboard alone."""
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -96,6 +99,23 @@ def test_links_lead_to_a_record_a_trace_and_a_job(service: Service, story: dict[
     page.wait(f"{SETTLED} && document.getElementById('records-title').textContent.includes('match')", "the trace")
     links = page.evaluate("[...document.querySelectorAll('#rows a')].map((each) => each.href)")
     assert set(links) == {f"http://localhost:16686/trace/{trail[0]['trace_id']}"}
+
+
+def test_a_link_from_a_span_shows_exactly_its_records(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """What a trace backend knows of a span, the text of an array of record ids, leads to the records of that span."""
+    trail = service.client().trail(story["id"])
+    spans = Counter(record["span_id"] for record in trail)
+    span_id, count = spans.most_common(1)[0]
+    assert count < len(trail)
+    first = next(record["record_id"] for record in trail if record["span_id"] == span_id)
+    _go(page, f"span_of={quote(json.dumps([first, 'another']))}")
+    _sign_in(page, service.admin())
+    page.wait(
+        f"{SETTLED} && {ROWS} === {count} && !document.getElementById('detail').hidden", "the records of the span"
+    )
+    shown = page.evaluate("[...document.querySelectorAll('#rows tr')].map((each) => each.dataset.record)")
+    assert set(shown) == {record["record_id"] for record in trail if record["span_id"] == span_id}
+    assert first in page.evaluate(DETAIL)
 
 
 def test_texts_of_strangers_stay_texts(service: Service, story: dict[str, Any], page: Browser) -> None:

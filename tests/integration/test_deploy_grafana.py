@@ -303,7 +303,7 @@ def test_jaeger_links_from_the_attributes_that_spans_have(observed: Observed) ->
 
 
 def test_jaeger_s_links_arrive(observed: Observed) -> None:
-    """A link to the explorer names a filter that it has, one to Grafana a dashboard and a variable of it."""
+    """A link to the explorer names a filter that it has or a span, one to Grafana a dashboard and a variable of it."""
     listed = re.search(r"const FILTERS = \[(.*?)\]", EXPLORER)
     assert listed is not None
     filters = set(re.findall(r'"(\w+)"', listed[1]))
@@ -317,7 +317,7 @@ def test_jaeger_s_links_arrive(observed: Observed) -> None:
             board = parts.path.removeprefix("/d/")
             assert {f"var-{name}" for name in boards[board]} >= set(urllib.parse.parse_qs(parts.query)), url
         else:
-            assert set(urllib.parse.parse_qs(parts.fragment)) <= filters, url
+            assert set(urllib.parse.parse_qs(parts.fragment)) <= filters | {"span_of"}, url
 
 
 def test_jaeger_starts_with_the_configuration_of_the_demonstration(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,14 @@ class Outcome(NamedTuple):
     judged: Judged
 
 
-def kill_cluster(folder: Path, seed: int, kills: int, records: int = 0, minutes: float = 0.0) -> Outcome:
+def kill_cluster(
+    folder: Path,
+    seed: int,
+    kills: int,
+    records: int = 0,
+    minutes: float = 0.0,
+    on_kill: Callable[[str], object] = lambda _: None,
+) -> Outcome:
     """Kill parts of a cluster at random moments, and check after each that no acknowledged record is lost.
 
     Args:
@@ -47,6 +54,7 @@ def kill_cluster(folder: Path, seed: int, kills: int, records: int = 0, minutes:
         kills: how many, over all.
         records: how large the ledger is before the first.
         minutes: after how long the killing ends all the same; 0 for never.
+        on_kill: is given the line of each kill, so that a run that breaks off has said how far it came.
 
     Raises:
         AssertionError: a promise was broken.
@@ -71,6 +79,7 @@ def kill_cluster(folder: Path, seed: int, kills: int, records: int = 0, minutes:
                 _require_receipts(cluster, load.receipts[checked:acknowledged])
                 checked = acknowledged
                 lines.append(f"{target} killed ({counts[target]}); all of {acknowledged} receipts were there")
+                on_kill(f"{len(lines)}. {lines[-1]}")
             _await_receipts(cluster, load, 20)
         cluster.settle()
         require_receipts(cluster, load.receipts)
@@ -130,10 +139,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--log", type=Path, required=True)
     chosen = parser.parse_args(arguments)
-    sys.stdout.write(f"seed {chosen.seed}\n")
-    sys.stdout.flush()
+    sys.stderr.write(f"seed {chosen.seed}\n")
     with tempfile.TemporaryDirectory(prefix="auditrace-cluster-") as folder:
-        outcome = kill_cluster(Path(folder), chosen.seed, chosen.kills, chosen.records, chosen.minutes)
+        outcome = kill_cluster(
+            Path(folder),
+            chosen.seed,
+            chosen.kills,
+            chosen.records,
+            chosen.minutes,
+            on_kill=lambda line: sys.stderr.write(f"{line}\n"),
+        )
     chosen.log.parent.mkdir(parents=True, exist_ok=True)
     chosen.log.write_text(render(chosen.seed, chosen.records, outcome), encoding="utf-8")
     sys.stdout.write(chosen.log.read_text(encoding="utf-8").partition("## Each kill")[0])

@@ -57,10 +57,23 @@ def await_backend(deployment: Deployment, expected: Mapping[str, set[str]], time
     Raises:
         AssertionError: it did not in time; the message names what differs, and ends with the collector's log.
     """
+    backend = deployment.backend
+    before = looked_at = -1
+
+    def is_there() -> bool:
+        # Only when nothing came since the last question: decoding all of it takes time away from the backend's threads.
+        nonlocal before, looked_at
+        count = backend.kept_count
+        is_quiet, before = count == before, count
+        if not is_quiet or count == looked_at:
+            return False
+        looked_at = count
+        return bodies_of(backend.log_records()) == expected
+
     try:
-        poll_until(lambda: bodies_of(deployment.backend.log_records()) == expected, "the backend", timeout_s)
+        poll_until(is_there, "the backend", timeout_s)
     except TimeoutError as error:
-        found = bodies_of(deployment.backend.log_records())
+        found = bodies_of(backend.log_records())
         archive = bodies_of(archived(deployment.collector.archive_dir))
         missing = {record_id: record_id in archive for record_id in expected.keys() - found.keys()}
         differing = sorted(each for each in found.keys() - missing.keys() if found[each] != expected.get(each))

@@ -119,6 +119,11 @@ class OtlpSink:
         with self._lock:
             return self._count
 
+    @property
+    def kept_count(self) -> int:
+        """How many requests were kept."""
+        return len(self._messages())
+
     def spans(self) -> list[ReceivedSpan]:
         """Returns the spans of all kept requests, in order of arrival."""
         return spans_of(self._messages())

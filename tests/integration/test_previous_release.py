@@ -1,7 +1,7 @@
 """A rolling upgrade: the previous release's code keeps working on the schema that this version makes.
 
-A release is what CHANGELOG.md lists with a number, and the tag `v` and that number. Before the first one there is
-nothing to compare with, and existing migrations may still be edited; the test says so, and begins by itself with it.
+A release is what CHANGELOG.md lists with a number, and the commit that put this number there. Its migrations are never
+edited again.
 """
 
 import re
@@ -22,27 +22,44 @@ from tests.support.service import Service
 _RELEASE = re.compile(r"^## \[?(\d+\.\d+\.\d+)\b", re.MULTILINE)
 
 
-def previous_release(changelog: str) -> str | None:
-    """Return the tag of the newest release that a changelog lists; None before the first."""
+def previous_release(changelog: str) -> str:
+    """Return the number of the newest release that a changelog lists."""
     found = _RELEASE.search(changelog)
-    return None if found is None else f"v{found[1]}"
+    assert found is not None, "CHANGELOG.md lists no release"
+    return found[1]
 
 
 def test_the_newest_release_is_taken_from_the_changelog() -> None:
     """What is unreleased is none; the first number from the top is the newest release."""
-    assert previous_release("# Changelog\n\n## Unreleased\n\n- A change of 1.2.3\n") is None
-    assert previous_release("# Changelog\n\n## Unreleased\n\n## 1.10.0 (2027-01-02)\n\n## 1.9.0\n") == "v1.10.0"
+    changelog = "# Changelog\n\n## Unreleased\n\n- A change of 1.2.3\n\n## 1.10.0 (2027-01-02)\n\n## 1.9.0\n"
+    assert previous_release(changelog) == "1.10.0"
 
 
-def _checked_out(tag: str, folder: Path) -> Path:
-    """Return a folder with the code of a tag."""
-    archive = subprocess.run(
-        ["git", "archive", "--format=tar", tag, "service", "telemetry"], cwd=ROOT, capture_output=True, check=False
-    )
-    assert archive.returncode == 0, f"CHANGELOG.md lists {tag}, and there is no such tag: {archive.stderr.decode()}"
-    with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
+def test_migrations_of_a_release_are_never_edited(tmp_path: Path) -> None:
+    """Databases in use have run them: what is to change is changed by a further migration."""
+    before = _previous_code(tmp_path)
+    migrations = sorted(before.glob("service/store/*/migrations/*.sql"))
+    assert migrations
+    for path in migrations:
+        assert (ROOT / path.relative_to(before)).read_bytes() == path.read_bytes(), (
+            f"{path.name}: add a migration instead"
+        )
+
+
+def _previous_code(folder: Path) -> Path:
+    """Return a folder with the code of the previous release."""
+    version = previous_release((ROOT / "CHANGELOG.md").read_text("utf-8"))
+    heading = rf"^## \[?{re.escape(version)}\b"
+    commits = _git("log", "--reverse", "--format=%H", f"-G{heading}", "--", "CHANGELOG.md").decode().split()
+    assert commits, f"no commit put {version} into CHANGELOG.md; the history must be there in full"
+    archive = _git("archive", "--format=tar", commits[0], "service", "telemetry")
+    with tarfile.open(fileobj=BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
     return folder
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
 
 
 def _code_of(service: Service) -> Path:
@@ -62,14 +79,11 @@ def test_the_previous_release_works_on_the_schema_of_this_one(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     """Migrated by this version, written to by both in turn: jobs run, and one ledger verifies."""
-    tag = previous_release((ROOT / "CHANGELOG.md").read_text("utf-8"))
-    if tag is None:
-        pytest.skip("NO RELEASE YET: there is no earlier code to run on this schema; begins with the first release")
     settings: dict[str, str] = {}
     if kind == "postgres":
         settings["AUDITRACE_DATABASE"] = request.getfixturevalue("postgres_server").create_database()
     before, now = (Service(tmp_path / "data", settings) for _ in range(2))
-    before.root = _checked_out(tag, tmp_path / "before")
+    before.root = _previous_code(tmp_path / "before")
     assert _code_of(before) == before.root / "service" / "__init__.py"
     for service in (now, before, now, before):
         with service:

@@ -6,6 +6,7 @@ Everything listens on and talks to loopback.
 """
 
 import os
+import random
 import re
 import signal
 import socket
@@ -15,7 +16,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,6 +36,7 @@ NOBODY_GRPC = "127.0.0.1:1"
 LISTENERS = ("OTLP_GRPC", "OTLP_HTTP", "AUDIT_GRPC", "AUDIT_HTTP", "HEALTH", "COLLECTOR_METRICS")
 
 _SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_PORTS = random.SystemRandom()
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -80,10 +81,22 @@ def poll_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns distinct TCP ports that were free on loopback a moment ago; another process may still take one."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+    """Returns distinct TCP ports that were free on loopback a moment ago.
+
+    They are below the range from which the system gives ports to outgoing connections, of which tests open thousands:
+    only who asks for one of these by its number can still take it.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports: list[int] = []
+    while len(ports) < count:
+        port = _PORTS.randrange(lowest // 2, lowest)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        if port not in ports:
+            ports.append(port)
+    return ports
 
 
 class Collector:

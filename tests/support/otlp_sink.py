@@ -21,6 +21,7 @@ from typing import Self
 import grpc
 import zstandard
 
+from tests.support.collector import free_ports
 from tests.support.otlp_messages import (
     TYPE_OF_PATH,
     TYPE_OF_SERVICE,
@@ -100,8 +101,7 @@ class OtlpSink:
         self._lock = threading.Lock()
         self._kept: list[Message] = []
         self._count = 0
-        self._http_port = 0
-        self._grpc_port = 0
+        self._http_port, self._grpc_port = free_ports(2)
 
     @property
     def http_endpoint(self) -> str:
@@ -153,7 +153,6 @@ class OtlpSink:
         """Listens, on the same ports as before if it was stopped."""
         self.stopping = threading.Event()
         self._http = _HttpServer(("127.0.0.1", self._http_port), self)
-        self._http_port = self._http.server_port
         if self._tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self._tls)
@@ -161,7 +160,7 @@ class OtlpSink:
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
         self._grpc = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         self._grpc.add_generic_rpc_handlers([_grpc_handler(self, name, kind) for name, kind in TYPE_OF_SERVICE.items()])
-        self._grpc_port = self._grpc.add_insecure_port(f"127.0.0.1:{self._grpc_port}")
+        self._grpc.add_insecure_port(self.grpc_endpoint)
         self._grpc.start()
 
     def stop(self) -> None:

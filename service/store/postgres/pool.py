@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import psycopg
 
-from service.errors import LedgerBusyError
+from service.errors import LedgerBusyError, LedgerUnavailableError
 from service.store.postgres.connection import Session, connect, translated
 
 T = TypeVar("T")
@@ -44,6 +44,7 @@ class SessionPool:
         with self._changed:
             self._size = 0
             self._forget_idle()
+            self._changed.notify_all()
 
     def run(self, task: Callable[[Session], T]) -> T:
         """Return what `task` returns; when the connection turns out to be lost, it runs once more on a new one.
@@ -52,7 +53,7 @@ class SessionPool:
 
         Raises:
             LedgerBusyError: all sessions were in use for too long.
-            LedgerUnavailableError: there is no connection to be had.
+            LedgerUnavailableError: there is no connection to be had, or the pool is closed.
         """
         with translated():
             with self._session() as session:
@@ -83,6 +84,8 @@ class SessionPool:
         deadline = time.monotonic() + self._patience_s
         with self._changed:
             while self._out >= self._size:
+                if not self._size:
+                    raise LedgerUnavailableError("the ledger cannot be used: its sessions are closed")
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise LedgerBusyError("too many reads at the same time: try again")
             self._out += 1

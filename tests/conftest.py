@@ -1,11 +1,12 @@
 """Fixtures that every folder of tests shares."""
 
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.both_stores import POSTGRES, SQLITE, Store
+from tests.support.both_stores import SQLITE, Store
 from tests.support.jobs import RunningClock
 from tests.support.postgres import PostgresServer, running_server
 from tests.support.postgres_stores import PostgresStore
@@ -18,10 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that has a store with each store that it is for."""
-    if "store_kind" in metafunc.fixturenames:
+    """Run a test that has a store with each store that it is for, unless it names them with other parameters."""
+    named = [mark for mark in metafunc.definition.iter_markers("parametrize") if "store_kind" in mark.args[0]]
+    if "store_kind" in metafunc.fixturenames and not named:
         marker = metafunc.definition.get_closest_marker("stores")
-        metafunc.parametrize("store_kind", marker.args if marker else [SQLITE])
+        metafunc.parametrize("store_kind", marker.args if marker else [SQLITE], scope="module")
 
 
 @pytest.fixture(scope="session")
@@ -31,34 +33,43 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@contextmanager
+def _opened(store_kind: str, request: pytest.FixtureRequest, folder: Path, *, is_running: bool) -> Iterator[Store]:
+    if store_kind == SQLITE:
+        store = SqliteStore(folder, RunningClock() if is_running else None)
+        yield store
+        store.close()
+        return
+    # Asked for here, so that tests of SQLite alone start no server.
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    on_server = PostgresStore(server, folder, is_running=is_running)
+    yield on_server
+    on_server.close()
+    # Hundreds of databases would take minutes to remove with the server's folder.
+    server.drop_database(on_server.url)
+
+
 @pytest.fixture
 def store(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A ledger of the test's own, with a clock that moves when it is read."""
-    opened: Store
-    if store_kind == POSTGRES:
-        opened = PostgresStore(request.getfixturevalue("postgres_server"), tmp_path)
-    else:
-        opened = SqliteStore(tmp_path)
-    yield opened
-    opened.close()
-    if isinstance(opened, PostgresStore):
-        # Hundreds of databases would take minutes to remove with the server's folder.
-        request.getfixturevalue("postgres_server").drop_database(opened.url)
+    with _opened(store_kind, request, tmp_path, is_running=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def shared_store(
+    store_kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
+    """A ledger for all tests of a file on this kind of store."""
+    with _opened(store_kind, request, tmp_path_factory.mktemp("store"), is_running=False) as opened:
+        yield opened
 
 
 @pytest.fixture
 def running_store(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A ledger of the test's own, with a clock that passes as time does."""
-    opened: Store
-    if store_kind == POSTGRES:
-        opened = PostgresStore(request.getfixturevalue("postgres_server"), tmp_path, is_running=True)
-    else:
-        opened = SqliteStore(tmp_path, RunningClock())
-    yield opened
-    opened.close()
-    if isinstance(opened, PostgresStore):
-        # Hundreds of databases would take minutes to remove with the server's folder.
-        request.getfixturevalue("postgres_server").drop_database(opened.url)
+    with _opened(store_kind, request, tmp_path, is_running=True) as opened:
+        yield opened
 
 
 @pytest.hookimpl(wrapper=True)

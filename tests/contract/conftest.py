@@ -7,13 +7,13 @@ import pytest
 
 from telemetry.delivery import Sink
 from tests.support.api import ApiUnderTest
+from tests.support.both_stores import Store
 from tests.support.deliveries import sink_to
 from tests.support.otlp_sink import OtlpSink
-from tests.support.stores import SqliteStore
 
 
 @pytest.fixture
-def api(store: SqliteStore, tmp_path: Path) -> Iterator[ApiUnderTest]:
+def api(store: Store, tmp_path: Path) -> Iterator[ApiUnderTest]:
     """The whole API over a ledger of the test's own."""
     opened = ApiUnderTest(store, tmp_path)
     yield opened
@@ -21,14 +21,11 @@ def api(store: SqliteStore, tmp_path: Path) -> Iterator[ApiUnderTest]:
 
 
 @pytest.fixture(scope="module")
-def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiUnderTest]:
-    """One API for all tests of a file: each of them acts under names of its own (`someone`)."""
-    folder = tmp_path_factory.mktemp("api")
-    store = SqliteStore(folder)
-    opened = ApiUnderTest(store, folder)
+def shared_api(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiUnderTest]:
+    """One API for all tests of a file on a store: each of them acts under names of its own (`someone`)."""
+    opened = ApiUnderTest(shared_store, tmp_path_factory.mktemp("api"))
     yield opened
     opened.close()
-    store.close()
 
 
 @pytest.fixture

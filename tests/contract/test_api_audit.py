@@ -13,7 +13,9 @@ from service.roles import AUDITOR, OPERATOR
 from telemetry import names
 from telemetry.audit.chain import rfc3339_nanos
 from tests.support.api import TRACE_URL, ApiUnderTest, Client, Record
-from tests.support.stores import SqliteStore
+from tests.support.both_stores import BOTH, Store
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 RECORDS = "/v1/audit/records"
 
@@ -41,11 +43,9 @@ FILTERS: Mapping[str, Callable[[Record], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiUnderTest]:
+def api(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiUnderTest]:
     """An API with a story behind it: two actors, two jobs, successes, no-ops and refusals, in two streams."""
-    folder = tmp_path_factory.mktemp("audit")
-    store = SqliteStore(folder)
-    opened = ApiUnderTest(store, folder)
+    opened = ApiUnderTest(shared_store, tmp_path_factory.mktemp("audit"))
     anna, ben = opened.client("anna"), opened.client("ben", OPERATOR)
     anna.finished_job("exit_code")
     job = ben.new_job()
@@ -54,11 +54,10 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiUnderTest]:
         ben.post(f"/v1/jobs/{job['id']}/cancel")
     ben.post(f"/v1/jobs/{job['id']}/confirm", {"confirmed": True})
     Client(opened, None).get("/v1/jobs")
-    store.lane().submit(lambda transaction: transaction.save(store.fact())).result()
+    shared_store.lane().submit(lambda transaction: transaction.save(shared_store.fact())).result()
     opened.client("ann", tenant="other").new_job()
     yield opened
     opened.close()
-    store.close()
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +212,7 @@ def test_the_trail_of_a_job_tells_its_story(api: ApiUnderTest, auditor: Client) 
     ]
 
 
-def test_the_delivery_of_a_record_can_be_followed(store: SqliteStore, tmp_path: Path) -> None:
+def test_the_delivery_of_a_record_can_be_followed(store: Store, tmp_path: Path) -> None:
     """A record is `committed` until the cursor of its stream has passed it, then `delivered`, or `parked` for good."""
     api = ApiUnderTest(store, tmp_path)
     client = api.client("anna")
@@ -224,12 +223,14 @@ def test_the_delivery_of_a_record_can_be_followed(store: SqliteStore, tmp_path: 
         return [client.get(f"{RECORDS}/{receipt['record_id']}").json()["delivery"] for receipt in receipts]
 
     assert states() == ["committed", "committed", "committed"]
-    api.on_lane(
+    store.execute(
         "INSERT INTO parked_records (stream_id, number, reason, parked_ns) VALUES (?, ?, '400', 1)",
         stream_id,
         receipts[0]["sequence_number"],
     )
-    api.on_lane("UPDATE delivery_cursors SET number = ? WHERE stream_id = ?", receipts[1]["sequence_number"], stream_id)
+    store.execute(
+        "UPDATE delivery_cursors SET number = ? WHERE stream_id = ?", receipts[1]["sequence_number"], stream_id
+    )
     assert states() == ["parked", "delivered", "committed"]
     assert {each["delivery"] for each in client.get(RECORDS).json()["records"]} == {
         "parked",

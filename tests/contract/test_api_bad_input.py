@@ -8,7 +8,9 @@ import pytest
 from service.api.parts import ApiSettings
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
-from tests.support.stores import SqliteStore
+from tests.support.both_stores import BOTH, Store
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 CREATE = names.EVENT_JOB_CREATE
 
@@ -190,7 +192,7 @@ def test_two_credentials_are_none(shared_api: ApiUnderTest) -> None:
     assert "twice" in problem["detail"]
 
 
-def test_a_body_over_the_limit_is_413(store: SqliteStore, tmp_path: Any) -> None:
+def test_a_body_over_the_limit_is_413(store: Store, tmp_path: Any) -> None:
     """Bodies up to the limit of their path pass, one byte more is refused and recorded; inputs have their own limit."""
     settings = ApiSettings(version="0.1.0", max_json_bytes=2048, max_input_bytes=4096)
     api = ApiUnderTest(store, tmp_path, settings=settings)

@@ -11,6 +11,9 @@ from service.operations.jobs import MAX_INPUTS
 from service.roles import VIEWER
 from telemetry import names
 from tests.support.api import ApiUnderTest, problem_of
+from tests.support.both_stores import BOTH
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 EVERY_BYTE = bytes(range(256)) * 3
 ARTIFACT = "artifacts"

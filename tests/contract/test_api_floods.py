@@ -10,13 +10,16 @@ from service.operations.tallies import MAX_REFUSALS
 from service.roles import AUDITOR, OPERATOR, VIEWER
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
-from tests.support.stores import SqliteStore
+from tests.support.both_stores import BOTH, SQLITE, Store
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 DENIED = names.EVENT_AUTH_DENIED
 READ = names.EVENT_AUDIT_READ
 THROTTLED = names.EVENT_REQUEST_THROTTLED
 
 
+@pytest.mark.stores(SQLITE)
 @pytest.mark.parametrize(
     ("authorization", "told"),
     [
@@ -91,7 +94,7 @@ def test_sources_and_routes_are_counted_apart(api: ApiUnderTest) -> None:
     assert left[2].target == ("http.endpoint", "/v1/jobs/{job_id}")
 
 
-def test_a_flood_from_everywhere_is_bounded(store: SqliteStore, tmp_path: Path) -> None:
+def test_a_flood_from_everywhere_is_bounded(store: Store, tmp_path: Path) -> None:
     """Beyond so many keys at a time all others are counted together, and none goes uncounted."""
     api = ApiUnderTest(store, tmp_path, max_keys=3)
     for number in range(10):

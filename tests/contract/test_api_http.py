@@ -14,8 +14,12 @@ from service.ports import RecordFilter, StoredPage
 from service.roles import AUDITOR
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
+from tests.support.both_stores import BOTH
 from tests.support.collector import poll_until
 from tests.support.served import Served, read_to_end
+
+on_both = pytest.mark.stores(*BOTH)
+"""For what reaches the ledger; the rest of this file is about HTTP alone."""
 
 BODY = json.dumps({"template": "greet", "parameters": {"name": "x"}}).encode()
 
@@ -43,6 +47,7 @@ def test_head_answers_what_get_does_without_the_body(shared_api: ApiUnderTest, p
     }
 
 
+@on_both
 def test_a_head_of_something_audited_is_recorded(shared_api: ApiUnderTest) -> None:
     """Whoever asks for an artifact's headers learns its hash: that is a reading too."""
     client = shared_api.someone()
@@ -92,6 +97,7 @@ def test_what_breaks_inside_stays_inside(shared_api: ApiUnderTest) -> None:
     assert "ArithmeticError" not in answer.text
 
 
+@on_both
 def test_a_change_that_fails_unexpectedly_is_recorded(
     shared_api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +130,7 @@ def test_another_spelling_of_a_path_is_the_same_route(shared_api: ApiUnderTest, 
     assert _status(served.ask(_request("GET", path, nobody))) == 401
 
 
+@on_both
 @pytest.mark.parametrize(
     ("name", "status"),
     [
@@ -192,6 +199,7 @@ def test_a_client_that_asks_first_is_told_to_go_on(shared_api: ApiUnderTest, ser
         assert _status(read_to_end(connection)) == 201
 
 
+@on_both
 def test_a_client_that_hangs_up_cancels_nothing(shared_api: ApiUnderTest, served: Served) -> None:
     """What was handed to the ledger is carried out and recorded, though nobody waits for the answer any more."""
     client = shared_api.someone()
@@ -207,6 +215,7 @@ def test_a_client_that_hangs_up_cancels_nothing(shared_api: ApiUnderTest, served
     assert len(client.get("/v1/jobs?created_by=" + client.name).json()["jobs"]) == 1
 
 
+@on_both
 def test_half_a_request_does_nothing_and_is_recorded(shared_api: ApiUnderTest, served: Served) -> None:
     """A client that hangs up within its body has asked for nothing; the attempt is on record as refused."""
     client = shared_api.someone()
@@ -266,6 +275,7 @@ def test_targets_that_are_no_path_lead_nowhere(shared_api: ApiUnderTest, served:
     assert _status(served.ask(_request("OPTIONS", target, client))) in {204, 400, 404}
 
 
+@on_both
 def test_an_export_that_breaks_off_does_not_look_complete(
     shared_api: ApiUnderTest, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,9 @@ import pytest
 from service.roles import APPROVER, OPERATOR
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client
+from tests.support.both_stores import BOTH
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 KEY = {"Idempotency-Key": "k-1"}
 BODY = {"template": "greet", "parameters": {"name": "x"}}

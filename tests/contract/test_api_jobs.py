@@ -8,6 +8,9 @@ import pytest
 from service.roles import APPROVER, OPERATOR
 from telemetry import names
 from tests.support.api import TRACE_URL, ApiUnderTest, Client, problem_of
+from tests.support.both_stores import BOTH, SQLITE
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
@@ -201,6 +204,7 @@ def test_the_trace_of_the_caller_goes_on(api: ApiUnderTest) -> None:
     assert answer.headers["traceresponse"] == f"00-{TRACE_ID}-{record.body['span_id']}-01"
 
 
+@pytest.mark.stores(SQLITE)
 @pytest.mark.parametrize("given", ["a.B_c-9", "x" * 128])
 def test_a_request_id_is_kept(api: ApiUnderTest, given: str) -> None:
     """An `X-Request-Id` of the allowed form comes back and stands in the record."""
@@ -212,6 +216,7 @@ def test_a_request_id_is_kept(api: ApiUnderTest, given: str) -> None:
     assert api.records(request_id=given)[0].target == ("job", answer.json()["id"])
 
 
+@pytest.mark.stores(SQLITE)
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "ä", "a/b", '"', "a,b"])
 def test_a_request_id_of_another_form_is_replaced(api: ApiUnderTest, given: str) -> None:
     """What cannot be a request id is replaced by one that can, never passed on."""

@@ -12,6 +12,9 @@ from service.roles import EMITTER, OPERATOR, VIEWER
 from telemetry import names
 from telemetry.audit.record import Actor
 from tests.support.api import ApiUnderTest, Client
+from tests.support.both_stores import BOTH
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 CREATE, REVOKE = names.EVENT_KEY_CREATE, names.EVENT_KEY_REVOKE
 DEFAULT = TenantId("default")

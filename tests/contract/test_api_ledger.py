@@ -14,7 +14,7 @@ from tests.support.api import ApiUnderTest, Client
 from tests.support.both_stores import BOTH
 from tests.support.ledger_maker import KEY
 
-on_both = pytest.mark.stores(*BOTH)
+pytestmark = pytest.mark.stores(*BOTH)
 
 STREAMS, CHECKPOINTS = "/v1/audit/streams", "/v1/audit/checkpoints"
 
@@ -24,7 +24,6 @@ def _checkpoint(api: ApiUnderTest) -> None:
     assert api.checkpoints.write() is not None
 
 
-@on_both
 def test_streams_show_how_far_they_go(api: ApiUnderTest) -> None:
     """A stream shows its tip, what of it was delivered, and the last number that a checkpoint names."""
     client = api.client("anna")
@@ -41,7 +40,6 @@ def test_streams_show_how_far_they_go(api: ApiUnderTest) -> None:
     assert client.get(stream["links"]["records"]).json()["records"][-1]["event_name"] == names.EVENT_AUDIT_STREAM_OPEN
 
 
-@on_both
 def test_streams_come_page_by_page(api: ApiUnderTest) -> None:
     """Streams are listed last opened first, each once, and a closed one is still there."""
     auditor = api.client("alma", AUDITOR)
@@ -60,7 +58,6 @@ def test_streams_come_page_by_page(api: ApiUnderTest) -> None:
     assert [stream["closed"] for stream in seen] == [True, True, True, True, False]
 
 
-@on_both
 def test_checkpoints_can_be_checked_with_the_public_key(api: ApiUnderTest) -> None:
     """Each checkpoint comes with its body and a signature that holds, the last one first, page by page."""
     auditor = api.client("alma", AUDITOR)
@@ -81,7 +78,6 @@ def test_checkpoints_can_be_checked_with_the_public_key(api: ApiUnderTest) -> No
         KEY.public_key().verify(base64.b64decode(checkpoints[0]["signature"]), b"another body")
 
 
-@on_both
 def test_a_record_is_proven_by_hashes_tip_and_signature(api: ApiUnderTest) -> None:
     """From the record's body to the signature each step can be done by hand, with nothing else from the service."""
     operator = api.client("olga", OPERATOR)
@@ -112,7 +108,6 @@ def test_a_record_is_proven_by_hashes_tip_and_signature(api: ApiUnderTest) -> No
     assert foreign["hashes"][other.sequence_number - foreign["tip"]["from"]] == other.record_hash
 
 
-@on_both
 def test_a_clock_that_stepped_hides_no_proof(api: ApiUnderTest) -> None:
     """A checkpoint that was sealed at an earlier time than the record it covers is found, not one before it."""
     operator = api.client("olga", OPERATOR)

@@ -10,6 +10,9 @@ from service.jobs.model import Status
 from service.roles import ADMIN, APPROVER, AUDITOR, OPERATOR, ROLES, VIEWER
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
+from tests.support.both_stores import BOTH
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 Ask = Callable[[Client, Mapping[str, Any]], httpx.Response]
 

@@ -7,6 +7,9 @@ import pytest
 
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
+from tests.support.both_stores import BOTH
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 NONE = "019b76da-a800-7000-8000-000000000000"
 

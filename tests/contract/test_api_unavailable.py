@@ -1,63 +1,44 @@
 """When the ledger cannot be written, or read, clients get 503 and when to come back, and nothing has changed."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
 
-from service.errors import LedgerUnavailableError
 from service.roles import AUDITOR, OPERATOR, VIEWER
-from service.store.sqlite.connection import connect
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
+from tests.support.both_stores import BOTH
+from tests.support.outages import OUTAGES
 
 BODY = {"template": "greet", "parameters": {"name": "x"}}
 KEY = {"Idempotency-Key": "k-1"}
 
-
-@contextmanager
-def _disk_full(api: ApiUnderTest) -> Iterator[None]:
-    """SQLite may not grow the file by a single page: what it meets, and says, on a full disk."""
-    (pages,) = api.on_lane("PRAGMA page_count")[0]
-    api.on_lane(f"PRAGMA max_page_count = {pages}")
-    _fill(api)
-    yield
-    api.on_lane("PRAGMA max_page_count = 1073741823")
+Unwritable: TypeAlias = Callable[[], AbstractContextManager[str]]
 
 
-@contextmanager
-def _read_only(api: ApiUnderTest) -> Iterator[None]:
-    """The lane's connection may not write, as on a file system that was mounted read-only."""
-    connection = api.lane.submit(lambda transaction: transaction.connection).result()
-    connection.execute("PRAGMA query_only = 1")
-    yield
-    connection.execute("PRAGMA query_only = 0")
+@pytest.fixture
+def unwritable(api: ApiUnderTest, store_kind: str, outage: str) -> Unwritable:
+    """Begins the outage, once a test has prepared what it needs; gives the class of the error that clients get."""
+    enter, error_type = OUTAGES[store_kind, outage]
+
+    @contextmanager
+    def begin() -> Iterator[str]:
+        with enter(api.store, api.lane):
+            yield error_type
+
+    return begin
 
 
-@contextmanager
-def _locked(api: ApiUnderTest) -> Iterator[None]:
-    """Another process holds the write lock, for longer than the lane waits."""
-    api.on_lane("PRAGMA busy_timeout = 1")
-    other = connect(api.store.path)
-    other.execute("BEGIN IMMEDIATE")
-    yield
-    other.execute("ROLLBACK")
-    other.close()
+on_both = pytest.mark.stores(*BOTH)
+in_each_outage = pytest.mark.parametrize(("store_kind", "outage"), OUTAGES)
 
 
-CONDITIONS: Mapping[str, tuple[Callable[[ApiUnderTest], AbstractContextManager[None]], str]] = {
-    "disk full": (_disk_full, "ledger_unavailable"),
-    "read-only": (_read_only, "ledger_unavailable"),
-    "locked": (_locked, "ledger_busy"),
-}
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_change_that_cannot_be_recorded_does_not_happen(api: ApiUnderTest, condition: str) -> None:
+@in_each_outage
+def test_a_change_that_cannot_be_recorded_does_not_happen(api: ApiUnderTest, unwritable: Unwritable) -> None:
     """Every change is 503 with `Retry-After` while the ledger takes no record; afterwards nothing has changed."""
-    enter, error_type = CONDITIONS[condition]
     client = api.client("anna")
     created, drafted, failed = client.new_job(), client.drafted_job(), client.finished_job("exit_code")
     confirmation = {"confirmed": True, "plan_sha256": drafted["plan"]["sha256"]}
@@ -71,7 +52,7 @@ def test_a_change_that_cannot_be_recorded_does_not_happen(api: ApiUnderTest, con
         lambda: client.post(_path(created, "/cancel")),
     ]
     before = client.get("/v1/jobs").json()
-    with enter(api), api.leaves():
+    with unwritable() as error_type, api.leaves():
         for send in tried:
             _require_unavailable(send(), error_type)
     assert client.get("/v1/jobs").json() == before
@@ -80,24 +61,22 @@ def test_a_change_that_cannot_be_recorded_does_not_happen(api: ApiUnderTest, con
     assert client.post(_path(created, "/draft")).json()["status"] == "draft_ready"
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_refusal_that_cannot_be_recorded_is_503(api: ApiUnderTest, condition: str) -> None:
+@in_each_outage
+def test_a_refusal_that_cannot_be_recorded_is_503(api: ApiUnderTest, unwritable: Unwritable) -> None:
     """No refusal without its record: what would be 400, 403 or 404 is 503, so that the client asks again."""
-    enter, error_type = CONDITIONS[condition]
     viewer, operator = api.client("vera", VIEWER), api.client("olga", OPERATOR)
     job = operator.new_job()
     nobody = "/v1/jobs/019b76da-a800-7000-8000-000000000000/cancel"
-    with enter(api), api.leaves():
+    with unwritable() as error_type, api.leaves():
         _require_unavailable(viewer.post("/v1/jobs", BODY), error_type)
         _require_unavailable(operator.post("/v1/jobs", {}), error_type)
         _require_unavailable(operator.post(nobody), error_type)
         _require_unavailable(operator.post(_path(job, "/run")), error_type)
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_nothing_of_the_trail_is_handed_out_unrecorded(api: ApiUnderTest, condition: str) -> None:
+@in_each_outage
+def test_nothing_of_the_trail_is_handed_out_unrecorded(api: ApiUnderTest, unwritable: Unwritable) -> None:
     """A look at the trail, or at an artifact, whose record cannot be committed shows nothing."""
-    enter, error_type = CONDITIONS[condition]
     client = api.client("anna")
     job = client.finished_job(artifacts={"out.txt": b"the bytes"})
     paths = (
@@ -106,7 +85,7 @@ def test_nothing_of_the_trail_is_handed_out_unrecorded(api: ApiUnderTest, condit
         _path(job, "/audit"),
         _path(job, "/runs/1/artifacts/out.txt"),
     )
-    with enter(api), api.leaves():
+    with unwritable() as error_type, api.leaves():
         for path in paths:
             answer = client.get(path)
             _require_unavailable(answer, error_type)
@@ -115,23 +94,21 @@ def test_nothing_of_the_trail_is_handed_out_unrecorded(api: ApiUnderTest, condit
         assert client.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_look_that_leaves_no_record_works_on(api: ApiUnderTest, condition: str) -> None:
+@in_each_outage
+def test_a_look_that_leaves_no_record_works_on(api: ApiUnderTest, unwritable: Unwritable) -> None:
     """Jobs, health and metrics can be read while nothing can be written."""
-    enter, _ = CONDITIONS[condition]
     client = api.client("anna")
     job = client.new_job()
-    with enter(api):
+    with unwritable():
         for path in ("/v1/jobs", _path(job), _path(job, "/runs"), "/health/live", "/health/ready", "/metrics"):
             assert client.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_denied_request_is_denied_all_the_same_and_counted(api: ApiUnderTest, condition: str) -> None:
+@in_each_outage
+def test_a_denied_request_is_denied_all_the_same_and_counted(api: ApiUnderTest, unwritable: Unwritable) -> None:
     """Who has no credential gets 401, never 503, and is on record as soon as the ledger can be written again."""
-    enter, _ = CONDITIONS[condition]
     nobody = Client(api, None)
-    with enter(api), api.leaves():
+    with unwritable(), api.leaves():
         for _ in range(3):
             assert problem_of(nobody.get("/v1/jobs"), 401, "unauthenticated")["audit_record_id"] is None
         api.clock.advance(60)
@@ -141,6 +118,7 @@ def test_a_denied_request_is_denied_all_the_same_and_counted(api: ApiUnderTest, 
     assert left[0].changes == {"count": {"to": 3}}
 
 
+@on_both
 def test_a_stopping_service_takes_no_more_work(api: ApiUnderTest) -> None:
     """Once the lane is closed every change is 503 `shutting_down`; what was committed before is there."""
     client = api.client("anna")
@@ -152,6 +130,7 @@ def test_a_stopping_service_takes_no_more_work(api: ApiUnderTest) -> None:
     assert client.get(_path(job)).status_code == 200
 
 
+@on_both
 def test_a_ledger_that_cannot_be_read_is_503(api: ApiUnderTest) -> None:
     """When not even credentials can be looked up the answer is 503: it says nothing about the credential."""
     client = api.client("anna", AUDITOR)
@@ -187,10 +166,3 @@ def _require_unavailable(answer: httpx.Response, error_type: str) -> None:
 
 def _path(job: Mapping[str, Any], path: str = "") -> str:
     return f"/v1/jobs/{job['id']}{path}"
-
-
-def _fill(api: ApiUnderTest) -> None:
-    """Use up the pages that are left free, so that the next record needs one more."""
-    with suppress(LedgerUnavailableError):
-        while True:
-            api.on_lane("INSERT INTO audit_envelopes (resource, scope) VALUES (randomblob(2000), x'')")

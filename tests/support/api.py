@@ -37,6 +37,7 @@ from telemetry.server import ServerSpans
 from telemetry.tracing import Tracing
 from tests.support.both_stores import Store
 from tests.support.ids import ManualClock
+from tests.support.postgres_stores import LedgerClock
 from tests.support.stores import SECRET
 
 T = TypeVar("T")
@@ -97,7 +98,7 @@ class ApiUnderTest:
         self.store = store
         self.lane = store.lane()
         self.clock = store.clock
-        if isinstance(self.clock, ManualClock):
+        if isinstance(self.clock, ManualClock | LedgerClock):
             self.clock.advance(30 - self.clock.now_ns // 1_000_000_000 % 60)
         self.spans = InMemorySpanExporter()
         provider = TracerProvider()
@@ -208,11 +209,7 @@ class ApiUnderTest:
     @property
     def waiting(self) -> int:
         """How much was handed to the lane and not begun."""
-        return self.lane._queue.qsize()
-
-    def on_lane(self, sql: str, *values: object) -> list[Any]:
-        """Run a statement on the lane's own connection, in a transaction of the lane."""
-        return self.lane.submit(lambda transaction: transaction.connection.execute(sql, values).fetchall()).result()
+        return self.store.waiting(self.lane)
 
     def records(self, **where: Any) -> Sequence["Record"]:
         """Return the records that match, oldest first."""

@@ -8,5 +8,5 @@ from tests.support.stores import SqliteStore
 Store: TypeAlias = SqliteStore | PostgresStore
 """What a test of the contract is written against."""
 
-SQLITE, POSTGRES = "sqlite", "postgres"
+SQLITE, POSTGRES = SqliteStore.kind, PostgresStore.kind
 BOTH = (SQLITE, POSTGRES)

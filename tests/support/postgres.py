@@ -19,7 +19,7 @@ from service.store.postgres.connection import connect
 from service.store.postgres.migrate import migrate
 from tests.support.collector import poll_until
 
-_SUPERUSER: Final = "auditrace"
+SUPERUSER: Final = "auditrace"
 _TEMPLATE: Final = "auditrace_template"
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 _FAST: Final = {"fsync": "off", "full_page_writes": "off"}
@@ -69,7 +69,7 @@ class PostgresServer:
         if os.geteuid() == 0:
             account = pwd.getpwnam("nobody")
             os.chown(folder, account.pw_uid, account.pw_gid)
-        self._run_initdb()
+        self._make_data()
 
     @property
     def pid(self) -> int:
@@ -79,7 +79,7 @@ class PostgresServer:
 
     def url(self, database: str = "postgres") -> str:
         """Return the URL of one of its databases."""
-        return f"postgresql:///{database}?host={self.folder}&user={_SUPERUSER}"
+        return f"postgresql:///{database}?host={self.folder}&user={SUPERUSER}"
 
     def start(self) -> None:
         """Start the server, and return once it takes connections."""
@@ -109,13 +109,23 @@ class PostgresServer:
             self._make_template()
         self._databases += 1
         name = f"test_{self._databases}"
-        self._administer(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
+        statement = SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template))
+        if self._copies_files:
+            # Several times as fast as by the log, where nothing has to be flushed.
+            statement += SQL(" STRATEGY FILE_COPY")
+        self._administer(statement)
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
         """Remove a database, whoever is still connected."""
         name = url.split("///")[1].split("?")[0]
         self._administer(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
+
+    @property
+    def _copies_files(self) -> bool:
+        """Older servers than 15 know no other way, and no word for it."""
+        version = int((self.data / "PG_VERSION").read_text(encoding="ascii"))
+        return self._settings.get("fsync") == "off" and version >= 15
 
     def _make_template(self) -> None:
         self._administer(SQL("CREATE DATABASE {}").format(Identifier(_TEMPLATE)))
@@ -126,9 +136,13 @@ class PostgresServer:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement)
 
-    def _run_initdb(self) -> None:
-        command = [str(self._binaries / "initdb"), "-D", str(self.data), "-U", _SUPERUSER, "--auth=trust", "--no-sync"]
-        command += ["--encoding=UTF8", "--locale=C", "--no-instructions"]
+    def _make_data(self) -> None:
+        """Make the folder that it starts from."""
+        self._run("initdb", "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Run a program of PostgreSQL on the data, without waiting for the disk."""
+        command = [str(self._binaries / program), "-D", str(self.data), "--no-sync", *arguments]
         done = subprocess.run(_unprivileged(command), capture_output=True, check=False, cwd="/")
         assert done.returncode == 0, done.stderr.decode()
 

@@ -122,6 +122,7 @@ class Owner(msgspec.Struct, frozen=True):
 class PostgresStore:
     """One process's view of a PostgreSQL ledger: lanes, reads and outbox on the same database."""
 
+    kind: ClassVar[str] = "postgres"
     refusal: ClassVar[type[Exception]] = psycopg.IntegrityError
     stream_columns: ClassVar[str] = "session, "
     """What only this store has in its streams."""

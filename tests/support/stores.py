@@ -40,6 +40,7 @@ SECRET = DeploymentSecret(b"s" * 32)
 class SqliteStore:
     """One process's view of a SQLite ledger: lanes, reads and outbox on the same file."""
 
+    kind: ClassVar[str] = "sqlite"
     refusal: ClassVar[type[Exception]] = sqlite3.IntegrityError
     stream_columns: ClassVar[str] = ""
     """What only this store has in its streams."""

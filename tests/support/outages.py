@@ -1,0 +1,98 @@
+"""What keeps a real ledger from being written while it can still be read, in the ways that each store meets."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from typing import Any, TypeAlias
+
+import psycopg
+
+from service.errors import LedgerUnavailableError
+from service.store.sqlite.connection import connect
+from tests.support.both_stores import POSTGRES, SQLITE, Store
+
+Outage: TypeAlias = Callable[[Store, Any], AbstractContextManager[None]]
+"""Lasts as long as its block, for the lane of a store that it is given."""
+
+_READ_ONLY = """
+DO $$ BEGIN
+    EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {}', current_database());
+END $$
+"""
+
+
+@contextmanager
+def _disk_full(_: Store, lane: Any) -> Iterator[None]:
+    """SQLite may not grow the file by a single page: what it meets, and says, on a full disk."""
+    ((pages,),) = _on_sqlite(lane, "PRAGMA page_count")
+    _on_sqlite(lane, f"PRAGMA max_page_count = {pages}")
+    with suppress(LedgerUnavailableError):
+        # Pages that were left free are used up, so that the next record needs one more.
+        while True:
+            _on_sqlite(lane, "INSERT INTO audit_envelopes (resource, scope) VALUES (randomblob(2000), x'')")
+    yield
+    _on_sqlite(lane, "PRAGMA max_page_count = 1073741823")
+
+
+@contextmanager
+def _mounted_read_only(_: Store, lane: Any) -> Iterator[None]:
+    """The lane's connection may not write, as on a file system that was mounted read-only."""
+    connection = lane.submit(lambda transaction: transaction.connection).result()
+    connection.execute("PRAGMA query_only = 1")
+    yield
+    connection.execute("PRAGMA query_only = 0")
+
+
+@contextmanager
+def _file_locked(store: Store, lane: Any) -> Iterator[None]:
+    """Another process holds the write lock, for longer than the lane waits."""
+    assert store.kind == SQLITE
+    _on_sqlite(lane, "PRAGMA busy_timeout = 1")
+    with closing(connect(store.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def _no_primary(store: Store, lane: Any) -> Iterator[None]:
+    """The lane's session is gone, and only what takes no writes answers: what a standby's clients see."""
+    assert store.kind == POSTGRES
+    ((pid,),) = _on_postgres(lane, b"SELECT pg_backend_pid()")
+    with psycopg.connect(store.url, autocommit=True) as administrator:
+        administrator.execute(_READ_ONLY.format("on").encode())
+        administrator.execute("SELECT pg_terminate_backend(%s, 30000)", [pid])
+        yield
+        administrator.execute(_READ_ONLY.format("off").encode())
+    # The lane's next stream opens with a record of its own, which no request is to be blamed for.
+    lane.submit(lambda _: None).result()
+
+
+@contextmanager
+def _table_locked(store: Store, lane: Any) -> Iterator[None]:
+    """Another session lets everybody read the records and nobody add one, for longer than the lane waits."""
+    assert store.kind == POSTGRES
+    _on_postgres(lane, b"SELECT set_config('lock_timeout', '10ms', false)")
+    with psycopg.connect(store.url) as other:
+        other.execute("LOCK TABLE audit_records IN EXCLUSIVE MODE")
+        yield
+        other.rollback()
+
+
+OUTAGES: Mapping[tuple[str, str], tuple[Outage, str]] = {
+    (SQLITE, "disk full"): (_disk_full, "ledger_unavailable"),
+    (SQLITE, "read-only"): (_mounted_read_only, "ledger_unavailable"),
+    (SQLITE, "locked"): (_file_locked, "ledger_busy"),
+    (POSTGRES, "read-only"): (_no_primary, "ledger_unavailable"),
+    (POSTGRES, "locked"): (_table_locked, "ledger_busy"),
+}
+"""The outages of each store, and the class of the errors that they cause. A full disk of PostgreSQL is a fault test."""
+
+
+def _on_sqlite(lane: Any, sql: str) -> list[tuple[Any, ...]]:
+    """Run a statement on the lane's own connection, in a transaction of the lane."""
+    return lane.submit(lambda transaction: transaction.connection.execute(sql).fetchall()).result()
+
+
+def _on_postgres(lane: Any, sql: bytes) -> list[tuple[Any, ...]]:
+    """Run a statement on the lane's own session, in a transaction of the lane."""
+    return lane.submit(lambda transaction: transaction._session.execute(sql).fetchall()).result()

@@ -1,17 +1,19 @@
 """The schedule of checkpoints, on real stores: a heartbeat that nothing stops but the end of its process."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from service.checkpointer import Checkpointer
 from service.ports import CheckpointWriter
-from service.store.sqlite.connection import connect
 from telemetry.audit.signer import Signer
+from tests.support.both_stores import BOTH, Store
 from tests.support.collector import poll_until
 from tests.support.ledger_maker import FOREIGN_KEY
-from tests.support.stores import SqliteStore
+from tests.support.outages import leases_locked
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 INTERVAL_S = 60.0
 
@@ -29,7 +31,7 @@ class ManualMonotonic:
 class Turns:
     """Starts checkpointers whose turns follow one another without delay, and stops them at the end of a test."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.monotonic = ManualMonotonic()
         self._started: list[Checkpointer] = []
@@ -48,8 +50,13 @@ class Turns:
     def renews(self) -> None:
         """Wait until the lease was renewed twice, so that one turn lies between."""
         for _ in range(2):
-            before = self.store.rows("SELECT until_ns FROM leases")
-            poll_until(lambda known=before: self.store.rows("SELECT until_ns FROM leases") != known, "a renewal")
+            before = self._leases()
+            poll_until(lambda known=before: self._leases() != known, "a renewal")
+
+    def _leases(self) -> Sequence[tuple[int]]:
+        # Read, the clock moves on: a renewal ends later than the one before.
+        self.store.clock()
+        return self.store.rows("SELECT until_ns FROM leases")
 
     def stop(self) -> None:
         """Stop what was started."""
@@ -58,7 +65,7 @@ class Turns:
 
 
 @pytest.fixture
-def turns(store: SqliteStore) -> Iterator[Turns]:
+def turns(store: Store) -> Iterator[Turns]:
     """Checkpointers on the test's ledger."""
     made = Turns(store)
     yield made
@@ -93,21 +100,16 @@ def test_one_process_writes_and_the_others_stand_by(turns: Turns) -> None:
     assert second.state().is_writer
 
 
-def test_a_busy_ledger_delays_a_checkpoint_and_no_more(
-    turns: Turns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_busy_ledger_delays_a_checkpoint_and_no_more(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
     """While another writer holds the database the problem is reported and logged once; then the checkpoint follows."""
-    monkeypatch.setattr("service.store.sqlite.connection.BUSY_TIMEOUT_MS", 10)
-    checkpointer = turns.start(turns.store.checkpoints(turns.store.lane()))
+    writer = turns.store.checkpoints(turns.store.lane())
+    checkpointer = turns.start(writer)
     turns.reaches(checkpointer, 1)
-    blocker = connect(turns.store.path)
-    blocker.execute("BEGIN IMMEDIATE")
-    turns.monotonic.now_s += INTERVAL_S
-    poll_until(lambda: checkpointer.state().error is not None, "the problem")
-    assert "busy" in str(checkpointer.state().error)
-    assert checkpointer.state().number == 1
-    blocker.execute("ROLLBACK")
-    blocker.close()
+    with leases_locked(turns.store, writer):
+        turns.monotonic.now_s += INTERVAL_S
+        poll_until(lambda: checkpointer.state().error is not None, "the problem")
+        assert "busy" in str(checkpointer.state().error)
+        assert checkpointer.state().number == 1
     turns.reaches(checkpointer, 2)
     poll_until(lambda: checkpointer.state().error is None, "the end of the problem")
     held_up = [record for record in caplog.records if "held up" in record.message]
@@ -131,9 +133,8 @@ def test_refused_streams_are_reported_by_every_process(turns: Turns) -> None:
     store = turns.store
     victim = store.lane("victim")
     receipt = victim.submit(lambda transaction: transaction.save(store.fact())).result()
-    connection = connect(store.path)
-    connection.execute("UPDATE audit_streams SET mac = 'forged'")
-    connection.close()
+    with store.attacking() as connection:
+        connection.execute("UPDATE audit_streams SET mac = 'forged'")
     checkpointers = [turns.start(store.checkpoints(store.lane(f"node-{n}"))) for n in range(2)]
     for checkpointer in checkpointers:
         turns.reaches(checkpointer, 1)

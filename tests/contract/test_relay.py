@@ -6,9 +6,9 @@ from email.utils import formatdate
 import pytest
 from opentelemetry.metrics import NoOpMeterProvider
 
-from service.store.sqlite.connection import connect
 from telemetry.delivery import Sink, open_sink, sink_settings
 from telemetry.instruments import Instruments
+from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.deliveries import (
     commit,
     committed,
@@ -21,7 +21,9 @@ from tests.support.deliveries import (
     wall_clock,
 )
 from tests.support.otlp_sink import Answer, OtlpSink, Request
-from tests.support.stores import SqliteStore
+from tests.support.outages import cursors_locked
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 REFUSALS = [
     Answer(status=301, headers={"Location": "/v1/elsewhere"}),
@@ -41,7 +43,7 @@ REFUSALS = [
 """Answers that say nothing about a record."""
 
 
-def test_everything_arrives_unchanged_and_in_order(store: SqliteStore, server: OtlpSink, sink: Sink) -> None:
+def test_everything_arrives_unchanged_and_in_order(store: Store, server: OtlpSink, sink: Sink) -> None:
     """What the sink decodes are the bytes that were committed, in the order of each stream, each exactly once."""
     for _ in range(3):
         commit(store, store.lane(), 30)
@@ -54,14 +56,15 @@ def test_everything_arrives_unchanged_and_in_order(store: SqliteStore, server: O
     assert store.reads.outbox().depth == 0
 
 
-def test_nothing_is_sent_when_there_is_nothing(store: SqliteStore, server: OtlpSink, sink: Sink) -> None:
+def test_nothing_is_sent_when_there_is_nothing(store: Store, server: OtlpSink, sink: Sink) -> None:
     """An empty outbox makes no request."""
     drain(relay_over(store, sink))
     assert server.request_count == 0
 
 
+@pytest.mark.stores(SQLITE)
 @pytest.mark.parametrize("answer", REFUSALS, ids=lambda answer: f"{answer.status}-{answer.reset}-{answer.stored}")
-def test_any_other_answer_is_an_outage(store: SqliteStore, server: OtlpSink, http: Sink, answer: Answer) -> None:
+def test_any_other_answer_is_an_outage(store: Store, server: OtlpSink, http: Sink, answer: Answer) -> None:
     """Records are held, none is parked, and all of them arrive once the sink takes them again."""
     commit(store, store.lane(), 7)
     server.script = lambda _: answer
@@ -77,8 +80,9 @@ def test_any_other_answer_is_an_outage(store: SqliteStore, server: OtlpSink, htt
     assert relay.state().text == ""
 
 
+@pytest.mark.stores(SQLITE)
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_any_other_status_is_an_outage_over_grpc(store: SqliteStore, server: OtlpSink, status: int) -> None:
+def test_any_other_status_is_an_outage_over_grpc(store: Store, server: OtlpSink, status: int) -> None:
     """Over gRPC as over HTTP."""
     commit(store, store.lane(), 7)
     server.script = lambda _: Answer(status=status)
@@ -91,7 +95,7 @@ def test_any_other_status_is_an_outage_over_grpc(store: SqliteStore, server: Otl
     assert store.reads.outbox().parked == 0
 
 
-def test_a_sink_that_is_not_there_is_an_outage(store: SqliteStore, server: OtlpSink, sink: Sink) -> None:
+def test_a_sink_that_is_not_there_is_an_outage(store: Store, server: OtlpSink, sink: Sink) -> None:
     """A refused connection holds the records; they arrive when somebody listens again."""
     commit(store, store.lane(), 7)
     server.stop()
@@ -103,7 +107,7 @@ def test_a_sink_that_is_not_there_is_an_outage(store: SqliteStore, server: OtlpS
     assert set(got(server)) == set(committed(store))
 
 
-def test_a_sink_that_says_nothing_is_given_up_and_asked_again(store: SqliteStore, server: OtlpSink) -> None:
+def test_a_sink_that_says_nothing_is_given_up_and_asked_again(store: Store, server: OtlpSink) -> None:
     """A request without an answer ends by its timeout; what may have arrived is sent again."""
     commit(store, store.lane(), 7)
     server.script = lambda _: Answer(hang=True, stored=True)
@@ -119,7 +123,8 @@ def test_a_sink_that_says_nothing_is_given_up_and_asked_again(store: SqliteStore
     assert set(got(server)) == set(committed(store))
 
 
-def test_a_warning_is_a_success(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+@pytest.mark.stores(SQLITE)
+def test_a_warning_is_a_success(store: Store, server: OtlpSink, http: Sink) -> None:
     """A partial success that rejects nothing only adds words, and the records count as delivered."""
     commit(store, store.lane(), 3)
     server.script = lambda _: Answer(body=b"\x0a\x0d\x12\x0bslow\nplease")
@@ -127,7 +132,8 @@ def test_a_warning_is_a_success(store: SqliteStore, server: OtlpSink, http: Sink
     assert store.reads.outbox().depth == 0
 
 
-def test_an_empty_answer_is_a_success(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+@pytest.mark.stores(SQLITE)
+def test_an_empty_answer_is_a_success(store: Store, server: OtlpSink, http: Sink) -> None:
     """Sinks that answer 200 or 204 without a body have acknowledged; a JSON answer is read as JSON."""
     lane = store.lane()
     answers = [
@@ -142,7 +148,7 @@ def test_an_empty_answer_is_a_success(store: SqliteStore, server: OtlpSink, http
     assert got(server) == committed(store)
 
 
-def test_after_a_failure_a_single_record_is_tried(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+def test_after_a_failure_a_single_record_is_tried(store: Store, server: OtlpSink, http: Sink) -> None:
     """A sink that stores before it refuses, as a collector with a full queue does, gets few copies; then all flows."""
     commit(store, store.lane(), 63)
     sizes: list[int] = []
@@ -156,12 +162,13 @@ def test_after_a_failure_a_single_record_is_tried(store: SqliteStore, server: Ot
     assert sizes == [64, 1, 1, 1, 2, 4, 8, 16, 32, 1]
 
 
+@pytest.mark.stores(SQLITE)
 @pytest.mark.parametrize(
     ("retry_after", "shortest_s", "longest_s"),
     [("7", 7, 7), ("3600", 10, 10), ("0", 0.05, 0.1), ("-1", 0.05, 0.1), ("soon", 0.05, 0.1), (None, 0.05, 0.1)],
 )
 def test_retry_after_is_honoured(
-    store: SqliteStore, server: OtlpSink, http: Sink, retry_after: str | None, shortest_s: float, longest_s: float
+    store: Store, server: OtlpSink, http: Sink, retry_after: str | None, shortest_s: float, longest_s: float
 ) -> None:
     """The sink is left alone for as long as it asks, and never for more than ten seconds; nonsense asks for nothing."""
     commit(store, store.lane())
@@ -172,7 +179,8 @@ def test_retry_after_is_honoured(
     assert shortest_s <= relay.state().pause_s <= longest_s
 
 
-def test_retry_after_may_be_a_date(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+@pytest.mark.stores(SQLITE)
+def test_retry_after_may_be_a_date(store: Store, server: OtlpSink, http: Sink) -> None:
     """As RFC 9110 has it; a date that is past asks for nothing."""
     commit(store, store.lane())
     date = [formatdate(wall_clock() / 1e9 + 3600, usegmt=True)]
@@ -186,7 +194,7 @@ def test_retry_after_may_be_a_date(store: SqliteStore, server: OtlpSink, http: S
 
 
 def test_an_outage_is_logged_when_it_changes(
-    store: SqliteStore, server: OtlpSink, http: Sink, caplog: pytest.LogCaptureFixture
+    store: Store, server: OtlpSink, http: Sink, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once when it begins, once when its reason changes, once when it ends; not with every attempt."""
     caplog.set_level(logging.INFO, logger="service.relay")
@@ -205,7 +213,7 @@ def test_an_outage_is_logged_when_it_changes(
     assert "delivered again" in messages[2]
 
 
-def test_the_state_says_since_when_and_why(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+def test_the_state_says_since_when_and_why(store: Store, server: OtlpSink, http: Sink) -> None:
     """Readiness names the time of the first failure, the sink and its latest answer."""
     commit(store, store.lane())
     relay = relay_over(store, http)
@@ -220,7 +228,7 @@ def test_the_state_says_since_when_and_why(store: SqliteStore, server: OtlpSink,
 
 
 def test_a_crash_between_answer_and_cursor_makes_identical_duplicates(
-    store: SqliteStore, server: OtlpSink, sink: Sink, monkeypatch: pytest.MonkeyPatch
+    store: Store, server: OtlpSink, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relay that dies after the acknowledgement leaves everything to be sent again: the same bytes, nothing else."""
     commit(store, store.lane(), 9)
@@ -238,26 +246,22 @@ def test_a_crash_between_answer_and_cursor_makes_identical_duplicates(
     assert got(server) == [*everything, *everything]
 
 
-def test_a_database_that_is_away_costs_no_second_copy(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+def test_a_database_that_is_away_costs_no_second_copy(store: Store, server: OtlpSink, http: Sink) -> None:
     """What was acknowledged while the cursor could not be moved is not sent again by the relay that knows it."""
     commit(store, store.lane(), 5)
     outbox = store.outbox()
-    outbox._connection.execute("PRAGMA busy_timeout = 0")
     relay = relay_over(store, http, outbox)
     outbox.take(100, 1 << 20)
-    holder = connect(store.path)
-    holder.execute("BEGIN IMMEDIATE")
-    for _ in range(3):
-        assert not relay.once()
-    assert "busy" in relay.state().text
-    assert store.reads.outbox().depth == 6
-    holder.execute("ROLLBACK")
-    holder.close()
+    with cursors_locked(store, outbox):
+        for _ in range(3):
+            assert not relay.once()
+        assert "busy" in relay.state().text
+        assert store.reads.outbox().depth == 6
     drain(relay)
     assert got(server) == committed(store)
 
 
-def test_a_relay_that_cannot_reach_the_sink_lets_go(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+def test_a_relay_that_cannot_reach_the_sink_lets_go(store: Store, server: OtlpSink, http: Sink) -> None:
     """Leases are given back after a few failures, so that a relay elsewhere that can reach it delivers."""
     commit(store, store.lane(), 5)
     nowhere = sink_settings({}, "http://127.0.0.1:1/v1/logs")
@@ -274,7 +278,7 @@ def test_a_relay_that_cannot_reach_the_sink_lets_go(store: SqliteStore, server: 
     assert cut_off.state().text == ""
 
 
-def test_delivery_is_measured(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+def test_delivery_is_measured(store: Store, server: OtlpSink, http: Sink) -> None:
     """Each attempt, each delivered and each parked record is counted."""
     counted: list[tuple[str, object]] = []
 

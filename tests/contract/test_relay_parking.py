@@ -3,15 +3,17 @@
 import pytest
 
 from telemetry.delivery import Sink
+from tests.support.both_stores import BOTH, Store
 from tests.support.deliveries import commit, committed, drain, got, records_in, refusing, relay_over
 from tests.support.otlp_sink import Answer, OtlpSink, Request
-from tests.support.stores import SqliteStore
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 
 @pytest.mark.parametrize("answer", [Answer(status=400), Answer(rejected=1, stored=False)], ids=["400", "partial"])
 @pytest.mark.parametrize("bad", [1, 2, 9, 17])
 def test_a_record_that_is_refused_alone_is_parked(
-    store: SqliteStore, server: OtlpSink, sink: Sink, bad: int, answer: Answer
+    store: Store, server: OtlpSink, sink: Sink, bad: int, answer: Answer
 ) -> None:
     """The batch is split until it is found, wherever it stands; it alone is set aside, and the others arrive."""
     commit(store, store.lane(), 16)
@@ -28,7 +30,7 @@ def test_a_record_that_is_refused_alone_is_parked(
     assert "400" in reason or "INVALID_ARGUMENT" in reason or "1 rejected: rejected by the test" in reason
 
 
-def test_a_record_that_is_too_large_for_the_sink_is_parked(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+def test_a_record_that_is_too_large_for_the_sink_is_parked(store: Store, server: OtlpSink, http: Sink) -> None:
     """413 to a single record is about that record; 413 to a batch only makes the batches smaller."""
     commit(store, store.lane(), 20)
 
@@ -42,7 +44,7 @@ def test_a_record_that_is_too_large_for_the_sink_is_parked(store: SqliteStore, s
     assert set(got(server)) == {each for each in committed(store) if each.number != 5}
 
 
-def test_several_bad_records_are_each_found(store: SqliteStore, server: OtlpSink, sink: Sink) -> None:
+def test_several_bad_records_are_each_found(store: Store, server: OtlpSink, sink: Sink) -> None:
     """Also side by side, at the ends, and in two streams."""
     for _ in range(2):
         commit(store, store.lane(), 12)
@@ -59,7 +61,7 @@ def test_several_bad_records_are_each_found(store: SqliteStore, server: OtlpSink
 @pytest.mark.parametrize("status", [400, 404, 413])
 @pytest.mark.parametrize("has_delivered", [False, True])
 def test_a_sink_that_refuses_everything_parks_nothing(
-    store: SqliteStore, server: OtlpSink, http: Sink, status: int, has_delivered: bool
+    store: Store, server: OtlpSink, http: Sink, status: int, has_delivered: bool
 ) -> None:
     """A wrong URL or a broken sink is an outage, from the first record on or later; nobody has to un-park anything."""
     lane = store.lane()
@@ -77,9 +79,7 @@ def test_a_sink_that_refuses_everything_parks_nothing(
     assert set(got(server)) == set(committed(store))
 
 
-def test_a_sink_that_rejects_all_of_every_request_parks_nothing(
-    store: SqliteStore, server: OtlpSink, sink: Sink
-) -> None:
+def test_a_sink_that_rejects_all_of_every_request_parks_nothing(store: Store, server: OtlpSink, sink: Sink) -> None:
     """A partial success that rejects everything is no success, and no verdict about a record."""
     commit(store, store.lane(), 8)
     server.script = lambda request: Answer(rejected=len(records_in(request)), stored=False)
@@ -90,9 +90,7 @@ def test_a_sink_that_rejects_all_of_every_request_parks_nothing(
     assert store.reads.outbox().parked == 0
 
 
-def test_a_record_that_is_refused_only_for_a_while_is_not_parked(
-    store: SqliteStore, server: OtlpSink, http: Sink
-) -> None:
+def test_a_record_that_is_refused_only_for_a_while_is_not_parked(store: Store, server: OtlpSink, http: Sink) -> None:
     """It is set aside when it is refused again after a neighbour was accepted: a passing fault parks nothing."""
     lane = store.lane()
     relay = relay_over(store, http)
@@ -113,7 +111,7 @@ def test_a_record_that_is_refused_only_for_a_while_is_not_parked(
     assert set(got(server)) == set(committed(store))
 
 
-def test_a_lone_record_that_is_refused_waits_for_company(store: SqliteStore, server: OtlpSink, http: Sink) -> None:
+def test_a_lone_record_that_is_refused_waits_for_company(store: Store, server: OtlpSink, http: Sink) -> None:
     """With nothing to compare it to it is held; once a neighbour is accepted it is parked."""
     lane = store.lane()
     server.script = refusing(lambda record: record.number == 1, Answer(status=400))

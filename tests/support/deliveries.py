@@ -9,15 +9,14 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from service.ports import Outbox, Receipt
+from service.ports import Ledger, Outbox, Receipt
 from service.relay import Relay, RelaySettings
-from service.store.sqlite.lane import SqliteLane
 from telemetry import names
 from telemetry.delivery import Accepted, Answer, Sink, open_sink, sink_settings
 from telemetry.instruments import Instruments
+from tests.support.both_stores import Store
 from tests.support.otlp_sink import Answer as Reply
 from tests.support.otlp_sink import OtlpSink, Request
-from tests.support.stores import SqliteStore
 
 NO_INSTRUMENTS = Instruments(NoOpMeterProvider().get_meter("test"))
 
@@ -77,7 +76,7 @@ class FakeSink:
 
 
 def relay_over(
-    store: SqliteStore,
+    store: Store,
     sink: Sink,
     outbox: Outbox | None = None,
     instruments: Instruments = NO_INSTRUMENTS,
@@ -95,13 +94,13 @@ def relay_over(
     )
 
 
-def commit(store: SqliteStore, lane: SqliteLane, count: int = 1) -> list[Receipt]:
+def commit(store: Store, lane: Ledger, count: int = 1) -> list[Receipt]:
     """Commit so many records in a lane's stream."""
     futures = [lane.submit(lambda transaction: transaction.save(store.fact())) for _ in range(count)]
     return [future.result() for future in futures]
 
 
-def committed(store: SqliteStore) -> list[Arrived]:
+def committed(store: Store) -> list[Arrived]:
     """Return every committed record, stream by stream."""
     rows = store.rows("SELECT stream_id, number, record_id, otlp FROM audit_records ORDER BY stream_id, number")
     return [Arrived(*row) for row in rows]

@@ -13,6 +13,7 @@ from tests.support.both_stores import POSTGRES, SQLITE, Store
 Outage: TypeAlias = Callable[[Store, Any], AbstractContextManager[None]]
 """Lasts as long as its block, for the lane of a store that it is given."""
 
+_HARDLY_WAIT = b"SELECT set_config('lock_timeout', '10ms', false)"
 _READ_ONLY = """
 DO $$ BEGIN
     EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {}', current_database());
@@ -71,7 +72,7 @@ def _no_primary(store: Store, lane: Any) -> Iterator[None]:
 def _table_locked(store: Store, lane: Any) -> Iterator[None]:
     """Another session lets everybody read the records and nobody add one, for longer than the lane waits."""
     assert store.kind == POSTGRES
-    _on_postgres(lane, b"SELECT set_config('lock_timeout', '10ms', false)")
+    _on_postgres(lane, _HARDLY_WAIT)
     with psycopg.connect(store.url) as other:
         other.execute("LOCK TABLE audit_records IN EXCLUSIVE MODE")
         yield
@@ -86,6 +87,40 @@ OUTAGES: Mapping[tuple[str, str], tuple[Outage, str]] = {
     (POSTGRES, "locked"): (_table_locked, "ledger_busy"),
 }
 """The outages of each store, and the class of the errors that they cause. A full disk of PostgreSQL is a fault test."""
+
+
+@contextmanager
+def cursors_locked(store: Store, outbox: Any) -> Iterator[None]:
+    """What this relay holds can be read and sent, and its cursors not be moved, for longer than the relay waits."""
+    if store.kind == SQLITE:
+        outbox._connection.execute("PRAGMA busy_timeout = 0")
+        with closing(connect(store.path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+        return
+    outbox._pool.run(lambda session: session.execute(_HARDLY_WAIT))
+    with psycopg.connect(store.url) as other_session:
+        other_session.execute("SELECT FROM delivery_cursors FOR UPDATE")
+        yield
+        other_session.rollback()
+
+
+@contextmanager
+def leases_locked(store: Store, writer: Any) -> Iterator[None]:
+    """No checkpoint writer can take or renew its lease, for longer than this one waits."""
+    if store.kind == SQLITE:
+        writer._connection.execute("PRAGMA busy_timeout = 10")
+        with closing(connect(store.path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+        return
+    writer._writing.run(lambda session: session.execute(_HARDLY_WAIT))
+    with psycopg.connect(store.url) as other_session:
+        other_session.execute("LOCK TABLE leases IN EXCLUSIVE MODE")
+        yield
+        other_session.rollback()
 
 
 def _on_sqlite(lane: Any, sql: str) -> list[tuple[Any, ...]]:

@@ -10,16 +10,19 @@ from opentelemetry.trace import SpanKind, StatusCode
 from service.jobs.model import Status
 from telemetry import names
 from telemetry.tracing import JOB_ENQUEUE, JOB_RECLAIM, JOB_RUN
+from tests.support.both_stores import BOTH, Store
 from tests.support.collector import poll_until
 from tests.support.jobs import Jobs, Record
+
+pytestmark = pytest.mark.stores(*BOTH)
 
 SpanId = tuple[str, str]
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[Jobs]:
+def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
     """A ledger with clients and workers of the test's own."""
-    opened = Jobs(tmp_path)
+    opened = Jobs(tmp_path, store=running_store)
     yield opened
     opened.close()
 

@@ -31,7 +31,7 @@ from telemetry import names
 from telemetry.audit.record import Actor
 from telemetry.propagation import remote_context
 from telemetry.tracing import AuditedSpan, Tracing
-from tests.support.both_stores import Store
+from tests.support.both_stores import POSTGRES, Store
 from tests.support.collector import poll_until
 from tests.support.stores import SECRET, SqliteStore
 
@@ -191,6 +191,11 @@ class Jobs:
             worker.stop(0)
         if self._opened_store:
             self.store.close()
+
+    def outlive_leases(self) -> None:
+        """Let as much time pass as it takes until the leases of workers that died are over, where that takes time."""
+        if self.store.kind == POSTGRES:
+            self.clock.advance(61)
 
     def crash(self) -> None:
         """Leave lane and leases behind as a process does that dies without a word, and begin again as a new process."""

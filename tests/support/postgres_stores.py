@@ -170,6 +170,11 @@ class PostgresStore:
         """Open a ledger whose clock is the machine's, as a process of its own with this many lanes."""
         return cls(None, folder, first=_Elsewhere(url), instance=instance, lanes=lanes)
 
+    @property
+    def database(self) -> str:
+        """The ledger as settings and commands name it."""
+        return self.url
+
     def beside(self, instance: int) -> "PostgresStore":
         """Open the same ledger as another process."""
         return PostgresStore(self._server, self._folder, first=self, instance=instance)

@@ -65,6 +65,11 @@ class SqliteStore:
         self._relays: dict[SqliteOutbox, OwnerLocks] = {}
         self._relay_numbers = itertools.count()
 
+    @property
+    def database(self) -> str:
+        """The ledger as settings and commands name it."""
+        return f"sqlite:///{self.path}"
+
     def beside(self, instance: int) -> "SqliteStore":
         """Open the same ledger as another process."""
         return SqliteStore(self.path.parent, self.clock, instance)

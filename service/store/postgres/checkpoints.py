@@ -50,7 +50,7 @@ class PostgresCheckpoints:
         self._settings = settings
         self._writing = SessionPool(settings.url, read_only=False, size=1)
         self._reading = SessionPool(settings.url, read_only=True, size=1)
-        self._newest: LastCheckpoint | None = None
+        self._witness = settings.lanes.witness
 
     def close(self) -> None:
         """Close the sessions."""
@@ -76,12 +76,8 @@ class PostgresCheckpoints:
 
         Most is hashed before the transaction, so that the lane's other work waits for what came in meanwhile only.
         """
-        last = self.last()
-        if self._newest is not None and (last is None or last.number < self._newest.number):
-            raise BrokenLedgerError(
-                f"checkpoint {self._newest.number} was there, and is gone: the database was set back"
-            )
-        self._newest = last
+        # Before anything is hashed: raises when the database was set back.
+        self.last()
         known = {state.stream_id: hashed for state, hashed in self.look().sound}
         return self._settings.lanes.submit(lambda transaction: self._write(transaction, known)).result()
 
@@ -102,8 +98,18 @@ class PostgresCheckpoints:
         return self._reading.run(look)
 
     def last(self) -> LastCheckpoint | None:
-        """Return the last checkpoint, whoever wrote it; None before the first."""
-        last = self._reading.run(lambda session: last_stored(executing(session)))
+        """Return the last checkpoint, whoever wrote it; None before the first.
+
+        Raises:
+            BrokenLedgerError: something that this process saw committed is gone.
+        """
+
+        def look(session: Session) -> StoredCheckpoint | None:
+            self._witness.require_all(executing(session))
+            return last_stored(executing(session))
+
+        last = self._reading.run(look)
+        self._witness.saw_checkpoint(last)
         return None if last is None else LastCheckpoint(last.number, last.observed_ns)
 
     def refused(self) -> Sequence[RefusedStream]:
@@ -161,7 +167,7 @@ class PostgresCheckpoints:
         transaction.save(Transition(record=restore_record(record, last, first, len(closed))))
         written = self._write(transaction, {}, first)
         if written is None:
-            raise LedgerBusyError("another process writes checkpoints: stop every process first")
+            raise LedgerBusyError("another process writes checkpoints: stop every process, and try again in 10 s")
         return Checkpointed(written.numbers, closed, written.refused)
 
     def _write(
@@ -171,6 +177,8 @@ class PostgresCheckpoints:
         if transaction.execute("take_lease", self._lease()).rowcount != 1:
             return None
         execute = transaction.executing
+        # Also at a clean stop, which is what an operator does who was told that the database was set back.
+        self._witness.require_all(execute)
         keys = self._keys(execute)
         signer = self._signer(keys)
         last = last_to_follow(execute, self._settings.secret, keys)

@@ -67,11 +67,11 @@ def connect(
 
     A commit that returned is as durable as `synchronous_commit = on` makes it, or as `remote_apply` where the server
     has that. What the URL leaves out is taken from the `PG*` variables, as libpq does; of several hosts the one that
-    takes writes is used.
+    takes writes is used, for reads too: a standby may lag, and lacks the locks by which listings wait for lanes.
 
     Args:
         url: `postgresql://…`, also with nothing behind the slashes.
-        read_only: refuse writes, and take a standby too.
+        read_only: refuse writes, and take a standby too where it is the only host.
         statement_timeout: the longest that a statement may take; "0" for no limit.
         lock_timeout: the longest that a statement waits for a lock.
         idle_timeout: how long the server lets a transaction wait for its client before it ends the session.
@@ -86,9 +86,8 @@ def connect(
         "idle_timeout": idle_timeout,
         "read_only": "on" if read_only else "off",
     }
-    conninfo = _conninfo(url, _TCP if read_only else {**_TCP, "target_session_attrs": "read-write"})
     with translated():
-        session = psycopg.connect(conninfo, autocommit=True)
+        session = psycopg.connect(_conninfo(url, read_only=read_only), autocommit=True)
         try:
             # One width for all integers, so that a statement is prepared once.
             session.adapters.register_dumper(int, Int8Dumper)
@@ -127,7 +126,7 @@ def translate(error: psycopg.Error) -> AuditraceError:
     return LedgerUnavailableError(f"the ledger cannot be used: {text}")
 
 
-def _conninfo(url: str, more: Mapping[str, str]) -> str:
+def _conninfo(url: str, *, read_only: bool) -> str:
     if not is_postgres(url):
         raise SettingsError([f"AUDITRACE_DATABASE is {url!r}; expected postgresql://user@host/database"])
     try:
@@ -136,6 +135,15 @@ def _conninfo(url: str, more: Mapping[str, str]) -> str:
         # The driver's text may hold parts of the URL, its password for one.
         raise SettingsError(["AUDITRACE_DATABASE is not a PostgreSQL URL: postgresql://user@host/database"]) from error
     defaults = pq.Conninfo.get_defaults()
-    by_environment = {option.keyword.decode() for option in defaults if option.val != option.compiled}
-    own = {name: value for name, value in more.items() if name not in stated and name not in by_environment}
-    return make_conninfo(url, **own)
+    by_environment = {
+        option.keyword.decode(): option.val.decode()
+        for option in defaults
+        if option.val and option.val != option.compiled
+    }
+    given = {**by_environment, **stated}
+    own = dict(_TCP)
+    if not read_only:
+        own["target_session_attrs"] = "read-write"
+    elif any("," in str(given.get(name, "")) for name in ("host", "hostaddr")):
+        own["target_session_attrs"] = "primary"
+    return make_conninfo(url, **{name: value for name, value in own.items() if name not in given})

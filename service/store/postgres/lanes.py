@@ -16,6 +16,7 @@ from service.store.postgres.intake import Entry, Intake
 from service.store.postgres.session import LaneSession, LostSessionError, PostgresWork
 from service.store.postgres.stream import LaneSettings
 from service.store.postgres.transaction import OvertakenError, Place
+from service.store.postgres.witness import Witness
 
 T = TypeVar("T")
 
@@ -50,7 +51,8 @@ class PostgresLanes:
     def __init__(self, settings: LaneSettings, count: int = LANES) -> None:
         """Start `count` lanes; they connect when the first work comes."""
         self._intake = Intake()
-        self._lanes = [_Lane(settings, self._intake, number) for number in range(count)]
+        self.witness = Witness()
+        self._lanes = [_Lane(settings, self._intake, self.witness, number) for number in range(count)]
 
     def submit(self, work: PostgresWork[T]) -> "Future[T]":
         """Queue `work` for the next group of any lane; the future is resolved after its commit."""
@@ -83,8 +85,8 @@ class _Outcome(msgspec.Struct):
 class _Lane:
     """One thread and its session."""
 
-    def __init__(self, settings: LaneSettings, intake: Intake, number: int) -> None:
-        self._session = LaneSession(settings)
+    def __init__(self, settings: LaneSettings, intake: Intake, witness: Witness, number: int) -> None:
+        self._session = LaneSession(settings, witness)
         self._intake = intake
         self._closed: Place | None = None
         self._thread = threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True)

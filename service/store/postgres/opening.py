@@ -78,7 +78,7 @@ def durability_problems(url: str) -> Sequence[str]:
     session = connect(url, read_only=True)
     try:
         with translated():
-            ((fsync, full_page_writes, standbys),) = session.execute(SQL["durability"]).fetchall()
+            ((fsync, full_page_writes, standbys, has_none),) = session.execute(SQL["durability"]).fetchall()
     finally:
         session.close()
     problems: list[str] = []
@@ -90,6 +90,11 @@ def durability_problems(url: str) -> Sequence[str]:
         problems.append(
             "synchronous_standby_names is empty: a failover to a standby, or the loss of the primary's disk, loses the "
             "last commits; after it run auditrace migrate --after-restore"
+        )
+    elif has_none:
+        problems.append(
+            f"none of the standbys of synchronous_standby_names ({standbys}) is connected: every change waits for one, "
+            "and its client with it; start it, or name another one"
         )
     return problems
 

@@ -459,6 +459,9 @@ ORDER BY observed_ns
 SELECT number, record_id, hash, signature, fingerprint, streams, records, observed_ns, mac FROM audit_checkpoints
 ORDER BY number DESC LIMIT 1
 
+-- name: hash_of_checkpoint
+SELECT hash FROM audit_checkpoints WHERE number = %(number)s
+
 -- name: anchor_totals
 SELECT count(*), coalesce(sum(number), 0)::bigint FROM audit_anchors
 
@@ -656,7 +659,11 @@ SELECT to_regclass(%(name)s) IS NOT NULL
 SELECT EXISTS (SELECT FROM audit_streams)
 
 -- name: durability
-SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names')
+-- Last: no standby that must confirm is there. Only who may read statistics sees which ones are; a standby sees none.
+SELECT
+    current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
+    pg_has_role('pg_read_all_stats', 'USAGE') AND NOT pg_is_in_recovery()
+        AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))
 
 -- name: listen
 LISTEN auditrace

@@ -14,6 +14,7 @@ from service.store.postgres.fate import was_committed
 from service.store.postgres.statements import SQL
 from service.store.postgres.stream import LaneSettings, LaneStream
 from service.store.postgres.transaction import Place, PostgresTransaction
+from service.store.postgres.witness import Witness
 from telemetry.errors import TelemetryError
 
 T = TypeVar("T")
@@ -33,8 +34,9 @@ class LostSessionError(Exception):
 class LaneSession:
     """One lane's session; used by its thread alone. Without a session there is no stream."""
 
-    def __init__(self, settings: LaneSettings) -> None:
+    def __init__(self, settings: LaneSettings, witness: Witness) -> None:
         self._settings = settings
+        self._witness = witness
         self._stream = LaneStream(settings)
         self._session: Session | None = None
         self._name = ""
@@ -161,7 +163,9 @@ class LaneSession:
     def drop(self) -> None:
         """Close the session, and give up the stream with it."""
         session, self._session = self._session, None
-        self._stream.end()
+        left = self._stream.end()
+        if left is not None:
+            self._witness.lost_sight(left.tip)
         if session is not None:
             session.close()
 
@@ -218,6 +222,7 @@ class LaneSession:
             self.drop()
             if not self._took_place(transaction, error):
                 raise LostSessionError from error
+            self._witness.lost_sight(transaction.tip)
         else:
             self._stream.committed(transaction.place, is_open=is_open)
         self._settings.on_commit(transaction.outcomes)

@@ -18,7 +18,7 @@ from telemetry.audit.otlp import otlp_json
 from tests.support.collector import ROOT, free_ports, poll_until
 from tests.support.large_ledger import LargeLedger
 from tests.support.otlp_sink import Answer, OtlpSink, Request
-from tests.support.postgres import running_server
+from tests.support.postgres import PostgresServer, running_server
 from tests.support.service import STOP_S, Service
 
 SERVERS, WORKERS, RELAYS = 3, 3, 2
@@ -113,25 +113,32 @@ class Cluster:
         folder: gets everything but the data of PostgreSQL.
         records: how large the ledger is before it begins.
         now_ns: the time.
+        database: an empty one to work on, its server and its URL; without it there is a server of its own.
+        sizes: how many servers, workers and relays there are.
     """
 
-    def __init__(self, folder: Path, records: int, now_ns: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: int,
+        now_ns: int,
+        *,
+        database: tuple[PostgresServer, str] | None = None,
+        sizes: tuple[int, int, int] = (SERVERS, WORKERS, RELAYS),
+    ) -> None:
         self.folder = folder
         self.executions = folder / "executions.txt"
         self.archive = folder / "archive"
         self.restarts = 0
         self._stack = ExitStack()
-        self.postgres = self._stack.enter_context(
-            running_server(fsync=True, settings={"max_connections": "300", "shared_buffers": "256MB"})
-        )
-        self.url = self.postgres.create_database()
+        self.postgres, self.url = database or self._own_database()
         self.archive.mkdir(parents=True)
         self.executions.touch()
         self._sunk = self._stack.enter_context((self.archive / "sunk.jsonl").open("ab", buffering=0))
         self._sink = self._stack.enter_context(OtlpSink(self._keep))
         keys = folder / "keys"
         (folder / "jobs.toml").write_text(TEMPLATES, encoding="utf-8")
-        self._environment = {
+        self.environment = {
             "PATH": os.environ["PATH"],  # noqa: TID251 - of the test run
             "AUDITRACE_DATABASE": self.url,
             "AUDITRACE_AUDIT_ENDPOINT": f"{self._sink.http_endpoint}/v1/logs",
@@ -144,23 +151,24 @@ class Cluster:
             "AUDITRACE_RUN_RENEW": "2s",
         }
         # The first start makes the keys; what there is of a ledger is put behind it.
-        with Service(folder / "first", self._environment):
+        with Service(folder / "first", self.environment):
             self.admin_key = (keys / "admin.key").read_text().strip()
         self.secret = deployment_secret(keys / "ledger.secret", may_create=False)
         self.signer = SigningKeys(keys / "signing.pem").open(may_create=False)
         if records:
             self._grow(records, now_ns)
-        ports = free_ports(SERVERS)
+        servers, workers, relays = sizes
+        ports = free_ports(servers)
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
         self.nodes = {
-            name: Node(name, arguments, self._environment, folder / f"{name}.log")
+            name: Node(name, arguments, self.environment, folder / f"{name}.log")
             for name, arguments in (
                 *(
                     (f"serve-{n}", ("serve", "--no-worker", "--no-relay", "--port", str(ports[n])))
-                    for n in range(SERVERS)
+                    for n in range(servers)
                 ),
-                *((f"work-{n}", ("work",)) for n in range(WORKERS)),
-                *((f"relay-{n}", ("relay",)) for n in range(RELAYS)),
+                *((f"work-{n}", ("work",)) for n in range(workers)),
+                *((f"relay-{n}", ("relay",)) for n in range(relays)),
             )
         }
 
@@ -216,6 +224,11 @@ class Cluster:
         )
         for node in self.nodes.values():
             node.stop()
+
+    def _own_database(self) -> tuple[PostgresServer, str]:
+        settings = {"max_connections": "300", "shared_buffers": "256MB"}
+        server = self._stack.enter_context(running_server(fsync=True, settings=settings))
+        return server, server.create_database()
 
     def _wait(self, sql: str, what: str, timeout_s: float) -> None:
         def is_done() -> bool:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # command=package: what tests of system calls and pages need from the distribution.
-TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl
+TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins clean
@@ -32,8 +32,8 @@ run: $(VENV)/.installed ## Start the service on 127.0.0.1:8080, with the embedde
 demo: $(VENV)/.installed ## Tell the story of a job against a real server, and verify its records
 	$(BIN)/auditrace demo
 
-test: $(VENV)/.installed-dev ## Run the tests; builds collector, backends and tools first, where Go is installed
-	@for built in otelcol backends tools; do deploy/$$built/build.sh || { test $$? = 2 && test -z "$$CI"; } || exit 1; done
+test: $(VENV)/.installed-dev ## Run the tests; builds collector, backends and tools first, where Go and Maven are installed
+	@for built in otelcol backends tools opensearch; do deploy/$$built/build.sh || { test $$? = 2 && test -z "$$CI"; } || exit 1; done
 	@tests/support/packages.sh $(TEST_PACKAGES)
 	@deploy/postgres-for-tests.sh
 	$(BIN)/python -m pytest -n 2 tests
@@ -81,6 +81,7 @@ collector-full: ## Build the collector with Kafka and S3 too, and validate their
 backends: ## Build the backends and tools of the tests into build/bin (cached for all clones; minutes the first time)
 	@deploy/backends/build.sh
 	@deploy/tools/build.sh
+	@deploy/opensearch/build.sh
 
 registry: $(VENV)/.installed-dev ## Write telemetry/names.py from telemetry/registry
 	$(BIN)/python -m telemetry.registry.generate

@@ -1,0 +1,25 @@
+# Makes a _bulk request of an archive's lines: for each record a document in the form of OpenSearch's Simple Schema for
+# Observability, under the record's id. The body, which is what was hashed, stays the text that it is, byte for byte.
+# What is no record is left out; `auditrace verify` over the archive names it.
+
+def text: .value | to_entries[0].value | if type == "string" then . else tojson end;
+
+fromjson? | .resourceLogs[]
+| (reduce .resource.attributes[] as $one ({}; .[$one.key] = ($one | text))) as $resource
+| .scopeLogs[] | .scope as $scope | .logRecords[]
+# The body's own values: OTLP JSON makes texts of integers, and lists of objects.
+| (.body.stringValue | fromjson? | objects) as $record
+# These attributes alone are not in the body.
+| (reduce (.attributes[] | select(.key | startswith("audit.integrity."))) as $one ({}; .[$one.key] = ($one | text))) as $integrity
+| {create: {_id: $record.attributes["audit.record.id"]}},
+  {
+    "@timestamp": $record.timestamp,
+    observedTimestamp: $record.observed_timestamp,
+    traceId: $record.trace_id,
+    spanId: $record.span_id,
+    severity: {number: .severityNumber},
+    body: .body.stringValue,
+    attributes: ($record.attributes + $integrity),
+    resource: $resource,
+    instrumentationScope: ($scope | {name, version})
+  }

@@ -1,0 +1,66 @@
+#!/bin/sh
+# Puts every record of an archive into an OpenSearch, in the data stream ss4o_logs-auditrace-default, with the mapping
+# that the queries of docs/correlation.md need. Running it again adds what is new, also what the collector wrote
+# meanwhile. Credentials and TLS are curl's: what ~/.curlrc says.
+# Usage: load.sh ARCHIVE URL, the folder of audit*.jsonl files, plain or gzip, and such as https://opensearch:9200
+# Exit status: 0 everything is there, 1 something was refused or could not be read.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+if [ $# != 2 ]; then
+    echo "usage: load.sh ARCHIVE URL" >&2
+    exit 1
+fi
+archive=$1
+url=${2%/}
+for tool in curl jq split zcat; do
+    command -v "$tool" >/dev/null 2>&1 || { echo "load.sh: $tool is missing; install it and run this again" >&2 && exit 1; }
+done
+if [ ! -d "$archive" ] || [ -z "$(ls "$archive")" ]; then
+    echo "load.sh: there is no archive in $archive; name the folder that AUDIT_ARCHIVE_DIR names" >&2
+    exit 1
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+send() { # METHOD ADDRESS TYPE FILE
+    curl --silent --show-error --fail-with-body --request "$1" --header "Content-Type: $3" --data-binary "@$4" "$url/$2"
+}
+
+if ! send PUT _index_template/auditrace application/json "$here/template.json" >"$work/answer"; then
+    echo "load.sh: $url did not take the index template: $(cat "$work/answer")" >&2
+    exit 1
+fi
+records=0
+new=0
+for file in "$archive"/*.jsonl*; do
+    zcat -f "$file" >"$work/lines"
+    # Behind a line that a crash cut short the next one begins on the same line.
+    sed 's/{"resourceLogs":/\n&/g' "$work/lines" | jq -cR -f "$here/bulk.jq" >"$work/documents"
+    # Two lines are a record, of 128 KiB at most with its attributes: far below the 100 MB that a request may have.
+    split -a 6 -l 400 "$work/documents" "$work/part."
+    for part in "$work"/part.*; do
+        [ -e "$part" ] || continue
+        if ! send POST ss4o_logs-auditrace-default/_bulk application/x-ndjson "$part" >"$work/answer"; then
+            echo "load.sh: $url refused a request: $(cat "$work/answer")" >&2
+            exit 1
+        fi
+        # 409: a record of this id is there.
+        refused=$(jq -r '[.items[].create | select(.status != 201 and .status != 409)]
+            | if . == [] then empty else "\(length) records, the first is \(.[0] | {_id, error} | tojson)" end' "$work/answer")
+        if [ -n "$refused" ]; then
+            printf 'load.sh: refused: %s\n' "$refused" >&2
+            exit 1
+        fi
+        new=$((new + $(jq '[.items[] | select(.create.status == 201)] | length' "$work/answer")))
+        rm "$part"
+    done
+    records=$((records + $(wc -l <"$work/documents") / 2))
+done
+# Searches see it from now on, not only after the next refresh.
+: >"$work/nothing"
+if ! send POST ss4o_logs-auditrace-*/_refresh application/json "$work/nothing" >"$work/answer"; then
+    echo "load.sh: $url: $(cat "$work/answer")" >&2
+    exit 1
+fi
+echo "records: $records, new: $new"

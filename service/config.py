@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 _LONGEST_INTERVAL_MS: Final = 24 * 3_600_000
 MAX_PORT: Final = 65_535
+MAX_LANES: Final = 64
 
 _SHIPPED_TEMPLATES: Final = (Path(__file__).parent / "jobs" / "jobs.toml", Path(__file__).parents[1] / "jobs.toml")
 
@@ -50,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     trace_url_template: str | None
+    lanes: int | None
+    """None: as many as the database has use for."""
     worker_slots: int
     run_lease_ms: int
     run_renew_ms: int
@@ -88,6 +91,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         host=reader.text("AUDITRACE_HOST", "127.0.0.1"),
         port=reader.number("AUDITRACE_PORT", "8080", 0, MAX_PORT),
         trace_url_template=reader.trace_url_template(),
+        lanes=reader.optional_number("AUDITRACE_LANES", 1, MAX_LANES),
         worker_slots=reader.number("AUDITRACE_WORKER_SLOTS", "2", 1, 256),
         run_lease_ms=reader.parsed("AUDITRACE_RUN_LEASE", "60s", parse_duration_ms),
         run_renew_ms=reader.parsed("AUDITRACE_RUN_RENEW", "10s", parse_duration_ms),
@@ -136,6 +140,9 @@ class _Reader:
             return int(text)
 
         return self.parsed(name, default, parse)
+
+    def optional_number(self, name: str, low: int, high: int) -> int | None:
+        return self.number(name, str(low), low, high) if self.environment.get(name) else None
 
     def templates(self) -> Path:
         named = self.environment.get("AUDITRACE_TEMPLATES")

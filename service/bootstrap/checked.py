@@ -38,7 +38,7 @@ def checked(settings: Settings) -> Checked:
         TryLaterError: the database cannot be asked now.
     """
     problems: list[str] = []
-    database = _attempt(lambda: _prepared(settings.database), problems)
+    database = _attempt(lambda: _prepared(settings), problems)
     templates = _attempt(lambda: load_templates(settings.templates), problems)
     _attempt(lambda: read_otel_settings(settings.environment), problems)
     _attempt(lambda: sink_settings(settings.environment, settings.audit_endpoint), problems)
@@ -58,9 +58,9 @@ def checked(settings: Settings) -> Checked:
     return Checked(database, templates, keys, signer, secret)
 
 
-def _prepared(url: str) -> Database:
-    database = database_of(url)
-    database.prepare()
+def _prepared(settings: Settings) -> Database:
+    database = database_of(settings.database)
+    database.prepare(settings.lanes)
     return database
 
 

@@ -39,6 +39,8 @@ class LedgerParts(msgspec.Struct, frozen=True, kw_only=True):
     on_hint: Callable[[], None]
     """Called when another process may have committed something; must not raise or block."""
     private_key: Callable[[str], Signer | None]
+    lanes: int | None = None
+    """How many lanes commit for it, as `prepare` has allowed; None for the database's own number."""
 
 
 class ClosableReads(Reads, Protocol):
@@ -98,8 +100,8 @@ class Database(Protocol):
         """The folder whose disk holds it, None when that is another machine's."""
         ...
 
-    def prepare(self) -> None:
-        """See to it that it can be opened for writing; it need not exist yet."""
+    def prepare(self, lanes: int | None = None) -> None:
+        """See to it that it can be opened for writing with so many lanes; it need not exist yet."""
         ...
 
     def require(self) -> None:

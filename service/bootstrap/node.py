@@ -78,6 +78,7 @@ class Node:
                 on_commit=self._on_commit,
                 on_hint=self._wake,
                 private_key=self.keys.find,
+                lanes=settings.lanes,
             )
         )
         self.reads, self.checkpoints = self.opened.reads, self.opened.checkpoints

@@ -8,7 +8,7 @@ from service.errors import SettingsError
 from service.ports import Clock, Discrepancy, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.postgres.checkpoints import CheckpointSettings, PostgresCheckpoints
-from service.store.postgres.lanes import PostgresLanes
+from service.store.postgres.lanes import LANES, PostgresLanes
 from service.store.postgres.opening import durability_problems, is_empty, keys_of, last_and_refused, migrate_database
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
@@ -30,8 +30,9 @@ class PostgresDatabase:
         """None: its disk is the server's to watch."""
         return None
 
-    def prepare(self) -> None:
-        """Nothing: the server is asked when it is opened."""
+    def prepare(self, lanes: int | None = None) -> None:
+        """Nothing: the server is asked when it is opened, and takes any number of lanes that it has sessions for."""
+        del lanes
 
     def require(self) -> None:
         """Raise unless the database has a ledger."""
@@ -110,7 +111,8 @@ class OpenedPostgres:
                 owner=parts.owner,
                 system_record=parts.system_record,
                 on_commit=on_commit,
-            )
+            ),
+            parts.lanes or LANES,
         )
         self.checkpoints = PostgresCheckpoints(
             CheckpointSettings(

@@ -37,8 +37,12 @@ class SqliteDatabase:
         """The folder of the file."""
         return self._path.parent
 
-    def prepare(self) -> None:
-        """Make the folder, and see to it that files can be made in it."""
+    def prepare(self, lanes: int | None = None) -> None:
+        """Make the folder, and see to it that files can be made in it; there is one lane to a process."""
+        if lanes is not None and lanes > 1:
+            raise SettingsError(
+                [f"AUDITRACE_LANES is {lanes}, and SQLite takes one writer: leave it out, or name a PostgreSQL"]
+            )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             probe = self._path.with_name(f".{self._path.name}.{os.getpid()}")

@@ -5,20 +5,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
-import pytest
 from psycopg.sql import SQL
 
-from service.cli.main import main
-from service.errors import BrokenLedgerError
-from service.ports import Receipt, Transaction
-from service.store.postgres.opening import migrate_database
-from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
 from service.store.restoring import LEFT_OUT
 from telemetry.audit.verify import Report, read, verify
@@ -26,26 +20,10 @@ from tests.fault.cluster_load import ClusterLoad
 from tests.fault.cluster_nodes import Cluster
 from tests.fault.cluster_oracle import judge, require_receipts
 from tests.support.collector import poll_until
-from tests.support.postgres_standby import Pair, running_pair
-from tests.support.postgres_stores import PostgresStore
+from tests.support.postgres_standby import Pair
 from tests.support.service import Service
-from tests.support.stores import new_job
 
 PATIENCE_S = 120.0
-
-
-@pytest.fixture
-def confirmed() -> Iterator[Pair]:
-    """A primary whose commits wait for its standby."""
-    with running_pair(synchronous=True) as pair:
-        yield pair
-
-
-@pytest.fixture
-def lagging() -> Iterator[Pair]:
-    """A primary that waits for nobody, and its standby."""
-    with running_pair(synchronous=False) as pair:
-        yield pair
 
 
 def _cluster(folder: Path, pair: Pair, *sizes: int) -> Cluster:
@@ -85,16 +63,6 @@ def _receipts(cluster: Cluster, count: int) -> Sequence[Mapping[str, Any]]:
     return load.receipts
 
 
-def _waiting(pair: Pair, database: str = "audit") -> int:
-    """Return how many sessions are within a commit that waits for the standby."""
-    with psycopg.connect(pair.primary.url(database), autocommit=True) as session:
-        ((count,),) = session.execute(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE wait_event = 'SyncRep' AND application_name = 'auditrace' AND query = 'COMMIT'"
-        ).fetchall()
-    return int(count)
-
-
 def test_a_standby_that_must_confirm_takes_over_in_the_middle_of_load(confirmed: Pair, tmp_path: Path) -> None:
     """Killed with commits on their way, the primary is followed by all processes by themselves, and nothing is lost."""
     with _cluster(tmp_path, confirmed, 2, 2, 1) as cluster:
@@ -106,30 +74,6 @@ def test_a_standby_that_must_confirm_takes_over_in_the_middle_of_load(confirmed:
         assert cluster.restarts == 0
     assert judged.runs > 0
     assert judged.checkpoints > 3
-
-
-def test_a_commit_that_no_standby_got_is_made_again_on_the_one_that_takes_over(confirmed: Pair, tmp_path: Path) -> None:
-    """It is on the disk of the primary alone, and was not acknowledged: its lane makes the change once more."""
-    url = confirmed.create_database()
-    migrate_database(url)
-    store = PostgresStore.opened(url, tmp_path, 1, lanes=1)
-    lane = store.lane()
-    before = _commit(store, lane.submit)
-    confirmed.standby.disconnect()
-    transition = store.transition(new_job())
-    pending = lane.submit(lambda transaction: transaction.save(transition))
-    poll_until(lambda: _waiting(confirmed) == 1, "the commit to wait for the standby", PATIENCE_S)
-    assert not pending.done()
-    confirmed.fail_over()
-    receipt = pending.result(PATIENCE_S)
-    assert (receipt.stream_id != before.stream_id, receipt.sequence_number) == (True, 2)
-    assert store.rows("SELECT version, record_id FROM job_versions") == [(1, receipt.record_id)]
-    writer = store.checkpoints(lane)
-    writer.write()
-    writer.write()
-    report = store.verify()
-    assert (report.verdict, report.findings) == ("intact", ())
-    store.close()
 
 
 def test_after_a_failover_to_a_standby_that_lagged_no_number_is_used_twice(lagging: Pair, tmp_path: Path) -> None:
@@ -169,87 +113,19 @@ def test_after_a_failover_to_a_standby_that_lagged_no_number_is_used_twice(laggi
         assert [receipt for receipt in (*kept, *lost) if receipt["record_id"] not in archived] == []
 
 
-def test_a_process_whose_last_records_are_gone_signs_nothing_any_more(lagging: Pair, tmp_path: Path) -> None:
-    """Though no checkpoint is missing: a stream that others hold more of would be signed as ended before that."""
-    url = lagging.create_database()
-    migrate_database(url)
-    store = PostgresStore.opened(url, tmp_path, 1, lanes=1)
-    lane = store.lane()
-    writer = store.checkpoints(lane)
-    _commit(store, lane.submit)
-    writer.write()
-    lagging.await_following()
-    lagging.standby.disconnect()
-    lost = _commit(store, lane.submit)
-    lagging.fail_over()
-    after = _commit(store, lane.submit)
-    assert (after.stream_id != lost.stream_id, after.sequence_number) == (True, 2)
-    assert store.rows("SELECT count(*) FROM audit_records WHERE record_id = ?", lost.record_id) == [(0,)]
-    for _ in range(2):
-        with pytest.raises(BrokenLedgerError, match=f"record {lost.sequence_number} of stream {lost.stream_id}.*gone"):
-            writer.write()
-    lane.close(writer.write_last)
-    assert store.rows("SELECT number FROM audit_checkpoints") == [(1,)]
-    store.close()
-
-
-def test_reads_are_made_where_writes_are(confirmed: Pair) -> None:
-    """Of several hosts a standby is not read from, even the first: it may lag, and lanes hold no locks there."""
-    url = confirmed.create_database()
-    migrate_database(url)
-    confirmed.await_following()
-    reads = PostgresReads(confirmed.url("audit", attributes=""))
-    is_standby = "SELECT pg_is_in_recovery()"
-    assert reads._pool.run(lambda session: session.execute(is_standby).fetchall()) == [(False,)]
-    confirmed.fail_over()
-    assert reads.outbox().depth == 0
-    assert reads._pool.run(lambda session: session.info.host) == str(confirmed.standby.folder)
-    reads.close()
-
-
-def test_doctor_says_whether_a_failover_can_lose_commits(
-    lagging: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It warns while the primary waits for nobody, and when nobody is there to be waited for; else it does not."""
-    monkeypatch.setenv("AUDITRACE_DATABASE", lagging.create_database())
-
-    def durability() -> tuple[str, str]:
-        main(["doctor", "--json"])
-        checks: list[dict[str, str]] = json.loads(capsys.readouterr().out)["checks"]
-        (found,) = [(one["status"], one["detail"]) for one in checks if one["check"] == "durability"]
-        return found
-
-    status, detail = durability()
-    assert (status, "synchronous_standby_names is empty" in detail) == ("wrong", True)
-    assert "loses the last commits" in detail
-    lagging.require_confirmation()
-    assert durability() == ("ok", "an acknowledged commit is on disk")
-    lagging.standby.disconnect()
-    poll_until(lambda: durability()[0] == "wrong", "the standby to be missed", PATIENCE_S)
-    assert "none of the standbys of synchronous_standby_names (standby) is connected" in durability()[1]
-
-
 def _fail_over_under(load: ClusterLoad, pair: Pair) -> None:
     """Lose the primary with commits on their way, and go on until clients had enough answers from its successor."""
     _await_receipts(load, 30)
     ((receiver,),) = pair.standby.execute(SQL("SELECT pid FROM pg_stat_wal_receiver"))
     # What is committed from here on is on the primary's disk, and on its way.
     os.kill(receiver, signal.SIGSTOP)
-    _await(load, lambda: _waiting(pair) >= 2, "commits that wait for the standby")
+    _await(load, lambda: pair.waiting_commits() >= 2, "commits that wait for the standby")
     pair.primary.kill()
     os.kill(receiver, signal.SIGCONT)
     refused = load.refused
     _await(load, lambda: load.refused >= refused + 4, "clients to be told to try later")
     pair.standby.promote()
     _await_receipts(load, 60)
-
-
-def _commit(store: PostgresStore, submit: Callable[..., Any]) -> Receipt:
-    def work(transaction: Transaction) -> Receipt:
-        return transaction.save(store.fact())
-
-    receipt: Receipt = submit(work).result(PATIENCE_S)
-    return receipt
 
 
 def _of_standby(pair: Pair, sql: str) -> list[tuple[Any, ...]]:

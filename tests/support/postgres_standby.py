@@ -84,6 +84,17 @@ class Pair:
         is_there = SQL("SELECT pg_last_wal_replay_lsn() >= {}::pg_lsn").format(Literal(written))
         poll_until(lambda: self.standby.execute(is_there) == [(True,)], "the standby to follow", PATIENCE_S)
 
+    def waiting_commits(self) -> int:
+        """Return how many lanes are within a commit that waits for the standby."""
+        ((count,),) = _administer(
+            self.primary,
+            SQL(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE wait_event = 'SyncRep' AND application_name = 'auditrace' AND query = 'COMMIT'"
+            ),
+        )
+        return int(count)
+
     def _await(self, state: str) -> None:
         asked = SQL("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = {}")
         poll_until(

@@ -1,0 +1,121 @@
+"""A standby beside the primary: what is not confirmed, what is gone with the primary, and what is said of both."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.cli.main import main
+from service.errors import BrokenLedgerError
+from service.ports import Receipt, Transaction
+from service.store.postgres.connection import connect
+from service.store.postgres.opening import durability_problems, migrate_database
+from service.store.postgres.reads import PostgresReads
+from tests.support.collector import poll_until
+from tests.support.postgres_standby import PATIENCE_S, Pair
+from tests.support.postgres_stores import PostgresStore
+from tests.support.stores import new_job
+
+
+def _commit(store: PostgresStore, submit: Callable[..., Any]) -> Receipt:
+    def work(transaction: Transaction) -> Receipt:
+        return transaction.save(store.fact())
+
+    receipt: Receipt = submit(work).result(PATIENCE_S)
+    return receipt
+
+
+def test_a_commit_that_no_standby_got_is_made_again_on_the_one_that_takes_over(confirmed: Pair, tmp_path: Path) -> None:
+    """It is on the disk of the primary alone, and was not acknowledged: its lane makes the change once more."""
+    url = confirmed.create_database()
+    migrate_database(url)
+    store = PostgresStore.opened(url, tmp_path, 1, lanes=1)
+    lane = store.lane()
+    before = _commit(store, lane.submit)
+    confirmed.standby.disconnect()
+    transition = store.transition(new_job())
+    pending = lane.submit(lambda transaction: transaction.save(transition))
+    poll_until(lambda: confirmed.waiting_commits() == 1, "the commit to wait for the standby", PATIENCE_S)
+    assert not pending.done()
+    confirmed.fail_over()
+    receipt = pending.result(PATIENCE_S)
+    assert (receipt.stream_id != before.stream_id, receipt.sequence_number) == (True, 2)
+    assert store.rows("SELECT version, record_id FROM job_versions") == [(1, receipt.record_id)]
+    writer = store.checkpoints(lane)
+    writer.write()
+    writer.write()
+    report = store.verify()
+    assert (report.verdict, report.findings) == ("intact", ())
+    store.close()
+
+
+def test_a_process_whose_last_records_are_gone_signs_nothing_any_more(lagging: Pair, tmp_path: Path) -> None:
+    """Though no checkpoint is missing: a stream that others hold more of would be signed as ended before that."""
+    url = lagging.create_database()
+    migrate_database(url)
+    store = PostgresStore.opened(url, tmp_path, 1, lanes=1)
+    lane = store.lane()
+    writer = store.checkpoints(lane)
+    _commit(store, lane.submit)
+    writer.write()
+    lagging.await_following()
+    lagging.standby.disconnect()
+    lost = _commit(store, lane.submit)
+    lagging.fail_over()
+    after = _commit(store, lane.submit)
+    assert (after.stream_id != lost.stream_id, after.sequence_number) == (True, 2)
+    assert store.rows("SELECT count(*) FROM audit_records WHERE record_id = ?", lost.record_id) == [(0,)]
+    for _ in range(2):
+        with pytest.raises(BrokenLedgerError, match=f"record {lost.sequence_number} of stream {lost.stream_id}.*gone"):
+            writer.write()
+    lane.close(writer.write_last)
+    assert store.rows("SELECT number FROM audit_checkpoints") == [(1,)]
+    store.close()
+
+
+def test_reads_are_made_where_writes_are(confirmed: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several hosts a standby is not read from, even the first: it may lag, and lanes hold no locks there."""
+    url = confirmed.create_database()
+    migrate_database(url)
+    confirmed.await_following()
+    reads = PostgresReads(confirmed.url("audit", attributes=""))
+    is_standby = "SELECT pg_is_in_recovery()"
+    assert reads._pool.run(lambda session: session.execute(is_standby).fetchall()) == [(False,)]
+    monkeypatch.setenv("PGHOST", confirmed.hosts)
+    with connect("postgresql:///audit?user=auditrace", read_only=True) as session:
+        assert session.info.host == str(confirmed.primary.folder)
+    with connect(confirmed.standby.url("audit"), read_only=True) as session:
+        assert session.execute(is_standby).fetchall() == [(True,)]
+    confirmed.fail_over()
+    assert reads.outbox().depth == 0
+    assert reads._pool.run(lambda session: session.info.host) == str(confirmed.standby.folder)
+    reads.close()
+
+
+def test_doctor_says_whether_a_failover_can_lose_commits(
+    lagging: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It warns while the primary waits for nobody, and when nobody is there to be waited for; else it does not."""
+    monkeypatch.setenv("AUDITRACE_DATABASE", lagging.create_database())
+
+    def durability() -> tuple[str, str]:
+        main(["doctor", "--json"])
+        checks: list[dict[str, str]] = json.loads(capsys.readouterr().out)["checks"]
+        (found,) = [(one["status"], one["detail"]) for one in checks if one["check"] == "durability"]
+        return found
+
+    status, detail = durability()
+    assert (status, "synchronous_standby_names is empty" in detail) == ("wrong", True)
+    assert "loses the last commits" in detail
+    with psycopg.connect(lagging.primary.url("audit"), autocommit=True) as session:
+        session.execute("CREATE ROLE plain LOGIN")
+    lagging.require_confirmation()
+    assert durability() == ("ok", "an acknowledged commit is on disk")
+    lagging.standby.disconnect()
+    poll_until(lambda: durability()[0] == "wrong", "the standby to be missed", PATIENCE_S)
+    assert "none of the standbys of synchronous_standby_names (standby) is connected" in durability()[1]
+    # Who may not see which standbys there are raises no false alarm.
+    assert durability_problems(lagging.url("audit").replace("user=auditrace", "user=plain")) == []

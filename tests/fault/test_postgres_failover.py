@@ -67,7 +67,7 @@ def test_a_standby_that_must_confirm_takes_over_in_the_middle_of_load(confirmed:
     """Killed with commits on their way, the primary is followed by all processes by themselves, and nothing is lost."""
     with _cluster(tmp_path, confirmed, 2, 2, 1) as cluster:
         with _load(cluster) as load:
-            _fail_over_under(load, confirmed)
+            _fail_over_under(load, cluster, confirmed)
         cluster.settle()
         require_receipts(cluster, load.receipts)
         judged = judge(cluster)
@@ -113,7 +113,7 @@ def test_after_a_failover_to_a_standby_that_lagged_no_number_is_used_twice(laggi
         assert [receipt for receipt in (*kept, *lost) if receipt["record_id"] not in archived] == []
 
 
-def _fail_over_under(load: ClusterLoad, pair: Pair) -> None:
+def _fail_over_under(load: ClusterLoad, cluster: Cluster, pair: Pair) -> None:
     """Lose the primary with commits on their way, and go on until clients had enough answers from its successor."""
     _await_receipts(load, 30)
     ((receiver,),) = pair.standby.execute(SQL("SELECT pid FROM pg_stat_wal_receiver"))
@@ -122,8 +122,9 @@ def _fail_over_under(load: ClusterLoad, pair: Pair) -> None:
     _await(load, lambda: pair.waiting_commits() >= 2, "commits that wait for the standby")
     pair.primary.kill()
     os.kill(receiver, signal.SIGCONT)
-    refused = load.refused
-    _await(load, lambda: load.refused >= refused + 4, "clients to be told to try later")
+    for url in cluster.urls:
+        answer = httpx.get(f"{url}/v1/jobs", headers={"Authorization": f"Bearer {cluster.admin_key}"}, timeout=30)
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True), answer.text
     pair.standby.promote()
     _await_receipts(load, 60)
 

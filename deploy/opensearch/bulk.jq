@@ -1,5 +1,6 @@
 # Makes a _bulk request of an archive's lines: for each record a document in the form of OpenSearch's Simple Schema for
-# Observability, under the record's id. The body, which is what was hashed, stays the text that it is, byte for byte.
+# Observability, in the index of the record's month and under the record's id, so that it is never there twice. The
+# body, which is what was hashed, stays the text that it is, byte for byte.
 # What is no record is left out; `auditrace verify` over the archive names it.
 
 def text: .value | to_entries[0].value | if type == "string" then . else tojson end;
@@ -11,7 +12,7 @@ fromjson? | .resourceLogs[]
 | (.body.stringValue | fromjson? | objects) as $record
 # These attributes alone are not in the body.
 | (reduce (.attributes[] | select(.key | startswith("audit.integrity."))) as $one ({}; .[$one.key] = ($one | text))) as $integrity
-| {create: {_id: $record.attributes["audit.record.id"]}},
+| {create: {_index: "ss4o_logs-auditrace-\($record.timestamp[:7])", _id: $record.attributes["audit.record.id"]}},
   {
     "@timestamp": $record.timestamp,
     observedTimestamp: $record.observed_timestamp,

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Puts every record of an archive into an OpenSearch, in the data stream ss4o_logs-auditrace-default, with the mapping
-# that the queries of docs/correlation.md need. Running it again adds what is new, also what the collector wrote
-# meanwhile. Credentials and TLS are curl's: what ~/.curlrc says.
-# Usage: load.sh ARCHIVE URL, the folder of audit*.jsonl files, plain or gzip, and such as https://opensearch:9200
+# Puts every record of an archive into an OpenSearch, in an index for each month of UTC, ss4o_logs-auditrace-2026-01,
+# with the mapping that the queries of docs/correlation.md need. Running it again adds what is new, also what the
+# collector wrote meanwhile. Credentials and TLS are curl's: what ~/.curlrc says.
+# Usage: load.sh ARCHIVE URL, a folder of .jsonl files, plain or gzip, or one such file; and such as https://opensearch:9200
 # Exit status: 0 everything is there, 1 something was refused or could not be read.
 set -eu
 
@@ -16,8 +16,13 @@ url=${2%/}
 for tool in curl jq split zcat; do
     command -v "$tool" >/dev/null 2>&1 || { echo "load.sh: $tool is missing; install it and run this again" >&2 && exit 1; }
 done
-if [ ! -d "$archive" ] || [ -z "$(ls "$archive")" ]; then
-    echo "load.sh: there is no archive in $archive; name the folder that AUDIT_ARCHIVE_DIR names" >&2
+if [ -f "$archive" ]; then
+    set -- "$archive"
+else
+    set -- "$archive"/*.jsonl*
+fi
+if [ ! -f "$1" ]; then
+    echo "load.sh: there is no archive in $archive; name the folder that AUDIT_ARCHIVE_DIR names, or a file of it" >&2
     exit 1
 fi
 work=$(mktemp -d)
@@ -33,15 +38,15 @@ if ! send PUT _index_template/auditrace application/json "$here/template.json" >
 fi
 records=0
 new=0
-for file in "$archive"/*.jsonl*; do
+for file in "$@"; do
     zcat -f "$file" >"$work/lines"
     # Behind a line that a crash cut short the next one begins on the same line.
     sed 's/{"resourceLogs":/\n&/g' "$work/lines" | jq -cR -f "$here/bulk.jq" >"$work/documents"
-    # Two lines are a record, of 128 KiB at most with its attributes: far below the 100 MB that a request may have.
+    # Two lines are a record, some 200 KiB at the very most: far below the 100 MB that a request may have.
     split -a 6 -l 400 "$work/documents" "$work/part."
     for part in "$work"/part.*; do
         [ -e "$part" ] || continue
-        if ! send POST ss4o_logs-auditrace-default/_bulk application/x-ndjson "$part" >"$work/answer"; then
+        if ! send POST _bulk application/x-ndjson "$part" >"$work/answer"; then
             echo "load.sh: $url refused a request: $(cat "$work/answer")" >&2
             exit 1
         fi

@@ -174,7 +174,8 @@ def test_nothing_that_the_document_calls_tried_escapes_this_module() -> None:
         (WALK, "http"): 1,
     }
     claimed = Counter((block.section, block.language) for block in BLOCKS if block.is_tried and block is not FUNCTIONS)
-    del claimed["Verified where it landed", "console"]
+    # JSON is for OpenSearch, and what is typed on a console is no query: both are test_opensearch's.
+    claimed = Counter({block: count for block, count in claimed.items() if block[1] not in ("json", "console")})
     assert claimed == tested
 
 

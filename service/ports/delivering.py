@@ -24,13 +24,16 @@ class OutboxRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Lag(msgspec.Struct, frozen=True):
     """A stream with undelivered records: the number of its cursor and that of its last committed record.
 
-    `is_elsewhere` when another living relay holds its lease.
+    `is_elsewhere` when another relay holds its lease, which ends at `until_ns` unless that relay lives and renews it.
+    To one that `is_closed` nothing is added any more but checkpoints of the process that closed it, which is stopping.
     """
 
     stream_id: str
     delivered: int
     committed: int
+    is_closed: bool
     is_elsewhere: bool
+    until_ns: int
 
 
 class Outbox(Protocol):

@@ -14,6 +14,7 @@ from service.relay.backoff import pause_s
 from service.relay.delivery import COMPARED, Delivery
 from service.relay.redelivery import Redelivered, replay, retry_parked
 from service.relay.state import Progress, RelayState
+from service.relay.stopping import Farewell
 from telemetry.delivery import Refused, Sink, blames_records
 from telemetry.instruments import Instruments
 
@@ -112,32 +113,28 @@ class Relay:
     def drain(self, grace_s: float) -> bool:
         """Deliver what is committed by now, within `grace_s` seconds, and give the leases back.
 
-        True when nothing of it is left; what another living relay has under its lease is left to that one.
+        True when nothing of it is left, but for what another relay that lives has under its lease, and checkpoints
+        that wait for that: these are left to it, whether it goes on or stops (`service.relay.stopping`). So relays that
+        stop at the same time leave nothing behind if the sink takes records within the grace of each.
         """
         deadline = self._monotonic() + grace_s
-        goal: dict[str, int] | None = None
-        is_drained = False
-        while not is_drained:
+        farewell = Farewell()
+        while True:
             step = self._attempt()
-            try:
-                self._outbox.renew()
-                backlog = self._outbox.backlog()
-            except TryLaterError as error:
-                self._fail("database", error.detail)
-            else:
-                backlog = [lag for lag in backlog if not lag.is_elsewhere]
-                goal = goal or {lag.stream_id: lag.committed for lag in backlog}
-                is_drained = all(lag.delivered >= goal.get(lag.stream_id, 0) for lag in backlog)
+            if self._is_due(farewell, step):
+                self._release()
+                # Only this look counts: another one that stops may have passed over what was held here until now.
+                if self._is_due(farewell, step):
+                    return True
             left_s = deadline - self._monotonic()
-            if is_drained or left_s <= 0:
+            if left_s <= 0:
                 break
             if step is _Step.FAILED:
                 self._ended.wait(min(left_s, self._progress.state.pause_s))
             elif step is _Step.IDLE:
-                # A checkpoint that waits for records of another relay leaves this one idle, and not yet done.
                 self._ended.wait(min(left_s, self._settings.linger_s))
         self._release()
-        return is_drained
+        return False
 
     def retry_parked(self) -> Redelivered:
         """Send the parked records again, each alone; what the sink acknowledges is parked no more."""
@@ -211,6 +208,14 @@ class Relay:
         self._limit = 1 + COMPARED if blames_records(answer) else 1
         self._fail(answer.error_type, str(answer), answer.retry_after_s if isinstance(answer, Refused) else None)
         return _Step.FAILED
+
+    def _is_due(self, farewell: Farewell, step: _Step) -> bool:
+        try:
+            self._outbox.renew()
+            return farewell.is_due(self._outbox.backlog(), is_idle=step is _Step.IDLE)
+        except TryLaterError as error:
+            self._fail("database", error.detail)
+            return False
 
     def _fail(self, kind: str, error: str, retry_after_s: float | None = None) -> None:
         failures = self._progress.state.failures + 1

@@ -151,6 +151,25 @@ def test_one_relay_at_a_time_has_a_stream(store: Store) -> None:
     assert other.take(MANY, MUCH) == []
 
 
+def test_a_look_at_the_backlog_shows_who_lives_and_what_is_over(store: Store) -> None:
+    """A lease that is renewed ends later than before, one that is not stays; a closed stream is told from others."""
+    ended = store.lane("ended")
+    (receipt,) = commit(store, ended, 1)
+    ended.close()
+    commit(store, store.lane("open"), 1)
+    one, other = store.outbox(), store.outbox()
+    assert one.take(MANY, MUCH)
+    before = other.backlog()
+    assert {lag.stream_id: lag.is_closed for lag in before} == {
+        lag.stream_id: lag.stream_id == receipt.stream_id for lag in before
+    }
+    assert len(before) == 2
+    store.clock.advance(2)
+    assert other.backlog() == before
+    one.renew()
+    assert all(now.until_ns > then.until_ns for now, then in zip(other.backlog(), before, strict=True))
+
+
 def test_relays_share_the_streams(store: Store) -> None:
     """Streams that are free go to whoever comes first, the others to whoever comes next."""
     commit(store, store.lane(), 3)

@@ -520,8 +520,8 @@ SET synchronous_commit = off
 
 -- name: lagging_streams
 SELECT
-    stream_id, cursors.number, streams.number,
-    cursors.owner <> %(owner)s AND until_ns BETWEEN ledger_now_ns() AND ledger_now_ns() + 2 * %(lease_ns)s
+    stream_id, cursors.number, streams.number, streams.closed = 1,
+    cursors.owner <> %(owner)s AND until_ns BETWEEN ledger_now_ns() AND ledger_now_ns() + 2 * %(lease_ns)s, until_ns
 FROM delivery_cursors AS cursors JOIN audit_streams AS streams USING (stream_id)
 WHERE cursors.number < streams.number
 ORDER BY stream_id

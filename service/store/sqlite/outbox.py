@@ -98,8 +98,15 @@ class SqliteOutbox:
         with self._using():
             now_ns = self._clock()
             return [
-                Lag(stream_id, cursor, tip, owner != self._locks.owner and not self._is_free(owner, until_ns, now_ns))
-                for stream_id, cursor, tip, owner, _, until_ns in self._all("lagging_streams", {"turn": ""})
+                Lag(
+                    stream_id,
+                    cursor,
+                    tip,
+                    is_closed=bool(closed),
+                    is_elsewhere=owner != self._locks.owner and not self._is_free(owner, until_ns, now_ns),
+                    until_ns=until_ns,
+                )
+                for stream_id, cursor, tip, closed, owner, _, until_ns in self._all("lagging_streams", {"turn": ""})
             ]
 
     def parked_count(self) -> int:
@@ -144,9 +151,13 @@ class SqliteOutbox:
         """Yield stream, cursor and epoch of what lags and is this relay's, or becomes it, whose turn it is first."""
         now_ns = self._clock()
         rows = self._all("lagging_streams", {"turn": self._turn})
-        free = [(row[0], *row[3:]) for row in rows if self._is_free(row[3], row[5], now_ns)]
+        free = [
+            (stream_id, owner, epoch, until_ns)
+            for stream_id, _, _, _, owner, epoch, until_ns in rows
+            if self._is_free(owner, until_ns, now_ns)
+        ]
         epochs = self._take_leases(free[:_TAKEN_AT_ONCE], now_ns)
-        for stream_id, cursor, _, owner, epoch, until_ns in rows:
+        for stream_id, cursor, _, _, owner, epoch, until_ns in rows:
             if stream_id in epochs:
                 yield stream_id, cursor, epochs[stream_id]
             elif owner == self._locks.owner and until_ns >= now_ns:

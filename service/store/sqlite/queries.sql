@@ -273,7 +273,8 @@ PRAGMA synchronous = NORMAL
 -- name: lagging_streams
 -- Those behind `:turn` first, so that streams take turns.
 SELECT
-    stream_id, delivery_cursors.number, audit_streams.number, delivery_cursors.owner, delivery_cursors.epoch, until_ns
+    stream_id, delivery_cursors.number, audit_streams.number, audit_streams.closed,
+    delivery_cursors.owner, delivery_cursors.epoch, until_ns
 FROM delivery_cursors JOIN audit_streams USING (stream_id)
 WHERE delivery_cursors.number < audit_streams.number
 ORDER BY stream_id <= :turn, stream_id

@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from service.bootstrap import database_of
 from service.errors import SettingsError
 from service.keyfiles import SigningKeys, create_private_file, deployment_secret
-from service.store.sqlite.opening import is_empty, keys_of
 from telemetry.audit.signer import Signer
+from tests.support.both_stores import BOTH, Store
 from tests.support.ledger_maker import FOREIGN_KEY, KEY
-from tests.support.stores import SECRET, SqliteStore
+from tests.support.stores import SECRET
 
 PKCS8 = PrivateFormat.PKCS8
 
@@ -136,22 +137,26 @@ def test_of_two_processes_that_make_a_file_the_first_ones_stays(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_database_is_empty_until_something_is_committed_or_a_key_registered(tmp_path: Path) -> None:
+@pytest.mark.stores(*BOTH)
+def test_a_database_is_empty_until_something_is_committed_or_a_key_registered(store: Store) -> None:
     """Only an empty database gets new keys; that the schema was made already does not count."""
-    assert is_empty(tmp_path / "ledger.db")
-    store = SqliteStore(tmp_path)
-    assert is_empty(store.path)
-    assert list(keys_of(store.path, SECRET)) == []
-    lane = store.lane()
-    store.checkpoints(lane)
-    assert not is_empty(store.path)
-    store.close()
+    database = database_of(store.database)
+    assert database.is_empty()
+    assert list(database.keys(SECRET)) == []
+    store.checkpoints(store.lane())
+    assert not database.is_empty()
 
 
-def test_a_database_with_records_and_no_key_is_not_empty(store: SqliteStore) -> None:
+def test_a_database_that_does_not_exist_is_empty(tmp_path: Path) -> None:
+    """Before the first start there is no file."""
+    assert database_of(f"sqlite:///{tmp_path}/ledger.db").is_empty()
+
+
+@pytest.mark.stores(*BOTH)
+def test_a_database_with_records_and_no_key_is_not_empty(store: Store) -> None:
     """What was committed without a registered key is no reason to make one."""
     store.lane().submit(lambda transaction: transaction.save(store.fact())).result()
-    assert not is_empty(store.path)
+    assert not database_of(store.database).is_empty()
 
 
 def test_a_rotation_puts_the_new_key_in_the_place_of_the_old_one(keys: SigningKeys) -> None:

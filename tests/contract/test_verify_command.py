@@ -17,6 +17,7 @@ from service.bootstrap import now_ns
 from service.cli import progress
 from service.cli.main import main
 from telemetry.audit.verify import sources
+from tests.support.both_stores import BOTH, Store
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, public_pem, stream_id
 from tests.support.stores import SqliteStore
 
@@ -157,9 +158,8 @@ def test_several_keys_may_be_given(run: Run, tmp_path: Path, key: Path, ledger: 
         assert run(archive, *(argument for one in keys for argument in ("--public-key", one)))[0] == 0
 
 
-def test_files_folders_exports_and_databases_are_one_copy(
-    run: Run, tmp_path: Path, key: Path, store: SqliteStore
-) -> None:
+@pytest.mark.stores(*BOTH)
+def test_files_folders_exports_and_databases_are_one_copy(run: Run, tmp_path: Path, key: Path, store: Store) -> None:
     """What is in none of the copies alone is in all of them together."""
     ledger = Ledger()
     for stream in (7, 8, 7):
@@ -171,7 +171,7 @@ def test_files_folders_exports_and_databases_are_one_copy(
     bodies = file_of(tmp_path, "bodies.jsonl", "".join(f"{record.text}\n" for record in ledger.records[:3]))
     folder = archive_of(tmp_path, ledger.records[3:6]).parent
     export = file_of(tmp_path, "x.json", "".join(json.dumps({"_msg": one.text}) + "\n" for one in ledger.records[6:]))
-    arguments = (bodies, folder, export, "--database", f"sqlite:///{store.path}", "--public-key", key, "--json")
+    arguments = (bodies, folder, export, "--database", store.database, "--public-key", key, "--json")
 
     status, printed, _ = run(*arguments)
 
@@ -265,7 +265,8 @@ def test_receipts_may_be_many(run: Run, tmp_path: Path, ledger: Ledger) -> None:
     assert [finding["code"] for finding in findings].count("receipt_missing") == 4
 
 
-def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store: SqliteStore, ledger: Ledger) -> None:
+@pytest.mark.stores(*BOTH)
+def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store: Store, ledger: Ledger) -> None:
     """What one copy lacks is named, with the exit status 1; copies of the same records have 0, whatever their form."""
     bodies = file_of(tmp_path, "bodies", "".join(f"{record.text}\n" for record in reversed(ledger.records)))
     assert run("--compare", archive, bodies)[0] == 0
@@ -277,7 +278,7 @@ def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store:
     lane = store.lane()
     lane.submit(lambda transaction: transaction.save(store.fact())).result()
     lane.close()
-    url = f"sqlite:///{store.path}"
+    url = store.database
     delivered = file_of(tmp_path, "delivered.jsonl", "".join(f"{line}\n" for line in store.archive()))
     assert run("--compare", url, delivered)[0] == 0
     report = json.loads(run("--compare", url, archive, "--json")[1])

@@ -199,10 +199,31 @@ def test_what_opensearch_refuses_fails_the_load(searched: Searched) -> None:
     assert searched.opensearch.ask("PUT", f"{FILLED}/_settings", '{"index.blocks.write": true}')[0] == 200
     refused = searched.opensearch.shell(load, archive)
     assert searched.opensearch.ask("PUT", f"{FILLED}/_settings", '{"index.blocks.write": null}')[0] == 200
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert "load.sh: refused:" in refused.stderr
+    count = len(searched.observed.records())
+    assert (refused.returncode, refused.stdout) == (1, f"records: {count}, new: 0\n")
+    assert f"load.sh: refused: {count} records, the first is" in refused.stderr
     assert "index write (api)" in refused.stderr
     assert searched.opensearch.shell(load, archive).returncode == 0
+
+
+def test_what_never_can_be_stored_holds_nothing_up(searched: Searched, tmp_path: Path) -> None:
+    """What is no record is left out, a record that the mapping cannot take is named, and those behind both arrive."""
+    (file,) = searched.observed.collector.archive_dir.iterdir()
+    foreign = [_line("a text"), _line("[]"), _line("{}"), _line('{"attributes":{"audit.record.id":"b-1"}}')]
+    attributes = {RECORD_ID: "b-2", "audit.action": {"an": "object"}}
+    poison = _line(json.dumps({"timestamp": "2026-01-02T03:04:05.000000001Z", "attributes": attributes}))
+    lines = [line.encode() for line in (*foreign, '{"resourceLogs":[{}]}', "{}", "[]", poison)]
+    (tmp_path / "audit.jsonl").write_bytes(b"\n".join([*lines, file.read_bytes()]))
+    load, _ = commands()
+    done = searched.opensearch.shell(load, tmp_path)
+    assert (done.returncode, done.stdout) == (1, f"records: {len(searched.observed.records()) + 1}, new: 0\n")
+    assert 'load.sh: refused: 1 records, the first is {"_id":"b-2"' in done.stderr
+    assert "attributes.audit.action" in done.stderr
+
+
+def _line(body: str) -> str:
+    """Return an archive's line with one log record, of an unknown sender."""
+    return json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": body}}]}]}]})
 
 
 def test_a_command_that_cannot_work_says_why(searched: Searched, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import psycopg
-from psycopg.sql import SQL
 
 from service.store.postgres.reconciliation import reconcile
 from service.store.restoring import LEFT_OUT
@@ -116,9 +115,8 @@ def test_after_a_failover_to_a_standby_that_lagged_no_number_is_used_twice(laggi
 def _fail_over_under(load: ClusterLoad, cluster: Cluster, pair: Pair) -> None:
     """Lose the primary with commits on their way, and go on until clients had enough answers from its successor."""
     _await_receipts(load, 30)
-    ((receiver,),) = pair.standby.execute(SQL("SELECT pid FROM pg_stat_wal_receiver"))
     # What is committed from here on is on the primary's disk, and on its way.
-    os.kill(receiver, signal.SIGSTOP)
+    receiver = pair.standby.freeze()
     _await(load, lambda: pair.waiting_commits() >= 2, "commits that wait for the standby")
     pair.primary.kill()
     os.kill(receiver, signal.SIGCONT)

@@ -1,17 +1,17 @@
 """A standby beside the primary: what is not confirmed, what is gone with the primary, and what is said of both."""
 
 import json
-from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from service.cli.main import main
 from service.errors import BrokenLedgerError
-from service.ports import Receipt, Transaction
+from service.ports import Receipt
 from service.store.postgres.connection import connect
+from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.opening import durability_problems, migrate_database
 from service.store.postgres.reads import PostgresReads
 from tests.support.collector import poll_until
@@ -20,30 +20,21 @@ from tests.support.postgres_stores import PostgresStore
 from tests.support.stores import new_job
 
 
-def _commit(store: PostgresStore, submit: Callable[..., Any]) -> Receipt:
-    def work(transaction: Transaction) -> Receipt:
-        return transaction.save(store.fact())
-
-    receipt: Receipt = submit(work).result(PATIENCE_S)
-    return receipt
-
-
-def test_a_commit_that_no_standby_got_is_made_again_on_the_one_that_takes_over(confirmed: Pair, tmp_path: Path) -> None:
-    """It is on the disk of the primary alone, and was not acknowledged: its lane makes the change once more."""
-    url = confirmed.create_database()
+def _opened(pair: Pair, folder: Path) -> PostgresStore:
+    url = pair.create_database()
     migrate_database(url)
-    store = PostgresStore.opened(url, tmp_path, 1, lanes=1)
-    lane = store.lane()
-    before = _commit(store, lane.submit)
-    confirmed.standby.disconnect()
-    transition = store.transition(new_job())
-    pending = lane.submit(lambda transaction: transaction.save(transition))
-    poll_until(lambda: confirmed.waiting_commits() == 1, "the commit to wait for the standby", PATIENCE_S)
-    assert not pending.done()
-    confirmed.fail_over()
-    receipt = pending.result(PATIENCE_S)
-    assert (receipt.stream_id != before.stream_id, receipt.sequence_number) == (True, 2)
-    assert store.rows("SELECT version, record_id FROM job_versions") == [(1, receipt.record_id)]
+    return PostgresStore.opened(url, folder, 1, lanes=1)
+
+
+def _create(store: PostgresStore, lane: PostgresLanes, job_id: str) -> Future[Receipt]:
+    transition = store.transition(new_job(job_id))
+    return lane.submit(lambda transaction: transaction.save(transition))
+
+
+def _require_once(store: PostgresStore, lane: PostgresLanes, *receipts: Receipt) -> None:
+    """Check that each change was made once, by its record, and that the ledger holds together."""
+    made = store.rows("SELECT version, record_id FROM job_versions ORDER BY job_id")
+    assert made == [(1, receipt.record_id) for receipt in receipts]
     writer = store.checkpoints(lane)
     writer.write()
     writer.write()
@@ -52,20 +43,48 @@ def test_a_commit_that_no_standby_got_is_made_again_on_the_one_that_takes_over(c
     store.close()
 
 
+def test_a_commit_that_no_standby_got_is_made_again_on_the_one_that_takes_over(confirmed: Pair, tmp_path: Path) -> None:
+    """It is on the disk of the primary alone, and was not acknowledged: its lane makes the change once more."""
+    store = _opened(confirmed, tmp_path)
+    lane = store.lane()
+    before = _create(store, lane, "job-1").result(PATIENCE_S)
+    confirmed.standby.disconnect()
+    pending = _create(store, lane, "job-2")
+    poll_until(lambda: confirmed.waiting_commits() == 1, "the commit to wait for the standby", PATIENCE_S)
+    assert not pending.done()
+    confirmed.fail_over()
+    receipt = pending.result(PATIENCE_S)
+    assert (receipt.stream_id != before.stream_id, receipt.sequence_number) == (True, 2)
+    _require_once(store, lane, before, receipt)
+
+
+def test_a_commit_that_the_standby_got_is_found_on_it(confirmed: Pair, tmp_path: Path) -> None:
+    """It took the record and lost the primary before it could say so: the caller gets the receipt of that record."""
+    store = _opened(confirmed, tmp_path)
+    lane = store.lane()
+    before = _create(store, lane, "job-1").result(PATIENCE_S)
+    receiver = confirmed.standby.freeze()
+    pending = _create(store, lane, "job-2")
+    poll_until(lambda: confirmed.waiting_commits() == 1, "the commit to wait for the standby", PATIENCE_S)
+    assert not pending.done()
+    confirmed.fail_over_behind_the_last_commit(receiver)
+    receipt = pending.result(PATIENCE_S)
+    assert (receipt.stream_id, receipt.sequence_number) == (before.stream_id, before.sequence_number + 1)
+    _require_once(store, lane, before, receipt)
+
+
 def test_a_process_whose_last_records_are_gone_signs_nothing_any_more(lagging: Pair, tmp_path: Path) -> None:
     """Though no checkpoint is missing: a stream that others hold more of would be signed as ended before that."""
-    url = lagging.create_database()
-    migrate_database(url)
-    store = PostgresStore.opened(url, tmp_path, 1, lanes=1)
+    store = _opened(lagging, tmp_path)
     lane = store.lane()
     writer = store.checkpoints(lane)
-    _commit(store, lane.submit)
+    _create(store, lane, "job-1").result(PATIENCE_S)
     writer.write()
     lagging.await_following()
     lagging.standby.disconnect()
-    lost = _commit(store, lane.submit)
+    lost = _create(store, lane, "job-2").result(PATIENCE_S)
     lagging.fail_over()
-    after = _commit(store, lane.submit)
+    after = _create(store, lane, "job-3").result(PATIENCE_S)
     assert (after.stream_id != lost.stream_id, after.sequence_number) == (True, 2)
     assert store.rows("SELECT count(*) FROM audit_records WHERE record_id = ?", lost.record_id) == [(0,)]
     for _ in range(2):

@@ -1,5 +1,7 @@
 """A PostgreSQL and its streaming standby, of which the one can be lost and the other take over."""
 
+import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +34,12 @@ class Standby(PostgresServer):
         self.execute(SQL("SELECT pg_reload_conf()"))
         receivers = SQL("SELECT count(*) FROM pg_stat_wal_receiver")
         poll_until(lambda: self.execute(receivers) == [(0,)], "the standby to be cut off", PATIENCE_S)
+
+    def freeze(self) -> int:
+        """Let nothing that is sent from here on be taken, and return the process that has to go on with it."""
+        ((receiver,),) = self.execute(SQL("SELECT pid FROM pg_stat_wal_receiver"))
+        os.kill(receiver, signal.SIGSTOP)
+        return int(receiver)
 
     def promote(self) -> None:
         """Make a primary of it, which takes writes when this returns."""
@@ -76,6 +84,17 @@ class Pair:
     def fail_over(self) -> None:
         """Lose the primary at whatever instruction it is, and let the standby take over."""
         self.primary.kill()
+        self.standby.promote()
+
+    def fail_over_behind_the_last_commit(self, receiver: int) -> None:
+        """Lose the primary once all is sent that the frozen standby did not confirm; it takes that, and takes over."""
+        ((written,),) = _administer(self.primary, SQL("SELECT pg_current_wal_flush_lsn()::text"))
+        is_sent = SQL("SELECT sent_lsn >= {}::pg_lsn FROM pg_stat_replication").format(Literal(written))
+        poll_until(lambda: _administer(self.primary, is_sent) == [(True,)], "all to be sent", PATIENCE_S)
+        self.primary.kill()
+        os.kill(receiver, signal.SIGCONT)
+        is_taken = SQL("SELECT pg_last_wal_receive_lsn() >= {}::pg_lsn").format(Literal(written))
+        poll_until(lambda: self.standby.execute(is_taken) == [(True,)], "the standby to take it", PATIENCE_S)
         self.standby.promote()
 
     def await_following(self) -> None:

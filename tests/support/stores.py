@@ -142,7 +142,7 @@ class SqliteStore:
         outbox.close()
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close what was opened; may be called again."""
         for lane in self._lanes:
             lane.close()
         self.reads.close()
@@ -150,8 +150,8 @@ class SqliteStore:
             writer.close()
         for outbox in list(self._relays):
             self.kill_relay(outbox)
-        for owner in self._owners.values():
-            owner.release()
+        while self._owners:
+            self._owners.popitem()[1].release()
 
     def archive(self) -> Sequence[str]:
         """Return every committed record as a line of OTLP JSON, as a complete sink would hold it."""

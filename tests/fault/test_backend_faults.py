@@ -11,6 +11,7 @@ from tests.support.collector import poll_until
 from tests.support.deployment import Deployment
 from tests.support.oracle import bodies_of, committed, require_conserved, require_receipts
 from tests.support.otlp_sink import Answer, Request
+from tests.support.volumes import small_volume
 
 STORE = "otlp_http/audit_store"
 DROPPED = "otelcol_exporter_send_failed_log_records"
@@ -93,11 +94,20 @@ def test_what_is_queued_outlives_the_collector(tmp_path: Path, deployment: Deplo
 
 
 def test_a_full_queue_holds_the_outbox_and_no_client(tmp_path: Path, backend: Backend) -> None:
-    """A queue that is full refuses: records wait in the database, clients go on, and readiness says what is held."""
-    settings = {"AUDIT_QUEUE_BYTES": "60000"}
-    with Deployment(
-        tmp_path, script=backend, collector_settings=settings, service_settings={"AUDITRACE_CHECKPOINT_INTERVAL": "1h"}
-    ) as deployment:
+    """A queue that is full refuses: records wait in the database, and clients go on.
+
+    Its limit is a quarter of its volume, as it should be: it refuses before there is no room.
+    """
+    settings = {"AUDIT_QUEUE_BYTES": "200000"}
+    with (
+        small_volume(tmp_path / "collector" / "queue", 4 * 200_000),
+        Deployment(
+            tmp_path,
+            script=backend,
+            collector_settings=settings,
+            service_settings={"AUDITRACE_CHECKPOINT_INTERVAL": "1h"},
+        ) as deployment,
+    ):
         backend.answer = Answer(503)
         with deployment.load() as load:
             poll_until(
@@ -111,6 +121,7 @@ def test_a_full_queue_holds_the_outbox_and_no_client(tmp_path: Path, backend: Ba
             assert deployment.undelivered() > 0
             backend.answer = Answer()
         deployment.settle()
+        assert "no space left" not in deployment.collector.log_path.read_text(errors="replace")
         require_receipts(deployment, load.receipts)
         require_conserved(deployment, tmp_path)
 

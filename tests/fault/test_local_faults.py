@@ -1,22 +1,36 @@
 """Faults on the machines of service and collector: full disks, clock steps, certificates that end, paused relays."""
 
+import itertools
 import os
+import random
 import subprocess
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from telemetry.audit.verify import read
 from tests.support.archive import archived
 from tests.support.certificates import Authority, replace
-from tests.support.collector import TLS, poll_until
+from tests.support.collector import TLS, Collector, poll_until
 from tests.support.deployment import Deployment, RelayProcess
-from tests.support.oracle import await_backend, committed, require_conserved, require_receipts, require_whole_jobs
-from tests.support.otlp_sink import Answer, Request
+from tests.support.oracle import (
+    await_backend,
+    bodies_of,
+    committed,
+    require_conserved,
+    require_receipts,
+    require_whole_jobs,
+)
+from tests.support.otlp_client import post
+from tests.support.otlp_messages import log_records_of
+from tests.support.otlp_sink import OtlpSink
+from tests.support.telemetry_maker import audit_request, record_ids_of
 from tests.support.volumes import fill, small_volume
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 TOKEN = "token-of-the-test"
+SEED = 20261126
 DROPPED = "otelcol_exporter_send_failed_log_records"
 
 
@@ -48,38 +62,64 @@ def test_a_full_disk_under_the_service_refuses_and_breaks_nothing(tmp_path: Path
         require_conserved(deployment, tmp_path)
 
 
-def test_a_full_volume_under_the_collector_holds_the_outbox(tmp_path: Path) -> None:
-    """While the collector can write neither archive nor queue, records wait in the database; then all arrive."""
-    backend = _Refusing()
-    collector = tmp_path / "collector"
-    with small_volume(collector, 2 << 20), Deployment(tmp_path, script=backend) as deployment:
+def test_a_full_archive_volume_holds_the_outbox(tmp_path: Path) -> None:
+    """While the collector cannot write its archive, records wait in the database; then all arrive."""
+    archive = tmp_path / "collector" / "archive"
+    with small_volume(archive, 1 << 20), Deployment(tmp_path) as deployment:
         with deployment.load() as load:
             full = {"exporter": "file/audit_archive"}
             poll_until(lambda: deployment.collector.own_metric(DROPPED, **full) > 0, "the volume to be full", 120)
             load.wait_for(20)
             assert deployment.undelivered() > 0
-            subprocess.run(["mount", "-o", "remount,size=256m", str(collector)], check=True)
-            backend.answer = Answer()
+            subprocess.run(["mount", "-o", "remount,size=256m", str(archive)], check=True)
         deployment.settle()
         require_receipts(deployment, load.receipts)
         expected = {record_id: {body} for record_id, body in committed(deployment).items()}
         await_backend(deployment, expected)
         # The line that was cut short when the disk was full is in the archive for good; readers step over it.
-        found = {body for one in read([deployment.collector.archive_dir]) if (body := one.body) is not None}
+        found = {body for one in read([archive]) if (body := one.body) is not None}
         assert found == {body for bodies in expected.values() for body in bodies}
-        report = deployment.service.verify(deployment.collector.archive_dir)
+        report = deployment.service.verify(archive)
         assert report.verdict == "intact"
         assert {finding.code for finding in report.findings} <= {"torn_line"}
 
 
-class _Refusing:
-    """A backend that is away until told otherwise."""
+def test_the_control_a_queue_without_a_limit_loses_on_a_full_volume(tmp_path: Path) -> None:
+    """What is acknowledged and cannot be taken off the queue for want of room is lost to the store; the archive has it.
 
-    def __init__(self) -> None:
-        self.answer = Answer(503)
+    The shipped rule keeps the queue's limit below a quarter of its volume, so that it refuses before.
+    """
+    queue, draws, numbers = tmp_path / "collector" / "queue", random.Random(SEED), itertools.count(1)
+    with (
+        small_volume(queue, 8 << 20),
+        OtlpSink() as store,
+        Collector(tmp_path / "collector", {"AUDIT_LOGS_ENDPOINT": store.http_endpoint}) as collector,
+    ):
+        acknowledged: set[str] = set()
+        missing: set[str] = set()
 
-    def __call__(self, _request: Request) -> Answer:
-        return self.answer
+        def send() -> set[str]:
+            request = ExportLogsServiceRequest()
+            for _ in range(draws.randrange(1, 4)):
+                request.MergeFrom(audit_request(next(numbers)))
+            is_taken = post(collector.audit_endpoint, request).status == 200
+            return set(record_ids_of(log_records_of([request]))) if is_taken else set()
+
+        def is_some_lost() -> bool:
+            nonlocal missing
+            ballast = fill(queue)
+            for _ in range(10):
+                acknowledged.update(send())
+            ballast.unlink()
+            behind = send()
+            poll_until(lambda: behind <= set(record_ids_of(store.log_records())), "what was sent behind them", 60)
+            # Twice, for what another consumer of the queue may have had in its hands.
+            before, missing = missing, acknowledged - set(record_ids_of(store.log_records()))
+            return bool(before & missing)
+
+        acknowledged.update(send())
+        poll_until(is_some_lost, "a record that could not be taken off the queue", 120)
+        assert acknowledged <= bodies_of(archived(collector.archive_dir)).keys()
 
 
 def _detail(deployment: Deployment) -> str:

@@ -153,18 +153,19 @@ class Deployment:
         self.relay = RelayProcess(self.service)
 
     def __enter__(self) -> Self:
-        self.collector.start()
-        self.service.start()
-        self.relay.start()
+        try:
+            self.collector.start()
+            self.service.start()
+            self.relay.start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.relay.kill()
-        self.service.kill()
-        self.collector.kill()
-        self._stack.close()
+        self._end()
 
     def load(self, clients: int = 4) -> Load:
         """Return clients that have not begun yet."""
@@ -184,3 +185,9 @@ class Deployment:
         poll_until(lambda: self.undelivered() == 0, "the outbox to drain", timeout_s)
         status = self.relay.stop()
         assert status == 0, f"exit status {status}: {self.service.log.read_text(errors='replace')[-4000:]}"
+
+    def _end(self) -> None:
+        self.relay.kill()
+        self.service.kill()
+        self.collector.kill()
+        self._stack.close()

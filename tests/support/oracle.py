@@ -26,7 +26,7 @@ def bodies_of(received: Iterable[ReceivedLog]) -> dict[str, set[str]]:
     return found
 
 
-def require_conserved(deployment: Deployment, folder: Path, parked: Iterable[str] = (), timeout_s: float = 120) -> None:
+def require_conserved(deployment: Deployment, folder: Path, parked: Iterable[str] = (), timeout_s: float = 300) -> None:
     """Check conservation and identity: each committed record is in both copies, unaltered, and nothing else is.
 
     Both copies verify, apart from records that are parked on purpose, which are gaps.
@@ -51,7 +51,7 @@ def require_conserved(deployment: Deployment, folder: Path, parked: Iterable[str
             assert (report.verdict, [f for f in report.findings if f.code != "torn_line"]) == ("intact", []), path
 
 
-def await_backend(deployment: Deployment, expected: Mapping[str, set[str]], timeout_s: float = 120) -> None:
+def await_backend(deployment: Deployment, expected: Mapping[str, set[str]], timeout_s: float = 300) -> None:
     """Wait until the backend holds these bodies and nothing else.
 
     Raises:

@@ -43,12 +43,14 @@ def test_as_many_works_run_at_the_same_time_as_there_are_lanes(
 
     with open_node(read_settings(_environment(store.database, tmp_path, lanes)), "cli") as node:
         works = []
-        for number in range(1, MORE_THAN_LANES + 1):
-            works.append(node.opened.ledger.submit(hold))
-            # One by one, so that no lane takes two of them as a group.
-            busy = min(number, expected)
-            poll_until(lambda busy=busy: len(begun) == busy, "a lane to take the work")
-        go.set()
+        try:
+            for number in range(1, MORE_THAN_LANES + 1):
+                works.append(node.opened.ledger.submit(hold))
+                # One by one, so that no lane takes two of them as a group.
+                busy = min(number, expected)
+                poll_until(lambda busy=busy: len(begun) == busy, "a lane to take the work")
+        finally:
+            go.set()
         for work in works:
             work.result(60)
         assert len(set(begun)) == expected

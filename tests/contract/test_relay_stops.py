@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -66,6 +67,13 @@ def _stops(relay: Relay, lane: Any, writer: Any) -> bool:
     return relay.drain(GRACE_S)
 
 
+def _stops_with_others(relay: Relay, lane: Any, writer: Any, together: threading.Barrier) -> bool:
+    """Stop as a serving process does, when the others do."""
+    together.wait()
+    lane.close(writer.write_last)
+    return relay.stop(PATIENCE_S)
+
+
 def test_what_a_process_commits_last_is_not_passed_over_by_two_that_stop(
     store: Store, threads: ThreadPoolExecutor
 ) -> None:
@@ -99,13 +107,8 @@ def test_nothing_is_left_when_all_processes_stop_at_the_same_time(store: Store, 
         for lane in lanes:
             commit(store, lane, 5)
         together = threading.Barrier(len(lanes))
-
-        def stop(number: int) -> bool:
-            together.wait()  # noqa: B023 - all of a turn have ended before the next one
-            lanes[number].close(writers[number].write_last)  # noqa: B023
-            return relays[number].stop(PATIENCE_S)  # noqa: B023
-
-        assert list(threads.map(stop, range(len(lanes)))) == [True] * len(lanes)
+        ended = threads.map(_stops_with_others, relays, lanes, writers, repeat(together))
+        assert list(ended) == [True] * len(lanes)
         assert store.reads.outbox().depth == 0, turn
     assert set(sink.kept) == set(committed(store))
 

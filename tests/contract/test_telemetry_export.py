@@ -38,6 +38,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     yield set_up_with
     for telemetry in made:
         telemetry.shutdown()
+        # An exporter that was given up speaks on, and must not do so on the standard error of the tests that follow.
+        telemetry._output.close()
 
 
 def variables(sink: OtlpSink, protocol: str) -> dict[str, str]:

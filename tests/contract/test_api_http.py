@@ -205,10 +205,10 @@ def test_a_client_that_hangs_up_cancels_nothing(shared_api: ApiUnderTest, served
     client = shared_api.someone()
     with shared_api.held() as release, served.connect() as connection:
         connection.sendall(_request("POST", "/v1/jobs", client, BODY))
-        poll_until(lambda: shared_api.waiting > 0, "the request to reach the lane", 30)
+        poll_until(lambda: shared_api.waiting > 0, "the request to reach the lane")
         connection.close()
         release()
-    poll_until(lambda: bool(shared_api.records(actor_id=client.name)), "the record of the job", 30)
+    poll_until(lambda: bool(shared_api.records(actor_id=client.name)), "the record of the job")
     assert [(record.row.event_name, record.result) for record in shared_api.records(actor_id=client.name)] == [
         (names.EVENT_JOB_CREATE, "success")
     ]
@@ -221,7 +221,7 @@ def test_half_a_request_does_nothing_and_is_recorded(shared_api: ApiUnderTest, s
     client = shared_api.someone()
     with served.connect() as connection:
         connection.sendall(_request("POST", "/v1/jobs", client, BODY)[:-5])
-    poll_until(lambda: bool(shared_api.records(actor_id=client.name)), "the record of the attempt", 30)
+    poll_until(lambda: bool(shared_api.records(actor_id=client.name)), "the record of the attempt")
     (record,) = shared_api.records(actor_id=client.name)
     assert (record.row.event_name, record.result) == (names.EVENT_JOB_CREATE, "rejected")
     assert "hung up" in record[names.AUDITRACE_REASON]

@@ -73,7 +73,7 @@ def _start(
 
 def _pid(path: Path) -> int:
     """Wait until the first run has written its process id, and return it."""
-    poll_until(lambda: path.exists() and path.read_text().endswith("\n"), "the first run", 30)
+    poll_until(lambda: path.exists() and path.read_text().endswith("\n"), "the first run")
     return int(path.read_text())
 
 
@@ -189,7 +189,7 @@ def test_an_idle_worker_leaves_the_ledger_alone(running_store: Store, tmp_path: 
             worker.wake()
             return len(works) >= 2
 
-        poll_until(is_second_look, "the worker to look for lost runs twice", 30)
+        poll_until(is_second_look, "the worker to look for lost runs twice")
         assert {work.split(".<locals>")[0] for work in works} == {"RunOperations.reclaim"}
         assert [record.event_name for record in jobs.records()] == [names.EVENT_AUDIT_STREAM_OPEN]
     finally:
@@ -229,7 +229,7 @@ def test_a_run_may_last_longer_than_its_lease(jobs: Jobs) -> None:
         assert not other.reclaim()
         return jobs.job(job.job_id).status is not Status.RUNNING
 
-    poll_until(is_over, "the end of the run", 30)
+    poll_until(is_over, "the end of the run")
     assert jobs.job(job.job_id).status is Status.SUCCEEDED
     assert jobs.artifacts(job.job_id)["stdout"] == b"1\n"
     assert len(leases) > 2
@@ -269,7 +269,7 @@ def test_a_killed_worker_is_replaced(jobs: Jobs, tmp_path: Path, processes: list
     os.kill(supervisor, signal.SIGCONT)
     if jobs.store.kind == POSTGRES:
         # Here it is the lease that holds others back, and it outlasts the kill.
-        poll_until(lambda: alive(str(pid)) == [], "the command to be killed", 30)
+        poll_until(lambda: alive(str(pid)) == [], "the command to be killed")
         jobs.outlive_leases()
     jobs.worker()
     jobs.until(job.job_id, Status.SUCCEEDED)
@@ -305,7 +305,7 @@ def test_a_frozen_worker_does_not_run_beside_its_successor(
     assert jobs.artifacts(job.job_id, 2)["stdout"] == b""
     worker.stop(60)
     process.send_signal(signal.SIGCONT)
-    poll_until(lambda: "job.status.transition rejected" in jobs.stories(job.job_id), "the late report", 30)
+    poll_until(lambda: "job.status.transition rejected" in jobs.stories(job.job_id), "the late report")
     jobs.until(jobs.queued("true").job_id, Status.SUCCEEDED)
     assert jobs.job(job.job_id).status is Status.SUCCEEDED
     assert [run.status for run in jobs.runs(job.job_id)] == [RunStatus.UNKNOWN, RunStatus.SUCCEEDED]
@@ -320,7 +320,7 @@ def test_workers_that_are_killed_again_and_again(
     for progress in (1, 3, 4, 6):
         process = _start(processes, jobs)
         before = len(jobs.records())
-        poll_until(lambda at=before + progress: len(jobs.records()) >= at, f"{progress} more records", 30)
+        poll_until(lambda at=before + progress: len(jobs.records()) >= at, f"{progress} more records")
         process.kill()
         process.wait()
         jobs.outlive_leases()
@@ -382,7 +382,7 @@ def test_an_outcome_waits_for_the_ledger(
     jobs.until(job.job_id, Status.RUNNING)
     with unwritable:
         go.write_text("x\n")
-        poll_until(lambda: "a run waits for the ledger" in caplog.text, "the first refused attempt", 30)
+        poll_until(lambda: "a run waits for the ledger" in caplog.text, "the first refused attempt")
         assert jobs.job(job.job_id).status is Status.RUNNING
         assert jobs.artifacts(job.job_id) == {}
     jobs.until(job.job_id, Status.SUCCEEDED)
@@ -406,7 +406,7 @@ def test_a_stop_does_not_wait_for_ever_for_the_ledger(
     jobs.until(job.job_id, Status.RUNNING)
     with unwritable:
         go.write_text("x\n")
-        poll_until(lambda: "a run waits for the ledger" in caplog.text, "the first refused attempt", 30)
+        poll_until(lambda: "a run waits for the ledger" in caplog.text, "the first refused attempt")
         worker.stop(0)
         assert f"the end of run 1 of job {job.job_id} was not recorded" in caplog.text
     jobs.crash()

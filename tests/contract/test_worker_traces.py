@@ -47,7 +47,7 @@ def _spans(jobs: Jobs, name: str, count: int) -> list[ReadableSpan]:
     def found() -> list[ReadableSpan]:
         return [span for span in jobs.spans.get_finished_spans() if span.name == name]
 
-    poll_until(lambda: len(found()) >= count, f"{count} spans {name!r}", 30)
+    poll_until(lambda: len(found()) >= count, f"{count} spans {name!r}")
     assert len(found()) == count
     return sorted(found(), key=lambda span: span.start_time or 0)
 

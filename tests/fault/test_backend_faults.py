@@ -84,7 +84,7 @@ def test_what_is_queued_outlives_the_collector(tmp_path: Path, deployment: Deplo
     backend.answer = Answer(503)
     with deployment.load() as load:
         load.wait_for(30)
-    poll_until(lambda: deployment.undelivered() == 0, "the outbox to drain into the collector", 30)
+    poll_until(lambda: deployment.undelivered() == 0, "the outbox to drain into the collector")
     deployment.collector.stop()
     backend.answer = Answer()
     assert not deployment.backend.log_records()
@@ -134,7 +134,7 @@ def test_a_permanent_error_of_the_backend_costs_the_archive_nothing(
     backend.answer = Answer(status)
     with deployment.load() as load:
         load.wait_for(20)
-    poll_until(lambda: _dropped(deployment) > 0, "the metric of dropped records", 30)
+    poll_until(lambda: _dropped(deployment) > 0, "the metric of dropped records")
     backend.answer = Answer()
     deployment.settle()
     expected = {record_id: {body} for record_id, body in committed(deployment).items()}
@@ -152,7 +152,7 @@ def test_a_partial_success_of_the_backend_shows_in_the_collector_s_log(
     backend.answer = Answer(200, rejected=1)
     with deployment.load() as load:
         load.wait_for(20)
-    poll_until(lambda: "Partial success response" in deployment.collector.log_path.read_text(), "the warning", 30)
+    poll_until(lambda: "Partial success response" in deployment.collector.log_path.read_text(), "the warning")
     deployment.settle()
     require_conserved(deployment, tmp_path)
 
@@ -170,7 +170,7 @@ def test_a_backend_in_trouble_gets_every_record_in_the_end(
     with deployment.load() as load:
         load.wait_for(20)
         seen = deployment.backend.request_count
-        poll_until(lambda: deployment.backend.request_count > seen + 3, "the collector to try again", 60)
+        poll_until(lambda: deployment.backend.request_count > seen + 3, "the collector to try again")
         backend.answer = Answer()
     deployment.settle()
     require_conserved(deployment, tmp_path)
@@ -183,7 +183,7 @@ def test_a_backend_that_hangs_gets_every_record_when_it_is_back(
     backend.answer = Answer(hang=True)
     with deployment.load() as load:
         load.wait_for(20)
-        poll_until(lambda: deployment.backend.request_count > 1, "the backend to hang", 30)
+        poll_until(lambda: deployment.backend.request_count > 1, "the backend to hang")
         deployment.backend.stop()
         backend.answer = Answer()
         deployment.backend.start()

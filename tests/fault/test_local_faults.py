@@ -53,7 +53,7 @@ def test_a_full_disk_under_the_service_refuses_and_breaks_nothing(tmp_path: Path
                 refused += answer.status_code == 503
                 return refused >= 3
 
-            poll_until(is_refused, "writes to be refused", 60)
+            poll_until(is_refused, "writes to be refused")
             ballast.unlink()
             load.wait_for(20)
         deployment.settle()
@@ -112,7 +112,7 @@ def test_the_control_a_queue_without_a_limit_loses_on_a_full_volume(tmp_path: Pa
                 acknowledged.update(send())
             ballast.unlink()
             behind = send()
-            poll_until(lambda: behind <= set(record_ids_of(store.log_records())), "what was sent behind them", 60)
+            poll_until(lambda: behind <= set(record_ids_of(store.log_records())), "what was sent behind them")
             # Twice, for what another consumer of the queue may have had in its hands.
             before, missing = missing, acknowledged - set(record_ids_of(store.log_records()))
             return bool(before & missing)
@@ -158,7 +158,7 @@ def test_a_step_of_the_clock_costs_nothing(tmp_path: Path, faked_clock: Path, st
             load.wait_for(20)
             report = deployment.service.verify(deployment.collector.archive_dir)
             assert {finding.code for finding in report.findings} <= {"record_unanchored"}
-            poll_until(lambda: _checkpoints(deployment) >= before + 3, "two checkpoints behind the step", 60)
+            poll_until(lambda: _checkpoints(deployment) >= before + 3, "two checkpoints behind the step")
             load.wait_for(1)
         deployment.settle()
         require_receipts(deployment, load.receipts)
@@ -212,10 +212,10 @@ def test_a_certificate_that_ended_holds_records_until_it_is_renewed(tmp_path: Pa
     with deployment:
         with deployment.load() as load:
             load.wait_for(10)
-            poll_until(lambda: "certificate" in _detail(deployment), "the relay to name the certificate", 30)
+            poll_until(lambda: "certificate" in _detail(deployment), "the relay to name the certificate")
             assert not archived(deployment.collector.archive_dir)
             servers.issue("collector").write(tmp_path, "collector")
-            poll_until(lambda: bool(archived(deployment.collector.archive_dir)), "records behind the renewal", 60)
+            poll_until(lambda: bool(archived(deployment.collector.archive_dir)), "records behind the renewal")
             replace(tmp_path / "token", b"another-token\n")
             load.wait_for(20)
         deployment.settle()
@@ -228,13 +228,13 @@ def test_two_relays_that_fight_for_a_stream_deliver_it_once_and_whole(tmp_path: 
     with Deployment(tmp_path) as deployment:
         other = RelayProcess(deployment.service)
         with deployment.load(2) as load:
-            poll_until(lambda: bool(deployment.backend.log_records()), "the first relay to deliver", 60)
+            poll_until(lambda: bool(deployment.backend.log_records()), "the first relay to deliver")
             deployment.relay.pause()
             load.wait_for(5)
             other.start()
             waiting = deployment.undelivered()
             assert waiting > 0
-            poll_until(lambda: deployment.undelivered() < waiting, "the other relay to take over", 60)
+            poll_until(lambda: deployment.undelivered() < waiting, "the other relay to take over")
             deployment.relay.resume()
             load.wait_for(20)
         deployment.settle()

@@ -64,6 +64,7 @@ def test_a_full_disk_fails_what_needs_room_and_nothing_is_half_done(
     store = PostgresStore.opened(url, tmp_path, 1, lanes=1)
     lane = store.lane()
     stored: list[str] = []
+    _read(store)
 
     def save_big(number: int) -> Receipt:
         job = msgspec.structs.replace(new_job(f"job-{number}"), parameters={"path": os.urandom(1_000_000).hex()})
@@ -86,6 +87,11 @@ def test_a_full_disk_fails_what_needs_room_and_nothing_is_half_done(
     store.close()
 
 
+def _read(store: PostgresStore) -> None:
+    """Have a session for reads, before there is no room: a new one may want to write files of its own."""
+    assert store.reads.job("job-none", None) is None
+
+
 def test_what_needs_no_room_goes_on_while_the_disk_is_full(
     small_disk: Path, postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -95,6 +101,7 @@ def test_what_needs_no_room_goes_on_while_the_disk_is_full(
     store = PostgresStore.opened(url, tmp_path, 2, lanes=1)
     lane = store.lane()
     lane.submit(lambda transaction: transaction.save(store.fact())).result()
+    _read(store)
 
     def too_large(transaction: Transaction) -> Receipt:
         parameters = {"path": os.urandom(40_000_000).hex()}

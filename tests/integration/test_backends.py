@@ -25,7 +25,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VictoriaLogs]:
         with Collector(folder / "collector", {"AUDIT_LOGS_ENDPOINT": running.otlp_endpoint}) as collector:
             assert post(collector.audit_endpoint, audit_request()).status == 200
             wanted = len(log_records_of([audit_request()]))
-            poll_until(lambda: len(running.query("*")) == wanted, "the records in VictoriaLogs", 60)
+            poll_until(lambda: len(running.query("*")) == wanted, "the records in VictoriaLogs")
         yield running
 
 
@@ -69,7 +69,7 @@ def test_victoria_logs_drops_records_beyond_its_retention_and_the_archive_keeps_
     ):
         sent = log_records_of([audit_request()])
         assert post(collector.audit_endpoint, audit_request()).status == 200
-        poll_until(lambda: logs.dropped() == len(sent), "the drops", 60)
+        poll_until(lambda: logs.dropped() == len(sent), "the drops")
         assert logs.query("*") == []
         assert collector.own_metric("otelcol_exporter_send_failed_log_records") == 0
         assert archived(collector.archive_dir) == sent
@@ -89,7 +89,7 @@ def test_what_victoria_logs_gives_back_verifies(tmp_path: Path) -> None:
     ):
         for record in ledger.records:
             assert post(collector.audit_endpoint, message_of(json.loads(record.line()))).status == 200
-        poll_until(lambda: len(logs.query("*")) == len(ledger.records), "the records in VictoriaLogs", 60)
+        poll_until(lambda: len(logs.query("*")) == len(ledger.records), "the records in VictoriaLogs")
         export = tmp_path / "export.jsonl"
         export.write_bytes(b"".join(log["_msg"].encode() + b"\n" for log in logs.query("*")))
         from_store = verify(read([export]), public_keys=[KEY.public_key()])
@@ -121,7 +121,7 @@ def test_jaeger_has_the_audited_trace_with_the_records_ids_and_not_the_other(tmp
         assert post(collector.traces_endpoint, trace_request(other)).status == 200
         assert post(collector.traces_endpoint, trace_request(root, made)).status == 200
         trace_id = made.trace_id.hex()
-        poll_until(lambda: {each["name"] for each in jaeger.spans(trace_id)} == {root.name, made.name}, "it", 60)
+        poll_until(lambda: {each["name"] for each in jaeger.spans(trace_id)} == {root.name, made.name}, "it")
         (found,) = [each for each in jaeger.spans(trace_id) if each["spanId"] == made.span_id.hex()][:1]
         values = {each["key"]: each["value"] for each in found["attributes"]}
         assert values[AUDIT_RECORD_ID] == {"arrayValue": {"values": [{"stringValue": each} for each in ids]}}

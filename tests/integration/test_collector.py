@@ -75,7 +75,7 @@ def test_records_acknowledged_while_the_store_is_away_reach_it_after_a_kill_and_
             store.start()
             collector.start()
             acknowledged = set(record_ids_of(log_records_of(requests)))
-            poll_until(lambda: acknowledged <= set(record_ids_of(store.log_records())), "all records in the store", 30)
+            poll_until(lambda: acknowledged <= set(record_ids_of(store.log_records())), "all records in the store")
             assert set(record_ids_of(archived(collector.archive_dir))) == acknowledged
 
 

@@ -256,7 +256,7 @@ def test_each_record_s_trace_has_the_span_that_made_it(observed: Observed) -> No
 def test_the_edge_from_the_api_over_the_queue_to_the_worker_is_there(observed: Observed) -> None:
     """The service graph counts both runs as one edge of a messaging system; Jaeger draws the same edge."""
     (block,) = blocks("promql", "From the API over the queue to the worker")
-    poll_until(lambda: [value for _, value in observed.metrics.query(block.text)] == [2.0], "the edge of both runs", 60)
+    poll_until(lambda: [value for _, value in observed.metrics.query(block.text)] == [2.0], "the edge of both runs")
     (block,) = blocks("http", "From the API over the queue to the worker")
     edges = ask_jaeger(observed, block.text, variables(observed))["data"]
     assert {(edge["parent"], edge["child"]) for edge in edges} >= {(API, WORKER)}

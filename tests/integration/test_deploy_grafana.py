@@ -185,7 +185,7 @@ def test_every_metric_and_label_of_a_panel_is_there(observed: Observed, target: 
     metrics = set(_METRIC.findall(re.sub(r"\bby \([^)]*\)|{[^}]*}", "", query))) - CONDITIONAL
     if not metrics:
         return
-    poll_until(lambda: metrics <= observed.metrics.names(), f"{metrics}", 30)
+    poll_until(lambda: metrics <= observed.metrics.names(), f"{metrics}")
     labels: set[str] = set()
     for metric in metrics:
         series = observed.metrics.get("/api/v1/series", **{"match[]": metric})

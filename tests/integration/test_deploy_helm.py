@@ -356,7 +356,7 @@ def test_the_documented_rotation_of_the_signing_key_works(tmp_path: Path) -> Non
         def signed() -> list[str]:
             return [key for (key,) in service.rows("SELECT DISTINCT fingerprint FROM audit_checkpoints")]
 
-        poll_until(lambda: len(signed()) == 2, "a checkpoint by the new key", 60)
+        poll_until(lambda: len(signed()) == 2, "a checkpoint by the new key")
         assert client.get("/health/ready")["checks"]["checkpoints"] == "ok"
         assert client.get("/health/ready")["checks"]["verification"] == "ok"
     assert {each.name for each in keys.iterdir()} >= {"signing.pem", "ledger.secret"}

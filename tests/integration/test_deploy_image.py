@@ -142,7 +142,7 @@ def test_the_installed_service_starts_as_the_image_starts_it_and_is_healthy(inst
         try:
             assert process.stdout is not None
             said = iter(process.stdout)
-            poll_until(lambda: next(said, LISTENING).startswith(LISTENING), "the service to listen", 60)
+            poll_until(lambda: next(said, LISTENING).startswith(LISTENING), "the service to listen")
             assert subprocess.run(healthy, env=environment, check=False, capture_output=True).returncode == 0
         finally:
             process.send_signal(signal.SIGTERM)

@@ -43,11 +43,11 @@ def _public_keys(service: Service) -> list[Ed25519PublicKey]:
 def test_keys_are_rotated_while_the_service_runs(service: Service) -> None:
     """The running service signs with the new key from the stated checkpoint on, and the ledger stays intact."""
     service.start()
-    poll_until(lambda: _checkpoints(service) >= 1, "a checkpoint", 60)
+    poll_until(lambda: _checkpoints(service) >= 1, "a checkpoint")
     before = service.command("keys", "public").stdout
     rotated = json.loads(service.command("keys", "rotate", "--json").stdout)
     assert service.command("keys", "public").stdout == rotated["public_key"] != before
-    poll_until(lambda: _checkpoints(service) >= rotated["first_checkpoint"] + 1, "checkpoints of the new key", 60)
+    poll_until(lambda: _checkpoints(service) >= rotated["first_checkpoint"] + 1, "checkpoints of the new key")
     signed = service.rows("SELECT number, fingerprint FROM audit_checkpoints ORDER BY number")
     assert [number for number, fingerprint in signed if fingerprint == rotated["fingerprint"]] == list(
         range(rotated["first_checkpoint"], len(signed) + 1)
@@ -75,7 +75,7 @@ def test_an_encrypted_key_signs_with_the_passphrase_of_its_file(service: Service
     assert "AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE" in refused.stderr
     service.environment["AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE"] = str(keys / "passphrase")
     with service:
-        poll_until(lambda: _checkpoints(service) >= 1, "a checkpoint", 60)
+        poll_until(lambda: _checkpoints(service) >= 1, "a checkpoint")
     report = verify(read([service.archive.parent]), public_keys=[key.public_key()])
     assert (report.verdict, report.findings) == ("intact", ())
     service.command("keys", "rotate")
@@ -100,7 +100,7 @@ def test_a_forgery_is_refused_and_reported_by_readiness_and_doctor(service: Serv
         ).fetchall()
         attacker.execute(trigger)
         attacker.execute("COMMIT")
-    poll_until(lambda: stream_id in client.get("/health/ready")["checks"]["checkpoints"], "readiness to name it", 60)
+    poll_until(lambda: stream_id in client.get("/health/ready")["checks"]["checkpoints"], "readiness to name it")
     assert client.create("greet", name="after")["audit"]["stream_id"] != stream_id
     doctor = service.command("doctor", "--ledger", check=False)
     assert doctor.returncode == 1

@@ -121,7 +121,7 @@ def test_a_killed_service_loses_nothing_and_closes_what_it_left_open(tmp_path: P
     with service:
         client = service.client()
         assert client.get(f"/v1/audit/records/{receipt['record_id']}")["record_hash"] == receipt["record_hash"]
-        poll_until(lambda: len(client.get(f"/v1/jobs/{job_id}")["runs"]) == 2, "the second attempt", 30)
+        poll_until(lambda: len(client.get(f"/v1/jobs/{job_id}")["runs"]) == 2, "the second attempt")
         first = client.get(f"/v1/jobs/{job_id}")["runs"][0]
         assert (first["status"], first["error_type"]) == ("unknown", "lease_expired")
         client.post(f"/v1/jobs/{job_id}/cancel")

@@ -64,7 +64,7 @@ def test_a_job_goes_through_several_processes_and_leaves_one_story(cluster: Clus
     poll_until(
         lambda: {each["delivery"] for each in other.trail(job_id)} == {"delivered"}, "the delivery by the first", 30
     )
-    poll_until(lambda: cluster.verify().checkpoints >= 2, "two checkpoints", 30)
+    poll_until(lambda: cluster.verify().checkpoints >= 2, "two checkpoints")
     report = cluster.verify()
     assert (report.verdict, report.findings) == ("intact", ())
     assert report.streams >= 2
@@ -76,7 +76,7 @@ def test_a_cancel_reaches_a_run_in_another_process(cluster: Cluster) -> None:
     job_id = client.run("sleep", seconds=600)
     client.until(job_id, "running")
     client.post(f"/v1/jobs/{job_id}/cancel")
-    poll_until(lambda: client.get(f"/v1/jobs/{job_id}")["runs"][0]["status"] == "cancelled", "the end of the run", 30)
+    poll_until(lambda: client.get(f"/v1/jobs/{job_id}")["runs"][0]["status"] == "cancelled", "the end of the run")
 
 
 def test_a_killed_worker_s_run_is_taken_over(cluster: Cluster) -> None:
@@ -90,11 +90,11 @@ def test_a_killed_worker_s_run_is_taken_over(cluster: Cluster) -> None:
     client.until(job_id, "running")
     cluster.second.kill()
     cluster.second.start()
-    poll_until(lambda: len(client.get(f"/v1/jobs/{job_id}")["runs"]) == 2, "the second attempt", 60)
+    poll_until(lambda: len(client.get(f"/v1/jobs/{job_id}")["runs"]) == 2, "the second attempt")
     first = client.get(f"/v1/jobs/{job_id}")["runs"][0]
     assert (first["status"], first["error_type"]) == ("unknown", "lease_expired")
     client.post(f"/v1/jobs/{job_id}/cancel")
-    poll_until(lambda: cluster.verify().verdict == "intact", "an intact ledger", 30)
+    poll_until(lambda: cluster.verify().verdict == "intact", "an intact ledger")
 
 
 def test_commands_work_on_the_same_database(cluster: Cluster) -> None:
@@ -105,6 +105,6 @@ def test_commands_work_on_the_same_database(cluster: Cluster) -> None:
     assert {each["check"] for each in found["checks"] if each["status"] == "unknown"} == set()
     assert found["ledger"] == []
     (tmp := cluster.first.folder / "public.pem").write_text(cluster.first.command("keys", "public").stdout)
-    poll_until(lambda: cluster.verify().checkpoints >= 1, "a checkpoint", 30)
+    poll_until(lambda: cluster.verify().checkpoints >= 1, "a checkpoint")
     done = cluster.first.command("verify", "--database", "--public-key", str(tmp), "--json")
     assert json.loads(done.stdout)["verdict"] == "intact"

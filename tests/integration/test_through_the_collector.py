@@ -85,7 +85,7 @@ def test_every_audited_trace_is_kept_and_no_other(deployment: Deployment) -> Non
             }
             return record["record_id"] in (named.get(record["span_id"]) or [])
 
-        poll_until(is_there, f"the span of {record['event_name']}", 30)
+        poll_until(is_there, f"the span of {record['event_name']}")
     assert deployment.backend.trace(plain) == []
 
 
@@ -95,7 +95,7 @@ def test_the_trace_of_a_run_is_complete(deployment: Deployment) -> None:
     job_id = client.run("greet", name="you")
     run = client.until(job_id, "succeeded")["runs"][0]
     trace_id = run["trace_id"]
-    poll_until(lambda: len(deployment.backend.trace(trace_id)) == 3, "the whole trace", 30)
+    poll_until(lambda: len(deployment.backend.trace(trace_id)) == 3, "the whole trace")
     spans = {span.span.name: span.span for span in deployment.backend.trace(trace_id)}
     server, producer, consumer = (spans[name] for name in ("POST /v1/jobs/{job_id}/run", "job enqueue", "job run"))
     assert producer.parent_span_id == server.span_id

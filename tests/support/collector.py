@@ -61,7 +61,7 @@ def require_binary(name: str, command: str) -> Path:
     pytest.skip(reason)
 
 
-def poll_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+def poll_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Returns as soon as the condition holds.
 
     Args:

@@ -106,7 +106,7 @@ class Observed:
         assert self._worker.wait(STOP_S) == 0
         assert self.service.stop() == 0
         wanted = {record["attributes"]["audit.record.id"] for record in self.records()}
-        poll_until(lambda: self.found_in_logs() >= wanted, "every record in VictoriaLogs", 60)
+        poll_until(lambda: self.found_in_logs() >= wanted, "every record in VictoriaLogs")
         spans = {(record["trace_id"], record["span_id"]) for record in self.records()}
 
         def have_arrived() -> bool:
@@ -114,7 +114,7 @@ class Observed:
             spans.difference_update(there)
             return not spans
 
-        poll_until(have_arrived, "every span in Jaeger", 60)
+        poll_until(have_arrived, "every span in Jaeger")
 
     def records(self) -> Sequence[Mapping[str, Any]]:
         """Return the body of every committed record, oldest first, straight from the database."""

@@ -23,7 +23,7 @@ class Served:
 
     def __enter__(self) -> Self:
         self._serving = asyncio.run_coroutine_threadsafe(self._server.serve([self._socket]), self._api.loop)
-        poll_until(lambda: self._server.started, "the server to start", 30)
+        poll_until(lambda: self._server.started, "the server to start")
         return self
 
     def __exit__(

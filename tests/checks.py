@@ -23,6 +23,8 @@ SETTINGS = ROOT / "docs" / "configuration.md"
 
 _HELP = re.compile(r"(```text\n\$ auditrace --help\n)(.*?)(```)", re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_TARGET = re.compile(r"(?:`|\$ )make ([a-z][a-z-]*)")
+_PATH = re.compile(r"`((?:deploy|docs|service|telemetry|tests)/[\w./-]+)`")
 _SETTING = re.compile(r"AUDITRACE_[A-Z_]+")
 
 
@@ -63,15 +65,24 @@ def undocumented() -> list[str]:
     ]
 
 
-def broken_links() -> list[str]:
-    """The links of documents to files and folders that are not there."""
-    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]
-    return [
-        f"{document.relative_to(ROOT)} links to {target}, which is not there"
-        for document in sorted(documents)
-        for target in _LINK.findall(document.read_text(encoding="utf-8"))
-        if "://" not in target and not (document.parent / target).exists()
-    ]
+def broken_references() -> list[str]:
+    """What documents link to, name as a path or tell to make, and that is not there."""
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    problems: list[str] = []
+    for document in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]):
+        text, name = document.read_text(encoding="utf-8"), document.relative_to(ROOT)
+        problems += [
+            f"{name} links to {target}, which is not there"
+            for target in _LINK.findall(text)
+            if "://" not in target and not (document.parent / target).exists()
+        ]
+        problems += [
+            f"{name} names {path}, which is not there" for path in _PATH.findall(text) if not (ROOT / path).exists()
+        ]
+        problems += [
+            f"{name} says `make {target}`, which is no target" for target in set(_TARGET.findall(text)) - targets
+        ]
+    return problems
 
 
 def _spelled_out(text: str) -> str:
@@ -85,7 +96,7 @@ def _spelled_out(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Check, or with `--write` write, what is generated; returns the exit status."""
-    problems = [*undocumented(), *broken_links()]
+    problems = [*undocumented(), *broken_references()]
     for path, render in GENERATED.items():
         made = render()
         found = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 from opentelemetry.sdk.resources import Resource
@@ -68,7 +68,7 @@ def app_request(*texts: str, attributes: Mapping[str, Value] | None = None) -> E
     records = [
         LogRecord(
             time_unix_nano=_START_NS,
-            severity_number=9,  # type: ignore[arg-type]
+            severity_number=SeverityNumber.SEVERITY_NUMBER_INFO,
             body=AnyValue(string_value=text),
             attributes=key_values(attributes or {}),
         )

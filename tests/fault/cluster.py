@@ -81,6 +81,7 @@ def kill_cluster(
                 lines.append(f"{target} killed ({counts[target]}); all of {acknowledged} receipts were there")
                 on_kill(f"{len(lines)}. {lines[-1]}")
             _await_receipts(cluster, load, 20)
+            await_checkpoint(cluster, load)
         cluster.settle()
         require_receipts(cluster, load.receipts)
         judged = judge(cluster)
@@ -96,6 +97,24 @@ def _await_receipts(cluster: Cluster, load: ClusterLoad, more: int) -> None:
         return len(load.receipts) >= goal
 
     poll_until(is_there, f"{more} more receipts", _PATIENCE_S)
+
+
+def await_checkpoint(cluster: Cluster, load: ClusterLoad) -> None:
+    """Wait for one more than there is now: whoever was killed, somebody goes on to write them."""
+    before: list[tuple[object, ...]] = []
+
+    def is_written() -> bool:
+        load.require_sound()
+        cluster.keep_running()
+        try:
+            found = cluster.rows("SELECT max(number) FROM audit_checkpoints")
+        except psycopg.OperationalError:
+            return False
+        if not before:
+            before.extend(found)
+        return found != before
+
+    poll_until(is_written, "a checkpoint behind the kills", _PATIENCE_S)
 
 
 def _require_receipts(cluster: Cluster, receipts: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,34 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from tests.support.otlp_messages import ReceivedLog, log_records_of
 
+_BEGIN = re.compile(rb'\{"resourceLogs":')
+
 
 def archived(folder: Path) -> list[ReceivedLog]:
     """Returns the log records of every line of every file of an archive folder; rotated files come first.
 
     Raises:
-        ValueError: A line is no OTLP JSON.
+        ValueError: A line does not end with OTLP JSON.
     """
     # A rotated name has a `-` where the current one has its `.`, and so sorts before it.
     files = sorted(folder.glob("*.jsonl"))
     # Not splitlines(): a body may hold U+2028 as it is.
     lines = [line for file in files for line in file.read_bytes().split(b"\n") if line]
-    return log_records_of([message_of(json.loads(line)) for line in lines])
+    return log_records_of([message_of(decoded) for line in lines for decoded in _requests(line)])
+
+
+def _requests(line: bytes) -> Iterator[dict[str, Any]]:
+    """Yields the requests of a line: one, unless the collector was killed before it had written the newline.
+
+    Then the next one follows on the same line, and what was cut short before it is none.
+    """
+    *before, last = _BEGIN.split(line)[1:]
+    for begun in before:
+        try:
+            yield json.loads(b'{"resourceLogs":' + begun)
+        except ValueError:
+            continue
+    yield json.loads(b'{"resourceLogs":' + last)
 
 
 def message_of(decoded: dict[str, Any]) -> ExportLogsServiceRequest:

@@ -285,7 +285,11 @@ async function followSpan(attribute) {
     const shown = { trace_id: record.trace_id, span_id: record.span_id, record: record.record_id };
     location.replace(`#${new URLSearchParams(shown)}`);
   } catch (error) {
-    if (mine === generation) complain(error);
+    if (mine !== generation) return;
+    // A listing that was under way when this began has left both to this.
+    element("records").removeAttribute("aria-busy");
+    say("");
+    complain(error);
   }
 }
 

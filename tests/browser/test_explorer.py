@@ -116,6 +116,9 @@ def test_a_link_from_a_span_shows_exactly_its_records(service: Service, story: d
     shown = page.evaluate("[...document.querySelectorAll('#rows tr')].map((each) => each.dataset.record)")
     assert set(shown) == {record["record_id"] for record in trail if record["span_id"] == span_id}
     assert first in page.evaluate(DETAIL)
+    page.evaluate("document.getElementById('again').click()")
+    _go(page, f"span_of={quote(json.dumps(['01a21645-0000-7000-8000-000000000000']))}")
+    page.wait(f"{SETTLED} && !document.getElementById('problem').hidden", "to be told that there is no such record")
 
 
 def test_texts_of_strangers_stay_texts(service: Service, story: dict[str, Any], page: Browser) -> None:

@@ -85,6 +85,15 @@ def broken_references() -> list[str]:
     return problems
 
 
+def started_elsewhere() -> list[str]:
+    """The tests that start a process that runs on without `tests/support/processes.py`, which ends it with them."""
+    return [
+        f"{path.relative_to(ROOT)} starts a process by itself: use start_process of tests/support/processes.py"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if "subprocess.Popen(" in path.read_text(encoding="utf-8") and path != Path(__file__)
+    ]
+
+
 def _spelled_out(text: str) -> str:
     """Write abbreviated names in full: `AUDITRACE_JWT_ISSUER`, `_JWKS` stands for two of one prefix."""
     return re.sub(
@@ -96,7 +105,7 @@ def _spelled_out(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Check, or with `--write` write, what is generated; returns the exit status."""
-    problems = [*undocumented(), *broken_references()]
+    problems = [*undocumented(), *broken_references(), *started_elsewhere()]
     for path, render in GENERATED.items():
         made = render()
         found = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -1,11 +1,13 @@
 """Fixtures that every folder of tests shares."""
 
-from collections.abc import Generator, Iterator
+import os
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support import processes
 from tests.support.both_stores import SQLITE, Store
 from tests.support.jobs import RunningClock
 from tests.support.postgres import PostgresServer, running_server
@@ -16,6 +18,19 @@ from tests.support.stores import SqliteStore
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker by which tests say which stores they are for; without it they are for SQLite alone."""
     config.addinivalue_line("markers", "stores(*names): run the test with each of these stores")
+    # What whoever runs the tests has set for a service or a proxy of their own.
+    for name in inherited_settings(os.environ):  # noqa: TID251 - of the test run
+        del os.environ[name]  # noqa: TID251
+
+
+def inherited_settings(environment: Iterable[str]) -> list[str]:
+    """Return the names of variables that would reach the service, its telemetry, a database or a client in a test."""
+    return [
+        name
+        for name in environment
+        if (name.startswith(("AUDITRACE_", "OTEL_", "PG")) and not name.startswith("AUDITRACE_TEST_"))
+        or name.lower().endswith("_proxy")
+    ]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -70,6 +85,27 @@ def running_store(store_kind: str, request: pytest.FixtureRequest, tmp_path: Pat
     """A ledger of the test's own, with a clock that passes as time does."""
     with _opened(store_kind, request, tmp_path, is_running=True) as opened:
         yield opened
+
+
+_RAN_BEFORE = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Remember what ran before the test's own code, fixtures' processes among it."""
+    item.stash[_RAN_BEFORE] = processes.mark()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Kill what the test itself started and left behind, also when it failed, and say so."""
+    yield
+    left = processes.left_since(item.stash.get(_RAN_BEFORE, processes.mark()))
+    for process in left:
+        process.kill()
+        process.wait()
+    assert not left, f"the test left processes behind: {[process.args for process in left]}"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -20,6 +20,7 @@ from tests.support.both_stores import BOTH, POSTGRES, SQLITE, Store
 from tests.support.collector import poll_until
 from tests.support.jobs import Jobs
 from tests.support.outages import OUTAGES
+from tests.support.processes import start_process
 from tests.support.runs import alive
 
 pytestmark = pytest.mark.stores(*BOTH)
@@ -58,7 +59,7 @@ def _start(
 ) -> "subprocess.Popen[bytes]":
     """Start a worker in a process of its own."""
     arguments = [str(jobs.folder), jobs.store.database, str(len(processes) + 1), str(lease_s), str(renew_s)]
-    process = subprocess.Popen(
+    process = start_process(
         [sys.executable, "-m", "tests.support.job_worker", *arguments],
         cwd=ROOT,
         stdin=subprocess.PIPE,

@@ -15,10 +15,12 @@ import psycopg
 
 from service.keyfiles import SigningKeys, deployment_secret
 from telemetry.audit.otlp import otlp_json
-from tests.support.collector import ROOT, free_ports, poll_until
+from tests.support.collector import ROOT, poll_until
 from tests.support.large_ledger import LargeLedger
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.ports import ReservedPorts
 from tests.support.postgres import PostgresServer, running_server
+from tests.support.processes import start_process
 from tests.support.service import STOP_S, Service
 
 SERVERS, WORKERS, RELAYS = 3, 3, 2
@@ -54,7 +56,7 @@ class Node:
     def start(self) -> None:
         """Start it; whether it is ready is for others to find out."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start_process(
                 [sys.executable, "-m", "service", *self._arguments],
                 env=self._environment,
                 cwd=ROOT,
@@ -158,7 +160,8 @@ class Cluster:
         if records:
             self._grow(records, now_ns)
         servers, workers, relays = sizes
-        ports = free_ports(servers)
+        self._reserved = ReservedPorts(servers)
+        ports = self._reserved.numbers
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
         self.nodes = {
             name: Node(name, arguments, self.environment, folder / f"{name}.log")

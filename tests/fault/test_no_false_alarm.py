@@ -5,9 +5,10 @@ from pathlib import Path
 
 from service.bootstrap import database_of
 from telemetry.audit.verify import Report, read, verify
-from tests.support.collector import free_ports, poll_until
+from tests.support.collector import poll_until
 from tests.support.deployment import Load
 from tests.support.keys import public_key
+from tests.support.ports import ReservedPorts
 from tests.support.service import Service
 
 ROUNDS = 3
@@ -52,8 +53,8 @@ class Watch:
 
 def test_a_live_ledger_never_raises_an_alarm(tmp_path: Path) -> None:
     """Under load, SIGKILLs and clean restarts, every look at the live archive and the live database says `intact`."""
-    (port,) = free_ports(1)
-    service = Service(tmp_path, {"AUDITRACE_CHECKPOINT_INTERVAL": "1s"}, ["--port", str(port)])
+    reserved = ReservedPorts(1)
+    service = Service(tmp_path, {"AUDITRACE_CHECKPOINT_INTERVAL": "1s"}, ["--port", str(reserved.numbers[0])])
     service.start()
     try:
         poll_until(lambda: service.archive.exists() and service.verify().verdict == "intact", "a checkpoint")

@@ -20,6 +20,7 @@ from telemetry.audit.verify import read, verify
 from tests.support.collector import poll_until
 from tests.support.ledger_maker import KEY
 from tests.support.postgres import PostgresServer, running_server
+from tests.support.processes import start_process
 
 SEED: Final = 20261125
 KILLS: Final = 20
@@ -35,7 +36,7 @@ class _Node:
         self.said: list[str] = []
         command = [sys.executable, "-m", "tests.support.postgres_node", role, url, str(folder), str(instance)]
         with (folder / f"{role}-{instance}.log").open("wb") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+            self._process = start_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self._listening = threading.Thread(target=self._listen, daemon=True)
         self._listening.start()
 

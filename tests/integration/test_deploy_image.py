@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from service.processes.serve import LISTENING
-from tests.support.collector import ROOT, free_ports, poll_until
+from tests.support.collector import ROOT, poll_until
+from tests.support.ports import ReservedPorts
+from tests.support.processes import start_process
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 IGNORED = ROOT / "deploy" / "Dockerfile.dockerignore"
@@ -120,7 +122,8 @@ def test_what_is_not_needed_is_not_sent_to_the_engine() -> None:
 
 def test_the_installed_service_starts_as_the_image_starts_it_and_is_healthy(installed: Path, tmp_path: Path) -> None:
     """With the image's settings, from an empty folder, it serves; its health check agrees; SIGTERM ends it with 0."""
-    (port,) = free_ports(1)
+    reserved = ReservedPorts(1)
+    (port,) = reserved.numbers
     own = {
         key: value.replace("/var/lib/auditrace", str(tmp_path)).replace("0.0.0.0", "127.0.0.1")
         for key, value in settings().items()
@@ -138,7 +141,7 @@ def test_the_installed_service_starts_as_the_image_starts_it_and_is_healthy(inst
     check = json.loads(of("HEALTHCHECK")[0].split("CMD ", 1)[1])
     healthy = [sys.executable, *check[1:-1], check[-1].replace("8080", str(port))]
     start = [sys.executable, "-m", "service", *json.loads(of("CMD")[0])]
-    with subprocess.Popen(start, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with start_process(start, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             said = iter(process.stdout)

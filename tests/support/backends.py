@@ -13,7 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from tests.support.collector import ROOT, free_ports, poll_until, require_binary
+from tests.support.collector import ROOT, poll_until, require_binary
+from tests.support.ports import ReservedPorts
+from tests.support.processes import start_process
 
 JAEGER_CONFIG = ROOT / "deploy" / "backends" / "jaeger" / "jaeger.yaml"
 
@@ -34,7 +36,8 @@ class Backend:
 
     def __init__(self, folder: Path, port_count: int) -> None:
         self.folder = folder
-        self.addresses = [f"127.0.0.1:{port}" for port in free_ports(port_count)]
+        self._reserved = ReservedPorts(port_count)
+        self.addresses = [f"127.0.0.1:{port}" for port in self._reserved.numbers]
         self.log_path = folder / f"{self.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -54,7 +57,7 @@ class Backend:
         binary = require_binary(self.name, "make backends")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start_process(
                 [binary, *self.arguments()], env=self.settings(), stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
         try:

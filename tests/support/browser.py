@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Self
 import pytest
 
 from tests.support.collector import poll_until
+from tests.support.processes import start_process
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")
 FLAGS = (
@@ -58,7 +58,7 @@ class Browser:
         size = f"--window-size={width},{height}"
         arguments = [program, *FLAGS, *sandbox, size, f"--user-data-dir={folder / 'profile'}", "about:blank"]
         with (folder / "chromium.log").open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = start_process(
                 [sys.executable, "-c", _START, str(command_out), str(answer_in), *arguments],
                 pass_fds=(command_out, answer_in),
                 stdout=log,

@@ -6,10 +6,8 @@ Everything listens on and talks to loopback.
 """
 
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -21,6 +19,9 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+
+from tests.support.ports import ReservedPorts
+from tests.support.processes import start_process
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARIES = ROOT / "build" / "bin"
@@ -36,7 +37,6 @@ NOBODY_GRPC = "127.0.0.1:1"
 LISTENERS = ("OTLP_GRPC", "OTLP_HTTP", "AUDIT_GRPC", "AUDIT_HTTP", "HEALTH", "COLLECTOR_METRICS")
 
 _SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-_PORTS = random.SystemRandom()
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -80,25 +80,6 @@ def poll_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0
         pause.wait(0.02)
 
 
-def free_ports(count: int) -> list[int]:
-    """Returns distinct TCP ports that were free on loopback a moment ago.
-
-    They are below the range from which the system gives ports to outgoing connections, of which tests open thousands:
-    only who asks for one of these by its number can still take it.
-    """
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports: list[int] = []
-    while len(ports) < count:
-        port = _PORTS.randrange(lowest // 2, lowest)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        if port not in ports:
-            ports.append(port)
-    return ports
-
-
 class Collector:
     """One collector over one folder; killing and restarting it keeps ports, queue, archive and log.
 
@@ -114,7 +95,8 @@ class Collector:
         self.queue_dir = folder / "queue"
         self.archive_dir = folder / "archive"
         self.log_path = folder / "collector.log"
-        self._ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
+        self._reserved = ReservedPorts(len(LISTENERS))
+        self._ports = dict(zip(LISTENERS, self._reserved.numbers, strict=True))
         self._settings = {
             **{f"{name}_ENDPOINT": f"127.0.0.1:{port}" for name, port in self._ports.items()},
             "COLLECTOR_METRICS_HOST": "127.0.0.1",
@@ -198,7 +180,7 @@ class Collector:
         binary = require_collector()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start_process(
                 [binary, *(f"--config={path}" for path in self._configs)],
                 env=self._settings,
                 stdout=log,

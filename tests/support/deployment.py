@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +13,10 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.collector import ROOT, Collector, free_ports, poll_until
+from tests.support.collector import ROOT, Collector, poll_until
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.ports import ReservedPorts
+from tests.support.processes import Process, start_process
 from tests.support.service import STOP_S, Service
 
 
@@ -24,12 +25,12 @@ class RelayProcess:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def start(self) -> None:
         """Start to deliver."""
         with self._service.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start_process(
                 [sys.executable, "-m", "service", "relay"], env=self._service.environment, cwd=ROOT, stderr=log
             )
 
@@ -140,7 +141,7 @@ class Deployment:
         self._stack.enter_context(self.backend)
         settings = {"AUDIT_LOGS_ENDPOINT": self.backend.http_endpoint, **(collector_settings or {})}
         self.collector = Collector(folder / "collector", settings, overlays)
-        (port,) = free_ports(1)
+        self._reserved = ReservedPorts(1)
         self.service = Service(
             folder / "service",
             {
@@ -148,7 +149,7 @@ class Deployment:
                 "AUDITRACE_CHECKPOINT_INTERVAL": "1s",
                 **(service_settings or {}),
             },
-            ["--no-relay", "--port", str(port)],
+            ["--no-relay", "--port", str(self._reserved.numbers[0])],
         )
         self.relay = RelayProcess(self.service)
 

@@ -18,6 +18,8 @@ from typing import Any, Final, Self
 import msgspec
 import pytest
 
+from tests.support.processes import start_process
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 # Those that a machine does not have are passed over, by the question mark.
@@ -94,7 +96,7 @@ class Children:
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:
-            self._server = subprocess.Popen(
+            self._server = start_process(
                 [sys.executable, "-m", "tests.support.fault_child"],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
@@ -135,7 +137,7 @@ class Children:
     @contextmanager
     def _watching(self, thread: str, options: Sequence[str]) -> Iterator[None]:
         command = [self._strace, "-p", thread, *options]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        with start_process(command, stderr=subprocess.PIPE, text=True) as tracer:
             assert tracer.stderr is not None
             answer = tracer.stderr.readline()
             if "attached" not in answer:

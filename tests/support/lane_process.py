@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from service.errors import TryLaterError
 from tests.support.collector import ROOT, poll_until
+from tests.support.processes import start_process
 from tests.support.stores import SqliteStore
 
 PATIENCE_S = 60.0
@@ -45,7 +46,7 @@ class LaneProcess:
         self.receipts: list[dict[str, Any]] = []
         self._answers: list[dict[str, Any]] = []
         command = [sys.executable, "-m", "tests.support.lane_process", str(folder), str(instance)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = start_process(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.answer()

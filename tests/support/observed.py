@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ import httpx
 
 from tests.support.backends import Jaeger, VictoriaLogs
 from tests.support.collector import ROOT, Collector, poll_until
+from tests.support.processes import Process, start_process
 from tests.support.prometheus import Prometheus
 from tests.support.service import STOP_S, Service
 
@@ -58,14 +58,14 @@ class Observed:
         self.service = Service(folder / "service", environment, ["--no-worker"])
         self.jobs: Mapping[str, str] = {}
         self._stack = ExitStack()
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._worker: Process | None = None
 
     def __enter__(self) -> Self:
         with self._stack as starting:
             for part in (self.logs, self.traces, self.metrics, self.collector, self.service):
                 starting.enter_context(part)
             with self.service.log.open("ab") as log:
-                self._worker = subprocess.Popen(
+                self._worker = start_process(
                     [sys.executable, "-m", "service", "work"],
                     env={**self.service.environment, "OTEL_SERVICE_NAME": WORKER},
                     cwd=ROOT,

@@ -22,7 +22,6 @@ from typing import Any, Self
 import grpc
 import zstandard
 
-from tests.support.collector import free_ports
 from tests.support.otlp_messages import (
     TYPE_OF_PATH,
     TYPE_OF_SERVICE,
@@ -36,6 +35,7 @@ from tests.support.otlp_messages import (
     response_to,
     spans_of,
 )
+from tests.support.ports import ReservedPorts
 
 DECOMPRESSED: Mapping[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.decompress,
@@ -102,7 +102,8 @@ class OtlpSink:
         self._lock = threading.Lock()
         self._kept: list[Message] = []
         self._count = 0
-        self._http_port, self._grpc_port = free_ports(2)
+        self._reserved = ReservedPorts(2)
+        self._http_port, self._grpc_port = self._reserved.numbers
 
     @property
     def http_endpoint(self) -> str:

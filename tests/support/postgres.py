@@ -18,6 +18,7 @@ from psycopg.sql import SQL, Identifier
 from service.store.postgres.connection import connect
 from service.store.postgres.migrate import migrate
 from tests.support.collector import poll_until
+from tests.support.processes import start_process
 
 SUPERUSER: Final = "auditrace"
 _TEMPLATE: Final = "auditrace_template"
@@ -88,7 +89,7 @@ class PostgresServer:
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         command = [str(self._binaries / "postgres"), "-D", str(self.data), "-k", str(self.folder), *options]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start_process(
                 _unprivileged(command, death_signal="QUIT"), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         poll_until(self._answers, "PostgreSQL to take connections")

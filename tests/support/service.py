@@ -19,6 +19,7 @@ from service.processes.serve import LISTENING
 from telemetry.audit.verify import Report, read, verify
 from tests.support.collector import ROOT, poll_until
 from tests.support.keys import public_key
+from tests.support.processes import start_process
 
 START_S = 60.0
 STOP_S = 60.0
@@ -101,7 +102,7 @@ class Service:
     def start(self) -> None:
         """Start it and return when it takes requests."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = start_process(
                 [sys.executable, "-m", "service", "serve", "--port", "0", *self._arguments],
                 env=self.environment,
                 cwd=self.root,

@@ -1,0 +1,95 @@
+"""What the tests themselves rest on: processes and ports that depend on nothing inherited, and outlive no test."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.support.collector import ROOT, poll_until
+from tests.support.ports import ReservedPorts
+from tests.support.processes import start_process
+
+
+def _is_gone(pid: int) -> bool:
+    """Tell whether a process has ended; one that nobody has waited for yet counts as ended."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def test_a_process_hears_signals_that_the_test_run_ignores_or_blocks() -> None:
+    """Under `nohup`, or in a shell that ignores signals, what tests start still has all of them at their defaults."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with start_process(["sleep", "600"]) as process:
+            status = Path(f"/proc/{process.pid}/status")
+            # Between its steps the process is still `setpriv` or `env`.
+            poll_until(lambda: "Name:\tsleep" in status.read_text(), "the program itself")
+            assert re.findall(r"Sig(?:Ign|Blk):\t(\w+)", status.read_text()) == ["0" * 16] * 2
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(60) == -signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_process_dies_with_a_test_run_that_is_killed() -> None:
+    """SIGKILL of the test run ends what it started, though no code of it runs any more."""
+    script = """
+        from tests.support.processes import start_process
+        print(start_process(["sleep", "600"]).pid, flush=True)
+        input()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with start_process(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        assert not _is_gone(pid)
+        run.kill()
+    poll_until(lambda: _is_gone(pid), "the end of the process")
+
+
+@pytest.mark.parametrize("ends", ["pass", "raise AssertionError"])
+def test_what_a_test_leaves_behind_is_killed_and_told(tmp_path: Path, ends: str) -> None:
+    """A test that starts a process and does not end it fails, whether it passed or not, and the process is gone."""
+    file = tmp_path / "test_left.py"
+    file.write_text(
+        "from tests.conftest import *\n"
+        "from tests.support.processes import start_process\n"
+        "def test_left():\n"
+        f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(start_process(['sleep', '600']).pid))\n"
+        f"    {ends}\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "the test left processes behind" in done.stdout
+    assert _is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_reserved_port_is_for_its_server_alone() -> None:
+    """Nobody gets it by asking for any port; its server may listen, end and listen again; without one it refuses."""
+    reserved = ReservedPorts(20)
+    assert len(set(reserved.numbers)) == 20
+    port = reserved.numbers[0]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as client:
+            assert client.getpeername()[1] == port
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+
+
+def test_settings_of_whoever_runs_the_tests_are_not_those_of_the_tests() -> None:
+    """Variables that set up a service, its telemetry, a database or a proxy do not reach any test."""
+    environment = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:1", "PGHOST": "nowhere", "AUDITRACE_PORT": "1"}  # noqa: TID251 - of the test run
+    script = "import os, tests.conftest as conftest; print(conftest.inherited_settings(sorted(os.environ)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "['AUDITRACE_PORT', 'HTTPS_PROXY', 'PGHOST']\n", done.stderr

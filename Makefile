@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins clean
+.PHONY: help setup run test test-quick test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,11 +32,14 @@ run: $(VENV)/.installed ## Start the service on 127.0.0.1:8080, with the embedde
 demo: $(VENV)/.installed ## Tell the story of a job against a real server, and verify its records
 	$(BIN)/auditrace demo
 
-test: $(VENV)/.installed-dev ## Run the tests; builds collector, backends and tools first, where Go and Maven are installed
+test: $(VENV)/.installed-dev ## Run all tests; first builds collector, backends and tools, where Go and Maven are installed (about half an hour once)
 	@for built in otelcol backends tools opensearch; do deploy/$$built/build.sh || { test $$? = 2 && test -z "$$CI"; } || exit 1; done
 	@tests/support/packages.sh $(TEST_PACKAGES)
 	@deploy/postgres-for-tests.sh
 	$(BIN)/python -m pytest -n 2 tests
+
+test-quick: $(VENV)/.installed-dev ## Run in two minutes what needs no build and no PostgreSQL: unit, contract on SQLite, a few examples of each property
+	AUDITRACE_TEST_QUICK=1 $(BIN)/python -m pytest -n 2 tests/unit tests/contract tests/property
 
 test-fault: $(VENV)/.installed-dev ## Run the fault tests alone: kills, full disks, outages, clock steps
 	@deploy/otelcol/build.sh

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import processes
-from tests.support.both_stores import SQLITE, Store
+from tests.support.both_stores import POSTGRES, SQLITE, Store
+from tests.support.depth import IS_QUICK
 from tests.support.jobs import RunningClock
 from tests.support.postgres import PostgresServer, running_server
 from tests.support.postgres_stores import PostgresStore
@@ -39,6 +40,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "store_kind" in metafunc.fixturenames and not named:
         marker = metafunc.definition.get_closest_marker("stores")
         metafunc.parametrize("store_kind", marker.args if marker else [SQLITE], scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a PostgreSQL, when the tests are to be quick."""
+    if not IS_QUICK:
+        return
+    slow = [item for item in items if _needs_postgres(item)]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
+def _needs_postgres(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    store_kind = item.callspec.params.get("store_kind") if hasattr(item, "callspec") else None
+    return store_kind == POSTGRES or "postgres_server" in item.fixturenames
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Faults between the collector and the backend, with the real collector: records wait, and none is lost or altered."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from tests.support.archive import archived
 from tests.support.collector import poll_until
 from tests.support.deployment import Deployment
+from tests.support.depth import IS_LONG
 from tests.support.oracle import bodies_of, committed, require_conserved, require_receipts
 from tests.support.otlp_sink import Answer, Request
 from tests.support.volumes import small_volume
@@ -49,7 +49,7 @@ def _dropped(deployment: Deployment) -> float:
 def _give_up(folder: Path) -> Path:
     """Return an overlay that gives up as the collector does by default: scaled, or as it is for the long form."""
     retry = "{initial_interval: 500ms, max_interval: 1s, max_elapsed_time: 2s}"
-    if os.environ.get("AUDITRACE_TEST_LONG"):  # noqa: TID251 - of the test run
+    if IS_LONG:
         retry = "{initial_interval: 5s, max_interval: 30s, max_elapsed_time: 300s}"
     overlay = folder / "give-up.yaml"
     overlay.write_text(f"exporters: {{{STORE}: {{retry_on_failure: {retry}}}}}\n")

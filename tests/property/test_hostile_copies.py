@@ -1,7 +1,6 @@
 """Whatever a copy holds, a verification answers: it never ends in an error, and never says intact of what is not."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from hypothesis import strategies as st
 from telemetry.audit.verify import Report, read, verify
 from telemetry.audit.verify.archive import records_of_line
 from telemetry.audit.verify.found import Place
+from tests.support.depth import IS_LONG, examples
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger
 
-IS_LONG = bool(os.environ.get("AUDITRACE_TEST_LONG"))  # noqa: TID251 - of the test run
 QUICK = settings(
     derandomize=not IS_LONG,
     deadline=None,
-    max_examples=20_000 if IS_LONG else 150,
+    max_examples=examples(150, long=20_000),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

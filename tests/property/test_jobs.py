@@ -28,6 +28,7 @@ from service.roles import ADMIN, OPERATOR, VIEWER
 from service.store.sqlite.connection import connect
 from telemetry import names
 from telemetry.audit.record import Target
+from tests.support.depth import examples
 from tests.support.jobs import Jobs
 from tests.support.stores import SqliteStore, new_job
 
@@ -356,7 +357,7 @@ def _assert_integrity(path: Path, *, but: str | None = None) -> None:
 
 TestJobs = JobMachine.TestCase
 TestJobs.settings = settings(
-    max_examples=15,
+    max_examples=examples(15),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

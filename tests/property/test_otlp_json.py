@@ -19,6 +19,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from telemetry.audit.otlp import otlp_json
+from tests.support.depth import examples
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 _UNSIGNED = st.integers(0, 2**32 - 1) | st.just(0)
@@ -76,7 +77,7 @@ def _by_protobuf(request: ExportLogsServiceRequest) -> Any:
     return decoded
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(_REQUESTS)
 def test_a_line_is_what_protobuf_makes_of_the_request(request: ExportLogsServiceRequest) -> None:
     """For any request at all, also with values that audit records never hold, no member is missing or different."""

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from telemetry import names
 from telemetry.delivery import Accepted, Answer, Refused, Rejected, Unreachable
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, relay_over
+from tests.support.depth import examples
 from tests.support.stores import SqliteStore
 
 REFUSALS: Sequence[Answer] = (
@@ -278,4 +279,4 @@ class Deliveries(RuleBasedStateMachine):
 
 
 TestDeliveries = Deliveries.TestCase
-TestDeliveries.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestDeliveries.settings = settings(max_examples=examples(25), stateful_step_count=30, deadline=None)

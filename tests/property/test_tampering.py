@@ -5,7 +5,6 @@ Every copy that a test looks at is looked at by the small verifier too, and both
 
 import copy
 import json
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,12 +15,11 @@ from telemetry.audit.checkpoint import sign
 from telemetry.audit.verify import Expected, Found, KnownCheckpoint, Place, Receipt, Report, verify
 from telemetry.audit.verify.archive import records_of_line
 from tests.support import small_verifier
+from tests.support.depth import IS_LONG, examples
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, key_values, stream_id, tips_of
 from tests.unit.test_verify_vectors import EXPECTED, VECTORS, public_key
 
-# In seconds; with AUDITRACE_TEST_LONG set, in minutes and at random.
-IS_LONG = bool(os.environ.get("AUDITRACE_TEST_LONG"))  # noqa: TID251 - of the test run
-QUICK = settings(derandomize=not IS_LONG, deadline=None, max_examples=2_000 if IS_LONG else 25)
+QUICK = settings(derandomize=not IS_LONG, deadline=None, max_examples=examples(25, long=2_000))
 
 Point = tuple[str, str | None, int | None]
 

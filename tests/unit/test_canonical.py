@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from telemetry.audit.canonical import MAX_INTEGER, canonical_bytes, sha256_hex
 from telemetry.errors import CanonicalFormError
+from tests.support.depth import examples
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "canonical.json").read_text())
 
@@ -32,7 +33,7 @@ def test_published_bodies_keep_their_bytes_and_their_hash(at: int) -> None:
     assert sha256_hex(body) == VECTORS[at]["sha256"]
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True, deadline=None, max_examples=examples(100))
 @given(st.dictionaries(TEXTS, VALUES, max_size=5))
 def test_every_value_of_the_format_is_encoded_as_rfc_8785_says(value: dict[str, Any]) -> None:
     """For any value of the format the bytes are those of an independent implementation of RFC 8785."""

@@ -20,10 +20,11 @@ from telemetry.audit.verify.index_text import Shapes
 from telemetry.audit.verify.otlp_json import EncodedFields
 from telemetry.audit.verify.sound import prove
 from telemetry.errors import CanonicalFormError
+from tests.support.depth import examples
 from tests.support.ledger_maker import Ledger, Sealed, line_of
 from tests.unit.test_verify_vectors import EXPECTED, VECTORS
 
-QUICK = settings(derandomize=True, deadline=None, max_examples=300)
+QUICK = settings(derandomize=True, deadline=None, max_examples=examples(300))
 TEXTS = [
     "",
     "other",

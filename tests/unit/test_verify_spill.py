@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from telemetry.audit.verify import spill
 from telemetry.audit.verify.spill import Groups, Sorter, rows_of
+from tests.support.depth import examples
 
-QUICK = settings(derandomize=True, deadline=None, max_examples=60)
+QUICK = settings(derandomize=True, deadline=None, max_examples=examples(60))
 
 
 @pytest.fixture(autouse=True)

@@ -429,6 +429,7 @@ def test_runs_side_by_side_do_not_mix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "inputs", "artifact", "expected"),
     [
+        ("line-count", {"path": "/etc/passwd"}, {}, "stdout", b" /etc/passwd\n"),
         # Not /tmp, where other tests make and remove files while it looks.
         ("disk-usage", {"path": "/opt", "depth": 0}, {}, "stdout", b"\t/opt\n"),
         (

@@ -18,7 +18,7 @@ from jwt import PyJWK, PyJWKSet
 from service.api.auth import Credential
 from service.api.texts import is_plain
 from service.errors import SettingsError, TryLaterError, UnauthenticatedError
-from service.jobs.model import TenantId
+from service.jobs.model import DEFAULT_TENANT, TenantId
 from service.operations.keys import RESERVED_ACTORS
 from service.ports import Clock
 from service.roles import ROLES
@@ -28,7 +28,6 @@ _log = logging.getLogger(__name__)
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 LEEWAY_S: Final = 30
-DEFAULT_TENANT: Final = TenantId("default")
 
 _SECOND_NS: Final = 1_000_000_000
 _FRESH_NS: Final = 600 * _SECOND_NS

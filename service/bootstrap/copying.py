@@ -5,8 +5,8 @@ from collections.abc import Callable
 from service.errors import SettingsError
 from service.secrets import DeploymentSecret
 from service.store.copying import Copied, Step, copy_ledger
-from service.store.postgres.connection import is_postgres
 from service.store.sqlite.connection import URL_PREFIX, database_path
+from service.store.urls import is_postgres
 
 
 def copied(source: str, target: str, secret: DeploymentSecret, note: Callable[[Step], object]) -> Copied:

@@ -1,9 +1,7 @@
-"""Which kind of database a URL names."""
+"""Which kind of database a URL names; the code for the other kind is not loaded."""
 
 from service.bootstrap.database import Database
-from service.bootstrap.postgres import PostgresDatabase
-from service.bootstrap.sqlite import SqliteDatabase
-from service.store.postgres.connection import is_postgres
+from service.store.urls import is_postgres
 
 
 def database_of(url: str) -> Database:
@@ -12,4 +10,10 @@ def database_of(url: str) -> Database:
     Raises:
         SettingsError: it is neither `sqlite:///path` nor `postgresql://…`.
     """
-    return PostgresDatabase(url) if is_postgres(url) else SqliteDatabase(url)
+    if is_postgres(url):
+        from service.bootstrap.postgres import PostgresDatabase
+
+        return PostgresDatabase(url)
+    from service.bootstrap.sqlite import SqliteDatabase
+
+    return SqliteDatabase(url)

@@ -16,7 +16,7 @@ from service.bootstrap.database import LedgerParts
 from service.config import Settings
 from service.ids import new_id_from
 from service.jobs.backoff import retry_delay_s
-from service.jobs.model import TenantId
+from service.jobs.model import DEFAULT_TENANT
 from service.keyfiles import create_private_file
 from service.operations.base import Services
 from service.operations.keys import KeyOperations
@@ -31,7 +31,6 @@ from telemetry.setup import set_up
 from telemetry.tracing import Tracing
 
 VERSION = version("auditrace")
-DEFAULT_TENANT = TenantId("default")
 SYSTEM = Actor("auditrace", "system")
 
 _NS_PER_MS = 1_000_000

@@ -1,27 +1,24 @@
 """`auditrace copy`: move a ledger from a file into a PostgreSQL."""
 
 import argparse
-from typing import Any
 
-from service.bootstrap import copied
+from service.bootstrap.copying import copied
 from service.cli.output import print_json, print_line, print_table
 from service.config import read_settings
 from service.keyfiles import deployment_secret
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the command line."""
-    copying = commands.add_parser(
-        "copy",
-        help="move the ledger from a file into an empty PostgreSQL",
-        description="Move the ledger from a file into an empty PostgreSQL: all of it, or nothing. Every process that "
-        "works on the file is to be stopped before. Both sides are verified, and compared row by row, before anything "
-        "is committed. The file stays as it is; start no process on it any more.",
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Move the ledger from a file into an empty PostgreSQL: all of it, or nothing. Every process that works on the "
+        "file is to be stopped before. Both sides are verified, and compared row by row, before anything is committed. "
+        "The file stays as it is; start no process on it any more."
     )
-    copying.add_argument("--from", dest="source", required=True, metavar="URL", help="sqlite:///path")
-    copying.add_argument("--to", dest="target", required=True, metavar="URL", help="postgresql://…")
-    copying.add_argument("--json", action="store_true", help="print JSON")
-    copying.set_defaults(command=_copy)
+    parser.add_argument("--from", dest="source", required=True, metavar="URL", help="sqlite:///path")
+    parser.add_argument("--to", dest="target", required=True, metavar="URL", help="postgresql://…")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=_copy)
 
 
 def _copy(arguments: argparse.Namespace) -> int:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from service.bootstrap import DEFAULT_TENANT, open_node
+from service.bootstrap.node import open_node
 from service.cli.output import print_json, print_line, print_table
 from service.cli.story import CAST, DemoError, Story
 from service.config import Settings, read_settings, shipped_templates
+from service.jobs.model import DEFAULT_TENANT
 from service.keyfiles import SigningKeys
 from service.processes.serve import LISTENING
 from telemetry import names
@@ -25,17 +26,15 @@ _STOP_S: Final = 60
 _OLD_S: Final = 40 * 24 * 3600
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the command line."""
-    telling = commands.add_parser(
-        "demo",
-        help="tell the story of three jobs against a real server, and verify its records",
-        description="Start a server of its own in a temporary folder, let four people work with it, and show the audit "
-        "records that this left, with the verdict of `auditrace verify` over them.",
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Start a server of its own in a temporary folder, let four people work with it, and show the audit records "
+        "that this left, with the verdict of `auditrace verify` over them."
     )
-    telling.add_argument("--keep", type=Path, metavar="FOLDER", help="use this new folder for the data, and keep it")
-    telling.add_argument("--json", action="store_true", help="print the records and the report as JSON at the end")
-    telling.set_defaults(command=_demo)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="use this new folder for the data, and keep it")
+    parser.add_argument("--json", action="store_true", help="print the records and the report as JSON at the end")
+    parser.set_defaults(command=_demo)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -2,11 +2,12 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
-from service.bootstrap import Database, database_of
+from service.bootstrap.database import Database
+from service.bootstrap.databases import database_of
 from service.cli.output import print_json, print_line, print_table
 from service.config import Settings, read_settings
 from service.errors import AuditraceError, SettingsError, TryLaterError
@@ -33,19 +34,17 @@ class Outcome(msgspec.Struct, frozen=True):
     detail: str
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the command line."""
-    checking = commands.add_parser(
-        "doctor",
-        help="look over settings, files and ledger; exit 1 when something is wrong",
-        description="Look over settings, files and ledger. Exit status: 0 all right, 1 something is wrong, "
-        "2 something could not be looked at.",
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Look over settings, files and ledger. Exit status: 0 all right, 1 something is wrong, 2 something could not "
+        "be looked at."
     )
-    checking.add_argument(
+    parser.add_argument(
         "--ledger", action="store_true", help="also reconcile the whole database: takes as long as verifying it"
     )
-    checking.add_argument("--json", action="store_true", help="print JSON")
-    checking.set_defaults(command=_doctor)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=_doctor)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import msgspec
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from service.cli.times import parse_time_ns
 from service.config import read_settings
 from service.errors import BrokenLedgerError, SettingsError
@@ -34,31 +34,29 @@ _WRITERS: Final[Mapping[str, Writer]] = {
 }
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the command line."""
-    exporting = commands.add_parser(
-        "export",
-        help="hand out the records of the database",
-        description="Hand out the records of the database, oldest first, those of every tenant unless one is named. "
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Hand out the records of the database, oldest first, those of every tenant unless one is named. "
         "Whoever can run this can read the database itself, so it leaves no record; an export over HTTP does. "
-        "The forms otlp-json and jsonl can be verified, if nothing is filtered out.",
+        "The forms otlp-json and jsonl can be verified, if nothing is filtered out."
     )
-    forms = exporting.add_mutually_exclusive_group()
+    forms = parser.add_mutually_exclusive_group()
     forms.add_argument(
         "--format",
         choices=[str(form) for form in ExportFormat],
         help="lines of OTLP JSON (the default), of bodies, or a table",
     )
     forms.add_argument("--as", dest="foreign", choices=[OCSF], help="as events of another schema")
-    exporting.add_argument("--since", metavar="TIME", help="sealed from then on (2026-01-02T03:04:05Z)")
-    exporting.add_argument("--until", metavar="TIME", help="sealed before then")
-    exporting.add_argument("--tenant", metavar="ID", help="of this tenant only")
-    exporting.add_argument("--actor", metavar="ID", help="of this actor only")
-    exporting.add_argument("--job", metavar="ID", help="of this job only")
-    exporting.add_argument(
+    parser.add_argument("--since", metavar="TIME", help="sealed from then on (2026-01-02T03:04:05Z)")
+    parser.add_argument("--until", metavar="TIME", help="sealed before then")
+    parser.add_argument("--tenant", metavar="ID", help="of this tenant only")
+    parser.add_argument("--actor", metavar="ID", help="of this actor only")
+    parser.add_argument("--job", metavar="ID", help="of this job only")
+    parser.add_argument(
         "--output", type=Path, metavar="FILE", help="a new file, there once it is whole; else standard output"
     )
-    exporting.set_defaults(command=_export)
+    parser.set_defaults(command=_export)
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -1,22 +1,20 @@
 """`auditrace keys`: API keys, and the keys that sign checkpoints and verify them."""
 
 import argparse
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from service.bootstrap import DEFAULT_TENANT, database_of, open_node
+from service.bootstrap.databases import database_of
 from service.cli.output import print_json, print_line, print_table
 from service.config import read_settings
-from service.jobs.model import TenantId
-from service.keyfiles import SigningKeys, deployment_secret
+from service.jobs.model import DEFAULT_TENANT, TenantId
 from service.ports import RegisteredKey
 from service.roles import ROLES
 
 
-def add_to(commands: Any) -> None:
-    """Add the commands to the command line."""
-    top = commands.add_parser("keys", help="create, list and revoke API keys; print the public key")
-    actions = top.add_subparsers(title="actions", metavar="ACTION", required=True)
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     creating = actions.add_parser("create", help="create an API key and print it, once")
     creating.add_argument("name", metavar="NAME", help="becomes the actor id; never given again in its tenant")
     creating.add_argument("--role", action="append", required=True, choices=ROLES, dest="roles", help="may be repeated")
@@ -42,7 +40,10 @@ def add_to(commands: Any) -> None:
     rotating.set_defaults(command=_rotate)
 
 
+# Each action loads what it needs: a list of keys is there in the time that telemetry alone takes to be loaded.
 def _create(arguments: argparse.Namespace) -> int:
+    from service.bootstrap.node import open_node
+
     with open_node(read_settings(), "cli") as node, node.key_operations() as operations:
         created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant)).value
     if arguments.json:
@@ -53,6 +54,8 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
+    from service.bootstrap.node import open_node
+
     with open_node(read_settings(), "cli") as node, node.key_operations() as operations:
         operations.revoke(arguments.name, TenantId(arguments.tenant))
     print_line(f"revoked {arguments.name}")
@@ -60,8 +63,8 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    with open_node(read_settings(), "cli") as node:
-        keys = node.reads.keys()
+    with closing(database_of(read_settings().database).reads()) as reads:
+        keys = reads.keys()
     if arguments.json:
         print_json(
             [
@@ -82,6 +85,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _public(arguments: argparse.Namespace) -> int:
+    from service.keyfiles import SigningKeys, deployment_secret
+
     settings = read_settings()
     database = database_of(settings.database)
     keys: list[RegisteredKey] = []
@@ -100,6 +105,8 @@ def _public(arguments: argparse.Namespace) -> int:
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
+    from service.bootstrap.node import open_node
+
     with open_node(read_settings(), "cli") as node:
         first = node.keys.rotate(
             lambda: node.checkpoints.registered()[-1].fingerprint, arguments.new_key, node.checkpoints.rotate

@@ -1,28 +1,24 @@
 """`auditrace migrate`: bring the database to the newest schema, and mend what a restore of it would break."""
 
 import argparse
-from typing import Any
 
-from service.bootstrap import database_of, open_node
+from service.bootstrap.databases import database_of
+from service.bootstrap.node import open_node
 from service.cli.output import print_json, print_line
 from service.config import read_settings
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the command line."""
-    migrating = commands.add_parser(
-        "migrate",
-        help="bring the database to the newest schema",
-        description="Bring the database to the newest schema, without keeping anybody waiting. Forward only.",
-    )
-    migrating.add_argument(
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = "Bring the database to the newest schema, without keeping anybody waiting. Forward only."
+    parser.add_argument(
         "--after-restore",
         action="store_true",
         help="the database was set back, by a restore from a backup or a failover to a standby that lagged: close "
         "what was open in it and use no number again. Once, before any process is started on it",
     )
-    migrating.add_argument("--json", action="store_true", help="print JSON")
-    migrating.set_defaults(command=_migrate)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=_migrate)
 
 
 def _migrate(arguments: argparse.Namespace) -> int:

@@ -3,30 +3,68 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple
 
-from service.cli import copy, demo, doctor, export, keys, ledger, relay, run, templates, verify
 from service.errors import AuditraceError, RefusedError, SettingsError, TryLaterError
 from telemetry.errors import TelemetryError
 
-COMMANDS = (run, relay, ledger, copy, verify, export, keys, templates, doctor, demo)
+
+class Command(NamedTuple):
+    """A command: its name, what it is for, and the module and function that add what it takes to its parser."""
+
+    name: str
+    purpose: str
+    module: str
+    add: str = "add_to"
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+COMMANDS: Final = (
+    Command("serve", "API, worker and relay in one process", "run", "add_serve_to"),
+    Command("work", "a worker alone", "run", "add_work_to"),
+    Command("relay", "a relay alone, or send records again", "relay"),
+    Command("migrate", "bring the database to the newest schema", "ledger"),
+    Command("copy", "move the ledger from a file into an empty PostgreSQL", "copy"),
+    Command("verify", "verify copies of the ledger", "verify"),
+    Command("export", "hand out the records of the database", "export"),
+    Command("keys", "create, list and revoke API keys; print the public key", "keys"),
+    Command("templates", "check jobs.toml and list what may run", "templates"),
+    Command("doctor", "look over settings, files and ledger; exit 1 when something is wrong", "doctor"),
+    Command("demo", "tell the story of three jobs against a real server, and verify its records", "demo"),
+)
+
+
+class _Version(argparse.Action):
+    """Prints the version."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        # Loading this takes as long as all the rest of `--help`.
+        from importlib.metadata import version
+
+        sys.stdout.write(f"auditrace {version('auditrace')}\n")
+        parser.exit()
+
+
+def parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; only the chosen command's own module is imported."""
     top = argparse.ArgumentParser(
         prog="auditrace",
         description="Job operations with an audit trail that can be trusted and followed.",
         epilog="Settings are environment variables: see docs/configuration.md.",
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in COMMANDS:
-        module.add_to(commands)
+    for command in COMMANDS:
+        added = commands.add_parser(command.name, help=command.purpose)
+        if command.name == chosen:
+            getattr(import_module(f"service.cli.{command.module}"), command.add)(added)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    parsed = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parsed = parser(given[0] if given else None).parse_args(given)
     try:
         status: int = parsed.command(parsed)
     except SettingsError as error:

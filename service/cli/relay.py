@@ -2,19 +2,17 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
-from service.bootstrap import RelayNode
+from service.bootstrap.relaying import RelayNode
 from service.cli.output import print_json, print_line
 from service.config import read_settings
 from service.processes.alone import relay
 from service.relay import Redelivered, Relay, parse_place
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the command line."""
-    relaying = commands.add_parser("relay", help="a relay alone, or send records again")
-    actions = relaying.add_mutually_exclusive_group()
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    actions = parser.add_mutually_exclusive_group()
     actions.add_argument("--once", action="store_true", help="deliver what is there, then exit: 1 if some is left")
     actions.add_argument(
         "--retry-parked", action="store_true", help="send parked records again, then exit: 1 if some stay parked"
@@ -24,8 +22,8 @@ def add_to(commands: Any) -> None:
         metavar="STREAM:NUMBER",
         help="send what was delivered of a stream again from there, then exit; the sink gets identical copies",
     )
-    relaying.add_argument("--json", action="store_true", help="print JSON about what was sent again")
-    relaying.set_defaults(command=_relay)
+    parser.add_argument("--json", action="store_true", help="print JSON about what was sent again")
+    parser.set_defaults(command=_relay)
 
 
 def _relay(arguments: argparse.Namespace) -> int:

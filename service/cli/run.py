@@ -1,7 +1,6 @@
 """`auditrace serve` and `auditrace work`: the long-running processes that take work."""
 
 import argparse
-from typing import Any
 
 import msgspec
 
@@ -12,16 +11,18 @@ from service.processes.alone import work
 from service.processes.serve import serve
 
 
-def add_to(commands: Any) -> None:
-    """Add the commands to the command line."""
-    serving = commands.add_parser("serve", help="API, worker and relay in one process")
-    serving.add_argument("--host", help="address to listen on (AUDITRACE_HOST)")
-    serving.add_argument("--port", type=int, help="port to listen on, 0 for any free one (AUDITRACE_PORT)")
-    serving.add_argument("--no-worker", action="store_true", help="run no jobs here")
-    serving.add_argument("--no-relay", action="store_true", help="deliver no records here")
-    serving.set_defaults(command=_serve)
-    working = commands.add_parser("work", help="a worker alone")
-    working.set_defaults(command=_work)
+def add_serve_to(parser: argparse.ArgumentParser) -> None:
+    """Add what `serve` takes."""
+    parser.add_argument("--host", help="address to listen on (AUDITRACE_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on, 0 for any free one (AUDITRACE_PORT)")
+    parser.add_argument("--no-worker", action="store_true", help="run no jobs here")
+    parser.add_argument("--no-relay", action="store_true", help="deliver no records here")
+    parser.set_defaults(command=_serve)
+
+
+def add_work_to(parser: argparse.ArgumentParser) -> None:
+    """Add what `work` takes."""
+    parser.set_defaults(command=_work)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from service.bootstrap import database_of, now_ns
+from service.bootstrap.databases import database_of
+from service.bootstrap.node import now_ns
 from service.cli.output import print_json, print_line
 from service.cli.progress import reading_progress
 from service.cli.receipts import read_receipts
@@ -41,40 +42,33 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CHECKPOINT: Final = re.compile(r"([1-9][0-9]{0,15}):([0-9a-f]{64})")
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the command line."""
-    verifying = commands.add_parser(
-        "verify",
-        help="verify copies of the ledger",
-        description="Verify copies of the ledger, any mix of them as one: OTLP JSON lines, plain or compressed, files "
-        "or folders; bodies line by line; exports of log backends; a database. Exit status: 0 intact, 1 broken, "
-        "2 could not check.",
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Verify copies of the ledger, any mix of them as one: OTLP JSON lines, plain or compressed, files or folders; "
+        "bodies line by line; exports of log backends; a database. Exit status: 0 intact, 1 broken, 2 could not check."
     )
-    verifying.add_argument(
-        "paths", nargs="*", type=Path, metavar="PATH", help="default: AUDITRACE_AUDIT_ARCHIVE's folder"
-    )
-    verifying.add_argument(
-        "--public-key", action="append", default=[], type=Path, metavar="PEM", help="may be repeated"
-    )
-    verifying.add_argument("--database", nargs="?", const="", metavar="URL", help="the database (AUDITRACE_DATABASE)")
-    verifying.add_argument("--json", action="store_true", help="print JSON")
-    part = verifying.add_argument_group("to verify a part of the ledger")
+    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: AUDITRACE_AUDIT_ARCHIVE's folder")
+    parser.add_argument("--public-key", action="append", default=[], type=Path, metavar="PEM", help="may be repeated")
+    parser.add_argument("--database", nargs="?", const="", metavar="URL", help="the database (AUDITRACE_DATABASE)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    part = parser.add_argument_group("to verify a part of the ledger")
     part.add_argument("--since", metavar="TIME", help="from the checkpoint before TIME (2026-01-02T03:04:05Z) on")
     part.add_argument("--stream", action="append", default=[], metavar="ID", help="this stream only; may be repeated")
-    end = verifying.add_argument_group("to check the end of the ledger against what is known from elsewhere")
+    end = parser.add_argument_group("to check the end of the ledger against what is known from elsewhere")
     end.add_argument("--at-least", metavar="NUMBER:HASH", help="a checkpoint that the copy must reach")
     end.add_argument("--max-age", metavar="DURATION", help="how old the last checkpoint may be (5m)")
     end.add_argument(
         "--receipt", action="append", default=[], type=Path, metavar="FILE", help="receipts of records; may be repeated"
     )
     end.add_argument("--require-anchored", action="store_true", help="nothing may be behind the last checkpoint")
-    verifying.add_argument(
+    parser.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
         help="name what one copy, path or database URL, has and the other lacks",
     )
-    verifying.set_defaults(command=_verify)
+    parser.set_defaults(command=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NewType, TypeAlias
+from typing import Final, NewType, TypeAlias
 
 import msgspec
 
@@ -10,6 +10,8 @@ from telemetry.audit.record import Actor
 
 JobId = NewType("JobId", str)
 TenantId = NewType("TenantId", str)
+DEFAULT_TENANT: Final = TenantId("default")
+"""The tenant of whoever names none."""
 ParameterValue: TypeAlias = str | int | bool
 
 

@@ -1,6 +1,7 @@
 """`auditrace work` and `auditrace relay`: a worker or a relay without the API, beside any number of other processes."""
 
-from service.bootstrap import Node, RelayNode
+from service.bootstrap.node import Node
+from service.bootstrap.relaying import RelayNode
 from service.config import Settings
 from service.processes.parts import Parts
 from service.processes.stopping import StopSignal

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from service.bootstrap import Node
+from service.bootstrap.node import Node
 from service.checkpointer import Checkpointer
 from service.jobs.model import Status
 from service.selfcheck import SelfCheck

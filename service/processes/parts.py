@@ -4,7 +4,8 @@ import logging
 from collections.abc import Mapping
 
 from service.api.parts import FAILED, READY
-from service.bootstrap import Node, relay_of
+from service.bootstrap.node import Node
+from service.bootstrap.relaying import relay_of
 from service.checkpointer import Checkpointer
 from service.errors import AuditraceError, TryLaterError
 from service.processes.gauges import observe

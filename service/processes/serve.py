@@ -11,7 +11,7 @@ from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
 from service.api.jwt import JwtAuthenticator, JwtSettings, KeySet, fetch_from
 from service.api.parts import ApiServices, ApiSettings
-from service.bootstrap import VERSION, Node
+from service.bootstrap.node import VERSION, Node
 from service.config import Settings
 from service.errors import SettingsError
 from service.operations.tallies import Tallies

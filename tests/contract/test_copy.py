@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.bootstrap import copied
+from service.bootstrap.copying import copied
 from service.errors import BrokenLedgerError, SettingsError
 from service.jobs.model import Status, TenantId
 from service.operations.keys import KeyOperations

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from service.errors import SettingsError
 from service.keyfiles import SigningKeys, create_private_file, deployment_secret
 from telemetry.audit.signer import Signer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.bootstrap import open_node
+from service.bootstrap.node import open_node
 from service.config import read_settings
 from service.errors import SettingsError
 from service.ports import Transaction

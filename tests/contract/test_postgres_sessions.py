@@ -8,10 +8,11 @@ import psycopg
 import pytest
 
 from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
-from service.store.postgres.connection import connect, is_postgres, place_of, translate
+from service.store.postgres.connection import connect, place_of, translate
 from service.store.postgres.migrate import migrations, schema_version
 from service.store.postgres.opening import durability_problems, is_empty, migrate_database
 from service.store.postgres.pool import SessionPool
+from service.store.urls import is_postgres
 from tests.support.collector import poll_until
 from tests.support.postgres import PostgresServer
 

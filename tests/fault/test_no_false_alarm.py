@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from telemetry.audit.verify import Report, read, verify
 from tests.support.collector import poll_until
 from tests.support.deployment import Load

@@ -16,7 +16,7 @@ import httpx
 import psycopg
 import pytest
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from telemetry.audit.verify import verify
 from tests.support.collector import poll_until
 from tests.support.keys import public_key

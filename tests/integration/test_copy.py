@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from telemetry.audit.verify import verify
 from tests.support.keys import public_key
 from tests.support.postgres import PostgresServer

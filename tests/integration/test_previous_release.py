@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from telemetry.audit.verify import verify
 from tests.support.collector import ROOT
 from tests.support.keys import public_key

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from telemetry.audit.verify import verify
 from tests.support.keys import public_key
 from tests.support.service import Service

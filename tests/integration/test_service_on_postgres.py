@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from telemetry import names
 from telemetry.audit.verify import Report, verify
 from tests.support.collector import poll_until

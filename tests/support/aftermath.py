@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from service.store.sqlite.connection import connect
 from service.store.sqlite.lane import COMMIT_UNKNOWN
 from telemetry import names

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from service.store.postgres.connection import is_postgres
+from service.store.urls import is_postgres
 from tests.support.jobs import Jobs
 from tests.support.postgres_stores import PostgresStore
 

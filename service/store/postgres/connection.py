@@ -10,10 +10,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
 from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+from service.store.urls import is_postgres
 
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
-SCHEMES: Final = ("postgresql://", "postgres://")
 LEASE_S: Final = 10
 
 _TCP: Final[Mapping[str, str]] = {
@@ -48,11 +48,6 @@ _REFUSALS: Final = (
     psycopg.ProgrammingError,
     psycopg.NotSupportedError,
 )
-
-
-def is_postgres(url: str) -> bool:
-    """Tell whether a database URL names a PostgreSQL."""
-    return url.startswith(SCHEMES)
 
 
 def connect(

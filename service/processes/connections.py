@@ -8,7 +8,7 @@ import asyncio
 import resource
 from typing import Final, cast
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from service.processes.wire import StrictProtocol
 
 HEAD_S: Final = 30.0
 ACCEPTED_AT_ONCE: Final = 32
@@ -29,13 +29,13 @@ def allowed_connections() -> int:
     return max(soft - _RESERVED_FILES, soft // 2)
 
 
-def bounded(max_connections: int, head_s: float = HEAD_S) -> type[H11Protocol]:
-    """Return uvicorn's protocol with at most so many connections, each of which has `head_s` to send a request's head.
+def bounded(max_connections: int, head_s: float = HEAD_S) -> type[StrictProtocol]:
+    """Return the protocol of connections with at most so many connections, each of which has `head_s` to send a request's head.
 
     A request under way is never cut off: neither its body nor its answer is timed.
     """
 
-    class BoundedProtocol(H11Protocol):
+    class BoundedProtocol(StrictProtocol):
         _head_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -60,6 +60,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=bounded(allowed_connections()),
+                ws="none",
                 backlog=ACCEPTED_AT_ONCE,
                 lifespan="on",
                 log_config=None,

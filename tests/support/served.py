@@ -7,6 +7,7 @@ from typing import Self
 
 import uvicorn
 
+from service.processes.connections import bounded
 from tests.support.api import ApiUnderTest
 from tests.support.collector import poll_until
 
@@ -18,7 +19,9 @@ class Served:
         self._api = api
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = self._socket.getsockname()
-        config = uvicorn.Config(api.call, lifespan="off", log_config=None, access_log=False, server_header=False)
+        config = uvicorn.Config(
+            api.call, http=bounded(1000), ws="none", lifespan="off", log_config=None, server_header=False
+        )
         self._server = uvicorn.Server(config)
 
     def __enter__(self) -> Self:

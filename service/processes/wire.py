@@ -1,0 +1,122 @@
+"""What a message must be before the application is asked: one reading of its bytes, or a refusal and the end.
+
+The parser (llhttp, by httptools) is strict about bytes; what it leaves to servers is decided here: versions, `Host`,
+targets, codings, sizes, and what happens to the answers that are still on their way. Source: RFC 9112. The decision,
+with what other servers make of the same bytes: docs/adr/0030-the-strict-parser.md.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+HEAD_BYTES: Final = 64 * 1024
+"""The most bytes of a head; also of anything else that comes between two pieces of a body, and is not part of one."""
+
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
+# Origin form, absolute form, asterisk form (RFC 9112, 3.2); no userinfo, no fragment, no tunnel.
+_TARGET: Final = re.compile(rb"/[^#]*|https?://[^/?#@]+/[^#]*|\*", re.IGNORECASE)
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class _UnsoundError(Exception):
+    """Ends the parsing of a connection; never leaves this file: the parser hands it back as an error of its own."""
+
+
+class StrictProtocol(HttpToolsProtocol):
+    """uvicorn's protocol over httptools, for messages that every reader takes for the same; others end the connection.
+
+    A refusal is never written into the answer to an earlier request: answers that are on their way are sent first.
+    """
+
+    _status = 400
+    _is_over = False
+    _since_body = 0
+    _is_within = False
+    """True from the end of a head to the end of its message."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent."""
+        if self._is_over:
+            return
+        self._unset_keepalive_if_required()
+        self._since_body += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._stop_reading()
+        else:
+            if self._since_body > HEAD_BYTES:
+                self._status = 431
+                self._stop_reading()
+
+    def on_headers_complete(self) -> None:
+        """Let the application have the request whose head is complete, when the head is sound."""
+        self._require_sound()
+        super().on_headers_complete()
+        self._is_within = True
+        # Fields behind a chunked body are no headers: they come too late for whoever decided by the headers.
+        self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._since_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of the message."""
+        self._since_body = 0
+        self._is_within = False
+        super().on_message_complete()
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offered:
+                # Another protocol is offered and not taken (RFC 9110, 7.8): what follows is HTTP as before.
+                data = data[offered.args[0] :]
+            else:
+                return
+
+    def _stop_reading(self) -> None:
+        """Refuse what came last; requests that came whole before it are answered first."""
+        self._is_over = True
+        last = self.cycle
+        if self._is_within and (self.pipeline or last.response_started):
+            self.transport.close()
+        elif self._is_within or last is None or last.response_complete:
+            self._refuse()
+        else:
+            last.keep_alive = False
+
+    def _refuse(self) -> None:
+        reason = b"This is not a request that every reader of HTTP/1.1 takes for the same.\n"
+        if self._status == 431:
+            reason = b"The head of the request is too long.\n"
+        head = f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(reason)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[self._status] + head.encode() + reason)
+        self.transport.close()
+
+    def _require_sound(self) -> None:
+        if sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url) > HEAD_BYTES:
+            self._status = 431
+            raise _UnsoundError
+        version = self.parser.get_http_version()
+        hosts, codings = _values(self.headers, b"host"), _values(self.headers, b"transfer-encoding")
+        is_sound = (
+            version in _VERSIONS
+            and self.parser.get_method() != b"CONNECT"
+            and _TARGET.fullmatch(self.url) is not None
+            and (len(hosts) == 1 or (not hosts and version == "1.0"))
+            and (not codings or (version == "1.1" and [coding.lower() for coding in codings] == [b"chunked"]))
+        )
+        if not is_sound:
+            raise _UnsoundError
+
+
+def _values(headers: Headers, wanted: bytes) -> list[bytes]:
+    return [value for name, value in headers if name == wanted]

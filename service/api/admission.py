@@ -64,6 +64,8 @@ def _require_sound_head(headers: Headers, method: str, *, takes_json: bool) -> N
     key = headers.get("idempotency-key")
     if method == "POST" and key is not None and not is_idempotency_key(key):
         raise InvalidRequestError("Idempotency-Key must be 1 to 255 printable ASCII characters")
+    if method == "PUT" and "content-range" in headers:
+        raise InvalidRequestError("Content-Range is not taken: send the input as a whole")
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if takes_json and has_body and media_type != "application/json":

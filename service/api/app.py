@@ -8,17 +8,32 @@ from typing import cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
-from litestar.types import HTTPScope, Message, Scope
+from litestar.enums import ScopeType
+from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Message, Receive, Scope, Send
 
 from service.api import audit, contents, explorer, export, health, jobs, ledger
 from service.api.admission import admit
-from service.api.exchange import exchange_of
+from service.api.exchange import exchange_of, url_path
 from service.api.parts import ApiServices
 from service.api.problems import answer_problem
 from service.api.provide import DEPENDENCIES
 from service.api.refusals import record_refusal
 from service.api.requests import ApiRequest
 from service.api.schema import Described, openapi_document
+from service.api.texts import routed_path
+
+
+class Application(Litestar):
+    """Litestar, but for the paths that it would take for others: `//v1/jobs` and `/v1%2fjobs` are not `/v1/jobs`."""
+
+    async def __call__(
+        self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend
+    ) -> None:
+        """Serve one request, or the life of the application."""
+        if scope["type"] == ScopeType.HTTP:
+            request = cast("HTTPScope", scope)
+            request["path"] = routed_path(url_path(request))
+        await super().__call__(scope, receive, send)
 
 
 def create_app(parts: ApiServices) -> Litestar:
@@ -70,7 +85,7 @@ def create_app(parts: ApiServices) -> Litestar:
         ],
     )
     routes = [audited, uploads, opened]
-    return Litestar(
+    return Application(
         routes,
         state=State({"parts": parts, "described": Described(routes, settings.version)}),
         request_class=ApiRequest,

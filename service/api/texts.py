@@ -3,6 +3,7 @@
 import re
 from datetime import datetime
 from typing import Final
+from urllib.parse import unquote
 
 from service.errors import InvalidRequestError
 
@@ -18,6 +19,7 @@ _VERSION_TAG: Final = re.compile(r'"([1-9][0-9]{0,8})"')
 # C0 and C1 controls, DEL, lone surrogates, and the line separators that forge lines in what shows the text.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CONTROL_BUT_BREAKS: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_ENCODED_SLASH: Final = re.compile("%2[Ff]")
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -49,6 +51,18 @@ def is_input_name(text: str) -> bool:
 def is_idempotency_key(text: str) -> bool:
     """True for 1 to 255 printable ASCII characters."""
     return _IDEMPOTENCY_KEY.fullmatch(text) is not None
+
+
+def routed_path(path: str) -> str:
+    """Return the path, percent-encoded as it was sent, in the form in which routes are looked up.
+
+    An encoded slash, or one that follows another, divides nothing: it stays a part of its segment, and no route has it.
+
+    Example:
+        >>> routed_path("/v1/%6aobs"), routed_path("/v1%2Fjobs"), routed_path("//v1/jobs")
+        ('/v1/jobs', '/v1%2fjobs', '/%2fv1/jobs')
+    """
+    return unquote(_ENCODED_SLASH.sub("%252f", path)).replace("//", "/%2f")
 
 
 def version_of(if_match: str | None) -> int | None:

@@ -56,6 +56,8 @@ class StrictProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Let the application have the request whose head is complete, when the head is sound."""
         self._require_sound()
+        if self.parser.should_upgrade():
+            return
         super().on_headers_complete()
         self._is_within = True
         # Fields behind a chunked body are no headers: they come too late for whoever decided by the headers.
@@ -70,17 +72,25 @@ class StrictProtocol(HttpToolsProtocol):
         """Take the end of the message."""
         self._since_body = 0
         self._is_within = False
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def _feed(self, data: bytes) -> None:
         while data:
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offered:
-                # Another protocol is offered and not taken (RFC 9110, 7.8): what follows is HTTP as before.
-                data = data[offered.args[0] :]
+                # No other protocol is taken up (RFC 9110, 7.8), but the parser takes the body for one: it is asked
+                # again, without the offer. Java's client offers HTTP/2 with each first request.
+                data = self._head_without_offer() + data[offered.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
             else:
                 return
+
+    def _head_without_offer(self) -> bytes:
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([line, *fields, b"", b""])
 
     def _stop_reading(self) -> None:
         """Refuse what came last; requests that came whole before it are answered first."""

@@ -87,6 +87,8 @@ def test_an_ordinary_name_is_taken(shared_api: ApiUnderTest, name: str) -> None:
         "a..b",
         ".hidden",
         "%2Fabsolute",
+        "%2F",
+        "%2F%2F",
         "a%2F",
         "a/",
         "a//b",
@@ -129,12 +131,11 @@ def test_a_name_that_could_do_harm_is_refused(shared_api: ApiUnderTest, name: st
     assert client.get(f"/v1/jobs/{job['id']}").json()["version"] == 1
 
 
-@pytest.mark.parametrize("name", ["", "%2F", "%2F%2F"])
-def test_no_name_at_all_is_no_input(shared_api: ApiUnderTest, name: str) -> None:
+def test_no_name_at_all_is_no_input(shared_api: ApiUnderTest) -> None:
     """A path that ends where the name should begin leads nowhere, and stores nothing."""
     client = shared_api.someone()
     job = client.new_job()
-    assert client.put(f"/v1/jobs/{job['id']}/inputs/{name}", b"x").status_code in {404, 405}
+    assert client.put(f"/v1/jobs/{job['id']}/inputs/", b"x").status_code in {404, 405}
     assert shared_api.store.reads.inputs(job["id"]) == []
 
 

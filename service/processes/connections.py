@@ -30,7 +30,7 @@ def allowed_connections() -> int:
 
 
 def bounded(max_connections: int, head_s: float = HEAD_S) -> type[StrictProtocol]:
-    """Return the protocol of connections with at most so many connections, each of which has `head_s` to send a request's head.
+    """Return the protocol of at most so many connections, each of which has `head_s` to send a request's head.
 
     A request under way is never cut off: neither its body nor its answer is timed.
     """

@@ -2,7 +2,7 @@
 
 The parser (llhttp, by httptools) is strict about bytes; what it leaves to servers is decided here: versions, `Host`,
 targets, codings, sizes, and what happens to the answers that are still on their way. Source: RFC 9112. The decision,
-with what other servers make of the same bytes: docs/adr/0030-the-strict-parser.md.
+with what other servers make of the same bytes: docs/adr/0022-a-strict-parser.md.
 """
 
 import re

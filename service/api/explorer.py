@@ -21,19 +21,19 @@ _HEADERS: Final = {
 @get("/", include_in_schema=False)
 async def explorer_page() -> Response[bytes]:
     """Return the page."""
-    return _file("explorer.html", "text/html; charset=utf-8")
+    return _file("explorer.html", "text/html")
 
 
 @get("/explorer.js", include_in_schema=False)
 async def explorer_script() -> Response[bytes]:
     """Return the page's script."""
-    return _file("explorer.js", "text/javascript; charset=utf-8")
+    return _file("explorer.js", "text/javascript")
 
 
 @get("/explorer.css", include_in_schema=False)
 async def explorer_style() -> Response[bytes]:
     """Return the page's style."""
-    return _file("explorer.css", "text/css; charset=utf-8")
+    return _file("explorer.css", "text/css")
 
 
 def _file(name: str, media_type: str) -> Response[bytes]:

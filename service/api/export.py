@@ -18,11 +18,11 @@ from telemetry import names
 
 Form = Annotated[ExportFormat, QueryParameter(name="format", description="The form of the export.")]
 
-# Media type, and the end of the name under which it is saved.
+# Media type, and the end of the name under which it is saved. The charset of texts is added where all answers are made.
 FORMS: Final = {
     ExportFormat.OTLP_JSON: ("application/x-ndjson", "otlp.jsonl"),
     ExportFormat.JSONL: ("application/x-ndjson", "jsonl"),
-    ExportFormat.CSV: ("text/csv; charset=utf-8; header=present", "csv"),
+    ExportFormat.CSV: ("text/csv; header=present", "csv"),
 }
 
 

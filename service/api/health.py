@@ -10,7 +10,8 @@ from service.api.methods import get
 from service.api.parts import FAILED, parts_of
 from service.api.requests import ApiRequest
 
-METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# Litestar adds the charset of every text.
+METRICS_MEDIA_TYPE = "text/plain; version=0.0.4"
 
 
 class Health(msgspec.Struct, frozen=True):

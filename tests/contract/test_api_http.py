@@ -303,6 +303,39 @@ def test_the_answer_of_a_refusal_names_one_content_type(shared_api: ApiUnderTest
     problem_of(answer, 404, "not_found")
 
 
+JSON = "application/json"
+CONTENT_TYPES = {
+    "/v1/jobs": JSON,
+    "/v1/jobs/{id}": JSON,
+    "/v1/jobs/{id}/runs": JSON,
+    "/v1/jobs/{id}/runs/1/artifacts": JSON,
+    "/v1/jobs/{id}/runs/1/artifacts/page.html": "application/octet-stream",
+    "/v1/audit/records": JSON,
+    "/v1/audit/export": "application/x-ndjson",
+    "/v1/audit/export?format=jsonl": "application/x-ndjson",
+    "/v1/audit/export?format=csv": "text/csv; header=present; charset=utf-8",
+    "/v1/jobs?limit=0": "application/problem+json",
+    "/nothing": "application/problem+json",
+    "/health/live": JSON,
+    "/health/ready": JSON,
+    "/metrics": "text/plain; version=0.0.4; charset=utf-8",
+    "/schema": "application/vnd.oai.openapi+json;version=3.1",
+    "/": "text/html; charset=utf-8",
+    "/explorer.js": "text/javascript; charset=utf-8",
+    "/explorer.css": "text/css; charset=utf-8",
+}
+
+
+@pytest.mark.parametrize("path", CONTENT_TYPES)
+def test_every_answer_says_once_what_it_is(shared_api: ApiUnderTest, path: str) -> None:
+    """Texts name their charset once; JSON is UTF-8 and has no such parameter (RFC 8259, 8.1 and 11), bytes have none."""
+    client = shared_api.someone()
+    job = client.finished_job(artifacts={"page.html": b"x"})
+    answer = client.get(path.replace("{id}", job["id"]))
+    assert answer.headers.get_list("content-type") == [CONTENT_TYPES[path]]
+    answer.content.decode("utf-8")
+
+
 def _head(method: str, target: str, client: Client, *headers: str, keep: bool = False) -> bytes:
     credential = [f"Authorization: Bearer {client.token}"] if client.token else []
     closing = [] if keep else ["Connection: close"]

@@ -1,0 +1,69 @@
+"""Times as people and programs write them: the same texts for API, page and command line, and the same refusal."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Final
+
+from service.units import parse_duration_ms
+
+_MINUTE_NS: Final = 60 * 1_000_000_000
+_END_NS: Final = 2**63
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+# Source: RFC 3339, 5.6; with up to nine digits of a second's fraction.
+_MOMENT: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_FORMS: Final = "write 2026-11-30 (UTC), 2026-11-30T08:00:00Z, or -2h (two hours ago)"
+
+
+def parse_time_ns(text: str, now_ns: int) -> int:
+    """Return a time as nanoseconds since 1970.
+
+    A day begins at midnight UTC. A duration behind `-` is counted back from the beginning of the present minute, so
+    that the same text means the same time for a minute: a reader that asks again asks for the same.
+
+    Args:
+        text: a day, a time with its offset (RFC 3339), or a duration ago.
+        now_ns: the present time.
+
+    Raises:
+        ValueError: saying what was found and what to write.
+
+    Example:
+        >>> parse_time_ns("1970-01-02", 0), parse_time_ns("1970-01-01T01:00:00.5+01:00", 0)
+        (86400000000000, 500000000)
+        >>> parse_time_ns("-2h", 7_265_000_000_000)
+        60000000000
+    """
+    shown = repr(text if len(text) <= 64 else f"{text[:64]}…")
+    try:
+        found_ns = _time_ns(text, now_ns)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{shown} is not a time: {_FORMS}") from error
+    if not 0 <= found_ns < _END_NS:
+        raise ValueError(f"{shown} is not between the years 1970 and 2262")
+    return found_ns
+
+
+def require_order(since_ns: int | None, until_ns: int | None, since: str = "since", until: str = "until") -> None:
+    """Refuse a span of time in which nothing can lie.
+
+    Raises:
+        ValueError: it ends before it begins, or where it begins.
+    """
+    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
+        raise ValueError(f"{since} must be before {until}")
+
+
+def _time_ns(text: str, now_ns: int) -> int:
+    if text.startswith("-"):
+        return now_ns // _MINUTE_NS * _MINUTE_NS - parse_duration_ms(text[1:]) * 1_000_000
+    if _DAY.fullmatch(text):
+        text = f"{text}T00:00:00Z"
+    moment = _MOMENT.fullmatch(text)
+    if moment is None:
+        raise ValueError(text)
+    day, clock, fraction, zone = moment.groups()
+    parsed = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if zone in 'Zz' else zone}")
+    seconds = (parsed - datetime.fromisoformat("1970-01-01T00:00:00+00:00")) // timedelta(seconds=1)
+    return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))

@@ -10,9 +10,7 @@ _MINUTE_NS: Final = 60 * 1_000_000_000
 _END_NS: Final = 2**63
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 # Source: RFC 3339, 5.6; with up to nine digits of a second's fraction.
-_MOMENT: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _FORMS: Final = "write 2026-11-30 (UTC), 2026-11-30T08:00:00Z, or -2h (two hours ago)"
 
 

@@ -8,6 +8,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import HTTPScope
 
 from service.api.auth import bearer_token
+from service.api.declared import require_declared
 from service.api.exchange import context_of, exchange_of
 from service.api.parts import parts_of
 from service.api.requests import BODY
@@ -43,6 +44,7 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     _require_ids(scope)
     _require_once(connection.headers)
     _require_sound_head(connection.headers, scope["method"], takes_json=BODY in handler.opt)
+    require_declared(list(connection.query_params.multi_items()), handler)
 
 
 def _require_ids(scope: HTTPScope) -> None:

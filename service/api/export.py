@@ -10,7 +10,7 @@ from litestar.response import Stream
 from service.api.admission import EVENT
 from service.api.exchange import context_of, exchange_of
 from service.api.parts import parts_of
-from service.api.queries import EXPORT_QUERY, provide_where, require_known
+from service.api.queries import provide_where
 from service.api.requests import ApiRequest
 from service.operations.exports import AuditExport, ExportFormat
 from service.ports import RecordFilter
@@ -41,7 +41,6 @@ async def export_records(
 
     An answer that breaks off, without the end that HTTP gives it, is incomplete.
     """
-    require_known(request, EXPORT_QUERY)
     parts, exchange = parts_of(request.scope), exchange_of(request.scope)
     export = AuditExport(parts.services, context_of(request.scope), exchange.span, parts.reads)
     media_type, ending = FORMS[form]

@@ -1,15 +1,20 @@
-"""The query parameters of listings, and the rule that a misspelt one is refused and never silently means "all"."""
+"""The query parameters of listings: what each may be; service/api/declared.py checks that they are that."""
 
-from collections.abc import Collection
-from typing import Annotated, Final, cast
+from typing import Annotated, Final
 
-import msgspec
 from litestar.params import QueryParameter
 
+from service.api.parts import parts_of
 from service.api.requests import ApiRequest
-from service.api.texts import is_plain, time_ns
 from service.errors import InvalidRequestError
 from service.ports import RecordFilter
+from service.times import parse_time_ns, require_order
+from telemetry import names
+
+_RESULTS: Final = tuple(sorted(names.ATTRIBUTE_VALUES[names.AUDITRACE_RESULT]))
+_OUTCOMES: Final = tuple(sorted(names.ATTRIBUTE_VALUES[names.AUDIT_OUTCOME]))
+_TARGET_TYPES: Final = tuple(sorted(names.ATTRIBUTE_VALUES[names.AUDIT_TARGET_TYPE]))
+_TIME: Final = "A day (UTC), an RFC 3339 time, or a duration ago: `2026-11-30`, `2026-11-30T08:00:00Z`, `-2h`."
 
 Cursor = Annotated[
     str | None,
@@ -19,36 +24,31 @@ Cursor = Annotated[
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most rows of a page.")]
 QueryText = Annotated[str | None, QueryParameter(min_length=1, max_length=512)]
-QueryTime = Annotated[str | None, QueryParameter(max_length=64, description="An RFC 3339 time.")]
-
-
-def require_known(request: ApiRequest, known: Collection[str]) -> None:
-    """Check the query as a whole.
-
-    Raises:
-        InvalidRequestError: a parameter is unknown, given twice, or holds what no record can hold.
-    """
-    seen: set[str] = set()
-    for name, value in cast("list[tuple[str, str]]", list(request.query_params.multi_items())):
-        if name not in known:
-            raise InvalidRequestError(f"unknown query parameter: known are {', '.join(sorted(known))}")
-        if name in seen:
-            raise InvalidRequestError(f"query parameter {name} is given twice")
-        if not is_plain(value):
-            raise InvalidRequestError(f"query parameter {name} must not hold control characters")
-        seen.add(name)
+QueryTime = Annotated[str | None, QueryParameter(max_length=64, description=_TIME)]
+EventName = Annotated[str | None, QueryParameter(enum=tuple(names.ACTIONS))]
+Action = Annotated[str | None, QueryParameter(enum=tuple(sorted(set(names.ACTIONS.values()))))]
+Outcome = Annotated[str | None, QueryParameter(enum=_OUTCOMES)]
+ResultName = Annotated[str | None, QueryParameter(enum=_RESULTS)]
+TargetType = Annotated[str | None, QueryParameter(enum=_TARGET_TYPES)]
+TraceId = Annotated[
+    str | None, QueryParameter(pattern="[0-9a-f]{32}", description="32 hexadecimal digits in small letters")
+]
+SpanId = Annotated[
+    str | None, QueryParameter(pattern="[0-9a-f]{16}", description="16 hexadecimal digits in small letters")
+]
 
 
 async def provide_where(
+    request: ApiRequest,
     actor_id: QueryText = None,
-    action: QueryText = None,
-    event_name: QueryText = None,
-    outcome: QueryText = None,
-    result: QueryText = None,
-    target_type: QueryText = None,
+    action: Action = None,
+    event_name: EventName = None,
+    outcome: Outcome = None,
+    result: ResultName = None,
+    target_type: TargetType = None,
     target_id: QueryText = None,
-    trace_id: QueryText = None,
-    span_id: QueryText = None,
+    trace_id: TraceId = None,
+    span_id: SpanId = None,
     job_id: QueryText = None,
     stream_id: QueryText = None,
     request_id: QueryText = None,
@@ -56,11 +56,17 @@ async def provide_where(
     since: QueryTime = None,
     until: QueryTime = None,
 ) -> RecordFilter:
-    """Return the filter of records that the query states; the handler checks the query as a whole.
+    """Return the filter of records that the query states.
 
     Raises:
-        InvalidRequestError: `since` or `until` is no time.
+        InvalidRequestError: `since` or `until` is no time, or nothing can lie between them.
     """
+    now_ns = parts_of(request.scope).services.clock()
+    since_ns, until_ns = _time_ns("since", since, now_ns), _time_ns("until", until, now_ns)
+    try:
+        require_order(since_ns, until_ns)
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from error
     return RecordFilter(
         actor_id=actor_id,
         action=action,
@@ -75,16 +81,13 @@ async def provide_where(
         stream_id=stream_id,
         request_id=request_id,
         tenant_id=tenant_id,
-        since_ns=time_ns(since) if since is not None else None,
-        until_ns=time_ns(until) if until is not None else None,
+        since_ns=since_ns,
+        until_ns=until_ns,
     )
 
 
-PAGING: Final = frozenset({"cursor", "limit"})
-JOB_QUERY: Final = PAGING | {"status", "template", "created_by"}
-_FILTERS: Final = frozenset(
-    name.removesuffix("_ns") if name in {"since_ns", "until_ns"} else name
-    for name in msgspec.structs.asdict(RecordFilter())
-)
-RECORD_QUERY: Final = PAGING | _FILTERS
-EXPORT_QUERY: Final = _FILTERS | {"format"}
+def _time_ns(name: str, text: str | None, now_ns: int) -> int | None:
+    try:
+        return None if text is None else parse_time_ns(text, now_ns)
+    except ValueError as error:
+        raise InvalidRequestError(f"{name}: {error}") from error

@@ -1,7 +1,6 @@
 """What texts of a request may be: the checks and forms that more than one part of the API asks for."""
 
 import re
-from datetime import datetime
 from typing import Final
 from urllib.parse import unquote
 
@@ -10,7 +9,6 @@ from service.errors import InvalidRequestError
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that a record body can hold (I-JSON)."""
 
-_END_NS: Final = 2**63
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _INPUT_NAME: Final = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9._-]{1,128}")
@@ -20,7 +18,6 @@ _VERSION_TAG: Final = re.compile(r'"([1-9][0-9]{0,8})"')
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CONTROL_BUT_BREAKS: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _ENCODED_SLASH: Final = re.compile("%2[Ff]")
-_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)")
 
 
 def is_plain(text: str, *, line_breaks: bool = False) -> bool:
@@ -77,30 +74,3 @@ def version_of(if_match: str | None) -> int | None:
     if tag is None:
         raise InvalidRequestError('If-Match must be * or one ETag of the job, for example "3"')
     return int(tag.group(1))
-
-
-def time_ns(text: str) -> int:
-    """Return an RFC 3339 time as nanoseconds since the epoch.
-
-    Raises:
-        InvalidRequestError: it is no such time.
-
-    Example:
-        >>> time_ns("2026-01-02T03:04:05.678901234Z")
-        1767323045678901234
-        >>> time_ns("1970-01-01T01:00:00+01:00")
-        0
-    """
-    match = _TIME.fullmatch(text)
-    if match is None:
-        raise InvalidRequestError(f"{shown(text, 64)!r} is not an RFC 3339 time, for example 2026-01-02T03:04:05Z")
-    day, clock, fraction, zone = match.groups()
-    try:
-        moment = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if zone in 'Zz' else zone}")
-        seconds = int(moment.timestamp())
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequestError(f"{text!r} is not a time: {error}") from error
-    nanoseconds = seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
-    if not 0 <= nanoseconds < _END_NS:
-        raise InvalidRequestError(f"{text!r} is not between the years 1970 and 2262")
-    return nanoseconds

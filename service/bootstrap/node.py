@@ -172,8 +172,3 @@ def open_node(settings: Settings, source: Source) -> Generator[Node]:
         yield node
     finally:
         node.close()
-
-
-def now_ns() -> int:
-    """Return the time of this machine's clock, nanoseconds since the epoch."""
-    return time.time_ns()

@@ -10,12 +10,13 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
-from service.cli.times import parse_time_ns
 from service.config import read_settings
 from service.errors import BrokenLedgerError, SettingsError
 from service.operations.exports import ROWS_AT_ONCE, ExportFormat, Writer, body_lines, csv_rows, otlp_lines
 from service.ports import Reads, RecordFilter, StoredRecord
+from service.times import parse_time_ns, require_order
 from telemetry.audit.ocsf import ocsf_event
 
 OCSF: Final = "ocsf"
@@ -48,7 +49,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         help="lines of OTLP JSON (the default), of bodies, or a table",
     )
     forms.add_argument("--as", dest="foreign", choices=[OCSF], help="as events of another schema")
-    parser.add_argument("--since", metavar="TIME", help="sealed from then on (2026-01-02T03:04:05Z)")
+    parser.add_argument("--since", metavar="TIME", help="sealed from then on (2026-11-30, 2026-11-30T08:00:00Z, -2h)")
     parser.add_argument("--until", metavar="TIME", help="sealed before then")
     parser.add_argument("--tenant", metavar="ID", help="of this tenant only")
     parser.add_argument("--actor", metavar="ID", help="of this actor only")
@@ -91,18 +92,21 @@ def _copy(reads: Reads, where: RecordFilter, write: Writer, output: BinaryIO) ->
 
 def _filter(arguments: argparse.Namespace) -> RecordFilter:
     problems: list[str] = []
+    present_ns = now_ns()
 
     def time_ns(option: str) -> int | None:
         text: str | None = getattr(arguments, option)
         try:
-            return None if text is None else parse_time_ns(text)
+            return None if text is None else parse_time_ns(text, present_ns)
         except ValueError as error:
             problems.append(f"--{option}: {error}")
             return None
 
     since_ns, until_ns = time_ns("since"), time_ns("until")
-    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
-        problems.append("--since must be before --until")
+    try:
+        require_order(since_ns, until_ns, "--since", "--until")
+    except ValueError as error:
+        problems.append(str(error))
     if problems:
         raise SettingsError(problems)
     return RecordFilter(

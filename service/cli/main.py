@@ -1,6 +1,7 @@
 """Parses `auditrace <command>` and alone decides exit statuses: 0, 1 (negative answer), 2 (usage, or could not)."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -33,6 +34,9 @@ COMMANDS: Final = (
     Command("demo", "tell the story of three jobs against a real server, and verify its records", "demo"),
 )
 
+_TIMES: Final = frozenset({"--since", "--until"})
+_AGO: Final = re.compile("-[0-9]+[a-z]+")
+
 
 class _Version(argparse.Action):
     """Prints the version."""
@@ -63,7 +67,7 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = _with_times(sys.argv[1:] if arguments is None else arguments)
     parsed = parser(given[0] if given else None).parse_args(given)
     try:
         status: int = parsed.command(parsed)
@@ -80,6 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _with_times(arguments: Sequence[str]) -> list[str]:
+    """Return them with `--since -2h` as `--since=-2h`, which argparse would take for two options."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in _TIMES and _AGO.fullmatch(argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _could_not(problems: Sequence[str]) -> int:

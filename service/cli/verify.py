@@ -13,14 +13,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
-from service.bootstrap.node import now_ns
 from service.cli.output import print_json, print_line
 from service.cli.progress import reading_progress
 from service.cli.receipts import read_receipts
-from service.cli.times import parse_time_ns
 from service.config import read_settings
 from service.errors import SettingsError
+from service.times import parse_time_ns
 from service.units import parse_duration_ms
 from telemetry.audit.verify import (
     Comparison,
@@ -53,7 +53,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", nargs="?", const="", metavar="URL", help="the database (AUDITRACE_DATABASE)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     part = parser.add_argument_group("to verify a part of the ledger")
-    part.add_argument("--since", metavar="TIME", help="from the checkpoint before TIME (2026-01-02T03:04:05Z) on")
+    part.add_argument("--since", metavar="TIME", help="from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)")
     part.add_argument("--stream", action="append", default=[], metavar="ID", help="this stream only; may be repeated")
     end = parser.add_argument_group("to check the end of the ledger against what is known from elsewhere")
     end.add_argument("--at-least", metavar="NUMBER:HASH", help="a checkpoint that the copy must reach")
@@ -73,7 +73,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
-    scope = Scope(_parsed(parse_time_ns, arguments.since, "--since", problems), frozenset(arguments.stream))
+    scope = Scope(_parsed(_time_ns, arguments.since, "--since", problems), frozenset(arguments.stream))
     if arguments.compare is not None:
         _refuse_beside_compare(arguments, problems)
         _raise(problems)
@@ -176,6 +176,10 @@ def _checkpoint(text: str) -> KnownCheckpoint:
             f"{text!r} is not a checkpoint: write its number, a colon and its hash, as `verify` names them"
         )
     return KnownCheckpoint(int(form[1]), form[2])
+
+
+def _time_ns(text: str) -> int:
+    return parse_time_ns(text, now_ns())
 
 
 def _not_before(text: str) -> int:

@@ -328,7 +328,7 @@ CONTENT_TYPES = {
 
 @pytest.mark.parametrize("path", CONTENT_TYPES)
 def test_every_answer_says_once_what_it_is(shared_api: ApiUnderTest, path: str) -> None:
-    """Texts name their charset once; JSON is UTF-8 and has no such parameter (RFC 8259, 8.1 and 11), bytes have none."""
+    """Texts name their charset once; JSON is UTF-8 and has no such parameter (RFC 8259, 8.1, 11); bytes have none."""
     client = shared_api.someone()
     job = client.finished_job(artifacts={"page.html": b"x"})
     answer = client.get(path.replace("{id}", job["id"]))

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from service.bootstrap.node import now_ns
+from service.bootstrap.clock import now_ns
 from service.cli import progress
 from service.cli.main import main
 from telemetry.audit.verify import sources

@@ -8,7 +8,6 @@ from typing import cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
-from litestar.enums import ScopeType
 from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Message, Receive, Scope, Send
 
 from service.api import audit, contents, explorer, export, health, jobs, ledger
@@ -30,9 +29,8 @@ class Application(Litestar):
         self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend
     ) -> None:
         """Serve one request, or the life of the application."""
-        if scope["type"] == ScopeType.HTTP:
-            request = cast("HTTPScope", scope)
-            request["path"] = routed_path(url_path(request))
+        if scope["type"] != "lifespan":
+            scope["path"] = routed_path(url_path(scope))
         await super().__call__(scope, receive, send)
 
 

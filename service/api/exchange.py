@@ -86,7 +86,7 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
     )
 
 
-def url_path(scope: HTTPScope) -> str:
+def url_path(scope: Scope) -> str:
     """Return the path as it was sent, percent-encoded, without the query."""
     raw = scope["raw_path"] if "raw_path" in scope else quote(scope["path"]).encode()
     return raw.partition(b"?")[0].decode("ascii", "backslashreplace")

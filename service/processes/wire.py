@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES: Final = 64 * 1024
 """The most bytes of a head; also of anything else that comes between two pieces of a body, and is not part of one."""
@@ -35,6 +35,8 @@ class StrictProtocol(HttpToolsProtocol):
     _status = 400
     _is_over = False
     _since_body = 0
+    _last: RequestResponseCycle | None = None
+    """The exchange of the last request that was taken."""
     _is_within = False
     """True from the end of a head to the end of its message."""
 
@@ -59,6 +61,7 @@ class StrictProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
+        self._last = self.cycle
         self._is_within = True
         # Fields behind a chunked body are no headers: they come too late for whoever decided by the headers.
         self.headers = []
@@ -95,13 +98,15 @@ class StrictProtocol(HttpToolsProtocol):
     def _stop_reading(self) -> None:
         """Refuse what came last; requests that came whole before it are answered first."""
         self._is_over = True
-        last = self.cycle
-        if self._is_within and (self.pipeline or last.response_started):
-            self.transport.close()
-        elif self._is_within or last is None or last.response_complete:
+        last = self._last
+        if last is None or (last.response_complete and not self._is_within):
             self._refuse()
-        else:
+        elif not self._is_within:
             last.keep_alive = False
+        elif self.pipeline or last.response_started:
+            self.transport.close()
+        else:
+            self._refuse()
 
     def _refuse(self) -> None:
         reason = b"This is not a request that every reader of HTTP/1.1 takes for the same.\n"

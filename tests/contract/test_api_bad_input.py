@@ -214,9 +214,20 @@ def test_a_body_over_the_limit_is_413(store: Store, tmp_path: Any) -> None:
     [
         ("/v1/jobs?limit=0", "limit"),
         ("/v1/jobs?limit=1001", "limit"),
-        ("/v1/jobs?limit=ten", "limit"),
-        ("/v1/jobs?status=done", "status"),
-        ("/v1/jobs?statsu=failed", "unknown query parameter"),
+        ("/v1/jobs?limit=ten", "limit=ten: allowed are whole numbers from 1 to 1000"),
+        ("/v1/jobs?limit=1e2", "limit=1e2: "),
+        ("/v1/jobs?limit=" + "9" * 99, "limit=999"),
+        (
+            "/v1/jobs?status=done",
+            "status=done: allowed are created, draft_ready, confirmed, queued, running, succeeded",
+        ),
+        ("/v1/jobs?status=", "status=: allowed are created"),
+        (
+            "/v1/jobs?statsu=failed",
+            "unknown query parameter 'statsu': did you mean status? known are created_by, cursor",
+        ),
+        ("/v1/jobs?status", "status=: allowed are created"),
+        ("/v1/jobs/019b76da-a8b3-7a41-9c52-5d9c40d3a1f0?x=1", "this path takes none"),
         ("/v1/jobs?template=", "template"),
         ("/v1/jobs?created_by=a&created_by=b", "given twice"),
         ("/v1/jobs?created_by=%07", "control characters"),
@@ -236,6 +247,16 @@ def test_a_query_that_is_not_understood_is_400(shared_api: ApiUnderTest, path: s
     assert told in problem["detail"]
 
 
+def test_a_change_takes_no_query(shared_api: ApiUnderTest) -> None:
+    """A parameter that nothing reads, `dry_run` for one, must not look as if it was heeded: 400, recorded, no job."""
+    client = shared_api.someone()
+    problem, _ = shared_api.refused(
+        CREATE, 400, "invalid_request", lambda: client.post("/v1/jobs?dry_run=true", content=_body())
+    )
+    assert "'dry_run': this path takes none" in problem["detail"]
+    assert client.get(f"/v1/jobs?created_by={client.name}").json()["jobs"] == []
+
+
 @pytest.mark.parametrize("query", ["actor_id=anna", "limit=1&limit=2", "cursor=", "limit=0"])
 def test_a_query_beside_one_record_or_one_job_is_checked_as_well(shared_api: ApiUnderTest, query: str) -> None:
     """The trail of a job knows pages and no filters, a single record not even pages."""
@@ -252,16 +273,34 @@ def test_a_query_beside_one_record_or_one_job_is_checked_as_well(shared_api: Api
         ("actor=anna", "unknown query parameter"),
         ("outcome=failure&outcome=success", "given twice"),
         ("actor_id=", "actor_id"),
-        ("since=yesterday", "RFC 3339"),
+        ("event_nam=job.create", "'event_nam': did you mean event_name?"),
+        ("job_status=failed", "known are action, actor_id, cursor, event_name"),
+        ("outcome=bogus", "outcome=bogus: allowed are failure, success, unknown"),
+        ("outcome=Success", "outcome=Success: did you mean success? allowed are failure, success, unknown"),
+        ("outcome=", "outcome=: allowed are failure"),
+        ("result=fine", "result=fine: allowed are denied, error, noop, rejected, success, unknown"),
+        ("action=nope", "action=nope: allowed are APPROVE, CANCEL, CHECKPOINT, CREATE, DELETE, EXECUTE, EXPORT"),
+        ("action=create", "action=create: allowed are APPROVE"),
+        ("target_type=jobs", "did you mean job? allowed are artifact, http.endpoint, job, key, ledger, template"),
+        ("event_name=job.*", "event_name=job.*: "),
+        ("event_name=job.created", "did you mean job.create? allowed are job.create, job.draft"),
+        ("event_name=%00", "control characters"),
+        ("trace_id=0AF7651916CD43DD8448EB211C80319C", "32 hexadecimal digits"),
+        ("span_id=b7ad6b716920333", "span_id=b7ad6b716920333: allowed are 16 hexadecimal digits"),
+        ("since=yesterday", "since: 'yesterday' is not a time: write 2026-11-30 (UTC), 2026-11-30T08:00:00Z, or -2h"),
+        ("since=2h", "since: '2h' is not a time"),
+        ("since=", "since: '' is not a time"),
         ("since=2026-02-30T00:00:00Z", "not a time"),
+        ("since=2026-01-02&until=2026-01-01", "since must be before until"),
+        ("until=-1h&since=-1h", "since must be before until"),
         ("since=1969-12-31T23:59:59Z", "1970"),
         ("until=9999-12-31T23:59:59Z", "2262"),
-        ("until=2026-01-01", "RFC 3339"),
-        ("since=2026-01-01T00:00:00", "RFC 3339"),
+        ("since=2026-01-01T00:00:00", "since: '2026-01-01T00:00:00' is not a time"),
         ("cursor=WyJ4Il0", "cursor"),
         ("cursor=Wy0xXQ", "cursor"),
         ("cursor=Wzk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5XQ", "cursor"),
-        ("limit=-1", "limit"),
+        ("limit=-1", "limit=-1: allowed are whole numbers from 1 to 1000"),
+        ("limit=", "limit=: allowed are whole numbers from 1 to 1000"),
     ],
 )
 def test_a_filter_that_is_not_understood_is_400_and_recorded(shared_api: ApiUnderTest, query: str, told: str) -> None:

@@ -158,30 +158,19 @@ def test_a_part_of_an_input_is_refused(shared_api: ApiUnderTest) -> None:
 
 @on_both
 @pytest.mark.parametrize(
-    ("name", "status"),
-    [
-        (b"sub/../../a", 400),
-        (b"../inputs/a", 400),
-        (b"a%00", 400),
-        (b"%c0%ae%c0%ae%2fa", 400),
-        (b"a;b", 400),
-        (b"a?b", 200),
-        (b"a#b", 400),
-        (b"\xc3\xa9", 400),
-        (b"a%", 400),
-        (b"%zz", 400),
-    ],
+    "name",
+    [b"sub/../../a", b"../inputs/a", b"a%00", b"%c0%ae%c0%ae%2fa", b"a;b", b"a?b", b"a#b", b"\xc3\xa9", b"a%", b"%zz"],
 )
 def test_tricks_with_names_reach_the_service_as_they_were_sent(
-    shared_api: ApiUnderTest, served: Served, name: bytes, status: int
+    shared_api: ApiUnderTest, served: Served, name: bytes
 ) -> None:
     """No name is tidied up on its way into one that would be taken; nothing is stored under another name."""
     client = shared_api.someone()
     job = client.new_job()
     request = _request("PUT", f"/v1/jobs/{job['id']}/inputs/", client, b"x").replace(b"/inputs/", b"/inputs/" + name, 1)
-    assert _status(served.ask(request)) == status
+    assert _status(served.ask(request)) == 400
     stored = [content.name for content in shared_api.store.reads.inputs(job["id"])]
-    assert stored == (["a"] if status == 200 else [])
+    assert stored == []
 
 
 def test_a_body_in_pieces_is_one_body(shared_api: ApiUnderTest, served: Served) -> None:

@@ -291,7 +291,10 @@ def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store:
     [
         (["missing.jsonl"], "missing.jsonl does not exist"),
         (["--public-key", "missing.pem", "."], "the public key missing.pem cannot be read"),
-        (["--since", "yesterday", "."], "--since: 'yesterday' is not a time: write 2026-01-02T03:04:05Z"),
+        (
+            ["--since", "yesterday", "."],
+            "--since: 'yesterday' is not a time: write 2026-11-30 (UTC), 2026-11-30T08:00:00Z",
+        ),
         (["--max-age", "5", "."], "--max-age: '5' is not a duration"),
         (["--at-least", "3", "."], "--at-least: '3' is not a checkpoint: write its number, a colon and its hash"),
         (["--at-least", f"0:{'0' * 64}", "."], "is not a checkpoint"),

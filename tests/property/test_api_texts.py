@@ -1,7 +1,6 @@
 """What texts of a request may be, on any text whatever."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -15,13 +14,11 @@ from service.api.texts import (
     is_request_id,
     is_uuid,
     shown,
-    time_ns,
     version_of,
 )
-from service.errors import InvalidRequestError, RefusedError
+from service.errors import RefusedError
 from service.operations.reading import filter_text
 from service.ports import RecordFilter
-from telemetry.audit.chain import rfc3339_nanos
 
 ANY_TEXT = st.text(st.characters())
 
@@ -75,42 +72,6 @@ def test_an_etag_comes_back_as_its_version(version: int) -> None:
     assert version_of(f'"{version}"') == version_of(f' "{version}" ') == version
     assert version_of("*") is None
     assert version_of(None) is None
-
-
-@given(st.integers(0, 2**63 - 1))
-def test_a_time_reads_back_to_the_nanosecond(nanoseconds: int) -> None:
-    """The form in which records show times is understood, whole, over the whole range."""
-    assert time_ns(rfc3339_nanos(nanoseconds)) == nanoseconds
-
-
-@given(
-    st.datetimes(datetime(1971, 1, 1), datetime(2261, 1, 1)),  # noqa: DTZ001 - the zone comes from the offset
-    st.integers(-23 * 60, 23 * 60),
-    st.integers(0, 9),
-)
-def test_a_time_means_the_same_in_every_zone(local: datetime, offset: int, digits: int) -> None:
-    """Offsets are counted, and fractions of one to nine digits are exact."""
-    sign, minutes = ("-" if offset < 0 else "+"), abs(offset)
-    fraction = f".{'5' * digits}" if digits else ""
-    text = f"{local:%Y-%m-%dT%H:%M:%S}{fraction}{sign}{minutes // 60:02}:{minutes % 60:02}"
-    moment = local.replace(microsecond=0, tzinfo=UTC) - timedelta(minutes=offset)
-    expected = int(moment.timestamp()) * 10**9 + int(("5" * digits).ljust(9, "0"))
-    assert time_ns(text) == expected
-
-
-@given(ANY_TEXT)
-def test_what_is_no_time_is_refused_in_a_sentence(text: str) -> None:
-    """Any text is either a time or refused as one, with nothing of it that could do harm in the answer."""
-    assert is_plain(_refusal(lambda: time_ns(text)))
-
-
-@pytest.mark.parametrize(
-    "text", ["2026-01-02T03:04:05", "2026-13-01T00:00:00Z", "2026-01-02T24:00:00Z", "٢٠٢٦-01-01T00:00:00Z"]
-)
-def test_half_a_time_is_none(text: str) -> None:
-    """Without a zone, with a month 13, an hour 24 or digits of another script there is no time."""
-    with pytest.raises(InvalidRequestError):
-        time_ns(text)
 
 
 @given(st.lists(st.one_of(ANY_TEXT, ANY_TEXT.map("Bearer {}".format)), max_size=2))

@@ -5,7 +5,6 @@ import csv
 import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from itertools import groupby
 from typing import Any, Final
 
 import msgspec
@@ -19,8 +18,9 @@ from service.records import AuditContext, Fact, change
 from service.roles import AUDITOR, require
 from telemetry import names
 from telemetry.audit.chain import rfc3339_nanos
-from telemetry.audit.otlp import otlp_json, resource_logs_bytes
+from telemetry.audit.otlp import otlp_json
 from telemetry.audit.record import Result
+from telemetry.audit.request import export_request, in_lines
 from telemetry.tracing import AuditedSpan
 
 ROWS_AT_ONCE: Final = 500
@@ -90,11 +90,7 @@ Writer = Callable[[Sequence[StoredRecord], bool], bytes]
 
 def otlp_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
     """Return lines of OTLP JSON, as the collector's file exporter writes them and `auditrace verify` reads them."""
-    lines = (
-        otlp_json(resource_logs_bytes(resource, scope, [record.log_record for record in alike]))
-        for (resource, scope), alike in groupby(records, key=lambda record: (record.resource, record.scope))
-    )
-    return b"".join(line + b"\n" for line in lines)
+    return b"".join(otlp_json(export_request(part)) + b"\n" for part in in_lines(records))
 
 
 def body_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:

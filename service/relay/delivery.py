@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from service.ports import Outbox, OutboxRecord
+from telemetry.audit.request import export_request, in_lines
 from telemetry.delivery import (
     Accepted,
     Answer,
@@ -15,7 +16,6 @@ from telemetry.delivery import (
     Sink,
     Unreachable,
     blames_records,
-    export_request,
 )
 from telemetry.instruments import Instruments
 
@@ -74,7 +74,7 @@ class Delivery:
         wrong URL for example, parks nothing.
         """
         delivered = parked = 0
-        waiting = [records]
+        waiting = [*reversed(in_lines(records))]
         while waiting:
             part = waiting.pop()
             first = self.send(part)

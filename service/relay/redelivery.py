@@ -7,6 +7,7 @@ import msgspec
 from service.errors import InvalidRequestError
 from service.ports import Outbox, OutboxRecord
 from service.relay.delivery import Delivery
+from telemetry.audit.request import in_lines
 from telemetry.delivery import Accepted, blames_records
 
 _PAGE = 100
@@ -68,7 +69,7 @@ def replay(
     accepted = 0
     refused: list[tuple[OutboxRecord, str]] = []
     while records := outbox.replay(stream_id, first, max_records, max_bytes):
-        waiting = [records]
+        waiting = [*reversed(in_lines(records))]
         while waiting:
             part = waiting.pop()
             answer = delivery.send(part)

@@ -14,7 +14,6 @@ from telemetry.delivery.answers import (
 from telemetry.delivery.archive import ArchiveSink
 from telemetry.delivery.endpoints import GRPC
 from telemetry.delivery.http import HttpSink
-from telemetry.delivery.request import export_request
 from telemetry.delivery.settings import SinkSettings, sink_settings
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "SinkSettings",
     "Unreachable",
     "blames_records",
-    "export_request",
     "open_sink",
     "sink_settings",
 ]

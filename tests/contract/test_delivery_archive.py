@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from telemetry.audit.otlp import otlp_json
-from telemetry.delivery import Accepted, ArchiveSink, Unreachable, export_request
+from telemetry.audit.request import export_request
+from telemetry.delivery import Accepted, ArchiveSink, Unreachable
 from telemetry.errors import TelemetrySettingsError
 from tests.support.archive import archived
 from tests.support.deliveries import arrived, commit, committed

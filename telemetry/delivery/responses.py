@@ -31,16 +31,20 @@ def answer_of(response: ExportLogsServiceResponse) -> Answer:
 def answer_of_body(body: bytes, content_type: str) -> Answer:
     """Return what the body of a 200 says; one that is no OTLP response, a web page for example, acknowledges nothing.
 
+    An empty body is an empty protobuf message, which rejects nothing; proxies then set any content type or none.
+
     Args:
-        body: as it came.
+        body: as it came, decompressed.
         content_type: the header's value, empty when there was none.
     """
+    if not body:
+        return Accepted()
     media_type = content_type.partition(";")[0].strip().lower()
     try:
         # Protobuf's own reader takes an empty list for an empty message.
         if media_type == JSON and not body.lstrip().startswith(b"["):
-            return answer_of(Parse(body or b"{}", ExportLogsServiceResponse(), ignore_unknown_fields=True))
-        if media_type == PROTOBUF or not (media_type or body):
+            return answer_of(Parse(body, ExportLogsServiceResponse(), ignore_unknown_fields=True))
+        if media_type == PROTOBUF:
             return answer_of(ExportLogsServiceResponse.FromString(body))
     except (DecodeError, ParseError, UnicodeDecodeError):
         media_type = f"a broken {media_type}"

@@ -1,5 +1,6 @@
 """What the relay promises over a real database and a real OTLP server: everything arrives, unchanged and in order."""
 
+import gzip
 import logging
 from email.utils import formatdate
 
@@ -34,7 +35,9 @@ REFUSALS = [
     Answer(status=500),
     Answer(status=502),
     Answer(status=503),
+    Answer(status=201),
     Answer(status=202),
+    Answer(status=206),
     Answer(status=200, headers={"Content-Type": "text/html"}, body=b"<html>Welcome!</html>", stored=False),
     Answer(status=200, body=b"\xff\xff\xff", stored=False),
     Answer(reset=True),
@@ -134,12 +137,17 @@ def test_a_warning_is_a_success(store: Store, server: OtlpSink, http: Sink) -> N
 
 @pytest.mark.stores(SQLITE)
 def test_an_empty_answer_is_a_success(store: Store, server: OtlpSink, http: Sink) -> None:
-    """Sinks that answer 200 or 204 without a body have acknowledged; a JSON answer is read as JSON."""
+    """A 200 or 204 without a body has acknowledged, whatever type it names; a JSON answer is read as JSON."""
     lane = store.lane()
     answers = [
         Answer(status=204, body=b"", stored=True),
         Answer(headers={"Content-Type": "application/json"}, body=b'{"partialSuccess":{"rejectedLogRecords":"0"}}'),
         Answer(headers={"Content-Type": "application/json"}, body=b"{}"),
+        *(
+            Answer(headers={"Content-Type": content_type, "Content-Encoding": encoding}, body=body)
+            for content_type in ("application/json", "application/x-protobuf", "text/html", "")
+            for encoding, body in (("identity", b""), ("gzip", b""), ("gzip", gzip.compress(b"")))
+        ),
     ]
     for answer in answers:
         commit(store, lane, 3)

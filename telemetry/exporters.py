@@ -1,10 +1,13 @@
 """The exporters of traces, metrics and ordinary logs that the settings ask for.
 
-They read endpoints, headers, certificates, compression and timeouts from the process environment themselves. The gRPC
-ones are imported where they are used, because importing gRPC costs more than starting a command.
+They read endpoints, certificates, compression and timeouts from the process environment themselves; headers are
+given to them as they were checked. The gRPC ones are imported where they are used, because importing gRPC costs more
+than starting a command.
 """
 
 import sys
+from collections.abc import Sequence
+from typing import cast
 
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -14,6 +17,7 @@ from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExport
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 
 from telemetry.otel_settings import CONSOLE, GRPC, OTLP, SignalSettings
+from telemetry.otlp_headers import metadata_of
 
 # The console is standard error: standard output belongs to what commands print.
 
@@ -22,7 +26,8 @@ def span_exporters(settings: SignalSettings) -> list[SpanExporter]:
     """Return the exporters of spans."""
     exporters: list[SpanExporter] = []
     if OTLP in settings.exporters:
-        exporters.append(_grpc_span_exporter() if settings.protocol == GRPC else OTLPSpanExporter())
+        is_grpc = settings.protocol == GRPC
+        exporters.append(_grpc_span_exporter(settings) if is_grpc else OTLPSpanExporter(headers=settings.headers))
     if CONSOLE in settings.exporters:
         exporters.append(ConsoleSpanExporter(out=sys.stderr))
     return exporters
@@ -32,7 +37,11 @@ def metric_exporters(settings: SignalSettings) -> list[MetricExporter]:
     """Return the exporters of metrics."""
     exporters: list[MetricExporter] = []
     if OTLP in settings.exporters:
-        exporters.append(_grpc_metric_exporter() if settings.protocol == GRPC else OTLPMetricExporter())
+        exporters.append(
+            _grpc_metric_exporter(settings)
+            if settings.protocol == GRPC
+            else OTLPMetricExporter(headers=settings.headers)
+        )
     if CONSOLE in settings.exporters:
         exporters.append(ConsoleMetricExporter(out=sys.stderr))
     return exporters
@@ -42,25 +51,31 @@ def log_exporters(settings: SignalSettings) -> list[LogRecordExporter]:
     """Return the exporters of ordinary logs."""
     exporters: list[LogRecordExporter] = []
     if OTLP in settings.exporters:
-        exporters.append(_grpc_log_exporter() if settings.protocol == GRPC else OTLPLogExporter())
+        is_grpc = settings.protocol == GRPC
+        exporters.append(_grpc_log_exporter(settings) if is_grpc else OTLPLogExporter(headers=settings.headers))
     if CONSOLE in settings.exporters:
         exporters.append(ConsoleLogRecordExporter(out=sys.stderr))
     return exporters
 
 
-def _grpc_span_exporter() -> SpanExporter:
+def _grpc_span_exporter(settings: SignalSettings) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter()
+    return OTLPSpanExporter(headers=_metadata(settings))
 
 
-def _grpc_metric_exporter() -> MetricExporter:
+def _grpc_metric_exporter(settings: SignalSettings) -> MetricExporter:
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-    return OTLPMetricExporter()
+    return OTLPMetricExporter(headers=_metadata(settings))
 
 
-def _grpc_log_exporter() -> LogRecordExporter:
+def _grpc_log_exporter(settings: SignalSettings) -> LogRecordExporter:
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
-    return OTLPLogExporter()
+    return OTLPLogExporter(headers=_metadata(settings))
+
+
+def _metadata(settings: SignalSettings) -> Sequence[tuple[str, str]]:
+    # The exporters' type knows no binary metadata; what they do with it is to hand it on to gRPC.
+    return cast("Sequence[tuple[str, str]]", metadata_of(settings.headers))

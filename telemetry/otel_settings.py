@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from telemetry.errors import TelemetrySettingsError
+from telemetry.otlp_headers import parse_headers
 
 Signal = Literal["traces", "metrics", "logs"]
 
@@ -53,6 +54,7 @@ class SignalSettings(msgspec.Struct, frozen=True):
 
     exporters: frozenset[str]
     protocol: str
+    headers: Mapping[str, str] = {}
 
 
 class OtelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +133,18 @@ class _Reader:
         protocol = self._protocol(signal)
         if OTLP in exporters:
             self._check_otlp(signal, endpoint, protocol)
+            return SignalSettings(exporters, protocol, self._headers(signal, protocol))
         return SignalSettings(exporters, protocol)
+
+    def _headers(self, signal: Signal, protocol: str) -> Mapping[str, str]:
+        name, text = self.text(*_specific_first("HEADERS", signal)) or ("", "")
+        try:
+            return parse_headers(text, is_grpc=protocol == GRPC)
+        except ValueError as error:
+            problem = f"{name}: {error}"
+            if problem not in self.problems:
+                self.problems.append(problem)
+            return {}
 
     def _exporters(self, signal: Signal, *, has_endpoint: bool) -> frozenset[str]:
         name = f"OTEL_{signal.upper()}_EXPORTER"
@@ -161,10 +174,6 @@ class _Reader:
             found = self.text(*_specific_first(suffix, signal))
             if found is not None and not Path(found[1]).is_file():
                 self.problems.append(f"{found[0]}: there is no file {found[1]}")
-        headers = self.text(*_specific_first("HEADERS", signal))
-        if headers is not None and not all("=" in pair for pair in headers[1].split(",") if pair.strip()):
-            # The value is not shown: it may hold a token.
-            self.problems.append(f"{headers[0]}: must be name=value pairs, separated by commas")
         compression = self.text(*_specific_first("COMPRESSION", signal))
         if compression is not None and compression[1].lower() not in {"none", "gzip", "deflate"}:
             self.problems.append(f"{compression[0]}: {compression[1]!r} is none of none, gzip, deflate")

@@ -6,7 +6,7 @@ own: what is used of them is declared here.
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Final, Protocol, TypeAlias, cast
+from typing import Final, Protocol, cast
 
 from google.protobuf.any_pb2 import Any as Detail
 from google.protobuf.duration_pb2 import Duration
@@ -18,10 +18,9 @@ from telemetry.delivery.responses import answer_of, shown
 from telemetry.delivery.settings import SinkSettings
 from telemetry.delivery.watched import Renewed
 from telemetry.errors import TelemetrySettingsError
+from telemetry.otlp_headers import Metadata, authorization, metadata_of
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-
-Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
 class _Code(Protocol):
@@ -153,7 +152,7 @@ class GrpcSink:
         settings = self._settings
         headers = dict(settings.headers)
         if settings.token_file is not None:
-            headers["authorization"] = f"Bearer {settings.token_file.read_text(encoding='utf-8').strip()}"
+            headers["authorization"] = authorization(settings.token_file)
         if not settings.is_secure:
             return _Connection(self._grpc.insecure_channel(settings.endpoint, _OPTIONS), headers)
         files = (settings.certificate, settings.client_key, settings.client_certificate)
@@ -167,7 +166,7 @@ class _Connection:
     def __init__(self, channel: _Channel, headers: Mapping[str, str]) -> None:
         self._channel = channel
         self.export = channel.unary_unary(EXPORT)
-        self.metadata: Metadata = tuple(headers.items())
+        self.metadata = metadata_of(headers)
 
     def close(self) -> None:
         self._channel.close()

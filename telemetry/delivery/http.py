@@ -18,6 +18,7 @@ from telemetry.delivery.responses import PROTOBUF, answer_of_body, retry_after_s
 from telemetry.delivery.settings import SinkSettings
 from telemetry.delivery.watched import Renewed
 from telemetry.errors import TelemetrySettingsError
+from telemetry.otlp_headers import authorization
 
 USER_AGENT: Final = "auditrace"
 _MAX_ANSWER_BYTES: Final = 1 << 20
@@ -92,7 +93,7 @@ class HttpSink:
         if settings.compression != "none":
             headers["content-encoding"] = settings.compression
         if settings.token_file is not None:
-            headers["authorization"] = f"Bearer {settings.token_file.read_text(encoding='utf-8').strip()}"
+            headers["authorization"] = authorization(settings.token_file)
         context = ssl.create_default_context(cafile=settings.certificate)
         if settings.client_certificate is not None:
             context.load_cert_chain(settings.client_certificate, settings.client_key)

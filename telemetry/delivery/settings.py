@@ -3,19 +3,16 @@
 Source: OpenTelemetry Protocol Exporter, "Configuration Options"; timeouts are seconds, as the Python SDK has them.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
 
 import msgspec
 
 from telemetry.delivery.endpoints import GRPC, HTTP, Endpoint, Protocol, audit_endpoint, standard_endpoint
 from telemetry.errors import TelemetrySettingsError
+from telemetry.otlp_headers import parse_headers
 
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-_HEADER_VALUE: Final = re.compile(r"[\t -~]*")
 _DEFAULT_TIMEOUT_S: Final = 10.0
 _LONGEST_TIMEOUT_S: Final = 3600.0
 _COMPRESSIONS: Final[Mapping[str, frozenset[str]]] = {
@@ -69,7 +66,7 @@ def sink_settings(
         protocol=target.protocol,
         endpoint=target.address,
         is_secure=target.is_secure,
-        headers=reader.headers(),
+        headers=reader.headers(target.protocol),
         timeout_s=reader.timeout_s(),
         compression=reader.compression(target.protocol),
         certificate=reader.file("CERTIFICATE"),
@@ -108,17 +105,13 @@ class _Reader:
             self.problems.append(f"{name}: {error}")
             return Endpoint(HTTP, text, is_secure=False)
 
-    def headers(self) -> Mapping[str, str]:
-        headers: dict[str, str] = {}
+    def headers(self, protocol: Protocol) -> Mapping[str, str]:
         setting, text = self._text("HEADERS") or ("", "")
-        for pair in filter(str.strip, text.split(",")):
-            name, separator, value = (unquote(part.strip()) for part in pair.partition("="))
-            if separator and _HEADER_NAME.fullmatch(name.lower()) and _HEADER_VALUE.fullmatch(value):
-                headers[name.lower()] = value
-            else:
-                # What stands there is not shown: it may be a secret.
-                self.problems.append(f"{setting}: must be name=value pairs, URL-encoded, separated by commas")
-        return headers
+        try:
+            return parse_headers(text, is_grpc=protocol == GRPC)
+        except ValueError as error:
+            self.problems.append(f"{setting}: {error}")
+            return {}
 
     def timeout_s(self) -> float:
         setting, text = self._text("TIMEOUT") or ("", str(_DEFAULT_TIMEOUT_S))

@@ -35,7 +35,7 @@ class Scripted(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.code, self.details = grpc.StatusCode.OK, ""
         self.trailing: tuple[tuple[str, bytes], ...] = ()
-        self.metadata: list[dict[str, str]] = []
+        self.metadata: list[dict[str, str | bytes]] = []
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """Serve the one method of OTLP logs."""
@@ -82,6 +82,16 @@ def test_headers_and_token_travel_as_metadata(tmp_path: Path) -> None:
     assert [seen["authorization"] for seen in handler.metadata] == ["Bearer first", "Bearer second"]
     assert handler.metadata[0]["x-scope-orgid"] == "audit"
     assert "auditrace" in handler.metadata[0]["user-agent"]
+
+
+def test_a_binary_header_arrives_as_bytes() -> None:
+    """Its value in the variable is base64, as over HTTP/2; gRPC would refuse it as text, with every request."""
+    handler = Scripted()
+    with _serving(handler) as endpoint:
+        sink = _sink(endpoint, OTEL_EXPORTER_OTLP_HEADERS="tenant-bin=AQID/w==")
+        assert sink.send(REQUEST) == Accepted()
+        sink.close()
+    assert handler.metadata[0]["tenant-bin"] == b"\x01\x02\x03\xff"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from telemetry import names
 from telemetry.setup import SHUTDOWN_S, Telemetry, set_up
 from tests.support.otlp_messages import plain_attributes
-from tests.support.otlp_sink import OtlpSink
+from tests.support.otlp_sink import Answer, OtlpSink, Request
 
 Start = Callable[[Mapping[str, str]], Telemetry]
 
@@ -66,6 +66,32 @@ def test_everything_is_flushed_at_the_end(sink: OtlpSink, start: Start, protocol
     assert plain_attributes(line.attributes)[names.CODE_LINE_NUMBER]
     committed = [each for each in sink.metrics() if each.metric.name == names.METRIC_AUDITRACE_AUDIT_RECORDS_COMMITTED]
     assert {point.as_int for point in committed[-1].metric.sum.data_points} == {0, 1}
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_every_signal_carries_the_headers(sink: OtlpSink, start: Start, protocol: str) -> None:
+    """Traces, metrics and logs, with those of the signal before the general ones, binary ones of gRPC included."""
+    seen: dict[str, Mapping[str, str]] = {}
+
+    def script(request: Request) -> Answer:
+        seen[type(request.message).__name__] = request.headers
+        return Answer()
+
+    sink.script = script
+    headers = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "X-Tenant=a%20b,tenant-bin=AQID",
+        "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "X-Tenant=metrics,tenant-bin=BAUG",
+    }
+    telemetry = start({**variables(sink, protocol), **headers})
+    telemetry.tracer.start_span("work").end()
+    LOG.warning("said")
+    telemetry.shutdown()
+    carried = {kind: (each["x-tenant"], each["tenant-bin"]) for kind, each in seen.items()}
+    assert carried == {
+        "ExportTraceServiceRequest": ("a b", "AQID"),
+        "ExportLogsServiceRequest": ("a b", "AQID"),
+        "ExportMetricsServiceRequest": ("metrics", "BAUG"),
+    }
 
 
 def test_only_what_is_asked_for_is_sent(sink: OtlpSink, start: Start) -> None:

@@ -11,6 +11,7 @@ import struct
 import sys
 import threading
 import zlib
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class Request:
     """From 1, over all paths."""
     message: Message
     headers: Mapping[str, str]
-    """Names in lower case; empty on gRPC, as are the answer's."""
+    """Names in lower case; binary ones of gRPC as base64. The answer's are ignored on gRPC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,9 @@ class OtlpSink:
 
     def receive_grpc(self, message: Message, context: grpc.ServicerContext) -> Answer:
         """Receives as `receive` does, and ends the call when the answer is no success."""
-        answer = self.receive(message, {})
+        metadata = context.invocation_metadata() or ()
+        headers = {name: value if isinstance(value, str) else b64encode(value).decode() for name, value in metadata}
+        answer = self.receive(message, headers)
         if answer.hang:
             self.stopping.wait()
         if answer.status != 200 or answer.hang or answer.reset:

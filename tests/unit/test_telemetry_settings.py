@@ -150,6 +150,18 @@ def test_what_exporters_would_stumble_over_is_refused(suffix: str, value: str) -
         assert "s3cret" not in str(refused.value)
 
 
+def test_a_header_that_cannot_be_sent_is_refused_once() -> None:
+    """For the protocol of each signal; the same mistake in the general variable is told once, not for each signal."""
+    general = {"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_EXPORTER_OTLP_HEADERS": "grpc-s3cret=1"}
+    read_otel_settings(general)
+    with pytest.raises(TelemetrySettingsError) as refused:
+        read_otel_settings({**general, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+    assert str(refused.value).count("OTEL_EXPORTER_OTLP_HEADERS") == 1
+    assert "s3cret" not in str(refused.value)
+    with pytest.raises(TelemetrySettingsError, match="OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
+        read_otel_settings({**general, "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "a=%0A"})
+
+
 def test_good_settings_of_exporters_pass(tmp_path: Path) -> None:
     """What is right is not refused."""
     certificate = tmp_path / "ca.pem"

@@ -1,6 +1,5 @@
 """The collector's own reader of archives, at its defaults, gets every record of an archive that a backlog made."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from telemetry.delivery import ArchiveSink, Sink, open_sink, sink_settings
 from tests.support.collector import Collector, poll_until, require_collector
 from tests.support.deliveries import drain, relay_over, wall_clock
 from tests.support.otlp_sink import OtlpSink
+from tests.support.processes import start_process
 from tests.support.stores import SqliteStore
 
 READER = """
@@ -77,7 +77,7 @@ def test_every_record_of_a_backlog_arrives(backlog: SqliteStore, archive: Path, 
         reader = tmp_path / "reader.yaml"
         reader.write_text(READER.format(folder=archive, endpoint=backend.http_endpoint))
         with (tmp_path / "reader.log").open("wb") as log:
-            process = subprocess.Popen([require_collector(), f"--config={reader}"], stdout=log, stderr=log)
+            process = start_process([require_collector(), f"--config={reader}"], stdout=log, stderr=log)
         try:
             poll_until(lambda: len(backend.log_records()) >= 3001, "every record to arrive")
         finally:

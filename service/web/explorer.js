@@ -3,7 +3,6 @@
 
 const STORED_KEY = "auditrace-key";
 const FILTERS = ["event_name", "actor_id", "outcome", "result", "job_id", "target_id", "trace_id", "span_id", "request_id", "since", "until"];
-const TIMES = ["since", "until"];
 const element = (id) => document.getElementById(id);
 const form = element("filters");
 let nextCursor = null;
@@ -48,7 +47,7 @@ function query() {
   const asked = new URLSearchParams();
   for (const name of FILTERS) {
     const value = form.elements[name].value.trim();
-    if (value) asked.set(name, TIMES.includes(name) ? new Date(`${value}Z`).toISOString() : value);
+    if (value) asked.set(name, value);
   }
   return asked;
 }

@@ -121,6 +121,20 @@ def test_a_link_from_a_span_shows_exactly_its_records(service: Service, story: d
     page.wait(f"{SETTLED} && !document.getElementById('problem').hidden", "to be told that there is no such record")
 
 
+def test_times_are_passed_on_as_they_were_typed(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """A day or a duration ago filters as in the API, and what is no time is answered with what to write."""
+    count = len(service.client().trail(story["id"]))
+    _sign_in(page, service.admin())
+    _go(page, f"job_id={story['id']}&since=-2h")
+    page.wait(f"{SETTLED} && {ROWS} === {count}", "the records of the last hours")
+    _go(page, f"job_id={story['id']}&until=2026-01-01")
+    page.wait(f"{SETTLED} && {ROWS} === 0", "nothing of so long ago")
+    _go(page, f"job_id={story['id']}&since=yesterday")
+    told = "document.getElementById('problem').textContent"
+    page.wait(f"{told}.includes('write 2026-11-30 (UTC)')", "what to write")
+    assert page.evaluate("document.forms['filters'].elements['since'].value") == "yesterday"
+
+
 def test_texts_of_strangers_stay_texts(service: Service, story: dict[str, Any], page: Browser) -> None:
     """Markup in what a client sent is shown as it was sent: nothing of it is built, loaded or run."""
     _sign_in(page, service.admin())

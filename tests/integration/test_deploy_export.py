@@ -134,6 +134,8 @@ def test_filters_leave_out_what_does_not_match(service: Service, export: Exporti
     assert before
     assert after
     assert len(before) + len(after) == len(bodies(service))
+    assert export.lines(service, "--format", "jsonl", "--since", "-400d") == [*before, *after]
+    assert export.lines(service, "--format", "jsonl", "--until", "-1d") == []
 
 
 @pytest.mark.parametrize(

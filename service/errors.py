@@ -153,14 +153,19 @@ class ThrottledError(RefusedError):
 
 
 class TryLaterError(AuditraceError):
-    """Nothing changed; the same request may succeed later."""
+    """Nothing changed; the same request may succeed later.
+
+    `summary` is what any client may learn. `detail` says the `cause` as well, in words of the database or the system,
+    which may name hosts, ports and paths: it is for operators, in logs and commands.
+    """
 
     error_type = "try_later"
 
-    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    def __init__(self, summary: str, retry_after_s: int = 1, *, cause: str = "") -> None:
+        self.summary = summary
+        self.detail = f"{summary}: {cause}" if cause else summary
         self.retry_after_s = retry_after_s
+        super().__init__(self.detail)
 
 
 class LedgerUnavailableError(TryLaterError):

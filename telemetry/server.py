@@ -27,7 +27,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 OTHER: Final = "_OTHER"
 UNTRACED: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
-"""Asked every few seconds, by machines, and leaving no record; anything but GET and HEAD is traced here too."""
+"""Asked every few seconds, by machines, and leaving no record; other methods, and credentials, are traced here too."""
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.~-]{1,255})(?::([0-9]{1,5}))?", re.ASCII)
 _MAX_TEXT: Final = 1024
@@ -48,7 +48,7 @@ class ServerSpans:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event; only HTTP requests get a span."""
-        if scope["type"] != "http" or (scope["path"] in UNTRACED and scope["method"] in {"GET", "HEAD"}):
+        if scope["type"] != "http" or _is_untraced(scope):
             await self._app(scope, receive, send)
             return
         await _Exchange(scope, self._tracer, self._instruments, self._monotonic).run(self._app, receive, send)
@@ -129,6 +129,13 @@ class _Exchange:
     def _name(self, route: str | None) -> str:
         method = "HTTP" if self._method == OTHER else self._method
         return method if route is None else f"{method} {route}"
+
+
+def _is_untraced(scope: Scope) -> bool:
+    if scope["path"] not in UNTRACED or scope["method"] not in {"GET", "HEAD"}:
+        return False
+    # A credential that does not hold leaves a record, and a record is made in a span.
+    return all(name.lower() != b"authorization" for name, _ in scope["headers"])
 
 
 def _headers(scope: Scope) -> Mapping[str, list[str]]:

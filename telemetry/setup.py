@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import (
     Sampler,
     TraceIdRatioBased,
 )
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Info, generate_latest
 
 from telemetry import names
 from telemetry.errors import TelemetrySettingsError
@@ -41,6 +41,9 @@ SCOPE_NAME: Final = "auditrace"
 SERVICE_NAME: Final = "auditrace"
 SHUTDOWN_S: Final = 5.0
 COMMAND_SHUTDOWN_S: Final = 1.0
+
+# Metrics are scraped without a credential, and a resource may name hosts, addresses and command lines.
+_SCRAPED_RESOURCE: Final = ("service.", "deployment.environment.", "telemetry.sdk.")
 
 
 class Telemetry:
@@ -161,7 +164,10 @@ def _tracing(settings: OtelSettings, resource: Resource) -> TracerProvider:
 
 def _metering(settings: OtelSettings, resource: Resource, registry: CollectorRegistry) -> MeterProvider:
     readers = [PeriodicExportingMetricReader(exporter) for exporter in metric_exporters(settings.metrics)]
-    scraped = PrometheusMetricReader(registry=registry, scope_info_enabled=False)
+    scraped = PrometheusMetricReader(registry=registry, scope_info_enabled=False, disable_target_info=True)
+    shown = {name: value for name, value in resource.attributes.items() if name.startswith(_SCRAPED_RESOURCE)}
+    target = Info("target", "Target metadata", registry=registry)
+    target.info({name.replace(".", "_"): str(value) for name, value in shown.items()})
     return MeterProvider([scraped, *readers], resource, shutdown_on_exit=False)
 
 

@@ -32,19 +32,29 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         TryLaterError: the credential cannot be checked now.
     """
     scope = cast("HTTPScope", connection.scope)
-    exchange, tallies = exchange_of(scope), parts_of(scope).tallies
-    try:
-        token = bearer_token(connection.headers.getall("authorization", []))
-        exchange.credential = await parts_of(scope).authenticator.authenticate(token)
-    except UnauthenticatedError as refusal:
-        await tallies.denied(context_of(scope), exchange.span, refusal)
-        raise
+    await identify(scope, connection.headers)
     if EVENT in handler.opt:
-        exchange.is_too_often_refused = tallies.is_too_often_refused(context_of(scope))
+        exchange_of(scope).is_too_often_refused = parts_of(scope).tallies.is_too_often_refused(context_of(scope))
     _require_ids(scope)
     _require_once(connection.headers)
     _require_sound_head(connection.headers, scope["method"], takes_json=BODY in handler.opt)
     require_declared(list(connection.query_params.multi_items()), handler)
+
+
+async def identify(scope: HTTPScope, headers: Headers) -> None:
+    """Find out who calls, and keep it with the request; who fails is counted.
+
+    Raises:
+        UnauthenticatedError: there is no credential, or it does not hold.
+        TryLaterError: the credential cannot be checked now.
+    """
+    exchange, parts = exchange_of(scope), parts_of(scope)
+    try:
+        token = bearer_token(headers.getall("authorization", []))
+        exchange.credential = await parts.authenticator.authenticate(token)
+    except UnauthenticatedError as refusal:
+        await parts.tallies.denied(context_of(scope), exchange.span, refusal)
+        raise
 
 
 def _require_ids(scope: HTTPScope) -> None:

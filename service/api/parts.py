@@ -15,6 +15,8 @@ READY: Final = "ok"
 """What `ready` says of a part that works; anything else is shown as it is."""
 FAILED: Final = "failed"
 """How the text of a part begins that makes the service not ready; other texts are details of a ready service."""
+DEGRADED: Final = "degraded"
+"""What a caller who may not know the text learns of a part that neither works nor failed."""
 
 _MIB: Final = 1024 * 1024
 

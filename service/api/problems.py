@@ -107,8 +107,10 @@ def status_of(error: Exception) -> tuple[int, str, str]:
 def _problem(error: Exception, request_id: str, trace_id: str) -> Problem:
     status, title, error_type = status_of(error)
     detail = "the service failed: report the request id to its operator"
-    if isinstance(error, RefusedError | TryLaterError):
+    if isinstance(error, RefusedError):
         detail = error.detail
+    elif isinstance(error, TryLaterError):
+        detail = error.summary
     return Problem(
         type=TYPE_PREFIX + error_type,
         title=title,

@@ -28,6 +28,8 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
     error = exchange.failure = error_of(exception)
     if not isinstance(error, RefusedError | TryLaterError):
         _log.error("request %s failed", exchange.request_id, exc_info=exception)
+    if isinstance(error, TryLaterError) and error.detail != error.summary:
+        _log.warning("request %s is to come again: %s", exchange.request_id, error.detail)
     event_name = scope["route_handler"].opt.get(EVENT) if "route_handler" in scope else None
     if not isinstance(error, RefusedError) or event_name is None or not exchange.is_authenticated:
         return

@@ -93,7 +93,7 @@ _PROBLEMS: Final[Sequence[RefusedError | TryLaterError]] = (
     PayloadTooLargeError("the body exceeds the limit of this path"),
     UnsupportedMediaTypeError("the body must be application/json"),
     ThrottledError("more than 60 of your requests were refused within a minute"),
-    LedgerUnavailableError("the ledger cannot be used: database or disk is full"),
+    LedgerUnavailableError("the ledger cannot be used"),
 )
 _OK: Final = {"2": "Done", "5": "Not ready"}
 

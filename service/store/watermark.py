@@ -70,5 +70,7 @@ class WatermarkedLedger:
         if problem is None:
             return self._ledger.submit(work)
         refused: Future[T] = Future()
-        refused.set_exception(DiskLowError(problem, retry_after_s=10))
+        refused.set_exception(
+            DiskLowError("the disk of the ledger has no room for more", retry_after_s=10, cause=problem)
+        )
         return refused

@@ -143,19 +143,19 @@ def test_a_ledger_that_cannot_be_read_is_503(api: ApiUnderTest) -> None:
 
 def test_not_ready_is_503_and_names_the_part(api: ApiUnderTest) -> None:
     """Readiness names every part; one that failed makes the service not ready, a mere detail does not."""
-    nobody = Client(api, None)
+    auditor = api.client("alma", AUDITOR)
     api.checks["relay"] = "3 records behind"
-    ready = nobody.get("/health/ready")
+    ready = auditor.get("/health/ready")
     assert (ready.status_code, ready.json()) == (
         200,
         {"status": "ready", "checks": {"ledger": "ok", "relay": "3 records behind"}},
     )
     api.checks["ledger"] = "failed: the disk is full"
-    failed = nobody.get("/health/ready")
+    failed = auditor.get("/health/ready")
     assert failed.status_code == 503
     assert failed.json()["status"] == "not ready"
     assert failed.json()["checks"]["ledger"] == "failed: the disk is full"
-    assert nobody.get("/health/live").status_code == 200
+    assert auditor.get("/health/live").status_code == 200
 
 
 def _require_unavailable(answer: httpx.Response, error_type: str) -> None:

@@ -222,7 +222,7 @@ def test_the_duration_is_recorded_once_per_request() -> None:
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
 def test_probes_and_scrapes_leave_no_span(path: str) -> None:
-    """What machines ask every few seconds is neither traced nor measured; a POST there is."""
+    """What machines ask every few seconds is neither traced nor measured; a POST there is, and a credential is."""
     served = Served(answering)
     answer = served.request("GET", path, ("traceparent", UNSAMPLED))
     assert served.ended() == ()
@@ -230,6 +230,8 @@ def test_probes_and_scrapes_leave_no_span(path: str) -> None:
     assert "traceresponse" not in answer.headers
     served.request("POST", path)
     assert len(served.ended()) == 1
+    served.request("GET", path, ("Authorization", "Bearer x"))
+    assert len(served.ended()) == 2
 
 
 def test_other_connections_pass_untouched() -> None:

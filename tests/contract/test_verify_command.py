@@ -199,7 +199,9 @@ def test_a_part_of_the_ledger_is_verified_alone(run: Run, tmp_path: Path, key: P
     status, printed, _ = run(archive, "--public-key", key, "--since", second.body["observed_timestamp"])
     assert status == 0
     assert f"verified behind checkpoint 2 of {second.body['observed_timestamp']}" in printed
-    assert run(archive, "--public-key", key, "--since", "-99999d") == run(archive, "--public-key", key, "--since=-99999d")
+    assert run(archive, "--public-key", key, "--since", "-99999d") == run(
+        archive, "--public-key", key, "--since=-99999d"
+    )
     since = ("--since", "2026-01-01T01:00:00+01:00", "--stream", stream_id(1), "--json")
     report = json.loads(run(archive, "--public-key", key, *since)[1])
     assert report["window"] == {

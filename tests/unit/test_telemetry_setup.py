@@ -49,10 +49,10 @@ def span_after(telemetry: Telemetry, traceparent: str) -> SpanContext:
 
 def test_the_default_is_silent(set_up_with: SetUp) -> None:
     """Without any variable nothing is exported, no thread is started, and nothing is made global."""
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     telemetry = set_up_with({})
     telemetry.tracer.start_span("work").end()
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= before
     assert not isinstance(get_tracer_provider(), TracerProvider)
 
 
@@ -145,10 +145,20 @@ def test_metrics_can_always_be_scraped(set_up_with: SetUp) -> None:
     assert families["target_info"].samples[0].labels["service_name"] == "auditrace"
 
 
+def test_scrapes_do_not_say_where_the_process_runs(set_up_with: SetUp) -> None:
+    """Whoever may scrape learns service, version, instance and environment; no hosts, no paths."""
+    attributes = "host.name=db-7.inside.example,process.command=/srv/inside/auditrace,deployment.environment.name=test"
+    text = set_up_with({"OTEL_RESOURCE_ATTRIBUTES": attributes}).render_metrics().decode()
+    assert "inside" not in text
+    (sample,) = next(family for family in text_string_to_metric_families(text) if family.name == "target_info").samples
+    assert {"service_name", "service_version", "service_instance_id"} <= set(sample.labels)
+    assert sample.labels["deployment_environment_name"] == "test"
+
+
 def test_scrapes_at_the_same_time_do_not_mix(set_up_with: SetUp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two Prometheus servers that ask at once both get everything, once."""
     telemetry = set_up_with({})
-    (collector,) = telemetry._registry._collector_to_names
+    collector, _target = telemetry._registry._collector_to_names
     assert isinstance(collector, _CustomCollector)
     add = collector.add_metrics_data
 

@@ -115,10 +115,10 @@ def translate(error: psycopg.Error) -> AuditraceError:
     """
     text = " ".join((error.diag.message_primary or str(error)).split())
     if isinstance(error, _BUSY):
-        return LedgerBusyError(f"the ledger is busy with other writers, try again: {text}")
+        return LedgerBusyError("the ledger is busy with other writers, try again", cause=text)
     if isinstance(error, _REFUSALS):
         return BrokenLedgerError(f"the ledger refuses the change: {text}")
-    return LedgerUnavailableError(f"the ledger cannot be used: {text}")
+    return LedgerUnavailableError("the ledger cannot be used", cause=text)
 
 
 def _conninfo(url: str, *, read_only: bool) -> str:

@@ -101,7 +101,7 @@ def translate(error: sqlite3.Error) -> AuditraceError:
         return LedgerBusyError("the ledger is busy with another writer: try again")
     if code in _BROKEN:
         return BrokenLedgerError(f"the ledger refuses the change: {error}")
-    return LedgerUnavailableError(f"the ledger cannot be used: {error}")
+    return LedgerUnavailableError("the ledger cannot be used", cause=str(error))
 
 
 def _primary_code(error: sqlite3.Error) -> int:

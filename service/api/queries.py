@@ -31,10 +31,10 @@ Outcome = Annotated[str | None, QueryParameter(enum=_OUTCOMES)]
 ResultName = Annotated[str | None, QueryParameter(enum=_RESULTS)]
 TargetType = Annotated[str | None, QueryParameter(enum=_TARGET_TYPES)]
 TraceId = Annotated[
-    str | None, QueryParameter(pattern="[0-9a-f]{32}", description="32 hexadecimal digits in small letters")
+    str | None, QueryParameter(pattern="^[0-9a-f]{32}$", description="32 hexadecimal digits in small letters")
 ]
 SpanId = Annotated[
-    str | None, QueryParameter(pattern="[0-9a-f]{16}", description="16 hexadecimal digits in small letters")
+    str | None, QueryParameter(pattern="^[0-9a-f]{16}$", description="16 hexadecimal digits in small letters")
 ]
 
 

@@ -247,6 +247,40 @@ def test_a_query_that_is_not_understood_is_400(shared_api: ApiUnderTest, path: s
     assert told in problem["detail"]
 
 
+def test_the_values_that_the_document_lists_are_those_that_are_taken(shared_api: ApiUnderTest) -> None:
+    """Each listed value of each parameter of each listing is taken, and each listing refuses any other."""
+    client = shared_api.someone()
+    document = client.get("/schema").json()
+    listed = [
+        (path, each["name"], _enum(document, each["schema"]))
+        for path, item in document["paths"].items()
+        for each in item.get("get", {}).get("parameters", ())
+        if each["in"] == "query" and _enum(document, each["schema"])
+    ]
+    assert {name for _, name, _ in listed} >= {
+        "status",
+        "event_name",
+        "action",
+        "outcome",
+        "result",
+        "target_type",
+        "format",
+    }
+    for path, name, values in listed:
+        for value in values:
+            assert client.get(f"{path}?{name}={value}").status_code == 200, (path, name, value)
+        assert client.get(f"{path}?{name}=bogus").status_code == 400
+
+
+def _enum(document: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    found = list(schema.get("enum", []))
+    for part in (*schema.get("oneOf", ()), *schema.get("allOf", ())):
+        found += _enum(document, part)
+    return [value for value in found if value is not None]
+
+
 def test_a_change_takes_no_query(shared_api: ApiUnderTest) -> None:
     """A parameter that nothing reads, `dry_run` for one, must not look as if it was heeded: 400, recorded, no job."""
     client = shared_api.someone()

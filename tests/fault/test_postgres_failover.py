@@ -159,7 +159,8 @@ def _undelivered(cluster: Cluster) -> int:
 
 def _readiness(cluster: Cluster) -> list[str]:
     """Return what each server says of its checkpoints."""
-    answers = [httpx.get(f"{url}/health/ready", timeout=30).json() for url in cluster.urls]
+    headers = {"Authorization": f"Bearer {cluster.admin_key}"}
+    answers = [httpx.get(f"{url}/health/ready", headers=headers, timeout=30).json() for url in cluster.urls]
     return [json.dumps(answer) for answer in answers]
 
 

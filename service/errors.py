@@ -22,18 +22,25 @@ AuditraceError
 │   ├── LedgerBusyError
 │   ├── DiskLowError
 │   └── ShuttingDownError
-└── BrokenLedgerError             call someone
-    └── FencedError               this lane's stream was closed by another process
+├── BrokenLedgerError             call someone
+│   └── FencedError               this lane's stream was closed by another process
+└── OperationFailedError          call someone: the code itself broke
 """
 
 from collections.abc import Sequence
 from typing import ClassVar
 
+from telemetry.audit.record import Receipt
+
 
 class AuditraceError(Exception):
-    """Anything that the service raises on purpose."""
+    """Anything that the service raises on purpose.
+
+    `receipt` is that of the committed record that the failed request left, once there is one.
+    """
 
     error_type: ClassVar[str] = "auditrace_error"
+    receipt: Receipt | None = None
 
 
 class SettingsError(AuditraceError):
@@ -47,17 +54,13 @@ class SettingsError(AuditraceError):
 
 
 class RefusedError(AuditraceError):
-    """The request is refused; `detail` says in one sentence why and what to do.
-
-    `audit_record_id` names the committed record of the refusal, once there is one.
-    """
+    """The request is refused; `detail` says in one sentence why and what to do."""
 
     error_type = "refused"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.audit_record_id: str | None = None
 
 
 class UnauthenticatedError(RefusedError):
@@ -202,3 +205,13 @@ class FencedError(BrokenLedgerError):
     """The stream was closed or taken by another process; the lane goes on in a new stream."""
 
     error_type = "fenced"
+
+
+class OperationFailedError(AuditraceError):
+    """The code broke in an operation; `receipt` is that of the record which says what was done of it."""
+
+    error_type = "internal_error"
+
+    def __init__(self, receipt: Receipt) -> None:
+        super().__init__("the operation failed unexpectedly")
+        self.receipt = receipt

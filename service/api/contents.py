@@ -19,6 +19,7 @@ from service.api.requests import ApiRequest
 from service.api.texts import is_input_name, version_of
 from service.errors import InvalidRequestError, NotFoundError
 from service.jobs.model import Content
+from service.operations.base import naming
 from telemetry import names
 
 _MAX_RUN: Final = 1_000_000_000
@@ -77,10 +78,11 @@ async def get_artifact(
         return next((content for content in known if content.name == wanted), None)
 
     content = await asyncio.to_thread(find)
-    await operations.read_artifact(job_id, number, content)
-    payload = await asyncio.to_thread(reads.artifact_payload, job_id, number, wanted)
-    if content is None or payload is None:
-        raise NotFoundError("there is no such artifact")
+    done = await operations.read_artifact(job_id, number, content)
+    with naming(done.receipt):
+        payload = await asyncio.to_thread(reads.artifact_payload, job_id, number, wanted)
+        if content is None or payload is None:
+            raise NotFoundError("there is no such artifact")
     file_name = quote(wanted.rpartition("/")[2], safe="")
     digest = base64.b64encode(bytes.fromhex(content.sha256)).decode()
     return Response(

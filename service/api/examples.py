@@ -195,5 +195,7 @@ def problem_example(status: int, title: str, error_type: str, detail: str, *, is
         request_id="019b76da-a8b2-7b11-8d51-3c1f0a9e8d7c",
         trace_id=_TRACE_ID,
         audit_record_id=_RECORD_ID if is_recorded else None,
+        audit=_RECEIPT if is_recorded else None,
     )
-    return msgspec.structs.asdict(problem)
+    example: dict[str, Any] = msgspec.to_builtins(problem)
+    return example

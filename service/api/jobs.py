@@ -26,7 +26,7 @@ from service.api.requests import BODY, ApiRequest
 from service.api.texts import version_of
 from service.errors import NotFoundError, TryLaterError
 from service.jobs.model import Job, Run, Status, TenantId
-from service.operations.base import Committed
+from service.operations.base import Committed, naming
 from service.operations.jobs import JobOperations
 from service.ports import JobFilter, Reads
 from service.roles import JOB_READERS, require
@@ -168,11 +168,12 @@ def require_reader(request: ApiRequest) -> TenantId:
 
 async def _changed(request: ApiRequest, done: Committed[Job], status: int = 200) -> Response[JobAnswer]:
     job, parts = done.value, parts_of(request.scope)
-    try:
-        runs = await asyncio.to_thread(parts.reads.runs, job.job_id) if job.run else ()
-    except TryLaterError:
-        # The change is committed: an answer that says "nothing changed" would be wrong.
-        runs = None
+    with naming(done.receipt):
+        try:
+            runs = await asyncio.to_thread(parts.reads.runs, job.job_id) if job.run else ()
+        except TryLaterError:
+            # The change is committed: an answer that says "nothing changed" would be wrong.
+            runs = None
     headers = {"ETag": f'"{job.version}"'}
     if status == 201:
         headers["Location"] = f"/v1/jobs/{job.job_id}"

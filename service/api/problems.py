@@ -11,6 +11,7 @@ from service import errors
 from service.api.exchange import exchange_of
 from service.errors import AuditraceError, RefusedError, ThrottledError, TryLaterError
 from telemetry import names
+from telemetry.audit.record import Receipt
 from telemetry.errors import (
     CanonicalFormError,
     NoTransactionError,
@@ -49,6 +50,7 @@ STATUSES: Final[Mapping[type[Exception], tuple[int, str]]] = {
     errors.ShuttingDownError: (503, "Shutting down"),
     errors.BrokenLedgerError: (500, "Broken ledger"),
     errors.FencedError: (500, "Ledger taken over"),
+    errors.OperationFailedError: (500, "Internal error"),
     TelemetryError: (500, "Internal error"),
     TelemetrySettingsError: (500, "Wrong settings"),
     CanonicalFormError: (500, "No canonical form"),
@@ -60,7 +62,11 @@ _DISCONNECTED: Final = "client disconnected prematurely"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """A problem as clients see it. `audit_record_id` names the committed record of a refusal, where there is one."""
+    """A problem as clients see it.
+
+    `audit` is the receipt of the committed record that the request left, and `audit_record_id` that record's id; both
+    are null when it left none.
+    """
 
     type: str
     title: str
@@ -70,6 +76,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     trace_id: str
     audit_record_id: str | None
+    audit: Receipt | None
 
 
 def error_of(exception: Exception) -> Exception:
@@ -111,6 +118,7 @@ def _problem(error: Exception, request_id: str, trace_id: str) -> Problem:
         detail = error.detail
     elif isinstance(error, TryLaterError):
         detail = error.summary
+    receipt = error.receipt if isinstance(error, AuditraceError) else None
     return Problem(
         type=TYPE_PREFIX + error_type,
         title=title,
@@ -119,7 +127,8 @@ def _problem(error: Exception, request_id: str, trace_id: str) -> Problem:
         error_type=error_type,
         request_id=request_id,
         trace_id=trace_id,
-        audit_record_id=error.audit_record_id if isinstance(error, RefusedError) else None,
+        audit_record_id=receipt.record_id if receipt else None,
+        audit=receipt,
     )
 
 

@@ -35,7 +35,7 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
         return
     request = cast("HTTPScope", scope)
     context, parts = context_of(request), parts_of(scope)
-    if error.audit_record_id is not None:
+    if error.receipt is not None:
         parts.tallies.refused(context)
         return
     try:

@@ -5,12 +5,13 @@ and a failure of the code itself is saved in the next one.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from service.errors import AuditraceError, ForbiddenError, RefusedError
+from service.errors import AuditraceError, ForbiddenError, OperationFailedError, RefusedError
 from service.jobs.model import Job
 from service.jobs.templates import Templates
 from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition, Write
@@ -85,6 +86,23 @@ async def committed(future: "Future[T]") -> T:
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
+@contextmanager
+def naming(receipt: Receipt) -> Generator[None]:
+    """Name the record of what is committed in whatever error this block raises afterwards.
+
+    Raises:
+        AuditraceError: as raised in the block, with this receipt.
+        OperationFailedError: the block broke.
+    """
+    try:
+        yield
+    except AuditraceError as error:
+        error.receipt = receipt
+        raise
+    except Exception as error:
+        raise OperationFailedError(receipt) from error
+
+
 class Operation:
     """Carries out operations of one audit context, inside one span."""
 
@@ -99,16 +117,17 @@ class Operation:
         """Carry out `decide` in a lane and return after the commit.
 
         Raises:
-            RefusedError: as decided; its record is committed and named in `audit_record_id`.
+            RefusedError: as decided; its record is committed and named in `receipt`.
             TryLaterError: nothing was committed.
+            OperationFailedError: `decide` broke; nothing was changed, and a record of that is committed.
         """
         try:
             saved = await committed(self.services.ledger.submit(self._work(event_name, target, decide)))
         except AuditraceError:
             raise
         except Exception as error:
-            await committed(self.services.ledger.submit(self._failure(event_name, target, error)))
-            raise
+            failed = await committed(self.services.ledger.submit(self._failure(event_name, target, error)))
+            raise OperationFailedError(self._marked(failed)) from error
         return self.conclude(saved)
 
     def attempt_now(
@@ -120,7 +139,7 @@ class Operation:
         except AuditraceError:
             raise
         except Exception as error:
-            self.services.ledger.submit(self._failure(event_name, target, error)).result()
+            self._marked(self.services.ledger.submit(self._failure(event_name, target, error)).result())
             raise
         return self.conclude(saved)
 
@@ -149,10 +168,9 @@ class Operation:
     def conclude(self, saved: Saved[T]) -> Committed[T]:
         """After the commit: point the spans at their records, end those of this operation, and answer or refuse."""
         ending = {id(span): span for span, _ in saved.marks if span is not self.span}
-        for span, record in saved.marks:
-            span.mark(record)
+        receipt = self._marked(saved)
         if saved.refusal is not None:
-            saved.refusal.audit_record_id = saved.receipts[0].record_id
+            saved.refusal.receipt = receipt
             raise saved.refusal
         if saved.decision is None:
             raise AssertionError("a committed operation has a decision or a refusal")
@@ -177,8 +195,13 @@ class Operation:
 
         return work
 
-    def _failure(self, event_name: str, target: Target, error: Exception) -> Callable[[Transaction], Receipt]:
-        def work(transaction: Transaction) -> Receipt:
+    def _marked(self, saved: Saved[T]) -> Receipt:
+        for span, record in saved.marks:
+            span.mark(record)
+        return saved.receipts[0]
+
+    def _failure(self, event_name: str, target: Target, error: Exception) -> Callable[[Transaction], Saved[None]]:
+        def work(transaction: Transaction) -> Saved[None]:
             fact = Fact(
                 event_name=event_name,
                 target=target,
@@ -187,7 +210,7 @@ class Operation:
                 error_type=type(error).__name__,
             )
             record = self._record(fact, self.span, self.services.clock(), None)
-            return transaction.save(Transition(record=record))
+            return Saved([(self.span, record)], [transaction.save(Transition(record=record))], None, None)
 
         return work
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from service.errors import ForbiddenError
-from service.operations.base import Committed, Decision, Operation, Services, Step
+from service.operations.base import Committed, Decision, Operation, Services, Step, naming
 from service.operations.reading import filter_text
 from service.operations.tallies import LEDGER
 from service.ports import Reads, RecordFilter, StoredPage, StoredRecord, Transaction
@@ -54,9 +54,10 @@ class AuditExport(Operation):
         An iterator that raises has not handed out everything: its receiver must not take it for complete.
         """
         own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
-        await self._begun(where, form)
+        begun = await self._begun(where, form)
         # Asked for before the answer begins, so that a database that is away is an answer of its own.
-        first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
+        with naming(begun.receipt):
+            first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
         return self._parts(own, first, _WRITERS[form])
 
     async def _begun(self, where: RecordFilter, form: ExportFormat) -> Committed[None]:

@@ -79,7 +79,7 @@ class Tallies:
             _log.warning("a denied request could not be recorded yet; it is counted", exc_info=True)
             tally.pending += 1
         else:
-            refusal.audit_record_id = receipt.record_id if receipt else None
+            refusal.receipt = receipt
 
     async def audit_read(self, context: AuditContext, span: AuditedSpan, filter_text: str) -> None:
         """Count a read of the audit trail, by actor and filter; what is read may be handed out when this returns.
@@ -121,7 +121,7 @@ class Tallies:
             )
 
         receipt = await self._count(self._tally(names.EVENT_REQUEST_THROTTLED, context, "", fact_of), context, span)
-        refusal.audit_record_id = receipt.record_id if receipt else None
+        refusal.receipt = receipt
         return refusal
 
     def refused(self, context: AuditContext) -> None:

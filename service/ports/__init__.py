@@ -35,7 +35,6 @@ from service.ports.writing import (
     PutInput,
     PutKey,
     PutSecrets,
-    Receipt,
     Remember,
     RevokeKey,
     StartRun,
@@ -44,6 +43,7 @@ from service.ports.writing import (
     Work,
     Write,
 )
+from telemetry.audit.record import Receipt
 
 __all__ = [
     "ApiKey",

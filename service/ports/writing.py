@@ -8,7 +8,7 @@ import msgspec
 
 from service.jobs.model import Content, Job, JobId, Run, TenantId
 from telemetry.audit.ledger import OpenLedger
-from telemetry.audit.record import AuditRecord
+from telemetry.audit.record import AuditRecord, Receipt
 
 T = TypeVar("T")
 
@@ -17,15 +17,6 @@ Clock: TypeAlias = Callable[[], int]
 
 NewId: TypeAlias = Callable[[], str]
 """Returns a new UUIDv7."""
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What a caller gets back for a committed record."""
-
-    record_id: str
-    stream_id: str
-    sequence_number: int
-    record_hash: str
 
 
 # What a transition writes beside the job and its record, in the same transaction.

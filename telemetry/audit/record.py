@@ -56,6 +56,15 @@ class Target(msgspec.Struct, frozen=True):
     version: int | None = None
 
 
+class Receipt(msgspec.Struct, frozen=True):
+    """What a caller gets back for a committed record: its id, its place and its hash."""
+
+    record_id: str
+    stream_id: str
+    sequence_number: int
+    record_hash: str
+
+
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One fact to record; stream, number, previous hash and observed time are added when it is sealed.
 

@@ -46,7 +46,7 @@ def test_a_name_is_given_once_in_a_tenant(api: ApiUnderTest) -> None:
     keys.revoke("anna", DEFAULT)
     with pytest.raises(ConflictError, match="never given again") as refused:
         keys.create("anna", [VIEWER], DEFAULT)
-    assert api.records()[-1].row.record_id == refused.value.audit_record_id
+    assert api.records()[-1].row.record_id == refused.value.receipt.record_id
     assert keys.create("anna", [VIEWER], TenantId("other")).value.tenant == "other"
 
 
@@ -86,7 +86,7 @@ def test_a_key_that_cannot_be_is_refused_and_recorded(
     """Names, roles and tenants that nobody could tell apart in a record are refused, bytes that are no text too."""
     with shared_api.leaves(CREATE) as left, pytest.raises(InvalidRequestError) as refused:
         _keys(shared_api).create(name, roles, TenantId(tenant))
-    assert left[0].row.record_id == refused.value.audit_record_id
+    assert left[0].row.record_id == refused.value.receipt.record_id
     assert left[0][names.AUDITRACE_REASON] == refused.value.detail
 
 

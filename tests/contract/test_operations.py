@@ -57,7 +57,7 @@ def _refused(error: type[RefusedError], jobs: Jobs, call: Callable[[], object]) 
         call()
     assert refused.type is error
     records = jobs.records()[before:]
-    assert [record.record_id for record in records] == [refused.value.audit_record_id]
+    assert [record.record_id for record in records] == [refused.value.receipt.record_id]
     assert records[0].attributes[names.ERROR_TYPE] == error.error_type
     assert names.AUDITRACE_TARGET_VERSION not in records[0].attributes
     return records[0].result

@@ -277,7 +277,7 @@ def test_an_end_that_comes_too_late_is_refused_on_record(jobs: Jobs) -> None:
             report(claimed, SUCCESS)
         record = _last(jobs, job)
         assert record.story == "job.status.transition rejected"
-        assert record.record_id == refused.value.audit_record_id
+        assert record.record_id == refused.value.receipt.record_id
     assert jobs.job(job.job_id) == again.job
     assert [run.status for run in jobs.runs(job.job_id)] == [RunStatus.UNKNOWN, RunStatus.RUNNING]
 

@@ -1,6 +1,7 @@
 """The whole API over a real ledger, in this process: what a client would see, and the records that it leaves."""
 
 import asyncio
+import hashlib
 import json
 import threading
 import time
@@ -75,6 +76,7 @@ PROBLEM_MEMBERS = {
     "request_id",
     "trace_id",
     "audit_record_id",
+    "audit",
 }
 
 TRACE_URL = "http://localhost:16686/trace/{trace_id}"
@@ -246,7 +248,7 @@ class ApiUnderTest:
             answer = send()
         (record,) = left
         problem = problem_of(answer, status, error_type)
-        assert problem["audit_record_id"] == record.row.record_id
+        assert problem["audit"] == record.receipt
         assert record.result == ("denied" if status == 403 else "rejected")
         assert record[names.AUDIT_OUTCOME] == "failure"
         assert record[names.AUDITRACE_REASON] == problem["detail"]
@@ -268,6 +270,7 @@ def problem_of(answer: httpx.Response, status: int, error_type: str) -> dict[str
     assert problem["type"] == f"urn:auditrace:problem:{error_type}"
     assert problem["title"]
     assert problem["detail"]
+    assert problem["audit_record_id"] == (problem["audit"]["record_id"] if problem["audit"] else None)
     assert problem["request_id"] == answer.headers["x-request-id"]
     assert problem["trace_id"] == answer.headers["traceresponse"].split("-")[1]
     return problem
@@ -286,6 +289,16 @@ class Record:
 
     def __repr__(self) -> str:
         return f"{self.row.event_name} {self.result} {self.attributes.get(names.AUDITRACE_REASON, '')}"
+
+    @property
+    def receipt(self) -> dict[str, Any]:
+        """What its caller gets back; the hash is computed here, from the body."""
+        return {
+            "record_id": self.row.record_id,
+            "stream_id": self.row.stream_id,
+            "sequence_number": self.row.sequence_number,
+            "record_hash": hashlib.sha256(self.row.body.encode()).hexdigest(),
+        }
 
     @property
     def result(self) -> str:

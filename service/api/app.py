@@ -10,7 +10,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Message, Receive, Scope, Send
 
-from service.api import audit, contents, explorer, export, health, jobs, ledger
+from service.api import audit, contents, explorer, export, health, jobs, ledger, me, templates
 from service.api.admission import admit
 from service.api.exchange import exchange_of, url_path
 from service.api.parts import ApiServices
@@ -40,6 +40,8 @@ def create_app(parts: ApiServices) -> Litestar:
     audited = Router(
         "/",
         route_handlers=[
+            me.get_me,
+            templates.list_templates,
             jobs.create_job,
             jobs.list_jobs,
             jobs.get_job,

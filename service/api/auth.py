@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -23,12 +23,17 @@ _MAX_TOKEN_CHARACTERS: Final = 8192
 _NO_KEY_SHA256: Final = "0" * 64
 
 
+CredentialKind: TypeAlias = Literal["none", "api_key", "jwt"]
+
+
 class Credential(msgspec.Struct, frozen=True):
-    """What a token stands for."""
+    """What a token stands for, and until when; `expires_ns` None is for ever, unless it is revoked."""
 
     actor: Actor
     tenant_id: TenantId
     roles: frozenset[str]
+    kind: CredentialKind
+    expires_ns: int | None = None
 
 
 class Authenticator(Protocol):
@@ -82,7 +87,7 @@ class BearerAuthenticator:
 def credential_of(key: ApiKey) -> Credential:
     """Return what an API key stands for."""
     actor = Actor(key.name, "service" if key.roles == (EMITTER,) else "user")
-    return Credential(actor, key.tenant_id, frozenset(key.roles))
+    return Credential(actor, key.tenant_id, frozenset(key.roles), "api_key")
 
 
 def bearer_token(authorizations: Sequence[str]) -> str:

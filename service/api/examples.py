@@ -8,6 +8,7 @@ import msgspec
 from service.api.audit import RecordAnswer, RecordsAnswer
 from service.api.health import Health
 from service.api.ledger import CheckpointAnswer, CheckpointsAnswer, ProofAnswer, StreamAnswer, StreamsAnswer
+from service.api.me import MeAnswer
 from service.api.messages import (
     ArtifactAnswer,
     ArtifactsAnswer,
@@ -21,7 +22,9 @@ from service.api.messages import (
     RunsAnswer,
 )
 from service.api.problems import TYPE_PREFIX, Problem
+from service.api.templates import TemplateAnswer, TemplatesAnswer
 from service.jobs.model import Limits, Plan
+from service.jobs.schemas import DIALECT
 from service.ports import Receipt
 from telemetry.audit.checkpoint import Tip
 
@@ -121,6 +124,32 @@ _TIP: Final = Tip(
 )
 
 
+_TEMPLATE: Final = TemplateAnswer(
+    name="line-count",
+    description="Count the lines of a file on the worker",
+    requires_confirmation=True,
+    distinct_confirmer=True,
+    timeout_ms=_PLAN.timeout_ms,
+    max_attempts=_PLAN.max_attempts,
+    limits=_PLAN.limits,
+    parameters={
+        "$schema": DIALECT,
+        "type": "object",
+        "properties": {"path": {"type": "string", "maxLength": 1024, "pattern": "^(?:/[A-Za-z0-9._/-]{1,200})$"}},
+        "required": ["path"],
+        "additionalProperties": False,
+    },
+)
+_ME: Final = MeAnswer(
+    actor_id="anna",
+    actor_type="user",
+    tenant_id="default",
+    roles=["viewer", "operator"],
+    credential_kind="api_key",
+    expires_at=None,
+)
+
+
 class Example(msgspec.Struct, frozen=True):
     """What is sent and what comes back; None where there is no JSON body."""
 
@@ -137,6 +166,8 @@ _TAKES_NONE: Final = NoMembers()
 # By the name of the handler.
 EXAMPLES: Final[Mapping[str, Example]] = {
     "create_job": Example(_CREATED, CreateJob("line-count", {"path": "/etc/hosts"})),
+    "get_me": Example(_ME),
+    "list_templates": Example(TemplatesAnswer([_TEMPLATE])),
     "list_jobs": Example(JobsAnswer([_CREATED], None)),
     "get_job": Example(msgspec.structs.replace(_after("succeeded", 6), runs=[_RUN], audit=msgspec.UNSET)),
     "list_runs": Example(RunsAnswer([_RUN])),

@@ -16,7 +16,7 @@ from service.records import AuditContext
 from telemetry.audit.record import Actor
 from telemetry.tracing import AuditedSpan
 
-ANONYMOUS: Final = Credential(Actor("anonymous", "user"), TenantId("default"), frozenset())
+ANONYMOUS: Final = Credential(Actor("anonymous", "user"), TenantId("default"), frozenset(), "none")
 
 _KEY: Final = "auditrace_exchange"
 

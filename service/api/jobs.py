@@ -1,6 +1,7 @@
 """The routes of jobs: create, look, draft, confirm, run, retry, cancel."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 from litestar import Response, post
@@ -16,16 +17,18 @@ from service.api.messages import (
     JobsAnswer,
     NoMembers,
     RunsAnswer,
+    in_listing,
     job_answer,
     run_answer,
 )
 from service.api.methods import get
 from service.api.parts import parts_of
-from service.api.queries import Cursor, Limit, QueryText
+from service.api.queries import Cursor, Limit, QueryText, QueryWait
 from service.api.requests import BODY, ApiRequest
-from service.api.texts import version_of
+from service.api.texts import version_of, wait_ms_of
+from service.api.waiting import MAX_WAIT_MS
 from service.errors import NotFoundError, TryLaterError
-from service.jobs.model import Job, Run, Status, TenantId
+from service.jobs.model import Job, JobId, Run, Status, TenantId
 from service.operations.base import Committed, naming
 from service.operations.jobs import JobOperations
 from service.ports import JobFilter, Reads
@@ -65,18 +68,23 @@ async def list_jobs(
 
     found, next_cursor = await asyncio.to_thread(read)
     url = parts_of(request.scope).settings.trace_url_template
-    return JobsAnswer([job_answer(job, runs, None, url) for job, runs in found], next_cursor)
+    return JobsAnswer([in_listing(job_answer(job, runs, None, url)) for job, runs in found], next_cursor)
 
 
 @get("/v1/jobs/{job_id:str}")
-async def get_job(request: ApiRequest, job_id: PathId) -> Response[JobAnswer]:
-    """Return a job; its ETag is its version."""
+async def get_job(request: ApiRequest, job_id: PathId, wait: QueryWait = None) -> Response[JobAnswer]:
+    """Return a job; its ETag is its version. With `wait`, when it has come to a final state or the time is over."""
     tenant_id, reads = require_reader(request), parts_of(request.scope).reads
+    wait_ms = 0 if wait is None else wait_ms_of(wait, MAX_WAIT_MS)
 
     def read() -> tuple[Job, list[Run]]:
         job = require_job(reads, job_id, tenant_id)
         return job, list(reads.runs(job_id)) if job.run else []
 
+    if wait_ms:
+        actor = (tenant_id, exchange_of(request.scope).credential.actor.id)
+        is_final = partial(_is_final, reads, job_id, tenant_id)
+        await parts_of(request.scope).waits.until_final(JobId(job_id), actor, wait_ms / 1000, request.receive, is_final)
     job, runs = await asyncio.to_thread(read)
     answer = job_answer(job, runs, None, parts_of(request.scope).settings.trace_url_template)
     return Response(answer, headers={"ETag": f'"{job.version}"'})
@@ -164,6 +172,10 @@ def require_reader(request: ApiRequest) -> TenantId:
     credential = exchange_of(request.scope).credential
     require(credential.roles, *JOB_READERS)
     return credential.tenant_id
+
+
+def _is_final(reads: Reads, job_id: str, tenant_id: TenantId) -> bool:
+    return require_job(reads, job_id, tenant_id).status.is_final
 
 
 async def _changed(request: ApiRequest, done: Committed[Job], status: int = 200) -> Response[JobAnswer]:

@@ -33,6 +33,8 @@ _SECOND_NS: Final = 1_000_000_000
 _FRESH_NS: Final = 600 * _SECOND_NS
 _PATIENCE_NS: Final = 30 * _SECOND_NS
 _FETCH_TIMEOUT_S: Final = 5.0
+# The last second of the year 9999, behind which no time can be written.
+_LAST_S: Final = 253_402_300_799
 _MAX_ID_CHARACTERS: Final = 256
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -124,7 +126,10 @@ class JwtAuthenticator:
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise UnauthenticatedError("the token does not hold: signature, issuer, audience or form") from error
         self._require_time(claims)
-        return Credential(Actor(self._subject(claims), "user"), self._tenant(claims), self._roles(claims))
+        # The leeway is for clocks that differ, and no part of what the token promises.
+        expires_ns = min(int(claims["exp"]), _LAST_S) * _SECOND_NS
+        actor = Actor(self._subject(claims), "user")
+        return Credential(actor, self._tenant(claims), self._roles(claims), "jwt", expires_ns)
 
     def _claims(self, token: str, key: PyJWK) -> Mapping[str, Any]:
         # Times are checked here by the service's clock, not by PyJWT's.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 from urllib.parse import quote
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from service.api.texts import MAX_INTEGER, is_plain
 from service.jobs.model import Content, Job, ParameterValue, Plan, Run
@@ -50,7 +50,7 @@ class NoMembers(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunAnswer(Struct, frozen=True, kw_only=True):
-    """One attempt of a job."""
+    """One attempt of a job. `stderr_end` is null when it succeeded or is not known, and absent in listings of jobs."""
 
     number: int
     status: str
@@ -60,6 +60,7 @@ class RunAnswer(Struct, frozen=True, kw_only=True):
     exit_code: int | None
     duration_ms: int | None
     error_type: str | None
+    stderr_end: str | UnsetType | None = UNSET
     trace_id: str
     span_id: str
     links: Mapping[str, str]
@@ -151,6 +152,13 @@ def job_answer(
     )
 
 
+def in_listing(job: JobAnswer) -> JobAnswer:
+    """Return a job without the ends of standard errors: a page of jobs can hold thousands of runs."""
+    if job.runs is UNSET:
+        return job
+    return structs.replace(job, runs=[structs.replace(run, stderr_end=UNSET) for run in job.runs])
+
+
 def run_answer(run: Run, trace_url_template: str | None) -> RunAnswer:
     """Return a run as clients see it."""
     trace_id, span_id = run.traceparent.split("-")[1:3]
@@ -163,6 +171,7 @@ def run_answer(run: Run, trace_url_template: str | None) -> RunAnswer:
         exit_code=run.exit_code,
         duration_ms=run.duration_ms,
         error_type=run.error_type,
+        stderr_end=run.stderr_end,
         trace_id=trace_id,
         span_id=span_id,
         links={

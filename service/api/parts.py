@@ -7,6 +7,7 @@ import msgspec
 from litestar.types import Scope
 
 from service.api.auth import Authenticator
+from service.api.waiting import JobWaits
 from service.operations.base import Services
 from service.operations.tallies import Tallies
 from service.ports import Reads
@@ -41,6 +42,7 @@ class ApiServices(msgspec.Struct, frozen=True, kw_only=True):
     reads: Reads
     authenticator: Authenticator
     tallies: Tallies
+    waits: JobWaits
     ready: Callable[[], Mapping[str, str]]
     render_metrics: Callable[[], bytes]
     settings: ApiSettings

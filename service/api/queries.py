@@ -24,6 +24,12 @@ Cursor = Annotated[
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most rows of a page.")]
 QueryText = Annotated[str | None, QueryParameter(min_length=1, max_length=512)]
+QueryWait = Annotated[
+    str | None,
+    QueryParameter(
+        min_length=1, max_length=16, description="Wait for a final state, so long at most: `30s`; no more than `60s`."
+    ),
+]
 QueryTime = Annotated[str | None, QueryParameter(max_length=64, description=_TIME)]
 EventName = Annotated[str | None, QueryParameter(enum=tuple(names.ACTIONS))]
 Action = Annotated[str | None, QueryParameter(enum=tuple(sorted(set(names.ACTIONS.values()))))]

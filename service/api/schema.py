@@ -16,6 +16,7 @@ from service.api.examples import EXAMPLES, problem_example
 from service.api.export import FORMS
 from service.api.health import METRICS_MEDIA_TYPE, Health
 from service.api.ledger import CheckpointsAnswer, ProofAnswer, StreamsAnswer
+from service.api.me import MeAnswer
 from service.api.messages import (
     ArtifactsAnswer,
     ConfirmJob,
@@ -29,6 +30,7 @@ from service.api.methods import get
 from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import Problem, status_of
 from service.api.requests import ApiRequest
+from service.api.templates import TemplatesAnswer
 from service.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -56,6 +58,8 @@ _TYPES: Final = (
     NoMembers,
     JobsAnswer,
     RunsAnswer,
+    TemplatesAnswer,
+    MeAnswer,
     InputAnswer,
     ArtifactsAnswer,
     RecordsAnswer,
@@ -77,6 +81,8 @@ _BEARER: Final = SecurityScheme(
     description="An API key (`atk_…`), or a JSON Web Token of the configured issuer.",
 )
 _TAGS: Final = {
+    "/v1/me": "caller",
+    "/v1/templates": "jobs",
     "/v1/jobs": "jobs",
     "/v1/audit": "audit",
     "/health": "operation",

@@ -5,6 +5,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from service.errors import InvalidRequestError
+from service.units import parse_duration_ms
 
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that a record body can hold (I-JSON)."""
@@ -74,3 +75,18 @@ def version_of(if_match: str | None) -> int | None:
     if tag is None:
         raise InvalidRequestError('If-Match must be * or one ETag of the job, for example "3"')
     return int(tag.group(1))
+
+
+def wait_ms_of(text: str, max_ms: int) -> int:
+    """Return a duration of the query parameter `wait` in milliseconds.
+
+    Raises:
+        InvalidRequestError: it is no duration, or a longer one than `max_ms`.
+    """
+    try:
+        wait_ms = parse_duration_ms(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"query parameter wait: {error}") from error
+    if wait_ms > max_ms:
+        raise InvalidRequestError(f"query parameter wait: at most {max_ms // 1000}s")
+    return wait_ms

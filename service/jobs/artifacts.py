@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from service.jobs.excerpt import WINDOW_BYTES
 from service.jobs.folder import OUTPUTS, STREAMS
 
 MAX_FILES: Final = 64
@@ -19,12 +20,20 @@ NOTES: Final = "notes"
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """Artifacts as pairs of name and bytes; `found_bytes` counts what was there before anything was cut."""
+    """Artifacts as pairs of name and bytes; `found_bytes` counts what was there before anything was cut.
+
+    `stderr_end` holds the last `WINDOW_BYTES` that were written to standard error, whatever was cut of the artifact.
+    """
 
     artifacts: Sequence[tuple[str, bytes]]
     found_bytes: int
     notes: tuple[str, ...]
     stderr_end: bytes
+
+
+class _Found(msgspec.Struct, frozen=True):
+    payload: bytes
+    end: bytes
 
 
 class _Collector:
@@ -34,7 +43,7 @@ class _Collector:
         self.found_bytes = 0
         self.notes: list[str] = []
 
-    def read(self, folder: int, name: str, shown: str) -> bytes | None:
+    def read(self, folder: int, name: str, shown: str) -> _Found | None:
         """Return a regular file as far as the limits go; None, with a note, for anything else."""
         try:
             # Looked at before it is opened, because to open a device can have effects.
@@ -50,10 +59,12 @@ class _Collector:
             self.found_bytes += size
             allowed = min(self._max_artifact_bytes, self._left)
             payload = file.read(allowed)
+            file.seek(max(0, size - WINDOW_BYTES))
+            end = file.read(WINDOW_BYTES)
         self._left -= len(payload)
         if size > len(payload):
             self.notes.append(f"{shown} was cut from {size} to {len(payload)} bytes")
-        return payload
+        return _Found(payload, end)
 
     def read_outputs(self, work: int) -> list[tuple[str, bytes]]:
         """Return the files that lie directly in `out/`, by name."""
@@ -72,8 +83,8 @@ class _Collector:
                 shown = f"{OUTPUTS}/{name}"
                 if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
                     self.notes.append(f"{shown!a} was left out for its name")
-                elif (payload := self.read(folder, name, shown)) is not None:
-                    read.append((shown, payload))
+                elif (found := self.read(folder, name, shown)) is not None:
+                    read.append((shown, found.payload))
             return read
         finally:
             os.close(folder)
@@ -89,8 +100,8 @@ def collect(folder: int, work: int, *, max_artifact_bytes: int, max_total_bytes:
         max_total_bytes: of all together; standard error goes first, then standard output, then files by name.
     """
     collector = _Collector(max_artifact_bytes, max_total_bytes)
-    streams = {name: collector.read(folder, name, name) or b"" for name in reversed(STREAMS)}
-    artifacts = [(name, streams[name]) for name in STREAMS]
+    streams = {name: collector.read(folder, name, name) or _Found(b"", b"") for name in reversed(STREAMS)}
+    artifacts = [(name, streams[name].payload) for name in STREAMS]
     artifacts += collector.read_outputs(work)
     if collector.notes:
         artifacts.append((NOTES, "".join(f"{note}\n" for note in collector.notes).encode()))
@@ -98,5 +109,5 @@ def collect(folder: int, work: int, *, max_artifact_bytes: int, max_total_bytes:
         artifacts=tuple(artifacts),
         found_bytes=collector.found_bytes,
         notes=tuple(collector.notes),
-        stderr_end=streams[STREAMS[1]][-4096:],
+        stderr_end=streams[STREAMS[1]].end,
     )

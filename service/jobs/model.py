@@ -103,7 +103,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt. `traceparent` is that of its span; the lease itself lives beside it in the store."""
+    """One attempt. `traceparent` is that of its span; the lease itself lives beside it in the store.
+
+    `stderr_end` is the end of its standard error, with sensitive values masked; None when it succeeded or is not known.
+    """
 
     job_id: JobId
     number: int
@@ -115,6 +118,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     duration_ms: int | None = None
     error_type: str | None = None
+    stderr_end: str | None = None
 
 
 class Content(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from service.jobs.artifacts import Collected
+from service.jobs.excerpt import EXCERPT_BYTES
 from service.jobs.model import Limits
 from service.jobs.supervisor import Report
 
@@ -36,7 +37,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `error_type` is None after a success, the reason given to `cancel` after a cancellation, else the reason.
     `detail` is one sentence, None when there is nothing to say. Exit code and signal are those of the command;
-    both are None when it did not start or nobody saw its end. `max_rss_bytes` is of the largest process.
+    both are None when it did not start or nobody saw its end. `max_rss_bytes` is of the largest process. `stderr_end`
+    is the end of its standard error as it was written, sensitive values included.
     """
 
     reason: Reason
@@ -48,6 +50,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: int = 0
     max_rss_bytes: int = 0
     artifacts: Sequence[tuple[str, bytes]] = ()
+    stderr_end: bytes = b""
 
 
 def start_failed(detail: str) -> RunResult:
@@ -81,6 +84,7 @@ def result_of(
         cpu_ms=report.get("cpu_ms", 0),
         max_rss_bytes=report.get("max_rss_bytes", 0),
         artifacts=collected.artifacts,
+        stderr_end=collected.stderr_end,
     )
 
 
@@ -103,7 +107,7 @@ def _reason(
         return Reason.OUTPUT_LIMIT, f"it wrote more than {limits.output_bytes} bytes"
     if code == 0:
         return Reason.SUCCESS, None
-    if any(text in collected.stderr_end for text in _OUT_OF_MEMORY):
+    if any(text in collected.stderr_end[-EXCERPT_BYTES:] for text in _OUT_OF_MEMORY):
         return Reason.MEMORY, f"the command ran out of memory; its limit is {limits.memory_bytes} bytes"
     if number is not None:
         return Reason.SIGNAL, f"the command was killed by {signal.Signals(number).name}"

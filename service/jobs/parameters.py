@@ -103,7 +103,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"must have at most {self.max_length} characters")
         if _has_unprintable(value):
             raise ValueError("must not hold control characters, line breaks, surrogates or marks of text direction")
-        if self.pattern is not None and re.fullmatch(self.pattern, value) is None:
+        if self.pattern is not None and re.fullmatch(self.pattern, value, re.ASCII) is None:
             raise ValueError(f"must match {self.pattern} as a whole")
         if self.pattern is None and value.startswith("-"):
             raise ValueError("must not start with '-', which a command takes for an option")
@@ -155,8 +155,9 @@ def _pattern(table: Table) -> str | None:
         return None
     pattern = table.take("pattern", str, "")
     try:
-        re.compile(pattern)
-    except re.error as error:
+        # As it is used: \d, \w, \s and \b mean what they mean in the schema that clients get.
+        re.compile(pattern, re.ASCII)
+    except (re.error, ValueError, OverflowError) as error:
         table.complain("pattern", f"is not a regular expression: {error}")
         return None
     return pattern
@@ -173,5 +174,10 @@ def _values(table: Table, kind: ParameterType) -> tuple[str, ...]:
     return values
 
 
+def is_unprintable(character: str) -> bool:
+    """True for controls, surrogates, line separators and marks of text direction."""
+    return character in _REORDERING or unicodedata.category(character) in _UNPRINTABLE
+
+
 def _has_unprintable(value: str) -> bool:
-    return any(character in _REORDERING or unicodedata.category(character) in _UNPRINTABLE for character in value)
+    return any(map(is_unprintable, value))

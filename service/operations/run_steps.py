@@ -15,7 +15,10 @@ from telemetry.audit.record import Result, Target
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended; `error_type` None means success. Artifacts are pairs of name and bytes."""
+    """How a run ended; `error_type` None means success. Artifacts are pairs of name and bytes.
+
+    `stderr_end` is the end of its standard error with sensitive values masked; it is kept unless the run succeeded.
+    """
 
     error_type: str | None
     reason: str | None
@@ -23,6 +26,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int
     is_retryable: bool
     artifacts: Sequence[tuple[str, bytes]] = ()
+    stderr_end: str | None = None
 
 
 def begun(before: Job, after: Job, run: Run, lease_until_ns: int) -> Step:
@@ -65,6 +69,7 @@ def closed(before: Job, after: Job, run: Run, ended: Ended, *, status: RunStatus
         exit_code=ended.exit_code,
         duration_ms=ended.duration_ms,
         error_type=ended.error_type,
+        stderr_end=None if status is RunStatus.SUCCEEDED else ended.stderr_end,
     )
     return Step(fact=fact, job=after if is_change else None, writes=(EndRun(end), *_artifacts(end, ended)))
 

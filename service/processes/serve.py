@@ -11,6 +11,7 @@ from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
 from service.api.jwt import JwtAuthenticator, JwtSettings, KeySet, fetch_from
 from service.api.parts import ApiServices, ApiSettings
+from service.api.waiting import JobWaits
 from service.bootstrap.node import VERSION, Node
 from service.config import Settings
 from service.errors import SettingsError
@@ -42,9 +43,11 @@ def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, 
             if admin_key is not None:
                 say(f"the key of the first administrator is in {admin_key}")
             parts.start()
-            app = create_app(_api(node, parts))
+            waits = JobWaits(node.reads)
+            node.committed.append(waits.wake)
+            app = create_app(_api(node, parts, waits))
             spans = ServerSpans(app, node.telemetry.tracer, node.telemetry.instruments, node.monotonic)
-            _Server(spans, settings, say, stop).run([listener])
+            _Server(spans, settings, say, stop, waits).run([listener])
         finally:
             parts.stop()
     return 0
@@ -53,9 +56,12 @@ def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, 
 class _Server(uvicorn.Server):
     """uvicorn on a socket that is bound already; says where it listens once it takes requests."""
 
-    def __init__(self, app: ServerSpans, settings: Settings, say: Callable[[str], None], stop: StopSignal) -> None:
+    def __init__(
+        self, app: ServerSpans, settings: Settings, say: Callable[[str], None], stop: StopSignal, waits: JobWaits
+    ) -> None:
         self._say = say
         self._stop = stop
+        self._waits = waits
         super().__init__(
             uvicorn.Config(
                 app,
@@ -84,18 +90,24 @@ class _Server(uvicorn.Server):
             host, port = bound.getsockname()[:2]
             self._say(f"{LISTENING}http://{f'[{host}]' if ':' in host else host}:{port}")
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to serve, once the requests in progress are answered; those that wait for a job are so at once."""
+        self._waits.release()
+        await super().shutdown(sockets)
+
     def _leave(self) -> None:
         asyncio.get_running_loop().remove_reader(self._stop.descriptor)
         self.should_exit = True
 
 
-def _api(node: Node, parts: Parts) -> ApiServices:
+def _api(node: Node, parts: Parts, waits: JobWaits) -> ApiServices:
     services = node.client_services()
     return ApiServices(
         services=services,
         reads=node.reads,
         authenticator=_authenticator(node),
         tallies=Tallies(services),
+        waits=waits,
         ready=parts.ready,
         render_metrics=node.telemetry.render_metrics,
         settings=ApiSettings(

@@ -5,6 +5,7 @@ import threading
 import msgspec
 
 from service.errors import ConflictError
+from service.jobs.excerpt import excerpt
 from service.jobs.model import Job
 from service.jobs.outcome import Reason, RunResult
 from service.jobs.runner import RunningProcess, start_run
@@ -76,6 +77,7 @@ def _ended(result: RunResult, job: Job, prepared: Prepared) -> Ended:
         exit_code=result.exit_code,
         duration_ms=result.duration_ms,
         is_retryable=_is_retryable(result, job),
+        stderr_end=excerpt(result.stderr_end, prepared.secrets.values()),
         artifacts=tuple({prepared.hide(name): payload for name, payload in result.artifacts}.items()),
     )
 

@@ -212,3 +212,24 @@ def test_runs_are_listed_as_they_went(shared_api: ApiUnderTest) -> None:
     assert runs[0]["trace_id"] != runs[1]["trace_id"]
     assert runs[1]["links"]["artifacts"] == f"{path}/runs/2/artifacts"
     assert client.get(path).json()["runs"] == runs
+
+
+def test_a_failed_run_says_why(shared_api: ApiUnderTest) -> None:
+    """A run that failed shows the end of its standard error, in the job and in its runs; listings leave it out."""
+    client = shared_api.someone()
+    job = client.finished_job("exit_code", stderr_end="wc: /etc/none: No such file\n")
+    path = f"/v1/jobs/{job['id']}"
+    reader = shared_api.someone(VIEWER)
+    assert reader.get(f"{path}/runs").json()["runs"][0]["stderr_end"] == "wc: /etc/none: No such file\n"
+    assert reader.get(path).json()["runs"][0]["stderr_end"] == "wc: /etc/none: No such file\n"
+    assert client.post(f"{path}/retry").json()["runs"][0]["stderr_end"] == "wc: /etc/none: No such file\n"
+    listed = reader.get(f"/v1/jobs?created_by={client.name}").json()["jobs"]
+    assert [run["number"] for run in listed[0]["runs"]] == [1]
+    assert "stderr_end" not in listed[0]["runs"][0]
+
+
+def test_a_run_that_succeeded_has_nothing_to_explain(shared_api: ApiUnderTest) -> None:
+    """What a successful run wrote to its standard error is an artifact, and stands nowhere else."""
+    client = shared_api.someone()
+    job = client.finished_job(stderr_end="100 % done")
+    assert job["runs"][0]["stderr_end"] is None

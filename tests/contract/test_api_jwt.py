@@ -184,6 +184,27 @@ def test_a_token_holds_from_its_beginning_to_its_end(changing: Trusting) -> None
 
 
 @pytest.mark.parametrize(
+    ("expires", "shown"),
+    [
+        (1767323105, "2026-01-02T03:05:05.000000000Z"),
+        (1767323105.75, "2026-01-02T03:05:05.000000000Z"),
+        (10**18, "9999-12-31T23:59:59.000000000Z"),
+    ],
+)
+def test_a_token_tells_until_when_it_holds(trusting: Trusting, expires: float, shown: str) -> None:
+    """`/v1/me` names the subject, its tenant and roles, and the end that the token states, without the leeway."""
+    token = trusting.provider.token(exp=expires, tenant="acme", roles=["auditor", "operator", "nothing"])
+    assert Client(trusting.api, token).get("/v1/me").json() == {
+        "actor_id": "zoe@example.org",
+        "actor_type": "user",
+        "tenant_id": "acme",
+        "roles": ["operator", "auditor"],
+        "credential_kind": "jwt",
+        "expires_at": shown,
+    }
+
+
+@pytest.mark.parametrize(
     ("roles", "status"),
     [
         (["operator"], 200),

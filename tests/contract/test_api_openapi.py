@@ -15,6 +15,8 @@ METHODS = {"get", "post", "put"}
 
 # Every route of the API, as its users know it.
 OPERATIONS = {
+    ("get", "/v1/me"),
+    ("get", "/v1/templates"),
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{job_id}"),
@@ -116,6 +118,8 @@ def test_real_answers_fit_the_document(shared_api: ApiUnderTest, document: dict[
     path, confirmation = f"/v1/jobs/{job['id']}", {"confirmed": True, "plan_sha256": job["plan"]["sha256"]}
     other = client.new_job()
     asked: list[tuple[str, str, Mapping[str, Any]]] = [
+        ("get", "/v1/me", {}),
+        ("get", "/v1/templates", {}),
         ("get", "/v1/jobs", {}),
         ("get", path, {}),
         ("get", f"{path}/runs", {}),

@@ -50,6 +50,8 @@ ROUTES: Mapping[str, tuple[Ask, Status, set[str], str | None]] = {
     "run": (_act("/run"), Status.DRAFT_READY, {OPERATOR, ADMIN}, names.EVENT_JOB_RUN_TRIGGER),
     "retry": (_act("/retry"), Status.FAILED, {OPERATOR, ADMIN}, names.EVENT_JOB_RETRY),
     "cancel": (_act("/cancel"), Status.CREATED, {OPERATOR, ADMIN}, names.EVENT_JOB_CANCEL),
+    "me": (lambda client, _: client.get("/v1/me"), Status.CREATED, set(ROLES), None),
+    "templates": (lambda client, _: client.get("/v1/templates"), Status.CREATED, READERS, None),
     "jobs": (lambda client, _: client.get(JOBS), Status.CREATED, READERS, None),
     "job": (_job(), Status.CREATED, READERS, None),
     "runs": (_job("/runs"), Status.FAILED, READERS, None),

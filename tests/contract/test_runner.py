@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.jobs.excerpt import WINDOW_BYTES
 from service.jobs.outcome import Reason, RunResult
 from service.jobs.plan import executable_argv, render_plan, run_environment
 from service.jobs.runner import start_run
@@ -269,6 +270,15 @@ def test_a_large_artifact_is_cut(tmp_path: Path) -> None:
     assert len(_artifacts(result)["out/big"]) == 1000
     assert result.detail == "out/big was cut from 5000 to 1000 bytes"
     assert _artifacts(result)["notes"] == b"out/big was cut from 5000 to 1000 bytes\n"
+
+
+def test_the_end_of_standard_error_is_known_though_the_artifact_is_cut(tmp_path: Path) -> None:
+    """What a command said last stands in the result, however much it wrote before."""
+    script = "head -c 100000 /dev/zero >&2; echo the reason >&2; exit 1"
+    result = _end(run_spec(tmp_path, "sh", "-c", script, max_artifact_bytes=1000))
+    assert _artifacts(result)["stderr"] == bytes(1000)
+    assert len(result.stderr_end) == WINDOW_BYTES
+    assert result.stderr_end.endswith(b"\0the reason\n")
 
 
 def test_folders_without_permission_are_removed(tmp_path: Path) -> None:

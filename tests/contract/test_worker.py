@@ -134,6 +134,29 @@ def test_a_sensitive_parameter_is_known_to_the_command_alone(jobs: Jobs, tmp_pat
     assert [row for row in jobs.store.rows("SELECT * FROM job_secrets") if "hunter2" in str(row)] == []
 
 
+def test_a_failed_run_shows_the_end_of_its_standard_error_without_secrets(jobs: Jobs) -> None:
+    """The run keeps why it failed; the sensitive value is masked there, and the artifact holds what was written."""
+    jobs.worker()
+    client = jobs.client()
+    job = client.create("sign-in-refused", {"token": TOKEN}).value
+    client.draft(job.job_id)
+    client.run(job.job_id)
+    jobs.until(job.job_id, Status.FAILED)
+    (run,) = jobs.runs(job.job_id)
+    assert run.stderr_end == "no \ufffd[1m***\n***"
+    assert TOKEN not in str(jobs.store.rows("SELECT document FROM job_runs"))
+    assert jobs.artifacts(job.job_id)["stderr"] == f"no \033[1m{TOKEN}\n{TOKEN}".encode()
+
+
+def test_a_run_that_succeeded_keeps_no_end_of_its_standard_error(jobs: Jobs) -> None:
+    """There is nothing to explain; the artifact has all of it."""
+    jobs.worker()
+    job = jobs.queued("echo hello >&2")
+    jobs.until(job.job_id, Status.SUCCEEDED)
+    assert jobs.runs(job.job_id)[0].stderr_end is None
+    assert jobs.artifacts(job.job_id)["stderr"] == b"hello\n"
+
+
 def test_what_a_command_says_of_a_secret_is_masked_on_record(jobs: Jobs) -> None:
     """A file that is named after the secret and left out does not get the secret into the record's reason."""
     jobs.templates(TEMPLATES.replace('echo x > "out/$0"', 'mkdir "out/$0"; exit 1'))

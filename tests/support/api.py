@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
 from service.api.parts import ApiServices, ApiSettings
+from service.api.waiting import MAX_WAITING, POLL_S, JobWaits
 from service.jobs.model import Job, TenantId
 from service.jobs.templates import load_templates
 from service.operations.base import Services
@@ -96,9 +97,12 @@ class ApiUnderTest:
         authenticate: Callable[[Authenticator], Authenticator] = BearerAuthenticator,
         max_keys: int = MAX_KEYS,
         settings: ApiSettings | None = None,
+        poll_s: float = POLL_S,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self.store = store
-        self.lane = store.lane()
+        self.waits = JobWaits(store.reads, poll_s=poll_s, max_waiting=max_waiting)
+        self.lane = store.lane(on_commit=lambda _: self.waits.wake())
         self.clock = store.clock
         if isinstance(self.clock, ManualClock | LedgerClock):
             self.clock.advance(30 - self.clock.now_ns // 1_000_000_000 % 60)
@@ -122,6 +126,7 @@ class ApiUnderTest:
             reads=store.reads,
             authenticator=authenticate(ApiKeyAuthenticator(store.reads)),
             tallies=self.tallies,
+            waits=self.waits,
             ready=lambda: self.checks,
             render_metrics=lambda: b"# TYPE up gauge\nup 1\n",
             settings=settings or ApiSettings(version="0.1.0", trace_url_template=TRACE_URL),
@@ -170,7 +175,11 @@ class ApiUnderTest:
         return Client(self, self.key(name, *(roles or (ADMIN,)), tenant=tenant).key, name)
 
     def finish_run(
-        self, job_id: str, error_type: str | None = None, artifacts: Mapping[str, bytes] | None = None
+        self,
+        job_id: str,
+        error_type: str | None = None,
+        artifacts: Mapping[str, bytes] | None = None,
+        stderr_end: str | None = None,
     ) -> Job:
         """Claim jobs until it is this one's turn, and end its run as a worker does; with an error type, for good."""
         worker = RunOperations(self.services, "worker-1", 60_000_000_000, lambda _: 0)
@@ -185,6 +194,7 @@ class ApiUnderTest:
             duration_ms=5,
             is_retryable=False,
             artifacts=sorted((artifacts or {}).items()),
+            stderr_end=stderr_end,
         )
         return worker.finish(claimed, ended)
 
@@ -389,12 +399,15 @@ class Client:
         return answer.json()
 
     def finished_job(
-        self, error_type: str | None = None, artifacts: Mapping[str, bytes] | None = None
+        self,
+        error_type: str | None = None,
+        artifacts: Mapping[str, bytes] | None = None,
+        stderr_end: str | None = None,
     ) -> dict[str, Any]:
         """Create a job, run it to its end and return it."""
         job = self.drafted_job()
         assert self.post(f"/v1/jobs/{job['id']}/run").status_code == 200
-        self.api.finish_run(job["id"], error_type, artifacts)
+        self.api.finish_run(job["id"], error_type, artifacts, stderr_end)
         answer = self.get(f"/v1/jobs/{job['id']}")
         assert answer.status_code == 200, answer.text
         return {**answer.json(), "audit": job["audit"]}

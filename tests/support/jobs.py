@@ -69,6 +69,12 @@ description = "Takes a secret"
 command = ["sh", "-c", 'printf %s "$0"; echo x > "out/$0"', "{token}"]
 parameters.token = { type = "string", sensitive = true }
 
+[templates.sign-in-refused]
+description = "Takes a secret, and tells it while it fails"
+command = ["sh", "-c", 'printf "no \\033[1m%s\\n%s" "$0" "$0" >&2; exit 1', "{token}"]
+max_attempts = 1
+parameters.token = { type = "string", sensitive = true }
+
 [templates.absent]
 description = "A program that this machine lacks"
 command = ["no-such-program", "{script}"]

@@ -46,6 +46,11 @@ description = "Fail"
 command = ["sh", "-c", "exit 3"]
 retry_exit_codes = []
 
+[templates.missing]
+description = "Read a file that is not there"
+command = ["cat", "/no/such/file"]
+retry_exit_codes = []
+
 [templates.sleep]
 description = "Sleep, for as long as nobody objects"
 command = ["sleep", "{seconds}"]

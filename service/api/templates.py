@@ -1,0 +1,56 @@
+"""The route of templates: what may be run, and what each asks for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from service.api.jobs import require_reader
+from service.api.methods import get
+from service.api.parts import parts_of
+from service.api.requests import ApiRequest
+from service.jobs.model import Limits
+from service.jobs.schemas import parameters_schema
+from service.jobs.templates import Template
+
+
+class TemplateAnswer(Struct, frozen=True, kw_only=True):
+    """A template. `parameters` is the JSON Schema (2020-12) of what a job of it is created with."""
+
+    name: str
+    description: str
+    requires_confirmation: bool
+    distinct_confirmer: bool
+    timeout_ms: int
+    max_attempts: int
+    limits: Limits
+    parameters: Mapping[str, Any]
+
+
+class TemplatesAnswer(Struct, frozen=True):
+    """The templates, by name."""
+
+    templates: Sequence[TemplateAnswer]
+
+
+@get("/v1/templates")
+async def list_templates(request: ApiRequest) -> TemplatesAnswer:
+    """List what may be run, by name, each with the JSON Schema of its parameters."""
+    require_reader(request)
+    templates = parts_of(request.scope).services.templates
+    known = map(templates.get, templates.names())
+    return TemplatesAnswer([template_answer(template) for template in known if template is not None])
+
+
+def template_answer(template: Template) -> TemplateAnswer:
+    """Return a template as clients see it: not its command, which the plan of a job shows."""
+    return TemplateAnswer(
+        name=template.name,
+        description=template.description,
+        requires_confirmation=template.requires_confirmation,
+        distinct_confirmer=template.distinct_confirmer,
+        timeout_ms=template.timeout_ms,
+        max_attempts=template.max_attempts,
+        limits=template.limits,
+        parameters=parameters_schema(template),
+    )

@@ -1,0 +1,68 @@
+"""What a template's parameters are in JSON Schema, for forms and clients that check before they send.
+
+Source: https://json-schema.org/draft/2020-12/json-schema-validation.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from service.jobs.parameters import Parameter, ParameterType
+from service.jobs.patterns import ecma_pattern
+from service.jobs.templates import Template
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+# What no text of a parameter may hold: see `is_unprintable`, and the form of a masked value.
+_NEVER: Final = (
+    r"[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|hmac-sha256:[0-9a-f]{64}"
+)
+_OPTION: Final = "|^-"
+
+
+def parameters_schema(template: Template) -> dict[str, Any]:
+    """Return the schema of the parameters with which a job of this template can be created.
+
+    It is valid for what `Template.check` accepts, and for nothing else. Two limits: a pattern that ECMA-262 cannot
+    express is not in it, and stands in a `$comment`; and JSON Schema takes `1.0` for an integer, which JSON of this
+    service does not.
+    """
+    required = [name for name, parameter in template.parameters.items() if parameter.default is None]
+    return {
+        "$schema": DIALECT,
+        "type": "object",
+        "properties": {name: _schema(parameter) for name, parameter in template.parameters.items()},
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _schema(parameter: Parameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {**_type(parameter)}
+    if parameter.description:
+        schema["description"] = parameter.description
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    if parameter.sensitive:
+        schema["writeOnly"] = True
+    return schema
+
+
+def _type(parameter: Parameter) -> Mapping[str, Any]:
+    match parameter.type:
+        case ParameterType.STRING:
+            return {"type": "string", "maxLength": parameter.max_length, **_texts(parameter.pattern)}
+        case ParameterType.INTEGER:
+            return {"type": "integer", "minimum": parameter.minimum, "maximum": parameter.maximum}
+        case ParameterType.BOOLEAN:
+            return {"type": "boolean"}
+        case ParameterType.ENUM:
+            return {"type": "string", "enum": list(parameter.values)}
+
+
+def _texts(pattern: str | None) -> Mapping[str, Any]:
+    if pattern is None:
+        return {"not": {"pattern": _NEVER + _OPTION}}
+    translated = ecma_pattern(pattern)
+    if translated is None:
+        return {"not": {"pattern": _NEVER}, "$comment": f"must match this regular expression of Python: {pattern}"}
+    return {"pattern": translated, "not": {"pattern": _NEVER}}

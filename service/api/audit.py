@@ -5,9 +5,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from litestar.di import NamedDependency, Provide
+from msgspec import Meta
 
 from service.api.admission import EVENT
-from service.api.jobs import PathId
+from service.api.fields import Cursor as NextCursor
+from service.api.fields import JobIdPath, Links, RecordIdPath, Sha256, SpanId, Time, TraceId, Uuid
 from service.api.messages import trace_link
 from service.api.methods import get
 from service.api.parts import parts_of
@@ -24,25 +26,31 @@ AUDITED_READ: Final = {EVENT: names.EVENT_AUDIT_READ}
 class RecordAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A committed record. `body` is the canonical text of which `record_hash` is the SHA-256."""
 
-    record_id: str
-    stream_id: str
-    sequence_number: int
-    record_hash: str
-    event_name: str
-    timestamp: str
-    trace_id: str
-    span_id: str
-    attributes: Mapping[str, Any]
-    body: str
-    delivery: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["committed", "delivered", "parked"]})]
-    links: Mapping[str, str]
+    record_id: Annotated[Uuid, Meta(description="The id of the record.")]
+    stream_id: Annotated[Uuid, Meta(description="The stream that it stands in.")]
+    sequence_number: Annotated[int, Meta(description="Its number in the stream, from 1.")]
+    record_hash: Annotated[Sha256, Meta(description="SHA-256 of the UTF-8 bytes of `body`.")]
+    event_name: Annotated[str, Meta(description="What took place.", extra_json_schema={"enum": list(names.ACTIONS)})]
+    timestamp: Annotated[Time, Meta(description="When it took place.")]
+    trace_id: TraceId
+    span_id: SpanId
+    attributes: Annotated[Mapping[str, Any], Meta(description="The attributes of the body: see docs/audit-format.md.")]
+    body: Annotated[str, Meta(description="The canonical text (RFC 8785) that is hashed and delivered.")]
+    delivery: Annotated[
+        str,
+        Meta(
+            description="How far it is on its way to the sink.",
+            extra_json_schema={"enum": ["committed", "delivered", "parked"]},
+        ),
+    ]
+    links: Annotated[Links, Meta(description="Where the record, its job and its trace are.")]
 
 
 class RecordsAnswer(msgspec.Struct, frozen=True):
     """One page of records, newest first by observed time."""
 
-    records: Sequence[RecordAnswer]
-    next_cursor: str | None
+    records: Annotated[Sequence[RecordAnswer], Meta(description="The records, newest first by observed time.")]
+    next_cursor: NextCursor
 
 
 class _Body(msgspec.Struct):
@@ -68,14 +76,14 @@ async def list_records(
 
 
 @get("/v1/audit/records/{record_id:str}", opt=AUDITED_READ)
-async def get_record(request: ApiRequest, reading: Reading, record_id: PathId) -> RecordAnswer:
+async def get_record(request: ApiRequest, reading: Reading, record_id: RecordIdPath) -> RecordAnswer:
     """Return one record with its body, hash and delivery state. Reading is recorded itself."""
     return record_answer(request, await reading.record(record_id))
 
 
 @get("/v1/jobs/{job_id:str}/audit", opt=AUDITED_READ)
 async def get_job_trail(
-    request: ApiRequest, reading: Reading, job_id: PathId, cursor: Cursor = None, limit: Limit = 100
+    request: ApiRequest, reading: Reading, job_id: JobIdPath, cursor: Cursor = None, limit: Limit = 100
 ) -> RecordsAnswer:
     """List the records of a job, newest first. Reading is recorded itself."""
     return _page(request, await reading.of_job(job_id, cursor, limit))

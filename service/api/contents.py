@@ -7,11 +7,12 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from litestar import Response, put
-from litestar.params import FromPath
 
 from service.api.admission import EVENT
+from service.api.documented import BYTES, DOCUMENTED, Documented
 from service.api.exchange import url_path
-from service.api.jobs import IfMatch, Operations, PathId, require_job, require_reader
+from service.api.fields import ArtifactNamePath, IfMatch, InputNamePath, JobIdPath, RunPath
+from service.api.jobs import Operations, require_job, require_reader
 from service.api.messages import ArtifactsAnswer, InputAnswer, artifact_answer, trace_link
 from service.api.methods import get
 from service.api.parts import parts_of
@@ -25,9 +26,13 @@ from telemetry import names
 _MAX_RUN: Final = 1_000_000_000
 
 
-@put("/v1/jobs/{job_id:str}/inputs/{name:path}", opt={EVENT: names.EVENT_INPUT_WRITE}, status_code=200)
+@put(
+    "/v1/jobs/{job_id:str}/inputs/{name:path}",
+    opt={EVENT: names.EVENT_INPUT_WRITE, DOCUMENTED: Documented(takes=BYTES, headers=("ETag",))},
+    status_code=200,
+)
 async def put_input(
-    request: ApiRequest, operations: Operations, job_id: PathId, name: PathId, if_match: IfMatch = None
+    request: ApiRequest, operations: Operations, job_id: JobIdPath, name: InputNamePath, if_match: IfMatch = None
 ) -> Response[InputAnswer]:
     """Store or replace an input of a job that has no draft yet; the body is its bytes."""
     # As it was sent: the router drops empty segments, and `inputs//a` is not the input `a`.
@@ -53,7 +58,7 @@ async def put_input(
 
 
 @get("/v1/jobs/{job_id:str}/runs/{number:int}/artifacts")
-async def list_artifacts(request: ApiRequest, job_id: PathId, number: FromPath[int]) -> ArtifactsAnswer:
+async def list_artifacts(request: ApiRequest, job_id: JobIdPath, number: RunPath) -> ArtifactsAnswer:
     """List what a run left behind, by name."""
     tenant_id, reads = require_reader(request), parts_of(request.scope).reads
 
@@ -66,28 +71,38 @@ async def list_artifacts(request: ApiRequest, job_id: PathId, number: FromPath[i
     return ArtifactsAnswer([artifact_answer(content, folder) for content in await asyncio.to_thread(read)])
 
 
-@get("/v1/jobs/{job_id:str}/runs/{number:int}/artifacts/{name:path}", opt={EVENT: names.EVENT_ARTIFACT_READ})
+@get(
+    "/v1/jobs/{job_id:str}/runs/{number:int}/artifacts/{name:path}",
+    opt={
+        EVENT: names.EVENT_ARTIFACT_READ,
+        DOCUMENTED: Documented(
+            answer="The bytes.", media_types=(BYTES,), headers=("Content-Disposition", "ETag", "Repr-Digest")
+        ),
+    },
+)
 async def get_artifact(
-    request: ApiRequest, operations: Operations, job_id: PathId, number: FromPath[int], name: PathId
+    request: ApiRequest, operations: Operations, job_id: JobIdPath, number: RunPath, name: ArtifactNamePath
 ) -> Response[bytes]:
     """Return the bytes of an artifact. The reading is recorded before."""
-    reads, wanted = parts_of(request.scope).reads, name.removeprefix("/")
+    # As it was sent, like the name of an input; clients may encode the slashes of a name.
+    name = unquote(url_path(request.scope).partition("/artifacts/")[2])
+    reads = parts_of(request.scope).reads
 
     def find() -> Content | None:
         known = reads.artifacts(job_id, number) if 0 < number < _MAX_RUN else ()
-        return next((content for content in known if content.name == wanted), None)
+        return next((content for content in known if content.name == name), None)
 
     content = await asyncio.to_thread(find)
     done = await operations.read_artifact(job_id, number, content)
     with naming(done.receipt):
-        payload = await asyncio.to_thread(reads.artifact_payload, job_id, number, wanted)
+        payload = await asyncio.to_thread(reads.artifact_payload, job_id, number, name)
         if content is None or payload is None:
             raise NotFoundError("there is no such artifact")
-    file_name = quote(wanted.rpartition("/")[2], safe="")
+    file_name = quote(name.rpartition("/")[2], safe="")
     digest = base64.b64encode(bytes.fromhex(content.sha256)).decode()
     return Response(
         payload,
-        media_type="application/octet-stream",
+        media_type=BYTES,
         headers={
             "Content-Disposition": f"attachment; filename*=UTF-8''{file_name}",
             "Content-Security-Policy": "sandbox; default-src 'none'",

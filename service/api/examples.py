@@ -1,6 +1,6 @@
-"""What the OpenAPI document shows of each operation: a body to send and its answer, as values of their types."""
+"""What the OpenAPI document shows of each body, answer and problem: values of their types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,9 +21,24 @@ from service.api.messages import (
     RunAnswer,
     RunsAnswer,
 )
-from service.api.problems import TYPE_PREFIX, Problem
+from service.api.problems import problem_of
 from service.api.templates import TemplateAnswer, TemplatesAnswer
-from service.jobs.model import Limits, Plan
+from service.errors import (
+    AuditraceError,
+    ForbiddenError,
+    InvalidRequestError,
+    LedgerUnavailableError,
+    NotFoundError,
+    OperationFailedError,
+    PayloadTooLargeError,
+    PreconditionFailedError,
+    ThrottledError,
+    TransitionRefusedError,
+    TryLaterError,
+    UnauthenticatedError,
+    UnsupportedMediaTypeError,
+)
+from service.jobs.model import Limits, Plan, RunStatus, Status
 from service.jobs.schemas import DIALECT
 from service.ports import Receipt
 from telemetry.audit.checkpoint import Tip
@@ -55,32 +70,48 @@ _PLAN: Final = Plan(
 )
 _RUN: Final = RunAnswer(
     number=1,
-    status="succeeded",
+    status=RunStatus.FAILED,
     worker_id="worker-4d6f",
     started_at=_TIME,
     ended_at="2026-01-02T03:04:05.712345678Z",
-    exit_code=0,
+    exit_code=1,
     duration_ms=33,
-    error_type=None,
+    error_type="exit",
+    stderr_end="wc: /etc/hosts: Permission denied\n",
     trace_id=_TRACE_ID,
     span_id=_SPAN_ID,
     links=_RUN_LINKS,
 )
-_CREATED: Final = JobAnswer(
+_JOB_ANSWER: Final = JobAnswer(
     id=_JOB_ID,
     template="line-count",
     parameters={"path": "/etc/hosts"},
-    status="created",
-    version=1,
+    status=Status.FAILED,
+    version=6,
     tenant_id="default",
     created_by="anna",
     created_at=_TIME,
     updated_at=_TIME,
     trace_id=_TRACE_ID,
-    plan=None,
-    runs=[],
+    plan=_PLAN,
+    runs=[_RUN],
     links={"self": _JOB, "runs": f"{_JOB}/runs", "audit": f"{_JOB}/audit"},
     audit=_RECEIPT,
+)
+_INPUT: Final = InputAnswer(
+    name="data.csv",
+    size=11,
+    sha256=_FILE_SHA256,
+    job_id=_JOB_ID,
+    version=2,
+    links={"job": _JOB},
+    audit=_RECEIPT,
+)
+_ARTIFACT: Final = ArtifactAnswer(
+    name="stdout",
+    size=11,
+    sha256=_FILE_SHA256,
+    links={"self": f"{_JOB}/runs/1/artifacts/stdout"},
 )
 _RECORD: Final = RecordAnswer(
     record_id=_RECORD_ID,
@@ -150,83 +181,49 @@ _ME: Final = MeAnswer(
 )
 
 
-class Example(msgspec.Struct, frozen=True):
-    """What is sent and what comes back; None where there is no JSON body."""
-
-    answer: msgspec.Struct | None
-    body: msgspec.Struct | None = None
-
-
-def _after(status: str, version: int) -> JobAnswer:
-    return msgspec.structs.replace(_CREATED, status=status, version=version, plan=_PLAN)
-
-
-_TAKES_NONE: Final = NoMembers()
-
-# By the name of the handler.
-EXAMPLES: Final[Mapping[str, Example]] = {
-    "create_job": Example(_CREATED, CreateJob("line-count", {"path": "/etc/hosts"})),
-    "get_me": Example(_ME),
-    "list_templates": Example(TemplatesAnswer([_TEMPLATE])),
-    "list_jobs": Example(JobsAnswer([_CREATED], None)),
-    "get_job": Example(msgspec.structs.replace(_after("succeeded", 6), runs=[_RUN], audit=msgspec.UNSET)),
-    "list_runs": Example(RunsAnswer([_RUN])),
-    "draft_job": Example(_after("draft_ready", 2), _TAKES_NONE),
-    "confirm_job": Example(
-        _after("queued", 4), ConfirmJob(confirmed=True, plan_sha256=_PLAN_SHA256, notes="the path is right")
-    ),
-    "run_job": Example(_after("queued", 3), _TAKES_NONE),
-    "retry_job": Example(_after("queued", 7), _TAKES_NONE),
-    "cancel_job": Example(_after("cancelled", 3), _TAKES_NONE),
-    "put_input": Example(
-        InputAnswer(
-            name="data.csv",
-            size=11,
-            sha256=_FILE_SHA256,
-            job_id=_JOB_ID,
-            version=2,
-            links={"job": _JOB},
-            audit=_RECEIPT,
-        )
-    ),
-    "list_artifacts": Example(
-        ArtifactsAnswer(
-            [
-                ArtifactAnswer(
-                    name="stdout",
-                    size=11,
-                    sha256=_FILE_SHA256,
-                    links={"self": f"{_JOB}/runs/1/artifacts/stdout"},
-                )
-            ]
-        )
-    ),
-    "get_artifact": Example(None),
-    "list_records": Example(RecordsAnswer([_RECORD], "WzQxXQ")),
-    "get_record": Example(_RECORD),
-    "get_job_trail": Example(RecordsAnswer([_RECORD], None)),
-    "list_streams": Example(StreamsAnswer([_STREAM], None)),
-    "list_checkpoints": Example(CheckpointsAnswer([_CHECKPOINT], "Wzdd")),
-    "get_proof": Example(ProofAnswer(record=_RECORD, checkpoint=_CHECKPOINT, tip=_TIP, hashes=[_RECEIPT.record_hash])),
-    "export_records": Example(None),
-    "live": Example(Health("live")),
-    "ready": Example(Health("ready", {"ledger": "ok", "relay": "ok"})),
-    "metrics": Example(None),
-}
-
-
-def problem_example(status: int, title: str, error_type: str, detail: str, *, is_recorded: bool) -> dict[str, Any]:
-    """Return a problem as it would be answered."""
-    problem = Problem(
-        type=TYPE_PREFIX + error_type,
-        title=title,
-        status=status,
-        detail=detail,
-        error_type=error_type,
-        request_id="019b76da-a8b2-7b11-8d51-3c1f0a9e8d7c",
-        trace_id=_TRACE_ID,
-        audit_record_id=_RECORD_ID if is_recorded else None,
-        audit=_RECEIPT if is_recorded else None,
+EXAMPLES: Final[Mapping[type[msgspec.Struct], msgspec.Struct]] = {
+    type(value): value
+    for value in (
+        CreateJob("line-count", {"path": "/etc/hosts"}),
+        ConfirmJob(confirmed=True, plan_sha256=_PLAN_SHA256, notes="the path is right"),
+        NoMembers(),
+        _ME,
+        TemplatesAnswer([_TEMPLATE]),
+        _JOB_ANSWER,
+        JobsAnswer([_JOB_ANSWER], "WzQxXQ"),
+        RunsAnswer([_RUN]),
+        _INPUT,
+        ArtifactsAnswer([_ARTIFACT]),
+        _RECORD,
+        RecordsAnswer([_RECORD], "WzQxXQ"),
+        StreamsAnswer([_STREAM], None),
+        CheckpointsAnswer([_CHECKPOINT], "Wzdd"),
+        ProofAnswer(record=_RECORD, checkpoint=_CHECKPOINT, tip=_TIP, hashes=[_RECEIPT.record_hash]),
+        Health("ready", {"ledger": "ok", "relay": "ok"}),
     )
+}
+"""A value of each type that is sent or answered."""
+
+# One of each status, as an example of all that have it.
+PROBLEMS: Final[Sequence[AuditraceError]] = (
+    InvalidRequestError("the body does not fit: Object contains unknown field `priority`"),
+    UnauthenticatedError("this needs an API key or token: Authorization: Bearer …"),
+    ForbiddenError("this needs the role approver"),
+    NotFoundError("there is no such job"),
+    TransitionRefusedError("only a draft can be confirmed; the job is created"),
+    PreconditionFailedError("If-Match names version 1; the job is at version 2"),
+    PayloadTooLargeError("the body exceeds the limit of this path"),
+    UnsupportedMediaTypeError("the body must be application/json"),
+    ThrottledError("more than 60 of your requests were refused within a minute"),
+    OperationFailedError(_RECEIPT),
+    LedgerUnavailableError("the ledger cannot be used"),
+)
+
+
+def problem_example(error: AuditraceError) -> dict[str, Any]:
+    """Return a problem as it would be answered; those of the request have a record."""
+    is_recorded = not isinstance(error, TryLaterError)
+    error.receipt = _RECEIPT if is_recorded else None
+    problem = problem_of(error, "019b76da-a8b2-7b11-8d51-3c1f0a9e8d7c", _TRACE_ID)
     example: dict[str, Any] = msgspec.to_builtins(problem)
     return example

@@ -8,6 +8,7 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from service.api.admission import EVENT
+from service.api.documented import DOCUMENTED, Documented
 from service.api.exchange import context_of, exchange_of
 from service.api.parts import parts_of
 from service.api.queries import provide_where
@@ -16,7 +17,9 @@ from service.operations.exports import AuditExport, ExportFormat
 from service.ports import RecordFilter
 from telemetry import names
 
-Form = Annotated[ExportFormat, QueryParameter(name="format", description="The form of the export.")]
+Form = Annotated[
+    ExportFormat, QueryParameter(name="format", description="The form of the export; `otlp-json` when absent.")
+]
 
 # Media type, and the end of the name under which it is saved. The charset of texts is added where all answers are made.
 FORMS: Final = {
@@ -29,7 +32,14 @@ FORMS: Final = {
 # GET alone: a HEAD would be on record as an export of everything, and hand out nothing.
 @get(
     "/v1/audit/export",
-    opt={EVENT: names.EVENT_AUDIT_EXPORT},
+    opt={
+        EVENT: names.EVENT_AUDIT_EXPORT,
+        DOCUMENTED: Documented(
+            answer="The records, in the form that was asked for.",
+            media_types=tuple(dict.fromkeys(media_type for media_type, _ in FORMS.values())),
+            headers=("Content-Disposition",),
+        ),
+    },
     dependencies={"where": Provide(provide_where)},
 )
 async def export_records(

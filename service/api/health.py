@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 from litestar import Response
+from msgspec import Meta
 
 from service.api.admission import identify
+from service.api.documented import DOCUMENTED, Documented
 from service.api.exchange import exchange_of
 from service.api.methods import get
 from service.api.parts import DEGRADED, FAILED, READY, parts_of
@@ -21,8 +24,16 @@ METRICS_MEDIA_TYPE = "text/plain; version=0.0.4"
 class Health(msgspec.Struct, frozen=True):
     """Whether the service is alive or ready, and how each of its parts is."""
 
-    status: str
-    checks: Mapping[str, str] = {}
+    status: Annotated[
+        str,
+        Meta(
+            description="Whether the process lives, or takes requests.",
+            extra_json_schema={"enum": ["live", "ready", "not ready"]},
+        ),
+    ]
+    checks: Annotated[
+        Mapping[str, str], Meta(description="How each part is: `ok`, `degraded` or `failed`; in full for `auditor` and `admin`.")
+    ] = {}
 
 
 @get("/health/live")
@@ -31,7 +42,7 @@ async def live() -> Health:
     return Health("live")
 
 
-@get("/health/ready")
+@get("/health/ready", opt={DOCUMENTED: Documented(also={503: "A part that it cannot do without has failed."})})
 async def ready(request: ApiRequest) -> Response[Health]:
     """Answer 200 when requests can be carried out, else 503; a sink that is away does not make it unready.
 
@@ -61,7 +72,7 @@ def _in_a_word(state: str) -> str:
     return READY if state == READY else DEGRADED
 
 
-@get("/metrics")
+@get("/metrics", opt={DOCUMENTED: Documented(answer="The metrics.", media_types=(METRICS_MEDIA_TYPE,))})
 async def metrics(request: ApiRequest) -> Response[bytes]:
     """Return the metrics in the text format of Prometheus."""
     return Response(await asyncio.to_thread(parts_of(request.scope).render_metrics), media_type=METRICS_MEDIA_TYPE)

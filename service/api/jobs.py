@@ -2,14 +2,16 @@
 
 import asyncio
 from functools import partial
-from typing import Annotated
+from typing import Final
 
 from litestar import Response, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+from litestar.params import FromQuery, JSONBody
 
 from service.api.admission import EVENT
+from service.api.documented import DOCUMENTED, Documented
 from service.api.exchange import exchange_of
+from service.api.fields import IfMatch, JobIdPath
 from service.api.messages import (
     ConfirmJob,
     CreateJob,
@@ -35,14 +37,23 @@ from service.ports import JobFilter, Reads
 from service.roles import JOB_READERS, require
 from telemetry import names
 
-IfMatch = Annotated[
-    str | None, HeaderParameter(name="If-Match", description="The ETag of the version to change; `*` for any.")
-]
-PathId = FromPath[str]
 Operations = NamedDependency[JobOperations]
+_CHANGED: Final = Documented(answer="The job as it is now.", headers=("ETag",))
 
 
-@post("/v1/jobs", opt={EVENT: names.EVENT_JOB_CREATE, BODY: CreateJob}, status_code=201)
+@post(
+    "/v1/jobs",
+    opt={
+        EVENT: names.EVENT_JOB_CREATE,
+        BODY: CreateJob,
+        DOCUMENTED: Documented(
+            answer="The job that was created.",
+            headers=("ETag", "Location"),
+            also={200: "The same key and body came before: this is the job it made."},
+        ),
+    },
+    status_code=201,
+)
 async def create_job(request: ApiRequest, operations: Operations, data: JSONBody[CreateJob]) -> Response[JobAnswer]:
     """Create a job from a template. The same Idempotency-Key and body answers 200 with the job made before."""
     done = await operations.create(data.template, data.parameters)
@@ -71,8 +82,8 @@ async def list_jobs(
     return JobsAnswer([in_listing(job_answer(job, runs, None, url)) for job, runs in found], next_cursor)
 
 
-@get("/v1/jobs/{job_id:str}")
-async def get_job(request: ApiRequest, job_id: PathId, wait: QueryWait = None) -> Response[JobAnswer]:
+@get("/v1/jobs/{job_id:str}", opt={DOCUMENTED: Documented(answer="The job.", headers=("ETag",))})
+async def get_job(request: ApiRequest, job_id: JobIdPath, wait: QueryWait = None) -> Response[JobAnswer]:
     """Return a job; its ETag is its version. With `wait`, when it has come to a final state or the time is over."""
     tenant_id, reads = require_reader(request), parts_of(request.scope).reads
     wait_ms = 0 if wait is None else wait_ms_of(wait, MAX_WAIT_MS)
@@ -91,7 +102,7 @@ async def get_job(request: ApiRequest, job_id: PathId, wait: QueryWait = None) -
 
 
 @get("/v1/jobs/{job_id:str}/runs")
-async def list_runs(request: ApiRequest, job_id: PathId) -> RunsAnswer:
+async def list_runs(request: ApiRequest, job_id: JobIdPath) -> RunsAnswer:
     """Return the runs of a job, first to last."""
     tenant_id, reads = require_reader(request), parts_of(request.scope).reads
 
@@ -103,17 +114,25 @@ async def list_runs(request: ApiRequest, job_id: PathId) -> RunsAnswer:
     return RunsAnswer([run_answer(run, url) for run in await asyncio.to_thread(read)])
 
 
-@post("/v1/jobs/{job_id:str}/draft", opt={EVENT: names.EVENT_JOB_DRAFT, BODY: NoMembers}, status_code=200)
+@post(
+    "/v1/jobs/{job_id:str}/draft",
+    opt={EVENT: names.EVENT_JOB_DRAFT, BODY: NoMembers, DOCUMENTED: _CHANGED},
+    status_code=200,
+)
 async def draft_job(
-    request: ApiRequest, operations: Operations, job_id: PathId, if_match: IfMatch = None
+    request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
     """Render the plan of a job: exactly what would run."""
     return await _changed(request, await operations.draft(job_id, version_of(if_match)))
 
 
-@post("/v1/jobs/{job_id:str}/confirm", opt={EVENT: names.EVENT_JOB_CONFIRM, BODY: ConfirmJob}, status_code=200)
+@post(
+    "/v1/jobs/{job_id:str}/confirm",
+    opt={EVENT: names.EVENT_JOB_CONFIRM, BODY: ConfirmJob, DOCUMENTED: _CHANGED},
+    status_code=200,
+)
 async def confirm_job(
-    request: ApiRequest, operations: Operations, job_id: PathId, data: JSONBody[ConfirmJob], if_match: IfMatch = None
+    request: ApiRequest, operations: Operations, job_id: JobIdPath, data: JSONBody[ConfirmJob], if_match: IfMatch = None
 ) -> Response[JobAnswer]:
     """Approve the plan with this hash and, unless `run` is false, trigger the run."""
     done = await operations.confirm(
@@ -127,25 +146,37 @@ async def confirm_job(
     return await _changed(request, done)
 
 
-@post("/v1/jobs/{job_id:str}/run", opt={EVENT: names.EVENT_JOB_RUN_TRIGGER, BODY: NoMembers}, status_code=200)
+@post(
+    "/v1/jobs/{job_id:str}/run",
+    opt={EVENT: names.EVENT_JOB_RUN_TRIGGER, BODY: NoMembers, DOCUMENTED: _CHANGED},
+    status_code=200,
+)
 async def run_job(
-    request: ApiRequest, operations: Operations, job_id: PathId, if_match: IfMatch = None
+    request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
     """Put a job on the queue."""
     return await _changed(request, await operations.run(job_id, version_of(if_match)))
 
 
-@post("/v1/jobs/{job_id:str}/retry", opt={EVENT: names.EVENT_JOB_RETRY, BODY: NoMembers}, status_code=200)
+@post(
+    "/v1/jobs/{job_id:str}/retry",
+    opt={EVENT: names.EVENT_JOB_RETRY, BODY: NoMembers, DOCUMENTED: _CHANGED},
+    status_code=200,
+)
 async def retry_job(
-    request: ApiRequest, operations: Operations, job_id: PathId, if_match: IfMatch = None
+    request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
     """Put a failed job on the queue again."""
     return await _changed(request, await operations.retry(job_id, version_of(if_match)))
 
 
-@post("/v1/jobs/{job_id:str}/cancel", opt={EVENT: names.EVENT_JOB_CANCEL, BODY: NoMembers}, status_code=200)
+@post(
+    "/v1/jobs/{job_id:str}/cancel",
+    opt={EVENT: names.EVENT_JOB_CANCEL, BODY: NoMembers, DOCUMENTED: _CHANGED},
+    status_code=200,
+)
 async def cancel_job(
-    request: ApiRequest, operations: Operations, job_id: PathId, if_match: IfMatch = None
+    request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
     """Cancel a job that is not final."""
     return await _changed(request, await operations.cancel(job_id, version_of(if_match)))

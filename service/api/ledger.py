@@ -1,11 +1,14 @@
 """The routes of the ledger as a whole: its streams, its checkpoints, and what proves a single record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from service.api.audit import AUDITED_READ, Reading, RecordAnswer, record_answer
-from service.api.jobs import PathId
+from service.api.fields import Cursor as NextCursor
+from service.api.fields import Links, RecordIdPath, Sha256, Time, Uuid
 from service.api.methods import get
 from service.api.queries import Cursor, Limit
 from service.api.requests import ApiRequest
@@ -18,23 +21,27 @@ from telemetry.audit.checkpoint import Tip
 class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A stream. `anchored` is the last number that a checkpoint names, `checkpoint` that checkpoint's number."""
 
-    stream_id: str
-    opened_at: str
-    records: int
-    record_hash: str
-    observed_at: str | None
-    closed: bool
-    delivered: int
-    anchored: int | None
-    checkpoint: int | None
-    links: Mapping[str, str]
+    stream_id: Annotated[Uuid, Meta(description="The id of the stream.")]
+    opened_at: Annotated[Time, Meta(description="When it was opened.")]
+    records: Annotated[int, Meta(description="How many records it holds: the number of the last one.")]
+    record_hash: Annotated[
+        str, Meta(description="The hash of its last record; empty when it has none.", pattern="^([0-9a-f]{64})?$")
+    ]
+    observed_at: Annotated[Time | None, Meta(description="When its last record was sealed; null when it has none.")]
+    closed: Annotated[bool, Meta(description="True when nothing but a checkpoint follows.")]
+    delivered: Annotated[
+        int, Meta(description="The last number up to which the sink has acknowledged, or a record is parked.")
+    ]
+    anchored: Annotated[int | None, Meta(description="The last number that a checkpoint names; null when none does.")]
+    checkpoint: Annotated[int | None, Meta(description="The number of that checkpoint.")]
+    links: Annotated[Links, Meta(description="Where its records are.")]
 
 
 class StreamsAnswer(msgspec.Struct, frozen=True):
     """One page of streams, last opened first."""
 
-    streams: Sequence[StreamAnswer]
-    next_cursor: str | None
+    streams: Annotated[Sequence[StreamAnswer], Meta(description="The streams, last opened first.")]
+    next_cursor: NextCursor
 
 
 class CheckpointAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,17 +50,25 @@ class CheckpointAnswer(msgspec.Struct, frozen=True, kw_only=True):
     `certificate` is the SHA-256 of the raw public key that made it.
     """
 
-    number: int
-    signature: str
-    certificate: str
-    record: RecordAnswer
+    number: Annotated[int, Meta(description="The number of the checkpoint, from 1.")]
+    signature: Annotated[
+        str,
+        Meta(
+            description="Ed25519, over the UTF-8 bytes of the body of the record, in Base64.",
+            extra_json_schema={"format": "byte"},
+        ),
+    ]
+    certificate: Annotated[
+        str, Meta(description="SHA-256 of the raw public key.", extra_json_schema={"pattern": "^sha256:[0-9a-f]{64}$"})
+    ]
+    record: Annotated[RecordAnswer, Meta(description="The record that the checkpoint is.")]
 
 
 class CheckpointsAnswer(msgspec.Struct, frozen=True):
     """One page of checkpoints, the last one first."""
 
-    checkpoints: Sequence[CheckpointAnswer]
-    next_cursor: str | None
+    checkpoints: Annotated[Sequence[CheckpointAnswer], Meta(description="The checkpoints, the last one first.")]
+    next_cursor: NextCursor
 
 
 class ProofAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,10 +78,14 @@ class ProofAnswer(msgspec.Struct, frozen=True, kw_only=True):
     hash to `tip.leaves`, and `tip` stands in the checkpoint's body.
     """
 
-    record: RecordAnswer
-    checkpoint: CheckpointAnswer | None
-    tip: Tip | None
-    hashes: Sequence[str]
+    record: Annotated[RecordAnswer, Meta(description="The record that is proved.")]
+    checkpoint: Annotated[
+        CheckpointAnswer | None, Meta(description="The first checkpoint that covers it; null before there is one.")
+    ]
+    tip: Annotated[Tip | None, Meta(description="The entry of the checkpoint that covers it.")]
+    hashes: Annotated[
+        Sequence[Sha256], Meta(description="Those of the records of the stream from `tip.from` to `tip.number`.")
+    ]
 
 
 @get("/v1/audit/streams", opt=AUDITED_READ)
@@ -86,7 +105,7 @@ async def list_checkpoints(
 
 
 @get("/v1/audit/records/{record_id:str}/proof", opt=AUDITED_READ)
-async def get_proof(request: ApiRequest, reading: Reading, record_id: PathId) -> ProofAnswer:
+async def get_proof(request: ApiRequest, reading: Reading, record_id: RecordIdPath) -> ProofAnswer:
     """Return what proves a record to whoever holds the public key: see docs/audit-format.md, section 7."""
     return _proof(request, await reading.proof(record_id))
 

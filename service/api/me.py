@@ -5,7 +5,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from service.api.documented import DOCUMENTED, Documented
 from service.api.exchange import exchange_of
+from service.api.fields import Actor, Tenant, Time
 from service.api.methods import get
 from service.api.requests import ApiRequest
 from service.roles import ROLES
@@ -16,15 +18,21 @@ from telemetry.audit.record import ActorType
 class MeAnswer(Struct, frozen=True, kw_only=True):
     """The caller as records name it, and what its credential allows; `expires_at` is null when it has no end."""
 
-    actor_id: str
-    actor_type: ActorType
-    tenant_id: str
-    roles: Sequence[str]
-    credential_kind: Annotated[str, Meta(extra_json_schema={"enum": ["api_key", "jwt"]})]
-    expires_at: str | None
+    actor_id: Annotated[
+        Actor, Meta(description="The actor as records name it: the name of the key, or the subject of the token.")
+    ]
+    actor_type: Annotated[ActorType, Meta(description="What kind of actor it is.")]
+    tenant_id: Tenant
+    roles: Annotated[
+        Sequence[Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]], Meta(description="What it may do.")
+    ]
+    credential_kind: Annotated[
+        str, Meta(description="What it came with.", extra_json_schema={"enum": ["api_key", "jwt"]})
+    ]
+    expires_at: Annotated[Time | None, Meta(description="Until when the credential holds; null when it has no end.")]
 
 
-@get("/v1/me")
+@get("/v1/me", opt={DOCUMENTED: Documented(any_role=True)})
 async def get_me(request: ApiRequest) -> MeAnswer:
     """Return who the credential of this request stands for, and until when. Any credential that holds may ask."""
     credential = exchange_of(request.scope).credential

@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from service.api.fields import SHA256, Actor, Cursor, Links, Sha256, SpanId, Tenant, Time, TraceId, Uuid
 from service.api.texts import MAX_INTEGER, is_plain
-from service.jobs.model import Content, Job, ParameterValue, Plan, Run
+from service.jobs.model import Content, Job, ParameterValue, Plan, Run, RunStatus, Status
 from service.ports import Receipt
 from telemetry.audit.chain import rfc3339_nanos
 
@@ -18,8 +19,11 @@ Name = Annotated[str, Meta(min_length=1, max_length=128)]
 class CreateJob(Struct, frozen=True, forbid_unknown_fields=True):
     """The template to run and its parameters."""
 
-    template: Name
-    parameters: Annotated[dict[Name, ParameterValue], Meta(max_length=MAX_PARAMETERS)] = {}
+    template: Annotated[Name, Meta(description="The name of a template: see `GET /v1/templates`.")]
+    parameters: Annotated[
+        dict[Name, ParameterValue],
+        Meta(max_length=MAX_PARAMETERS, description="A value for each parameter that has no default."),
+    ] = {}
 
     def __post_init__(self) -> None:
         _require_plain("template", self.template)
@@ -34,10 +38,15 @@ class CreateJob(Struct, frozen=True, forbid_unknown_fields=True):
 class ConfirmJob(Struct, frozen=True, forbid_unknown_fields=True):
     """The approval of a plan. `confirmed` false changes nothing; `run` false stops at `confirmed`."""
 
-    confirmed: bool
-    plan_sha256: Annotated[str, Meta(max_length=128)] | None = None
-    notes: Annotated[str, Meta(max_length=4096)] | None = None
-    run: bool = True
+    confirmed: Annotated[bool, Meta(description="Whether the plan is approved.")]
+    plan_sha256: Annotated[
+        Annotated[str, Meta(max_length=128, extra_json_schema=SHA256)] | None,
+        Meta(description="The hash of the plan that is approved; required with `confirmed`."),
+    ] = None
+    notes: Annotated[
+        Annotated[str, Meta(max_length=4096)] | None, Meta(description="Why; the record holds the hash of it.")
+    ] = None
+    run: Annotated[bool, Meta(description="Whether the approval also puts the job on the queue.")] = True
 
     def __post_init__(self) -> None:
         _require_plain("plan_sha256", self.plan_sha256 or "")
@@ -52,77 +61,94 @@ class NoMembers(Struct, frozen=True, forbid_unknown_fields=True):
 class RunAnswer(Struct, frozen=True, kw_only=True):
     """One attempt of a job. `stderr_end` is null when it succeeded or is not known, and absent in listings of jobs."""
 
-    number: int
-    status: str
-    worker_id: str
-    started_at: str
-    ended_at: str | None
-    exit_code: int | None
-    duration_ms: int | None
-    error_type: str | None
-    stderr_end: str | UnsetType | None = UNSET
-    trace_id: str
-    span_id: str
-    links: Mapping[str, str]
+    number: Annotated[int, Meta(description="The number of the run, from 1.")]
+    status: Annotated[RunStatus, Meta(description="How the run stands.")]
+    worker_id: Annotated[Actor, Meta(description="The worker that carries it out.")]
+    started_at: Annotated[Time, Meta(description="When the worker took the job.")]
+    ended_at: Annotated[Time | None, Meta(description="When the run ended; null while it goes on.")]
+    exit_code: Annotated[int | None, Meta(description="Of the command; null when it has none.")]
+    duration_ms: Annotated[int | None, Meta(description="How long the command ran, in milliseconds.")]
+    error_type: Annotated[
+        str | None,
+        Meta(
+            description="Why it did not succeed: `exit`, `signal`, `timeout`, `memory`, `cancelled`, `lease_expired`, …"
+        ),
+    ]
+    stderr_end: Annotated[
+        str | UnsetType | None,
+        Meta(description="The last 4 KiB of its standard error, if it did not succeed; absent in listings of jobs."),
+    ] = UNSET
+    trace_id: TraceId
+    span_id: SpanId
+    links: Annotated[Links, Meta(description="Where the job, its artifacts and its trace are.")]
 
 
 class JobAnswer(Struct, frozen=True, kw_only=True):
     """A job. `runs` is absent in the rare answer to a change after which they could not be read."""
 
-    id: str
-    template: str
-    parameters: Mapping[str, ParameterValue]
-    status: str
-    version: int
-    tenant_id: str
-    created_by: str
-    created_at: str
-    updated_at: str
-    trace_id: str
-    plan: Plan | None
-    runs: Sequence[RunAnswer] | UnsetType = UNSET
-    links: Mapping[str, str]
-    audit: Receipt | UnsetType = UNSET
+    id: Annotated[Uuid, Meta(description="The id of the job.")]
+    template: Annotated[str, Meta(description="The name of its template.")]
+    parameters: Annotated[
+        Mapping[str, ParameterValue], Meta(description="Its parameters; sensitive ones as `hmac-sha256:…`.")
+    ]
+    status: Annotated[Status, Meta(description="The state of the job.")]
+    version: Annotated[int, Meta(description="Counts the changes, from 1; the ETag.")]
+    tenant_id: Tenant
+    created_by: Annotated[Actor, Meta(description="The actor that created it.")]
+    created_at: Annotated[Time, Meta(description="When it was created.")]
+    updated_at: Annotated[Time, Meta(description="When this version was made.")]
+    trace_id: TraceId
+    plan: Annotated[Plan | None, Meta(description="Exactly what would run; null before the draft.")]
+    runs: Annotated[
+        Sequence[RunAnswer] | UnsetType,
+        Meta(
+            description="Its runs, first to last; absent in the rare answer to a change after which they are not known."
+        ),
+    ] = UNSET
+    links: Annotated[Links, Meta(description="Where the job, its runs, its records and its trace are.")]
+    audit: Annotated[
+        Receipt | UnsetType, Meta(description="The receipt of the record of this change; absent in answers to looks.")
+    ] = UNSET
 
 
 class JobsAnswer(Struct, frozen=True):
     """One page of jobs, newest first."""
 
-    jobs: Sequence[JobAnswer]
-    next_cursor: str | None
+    jobs: Annotated[Sequence[JobAnswer], Meta(description="The jobs, newest first.")]
+    next_cursor: Cursor
 
 
 class RunsAnswer(Struct, frozen=True):
     """The runs of a job, first to last."""
 
-    runs: Sequence[RunAnswer]
+    runs: Annotated[Sequence[RunAnswer], Meta(description="The runs, first to last.")]
 
 
 class InputAnswer(Struct, frozen=True, kw_only=True):
     """An input as it was stored."""
 
-    name: str
-    size: int
-    sha256: str
-    job_id: str
-    version: int
-    links: Mapping[str, str]
-    audit: Receipt
+    name: Annotated[str, Meta(description="The name of the input.")]
+    size: Annotated[int, Meta(description="In bytes.")]
+    sha256: Annotated[Sha256, Meta(description="SHA-256 of the bytes.")]
+    job_id: Annotated[Uuid, Meta(description="The job that it belongs to.")]
+    version: Annotated[int, Meta(description="The version of the job that this made; the ETag.")]
+    links: Annotated[Links, Meta(description="Where the job and its trace are.")]
+    audit: Annotated[Receipt, Meta(description="The receipt of the record of this change.")]
 
 
 class ArtifactAnswer(Struct, frozen=True, kw_only=True):
     """A file that a run left behind."""
 
-    name: str
-    size: int
-    sha256: str
-    links: Mapping[str, str]
+    name: Annotated[str, Meta(description="The name of the artifact, with the folder that it lay in.")]
+    size: Annotated[int, Meta(description="In bytes.")]
+    sha256: Annotated[Sha256, Meta(description="SHA-256 of the bytes.")]
+    links: Annotated[Links, Meta(description="Where the bytes are.")]
 
 
 class ArtifactsAnswer(Struct, frozen=True):
     """The artifacts of a run, by name."""
 
-    artifacts: Sequence[ArtifactAnswer]
+    artifacts: Annotated[Sequence[ArtifactAnswer], Meta(description="The artifacts, by name.")]
 
 
 def job_answer(
@@ -133,7 +159,7 @@ def job_answer(
         id=job.job_id,
         template=job.template,
         parameters=job.parameters,
-        status=job.status.value,
+        status=job.status,
         version=job.version,
         tenant_id=job.tenant_id,
         created_by=job.created_by,
@@ -164,7 +190,7 @@ def run_answer(run: Run, trace_url_template: str | None) -> RunAnswer:
     trace_id, span_id = run.traceparent.split("-")[1:3]
     return RunAnswer(
         number=run.number,
-        status=run.status.value,
+        status=run.status,
         worker_id=run.worker_id,
         started_at=rfc3339_nanos(run.started_ns),
         ended_at=None if run.ended_ns is None else rfc3339_nanos(run.ended_ns),

@@ -1,14 +1,16 @@
 """Every error as an answer: RFC 9457 `application/problem+json`, and nothing of the service's insides."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
+from msgspec import Meta
 
 from service import errors
 from service.api.exchange import exchange_of
+from service.api.fields import REQUEST_ID, TraceId, Uuid
 from service.errors import AuditraceError, RefusedError, ThrottledError, TryLaterError
 from telemetry import names
 from telemetry.audit.record import Receipt
@@ -25,7 +27,7 @@ TYPE_PREFIX: Final = "urn:auditrace:problem:"
 INTERNAL: Final = "internal_error"
 
 # Status and title of each class of the trees in service/errors.py and telemetry/errors.py.
-STATUSES: Final[Mapping[type[Exception], tuple[int, str]]] = {
+STATUSES: Final[Mapping[type[AuditraceError | TelemetryError], tuple[int, str]]] = {
     errors.AuditraceError: (500, "Internal error"),
     errors.SettingsError: (500, "Wrong settings"),
     errors.RefusedError: (400, "Refused"),
@@ -61,6 +63,9 @@ STATUSES: Final[Mapping[type[Exception], tuple[int, str]]] = {
 _DISCONNECTED: Final = "client disconnected prematurely"
 
 
+_ERROR_TYPES: Final = sorted({INTERNAL, *(kind.error_type for kind in STATUSES)})
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """A problem as clients see it.
 
@@ -68,15 +73,21 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     are null when it left none.
     """
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    error_type: str
-    request_id: str
-    trace_id: str
-    audit_record_id: str | None
-    audit: Receipt | None
+    type: Annotated[
+        str, Meta(description="`urn:auditrace:problem:` and the error type.", extra_json_schema={"format": "uri"})
+    ]
+    title: Annotated[str, Meta(description="What kind of problem it is, for people.")]
+    status: Annotated[int, Meta(description="The status of the answer.")]
+    detail: Annotated[str, Meta(description="What is wrong with this request, and what to do.")]
+    error_type: Annotated[
+        str, Meta(description="What kind of problem it is, for programs.", extra_json_schema={"enum": _ERROR_TYPES})
+    ]
+    request_id: Annotated[str, Meta(description="As `X-Request-Id` has it.", extra_json_schema=REQUEST_ID)]
+    trace_id: TraceId
+    audit_record_id: Annotated[
+        Uuid | None, Meta(description="The id of the record that the request left; null when it left none.")
+    ]
+    audit: Annotated[Receipt | None, Meta(description="The receipt of that record.")]
 
 
 def error_of(exception: Exception) -> Exception:
@@ -96,7 +107,7 @@ def answer_problem(request: Request[Any, Any, Any], exception: Exception) -> Res
     """Return the answer to a request that failed."""
     exchange = exchange_of(request.scope)
     error = exchange.failure or error_of(exception)
-    problem = _problem(error, exchange.request_id, exchange.span.ref.trace_id)
+    problem = problem_of(error, exchange.request_id, exchange.span.ref.trace_id)
     if problem.status >= 500:
         # For the server span and the request metric, which know only the status.
         request.scope["state"][names.ERROR_TYPE] = problem.error_type
@@ -111,7 +122,8 @@ def status_of(error: Exception) -> tuple[int, str, str]:
     return 500, "Internal error", INTERNAL
 
 
-def _problem(error: Exception, request_id: str, trace_id: str) -> Problem:
+def problem_of(error: Exception, request_id: str, trace_id: str) -> Problem:
+    """Return an error as clients see it."""
     status, title, error_type = status_of(error)
     detail = "the service failed: report the request id to its operator"
     if isinstance(error, RefusedError):

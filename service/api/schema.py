@@ -1,79 +1,35 @@
-"""The OpenAPI document: what Litestar knows of the routes, the exact types of msgspec, and what neither can know."""
+"""The OpenAPI document: what Litestar knows of the routes, the exact types of msgspec, and what each route says."""
 
 import asyncio
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
 import msgspec
 from litestar import Litestar, Response
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Tag
+from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
-from service.api.audit import RecordsAnswer
-from service.api.examples import EXAMPLES, problem_example
-from service.api.export import FORMS
-from service.api.health import METRICS_MEDIA_TYPE, Health
-from service.api.ledger import CheckpointsAnswer, ProofAnswer, StreamsAnswer
-from service.api.me import MeAnswer
-from service.api.messages import (
-    ArtifactsAnswer,
-    ConfirmJob,
-    CreateJob,
-    InputAnswer,
-    JobsAnswer,
-    NoMembers,
-    RunsAnswer,
-)
+from service.api.admission import EVENT
+from service.api.documented import BYTES, DOCUMENTED, EVERYWHERE, HEADERS, JSON, UNTRACED, Documented
+from service.api.examples import EXAMPLES, PROBLEMS, problem_example
+from service.api.messages import NoMembers
 from service.api.methods import get
+from service.api.parameters import parameters_of
 from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import Problem, status_of
-from service.api.requests import ApiRequest
-from service.api.templates import TemplatesAnswer
-from service.errors import (
-    ForbiddenError,
-    InvalidRequestError,
-    LedgerUnavailableError,
-    NotFoundError,
-    PayloadTooLargeError,
-    PreconditionFailedError,
-    RefusedError,
-    ThrottledError,
-    TransitionRefusedError,
-    TryLaterError,
-    UnauthenticatedError,
-    UnsupportedMediaTypeError,
-)
-from service.jobs.model import Status
-from service.operations.exports import ExportFormat
+from service.api.requests import BODY, ApiRequest
+from service.errors import AuditraceError, ThrottledError, TryLaterError, UnauthenticatedError
 
 DOCUMENT_MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.1"
-JSON: Final = "application/json"
-BYTES: Final = "application/octet-stream"
 
-_TYPES: Final = (
-    CreateJob,
-    ConfirmJob,
-    NoMembers,
-    JobsAnswer,
-    RunsAnswer,
-    TemplatesAnswer,
-    MeAnswer,
-    InputAnswer,
-    ArtifactsAnswer,
-    RecordsAnswer,
-    StreamsAnswer,
-    CheckpointsAnswer,
-    ProofAnswer,
-    ExportFormat,
-    Health,
-    Problem,
-    Status,
-)
 _DESCRIPTION: Final = (
     "Job operations whose audit trail can be trusted and followed. Every change, and every refused attempt of one, "
-    "leaves a committed audit record; answers to changes carry its receipt, problems its id. See docs/api.md."
+    "leaves a committed audit record; answers to changes, and problems, carry its receipt. See docs/api.md."
 )
 _BEARER: Final = SecurityScheme(
     type="http",
@@ -88,20 +44,7 @@ _TAGS: Final = {
     "/health": "operation",
     "/metrics": "operation",
 }
-# One of each status, as an example of all that have it.
-_PROBLEMS: Final[Sequence[RefusedError | TryLaterError]] = (
-    InvalidRequestError("the body does not fit: Object contains unknown field `priority`"),
-    UnauthenticatedError("this needs an API key or token: Authorization: Bearer …"),
-    ForbiddenError("this needs the role approver"),
-    NotFoundError("there is no such job"),
-    TransitionRefusedError("only a draft can be confirmed; the job is created"),
-    PreconditionFailedError("If-Match names version 1; the job is at version 2"),
-    PayloadTooLargeError("the body exceeds the limit of this path"),
-    UnsupportedMediaTypeError("the body must be application/json"),
-    ThrottledError("more than 60 of your requests were refused within a minute"),
-    LedgerUnavailableError("the ledger cannot be used"),
-)
-_OK: Final = {"2": "Done", "5": "Not ready"}
+_BINARY: Final = {"type": "string", "format": "binary"}
 
 
 @get(["/schema", "/schema/openapi.json"], include_in_schema=False)
@@ -137,96 +80,134 @@ def document(routes: Sequence[ControllerRouterHandler], version: str) -> dict[st
     )
     described_app = Litestar(routes, request_class=ApiRequest, openapi_config=config, logging_config=None)
     described = described_app.openapi_schema.to_schema()
-    _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
-    described["components"]["schemas"] = schemas
-    described["components"]["responses"] = {str(status_of(error)[0]): _problem(error) for error in _PROBLEMS}
+    handlers = {handler.handler_name: handler for handler in _handlers(described_app)}
+    declared = described["components"]["schemas"]
+    shown: dict[str, type[msgspec.Struct]] = {}
     for path, item in described["paths"].items():
         # HEAD answers what GET does, and needs no description of its own.
         item.pop("head", None)
         for method, operation in item.items():
-            _complete(operation, method, path)
+            name = operation["operationId"].partition(":")[2]
+            operation["parameters"] = parameters_of(operation, declared, method)
+            _complete(operation, _Route(handlers[name], path), shown)
+    _, schemas = msgspec.json.schema_components([*shown.values(), Problem], ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        schema["description"] = inspect.cleandoc(schema["description"])
+    described["components"]["schemas"] = schemas
+    described["components"]["headers"] = HEADERS
+    described["components"]["responses"] = {str(status_of(error)[0]): _problem(error) for error in PROBLEMS}
     return described
 
 
-def _complete(operation: dict[str, Any], method: str, path: str) -> None:
-    """Add to an operation what Litestar cannot see: bodies without a type, examples, problems, credentials."""
-    name = operation["operationId"] = operation["operationId"].partition(":")[2]
-    operation["summary"] = name.replace("_", " ").capitalize()
-    operation["tags"] = [next(tag for start, tag in _TAGS.items() if path.startswith(start))]
-    example = EXAMPLES[name]
-    parameters = operation.setdefault("parameters", [])
-    if method == "post":
-        parameters.append(_header("Idempotency-Key", "Honoured for 24 hours, per actor and route.", 255))
-    parameters.append(_header("X-Request-Id", "Kept when it is 1 to 128 of `[A-Za-z0-9._-]`, else replaced.", 128))
-    if name == "put_input":
-        operation["requestBody"] = {"required": True, "content": {BYTES: {"schema": {}}}}
-    elif example.body is not None:
-        operation["requestBody"] = {
-            "required": not isinstance(example.body, NoMembers),
-            "content": {JSON: _content(example.body)},
-        }
-    is_guarded = path.startswith("/v1/")
-    operation["security"] = [{"bearer": []}] if is_guarded else []
-    answers = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
-    if name == "create_job":
-        answers["200"] = {"description": "The same key and body came before: this is the job it made"}
-    if name == "ready":
-        answers["503"] = {}
-    for status, answer in answers.items():
-        answer.setdefault("description", _OK[status[0]])
-        answer["headers"] = {"X-Request-Id": {"schema": {"type": "string"}}}
-        answer["content"] = _answered(name)
-    operation["responses"] = answers
-    if is_guarded:
-        refused = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(operation, method)}
-        operation["responses"] = {**answers, **refused}
+class _Route:
+    """What a handler says of itself, by its signature and in its options."""
+
+    def __init__(self, handler: HTTPRouteHandler, path: str) -> None:
+        self.name, self.path, self.options = handler.handler_name, path, handler.opt
+        self.documented: Documented = handler.opt.get(DOCUMENTED, Documented())
+        self.body: type[msgspec.Struct] | None = handler.opt.get(BODY)
+        answer = handler.parsed_fn_signature.return_type
+        kinds: list[Any] = [answer.annotation, *(inner.annotation for inner in answer.inner_types)]
+        self.answer: type[msgspec.Struct] | None = next(
+            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)), None
+        )
+
+    @property
+    def is_guarded(self) -> bool:
+        return self.path.startswith("/v1/")
 
 
-def _answered(name: str) -> dict[str, Any]:
-    answer = EXAMPLES[name].answer
-    if answer is not None:
-        return {JSON: _content(answer)}
-    media_types = {"metrics": [METRICS_MEDIA_TYPE], "export_records": sorted({form[0] for form in FORMS.values()})}
-    return {media_type: {"schema": {}} for media_type in media_types.get(name, [BYTES])}
+def _handlers(app: Litestar) -> Iterator[HTTPRouteHandler]:
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            yield from route.route_handlers
 
 
-def _content(value: msgspec.Struct) -> dict[str, Any]:
-    return {
-        "schema": {"$ref": f"#/components/schemas/{type(value).__name__}"},
-        "examples": {"example": {"value": msgspec.to_builtins(value)}},
+def _complete(operation: dict[str, Any], route: _Route, shown: dict[str, type[msgspec.Struct]]) -> None:
+    """Add to an operation what Litestar cannot see: bodies, answers, headers, examples, problems, credentials."""
+    operation["operationId"] = route.name
+    operation["summary"] = route.name.replace("_", " ").capitalize()
+    operation["tags"] = [next(tag for start, tag in _TAGS.items() if route.path.startswith(start))]
+    operation["security"] = [{"bearer": []}] if route.is_guarded else []
+    operation.pop("deprecated", None)
+    operation.pop("requestBody", None)
+    if route.documented.takes is not None:
+        content = {route.documented.takes: {"schema": _BINARY}}
+        operation["requestBody"] = {"description": "The bytes.", "required": True, "content": content}
+    elif route.body is not None:
+        about, content = _content(route.body, shown)
+        is_needed = route.body is not NoMembers
+        operation["requestBody"] = {"description": about, "required": is_needed, "content": {JSON: content}}
+    success = next(status for status in operation["responses"] if status.startswith("2"))
+    refused = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(operation, route)}
+    answer = _answer(route, shown)
+    also = {str(status): {**answer, "description": about} for status, about in route.documented.also.items()}
+    operation["responses"] = {success: answer, **also, **refused}
+
+
+def _answer(route: _Route, shown: dict[str, type[msgspec.Struct]]) -> dict[str, Any]:
+    documented = route.documented
+    always = EVERYWHERE if route.is_guarded else UNTRACED
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in (*always, *documented.headers)}
+    if route.answer is None:
+        content = {media_type: {"schema": _schema_of(media_type)} for media_type in documented.media_types}
+        return {"description": documented.answer, "headers": headers, "content": content}
+    about, shape = _content(route.answer, shown)
+    content = dict.fromkeys(documented.media_types, shape)
+    return {"description": documented.answer or about, "headers": headers, "content": content}
+
+
+def _schema_of(media_type: str) -> Mapping[str, Any]:
+    return _BINARY if media_type == BYTES else {"type": "string"}
+
+
+def _content(kind: type[msgspec.Struct], shown: dict[str, type[msgspec.Struct]]) -> tuple[str, dict[str, Any]]:
+    """Return what a type says of itself in its first line, and how a body of it is shown."""
+    shown[kind.__name__] = kind
+    about = (kind.__doc__ or "").partition("\n")[0]
+    example = {"value": msgspec.to_builtins(EXAMPLES[kind])}
+    return about, {
+        "schema": {"$ref": f"#/components/schemas/{kind.__name__}"},
+        "examples": {"example": example},
     }
 
 
-def _refusals(operation: Mapping[str, Any], method: str) -> Iterator[int]:
-    """Yield the statuses with which a guarded operation can be refused, in order."""
-    yield from (400, 401, 403)
-    if any(parameter["in"] == "path" for parameter in operation["parameters"]):
+def _refusals(operation: Mapping[str, Any], route: _Route) -> Iterator[int]:
+    """Yield the statuses with which an operation can fail, in order."""
+    if not route.is_guarded:
+        yield 500
+        return
+    places = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
+    yield from (400, 401)
+    if not route.documented.any_role:
+        yield 403
+    if any(place == "path" for place, _ in places):
         yield 404
-    if method in {"post", "put"}:
-        yield 409
-    if any(parameter["name"] == "If-Match" for parameter in operation["parameters"]):
-        yield 412
     if "requestBody" in operation:
+        yield 409
+        if ("header", "If-Match") in places:
+            yield 412
         yield 413
-        if JSON in operation["requestBody"]["content"]:
+        if route.body is not None:
             yield 415
-    yield from (429, 503)
+    if EVENT in route.options:
+        yield 429
+    yield from (500, 503)
 
 
-def _header(name: str, description: str, max_length: int) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1, "maxLength": max_length}
-    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
-
-
-def _problem(error: RefusedError | TryLaterError) -> dict[str, Any]:
-    status, title, error_type = status_of(error)
-    is_recorded = isinstance(error, RefusedError)
-    example = problem_example(status, title, error_type, error.detail, is_recorded=is_recorded)
-    schema = {"$ref": "#/components/schemas/Problem"}
-    answer: dict[str, Any] = {
-        "description": title,
-        "content": {PROBLEM: {"schema": schema, "examples": {"example": {"value": example}}}},
-    }
+def _problem(error: AuditraceError) -> dict[str, Any]:
+    status, title, _ = status_of(error)
+    headers: tuple[str, ...] = EVERYWHERE
     if isinstance(error, ThrottledError | TryLaterError):
-        answer["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
-    return answer
+        headers = (*headers, "Retry-After")
+    if isinstance(error, UnauthenticatedError):
+        headers = (*headers, "WWW-Authenticate")
+    content = {
+        "schema": {"$ref": f"#/components/schemas/{Problem.__name__}"},
+        "examples": {"example": {"value": problem_example(error)}},
+    }
+    return {
+        "description": f"{title}: {status}.",
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "content": {PROBLEM: content},
+    }

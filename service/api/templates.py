@@ -1,9 +1,9 @@
 """The route of templates: what may be run, and what each asks for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from service.api.jobs import require_reader
 from service.api.methods import get
@@ -17,20 +17,25 @@ from service.jobs.templates import Template
 class TemplateAnswer(Struct, frozen=True, kw_only=True):
     """A template. `parameters` is the JSON Schema (2020-12) of what a job of it is created with."""
 
-    name: str
-    description: str
-    requires_confirmation: bool
-    distinct_confirmer: bool
-    timeout_ms: int
-    max_attempts: int
-    limits: Limits
-    parameters: Mapping[str, Any]
+    name: Annotated[str, Meta(description="The name of the template.")]
+    description: Annotated[str, Meta(description="What it does.")]
+    requires_confirmation: Annotated[
+        bool, Meta(description="True when an approver must confirm the plan before it runs.")
+    ]
+    distinct_confirmer: Annotated[bool, Meta(description="True when the confirmer must not be the creator.")]
+    timeout_ms: Annotated[int, Meta(description="After how many milliseconds a run is stopped.")]
+    max_attempts: Annotated[int, Meta(description="How many runs a request for one may lead to.")]
+    limits: Annotated[Limits, Meta(description="What a run may use.")]
+    parameters: Annotated[
+        Mapping[str, Any],
+        Meta(description="The JSON Schema (2020-12) of what a job is created with; sensitive values are `writeOnly`."),
+    ]
 
 
 class TemplatesAnswer(Struct, frozen=True):
     """The templates, by name."""
 
-    templates: Sequence[TemplateAnswer]
+    templates: Annotated[Sequence[TemplateAnswer], Meta(description="The templates, by name.")]
 
 
 @get("/v1/templates")

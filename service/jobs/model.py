@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, NewType, TypeAlias
+from typing import Annotated, Final, NewType, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from telemetry.audit.record import Actor
 
@@ -47,9 +48,9 @@ class RunStatus(StrEnum):
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a run may use at most."""
 
-    memory_bytes: int
-    cpu_seconds: int
-    output_bytes: int
+    memory_bytes: Annotated[int, Meta(description="Memory, in bytes.")]
+    cpu_seconds: Annotated[int, Meta(description="Time of a processor, in seconds.")]
+    output_bytes: Annotated[int, Meta(description="Standard output, standard error and files together, in bytes.")]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,15 +60,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     is what was confirmed even when the template has changed since.
     """
 
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    pass_environment: tuple[str, ...]
-    timeout_ms: int
-    max_attempts: int
-    retry_exit_codes: tuple[int, ...] | None
-    limits: Limits
-    inputs: Mapping[str, str]
-    sha256: str
+    argv: Annotated[tuple[str, ...], Meta(description="The exact argument list.")]
+    environment: Annotated[Mapping[str, str], Meta(description="The variables that are set.")]
+    pass_environment: Annotated[
+        tuple[str, ...], Meta(description="The names of variables that are let through from the worker.")
+    ]
+    timeout_ms: Annotated[int, Meta(description="After how many milliseconds a run is stopped.")]
+    max_attempts: Annotated[int, Meta(description="How many runs there are at most.")]
+    retry_exit_codes: Annotated[
+        tuple[int, ...] | None, Meta(description="The exit codes after which another run follows; null for all but 0.")
+    ]
+    limits: Annotated[Limits, Meta(description="What a run may use.")]
+    inputs: Annotated[Mapping[str, str], Meta(description="SHA-256 of each input, by name.")]
+    sha256: Annotated[
+        str,
+        Meta(
+            description="SHA-256 of the RFC 8785 text of the other members.",
+            extra_json_schema={"pattern": "^[0-9a-f]{64}$"},
+        ),
+    ]
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):

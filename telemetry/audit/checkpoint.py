@@ -24,12 +24,14 @@ class Tip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"firs
     `first` is `number` + 1 when nothing was added, as when a stream is only closed.
     """
 
-    stream_id: str
-    first: Number
-    number: Number
-    hash: HexHash
-    leaves: HexHash
-    closed: bool
+    stream_id: Annotated[str, msgspec.Meta(description="The stream.", extra_json_schema={"format": "uuid"})]
+    first: Annotated[Number, msgspec.Meta(description="The first number that no earlier checkpoint covers.")]
+    number: Annotated[Number, msgspec.Meta(description="The last number of the stream that is covered.")]
+    hash: Annotated[HexHash, msgspec.Meta(description="The hash of that record.")]
+    leaves: Annotated[
+        HexHash, msgspec.Meta(description="SHA-256 over the raw hashes of the records from `from` to `number`.")
+    ]
+    closed: Annotated[bool, msgspec.Meta(description="True when nothing but a checkpoint follows.")]
 
 
 class Checkpoint(

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from telemetry import names
 from telemetry.audit.canonical import Value
@@ -56,13 +57,17 @@ class Target(msgspec.Struct, frozen=True):
     version: int | None = None
 
 
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Sha256 = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{64}$"})]
+
+
 class Receipt(msgspec.Struct, frozen=True):
     """What a caller gets back for a committed record: its id, its place and its hash."""
 
-    record_id: str
-    stream_id: str
-    sequence_number: int
-    record_hash: str
+    record_id: Annotated[Uuid, Meta(description="The id of the record.")]
+    stream_id: Annotated[Uuid, Meta(description="The stream that it stands in.")]
+    sequence_number: Annotated[int, Meta(description="Its number in the stream, from 1.")]
+    record_hash: Annotated[Sha256, Meta(description="SHA-256 of its body.")]
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -175,6 +176,8 @@ def test_artifacts_are_listed_with_links_that_lead_to_them(shared_api: ApiUnderT
         answer = client.get(each["links"]["self"])
         assert answer.content == payload
         assert "/" not in answer.headers["content-disposition"]
+        encoded = f"/v1/jobs/{job['id']}/runs/1/artifacts/{quote(each['name'], safe='')}"
+        assert client.get(encoded).content == payload
 
 
 @pytest.mark.parametrize("run", ["0", "2", "-1", "999999999999999999999999"])

@@ -46,6 +46,10 @@ description = "Fail"
 command = ["sh", "-c", "exit 3"]
 retry_exit_codes = []
 
+[templates.store]
+description = "Keep the uploaded files"
+command = ["sh", "-c", "cp in/* out/"]
+
 [templates.missing]
 description = "Read a file that is not there"
 command = ["cat", "/no/such/file"]

@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set; `docs/configuration.md` describes each."""
 
     database: str
+    needs_standby: bool
+    """Whether a PostgreSQL must have a standby that confirms commits."""
     audit_endpoint: str | None
     audit_token_file: Path | None
     archive: Path
@@ -79,6 +81,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     reader = _Reader(os.environ.copy() if environment is None else environment)
     settings = Settings(
         database=reader.text("AUDITRACE_DATABASE", "sqlite:///var/auditrace.db"),
+        needs_standby=reader.choice("AUDITRACE_POSTGRES_STANDBY", "required", "optional") == "required",
         audit_endpoint=reader.environment.get("AUDITRACE_AUDIT_ENDPOINT") or None,
         audit_token_file=reader.path("AUDITRACE_AUDIT_TOKEN_FILE"),
         archive=Path(reader.text("AUDITRACE_AUDIT_ARCHIVE", "var/archive/audit.jsonl")),
@@ -138,6 +141,14 @@ class _Reader:
             if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
                 raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
             return int(text)
+
+        return self.parsed(name, default, parse)
+
+    def choice(self, name: str, default: str, *others: str) -> str:
+        def parse(text: str) -> str:
+            if text not in (default, *others):
+                raise ValueError(f"{text!r} is not {' or '.join((default, *others))}")
+            return text
 
         return self.parsed(name, default, parse)
 

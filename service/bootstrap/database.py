@@ -10,6 +10,7 @@ from service.ports import (
     CheckpointWriter,
     Clock,
     Discrepancy,
+    Durability,
     LastCheckpoint,
     Ledger,
     Outbox,
@@ -136,8 +137,8 @@ class Database(Protocol):
         """Yield everything that is wrong in the database itself; nothing is changed."""
         ...
 
-    def durability_problems(self) -> Sequence[str]:
-        """Return what its settings take from the promise that an acknowledged commit survives."""
+    def durability(self, *, needs_standby: bool) -> Durability:
+        """Return what it promises of an acknowledged commit, and which of its settings break that promise."""
         ...
 
     def outbox(self, owner: str, clock: Clock) -> tuple[Outbox, Callable[[], None]]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from service.bootstrap.database import LedgerParts
 from service.errors import SettingsError
-from service.ports import Clock, Discrepancy, LastCheckpoint, RefusedStream, RegisteredKey
+from service.ports import Clock, Discrepancy, Durability, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.postgres.checkpoints import CheckpointSettings, PostgresCheckpoints
 from service.store.postgres.lanes import LANES, PostgresLanes
-from service.store.postgres.opening import durability_problems, is_empty, keys_of, last_and_refused, migrate_database
+from service.store.postgres.opening import durability, is_empty, keys_of, last_and_refused, migrate_database
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
@@ -71,9 +71,9 @@ class PostgresDatabase:
         self.require()
         return reconcile(self._url, secret)
 
-    def durability_problems(self) -> Sequence[str]:
-        """Return what the server's settings take from the promise that an acknowledged commit survives."""
-        return durability_problems(self._url)
+    def durability(self, *, needs_standby: bool) -> Durability:
+        """Return what the server promises of an acknowledged commit, and which settings break that promise."""
+        return durability(self._url, needs_standby=needs_standby)
 
     def outbox(self, owner: str, clock: Clock) -> tuple[PostgresOutbox, Callable[[], None]]:
         """Open the undelivered records; the leases of `owner` are given back by the relay itself."""

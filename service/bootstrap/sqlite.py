@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service.bootstrap.database import LedgerParts
 from service.errors import SettingsError
-from service.ports import Clock, Discrepancy, LastCheckpoint, RefusedStream, RegisteredKey
+from service.ports import Clock, Discrepancy, Durability, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.sqlite.checkpoints import CheckpointSettings, SqliteCheckpoints
 from service.store.sqlite.connection import connect, database_path
@@ -95,9 +95,10 @@ class SqliteDatabase:
         self.require()
         return reconcile(self._path, secret)
 
-    def durability_problems(self) -> Sequence[str]:
-        """Return nothing: how durable a commit is, is settled where the file is opened."""
-        return ()
+    def durability(self, *, needs_standby: bool) -> Durability:
+        """Return the promise: where the file is opened, it is settled how durable a commit is."""
+        del needs_standby
+        return Durability("an acknowledged commit is on disk")
 
     def outbox(self, owner: str, clock: Clock) -> tuple[SqliteOutbox, Callable[[], None]]:
         """Open the undelivered records under a lock of their own."""

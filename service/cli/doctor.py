@@ -148,10 +148,10 @@ def _outbox(settings: Settings) -> str:
 
 
 def _durability(settings: Settings) -> str:
-    problems = database_of(settings.database).durability_problems()
-    if problems:
-        raise SettingsError(problems)
-    return "an acknowledged commit is on disk"
+    found = database_of(settings.database).durability(needs_standby=settings.needs_standby)
+    if found.problems:
+        raise SettingsError(found.problems)
+    return found.promise
 
 
 def _delivery(settings: Settings) -> str:

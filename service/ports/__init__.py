@@ -9,6 +9,7 @@ from service.ports.checkpoints import (
     RegisteredKey,
 )
 from service.ports.delivering import Lag, Outbox, OutboxRecord
+from service.ports.durability import Durability
 from service.ports.reading import (
     CheckpointPage,
     CheckpointRow,
@@ -53,6 +54,7 @@ __all__ = [
     "Checkpointed",
     "Clock",
     "Discrepancy",
+    "Durability",
     "EndRun",
     "IdempotencyEntry",
     "JobFilter",

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from service.config import read_settings
 from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
 from service.store.postgres.connection import connect, place_of, translate
 from service.store.postgres.migrate import migrations, schema_version
-from service.store.postgres.opening import durability_problems, is_empty, migrate_database
+from service.store.postgres.opening import durability, is_empty, migrate_database
 from service.store.postgres.pool import SessionPool
 from service.store.urls import is_postgres
 from tests.support.collector import poll_until
@@ -154,12 +155,24 @@ def test_a_database_in_another_encoding_is_refused(postgres_server: PostgresServ
 
 def test_settings_that_take_from_durability_are_named(url: str) -> None:
     """The test server is fast because it promises nothing, and `doctor` says which settings do that."""
-    problems = durability_problems(url)
-    assert [problem.split(" is ")[0] for problem in problems] == [
+    found = durability(url, needs_standby=True)
+    assert [problem.split(" is ")[0] for problem in found.problems] == [
         "fsync",
         "full_page_writes",
         "synchronous_standby_names",
     ]
+    assert [problem.split(" is ")[0] for problem in durability(url, needs_standby=False).problems] == [
+        "fsync",
+        "full_page_writes",
+    ]
+
+
+def test_a_standby_is_required_unless_that_is_given_up_in_so_many_words() -> None:
+    """Only the two words count; anything else is a mistake in the settings."""
+    assert read_settings({}).needs_standby
+    assert not read_settings({"AUDITRACE_POSTGRES_STANDBY": "optional"}).needs_standby
+    with pytest.raises(SettingsError, match="AUDITRACE_POSTGRES_STANDBY: 'no' is not required or optional"):
+        read_settings({"AUDITRACE_POSTGRES_STANDBY": "no"})
 
 
 def test_who_finds_no_free_session_is_told_to_try_later(pool: SessionPool) -> None:

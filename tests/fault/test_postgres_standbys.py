@@ -12,7 +12,7 @@ from service.errors import BrokenLedgerError
 from service.ports import Receipt
 from service.store.postgres.connection import connect
 from service.store.postgres.lanes import PostgresLanes
-from service.store.postgres.opening import durability_problems, migrate_database
+from service.store.postgres.opening import durability, migrate_database
 from service.store.postgres.reads import PostgresReads
 from tests.support.collector import poll_until
 from tests.support.postgres_standby import PATIENCE_S, Pair
@@ -117,24 +117,31 @@ def test_reads_are_made_where_writes_are(confirmed: Pair, monkeypatch: pytest.Mo
 def test_doctor_says_whether_a_failover_can_lose_commits(
     lagging: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It warns while the primary waits for nobody, and when nobody is there to be waited for; else it does not."""
+    """It warns while the primary waits for nobody, and when nobody is there to be waited for; else it does not.
+
+    Whoever accepts a primary without standbys is told what is promised then.
+    """
     monkeypatch.setenv("AUDITRACE_DATABASE", lagging.create_database())
 
-    def durability() -> tuple[str, str]:
+    def said() -> tuple[str, str]:
         main(["doctor", "--json"])
         checks: list[dict[str, str]] = json.loads(capsys.readouterr().out)["checks"]
         (found,) = [(one["status"], one["detail"]) for one in checks if one["check"] == "durability"]
         return found
 
-    status, detail = durability()
+    status, detail = said()
     assert (status, "synchronous_standby_names is empty" in detail) == ("wrong", True)
     assert "loses the last commits" in detail
+    monkeypatch.setenv("AUDITRACE_POSTGRES_STANDBY", "optional")
+    status, detail = said()
+    assert (status, "on the server's disk" in detail, "loses the last commits" in detail) == ("ok", True, True)
     with psycopg.connect(lagging.primary.url("audit"), autocommit=True) as session:
         session.execute("CREATE ROLE plain LOGIN")
     lagging.require_confirmation()
-    assert durability() == ("ok", "an acknowledged commit is on disk")
+    assert said() == ("ok", "an acknowledged commit is on the disks of the server and of a standby")
     lagging.standby.disconnect()
-    poll_until(lambda: durability()[0] == "wrong", "the standby to be missed", PATIENCE_S)
-    assert "none of the standbys of synchronous_standby_names (standby) is connected" in durability()[1]
+    poll_until(lambda: said()[0] == "wrong", "the standby to be missed", PATIENCE_S)
+    assert "none of the standbys of synchronous_standby_names (standby) is connected" in said()[1]
     # Who may not see which standbys there are raises no false alarm.
-    assert durability_problems(lagging.url("audit").replace("user=auditrace", "user=plain")) == []
+    plain = lagging.url("audit").replace("user=auditrace", "user=plain")
+    assert durability(plain, needs_standby=True).problems == []

@@ -1,14 +1,20 @@
 """What a process asks of a database before it opens it: is it empty, which keys sign, how durable is a commit."""
 
 from collections.abc import Sequence
+from typing import Final
 
-from service.ports import LastCheckpoint, RefusedStream, RegisteredKey
+from service.ports import Durability, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.anchors import last_stored
 from service.store.postgres.connection import Session, connect, translated
 from service.store.postgres.migrate import migrate
 from service.store.postgres.statements import SQL, executing
 from service.store.signing_keys import registered_keys
+
+_ONE_DISK: Final = (
+    "a failover to a standby, or the loss of that disk, loses the last commits; after it run auditrace migrate "
+    "--after-restore"
+)
 
 
 def migrate_database(url: str) -> Sequence[str]:
@@ -70,10 +76,12 @@ def last_and_refused(url: str) -> tuple[LastCheckpoint | None, Sequence[RefusedS
     return None if last is None else LastCheckpoint(last.number, last.observed_ns), refused
 
 
-def durability_problems(url: str) -> Sequence[str]:
-    """Return what the server's settings take from the promise that an acknowledged commit survives, for `doctor`.
+def durability(url: str, *, needs_standby: bool) -> Durability:
+    """Return what the server promises of an acknowledged commit, and which settings break that promise.
 
-    None means: it survives a crash of the server's machine, and, where standbys must confirm, its loss.
+    Args:
+        url: the database.
+        needs_standby: a server on which no standby must confirm commits breaks the promise.
     """
     session = connect(url, read_only=True)
     try:
@@ -86,17 +94,19 @@ def durability_problems(url: str) -> Sequence[str]:
         problems.append("fsync is off: a crash of the database's machine loses or breaks what was committed")
     if full_page_writes != "on":
         problems.append("full_page_writes is off: a crash in the middle of a write can break what was committed before")
-    if not standbys:
-        problems.append(
-            "synchronous_standby_names is empty: a failover to a standby, or the loss of the primary's disk, loses the "
-            "last commits; after it run auditrace migrate --after-restore"
-        )
-    elif has_none:
+    if has_none and standbys:
         problems.append(
             f"none of the standbys of synchronous_standby_names ({standbys}) is connected: every change waits for one, "
             "and its client with it; start it, or name another one"
         )
-    return problems
+    if needs_standby and not standbys:
+        problems.append(
+            f"synchronous_standby_names is empty: {_ONE_DISK}; name a standby, or set AUDITRACE_POSTGRES_STANDBY="
+            "optional to accept that"
+        )
+    if standbys:
+        return Durability("an acknowledged commit is on the disks of the server and of a standby", problems)
+    return Durability(f"an acknowledged commit is on the server's disk, and survives a crash; {_ONE_DISK}", problems)
 
 
 def _has_table(session: Session, name: str) -> bool:

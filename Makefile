@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # command=package: what tests of system calls and pages need from the distribution.
-TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl
+TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl \
+	/usr/sbin/pgbouncer=pgbouncer
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-quick test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins clean

@@ -172,9 +172,18 @@ class TryLaterError(AuditraceError):
 
 
 class LedgerUnavailableError(TryLaterError):
-    """The ledger cannot be written: disk full, I/O error, or a lost connection."""
+    """The ledger cannot be written: disk full, I/O error, or a lost connection.
+
+    `reason` says why in a few words that name no host, port or path, for callers who have shown no credential.
+    """
 
     error_type = "ledger_unavailable"
+
+    def __init__(
+        self, summary: str, retry_after_s: int = 1, *, cause: str = "", reason: str = "the database cannot be used"
+    ) -> None:
+        super().__init__(summary, retry_after_s, cause=cause)
+        self.reason = reason
 
 
 class LedgerBusyError(TryLaterError):

@@ -10,6 +10,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
 from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+from service.store.postgres.pooling import OF_OTHER_SESSIONS, require_own_session
+from service.store.postgres.session_settings import settle
 from service.store.urls import is_postgres
 
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -25,23 +27,20 @@ _TCP: Final[Mapping[str, str]] = {
     "tcp_user_timeout": "11000",
     "application_name": "auditrace",
 }
-_SESSION: Final = b"""
-SELECT
-    set_config('statement_timeout', %(statement_timeout)s, false),
-    set_config('lock_timeout', %(lock_timeout)s, false),
-    set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false),
-    set_config('default_transaction_isolation', 'read committed', false),
-    set_config('default_transaction_read_only', %(read_only)s, false),
-    set_config('timezone', 'UTC', false),
-    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')
-        THEN set_config('synchronous_commit', 'on', false) END
-"""
 _BUSY: Final = (
     errors.LockNotAvailable,
     errors.QueryCanceled,
     errors.DeadlockDetected,
     errors.SerializationFailure,
 )
+# Nothing is wrong with the change or with what is stored: it can be made once an operator has seen to the server.
+_PASSING: Final[Mapping[tuple[type[psycopg.Error], ...], str]] = {
+    (errors.DiskFull, errors.OutOfMemory, errors.InsufficientResources): "the server has no room",
+    (errors.ReadOnlySqlTransaction,): "the server takes no writes",
+    (errors.InsufficientPrivilege,): "the role of this process lacks a right",
+    OF_OTHER_SESSIONS: "a pooler takes sessions away",
+    (errors.IoError,): "the disk of the server fails",
+}
 _REFUSALS: Final = (
     psycopg.IntegrityError,
     psycopg.DataError,
@@ -72,25 +71,41 @@ def connect(
         idle_timeout: how long the server lets a transaction wait for its client before it ends the session.
 
     Raises:
-        SettingsError: the URL is not of that form.
+        SettingsError: the URL is not of that form, or what it names gives no session that the ledger can be kept on.
         LedgerUnavailableError: there is no connection to be had.
     """
-    settings = {
+    own = {
         "statement_timeout": statement_timeout,
         "lock_timeout": lock_timeout,
-        "idle_timeout": idle_timeout,
-        "read_only": "on" if read_only else "off",
+        "idle_in_transaction_session_timeout": idle_timeout,
+        "default_transaction_read_only": "on" if read_only else "off",
     }
+    conninfo = _conninfo(url, read_only=read_only)
     with translated():
-        session = psycopg.connect(_conninfo(url, read_only=read_only), autocommit=True)
+        session = psycopg.connect(conninfo, autocommit=True)
         try:
+            # Before anything is set, which would else be set for others.
+            require_own_session(session, lambda: psycopg.connect(conninfo, autocommit=True))
             # One width for all integers, so that a statement is prepared once.
             session.adapters.register_dumper(int, Int8Dumper)
-            session.execute(_SESSION, settings)
+            settle(session, own)
         except BaseException:
             session.close()
             raise
     return session
+
+
+def connect_again(url: str, *, read_only: bool = False, lock_timeout: str = "2s") -> Session:
+    """Open a session as `connect` does, in a process that is at work and found the database fit when it started.
+
+    Raises:
+        LedgerUnavailableError: there is no connection to be had, or none that the ledger can be kept on any more.
+    """
+    try:
+        return connect(url, read_only=read_only, lock_timeout=lock_timeout)
+    except SettingsError as error:
+        reason = "the database has settings that the ledger cannot be kept with"
+        raise LedgerUnavailableError(f"the ledger cannot be used: {error}", reason=reason) from error
 
 
 def place_of(url: str) -> str:
@@ -116,6 +131,9 @@ def translate(error: psycopg.Error) -> AuditraceError:
     text = " ".join((error.diag.message_primary or str(error)).split())
     if isinstance(error, _BUSY):
         return LedgerBusyError("the ledger is busy with other writers, try again", cause=text)
+    for classes, reason in _PASSING.items():
+        if isinstance(error, classes):
+            return LedgerUnavailableError("the ledger cannot be used", cause=text, reason=reason)
     if isinstance(error, _REFUSALS):
         return BrokenLedgerError(f"the ledger refuses the change: {text}")
     return LedgerUnavailableError("the ledger cannot be used", cause=text)
@@ -136,7 +154,9 @@ def _conninfo(url: str, *, read_only: bool) -> str:
         if option.val and option.val != option.compiled
     }
     given = {**by_environment, **stated}
-    own = dict(_TCP)
+    # The driver reads texts by it before a session can set it.
+    own = {**_TCP, "client_encoding": "UTF8"}
+    given.pop("client_encoding", None)
     if not read_only:
         own["target_session_attrs"] = "read-write"
     elif any("," in str(given.get(name, "")) for name in ("host", "hostaddr")):

@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from service.errors import TryLaterError
-from service.store.postgres.connection import connect, translated
+from service.store.postgres.connection import connect_again, translated
 from service.store.postgres.statements import SQL
 from telemetry.audit.chain import Tip
 
@@ -46,7 +46,7 @@ def was_committed(url: str, session_name: str, tip: Tip, patience_s: float = PAT
 
 
 def _look(url: str, session_name: str, tip: Tip) -> bool:
-    session = connect(url)
+    session = connect_again(url)
     try:
         with translated():
             for (is_gone,) in session.execute(SQL["end_session"], {"session": session_name}).fetchall():

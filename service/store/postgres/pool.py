@@ -9,7 +9,8 @@ from typing import Final, TypeVar
 import psycopg
 
 from service.errors import LedgerBusyError, LedgerUnavailableError
-from service.store.postgres.connection import Session, connect, translated
+from service.store.postgres.connection import Session, connect_again, translated
+from service.store.postgres.pooling import OF_OTHER_SESSIONS
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ class SessionPool:
             with self._session() as session:
                 try:
                     return task(session)
+                except OF_OTHER_SESSIONS:
+                    session.close()
                 except psycopg.OperationalError:
                     if not session.closed:
                         raise
@@ -73,7 +76,7 @@ class SessionPool:
         session = self._take()
         try:
             if session is None or session.closed:
-                session = connect(self._url, read_only=self._read_only, lock_timeout="1s")
+                session = connect_again(self._url, read_only=self._read_only, lock_timeout="1s")
                 if self._prepare is not None:
                     session.execute(self._prepare)
             yield session

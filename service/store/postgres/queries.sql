@@ -3,7 +3,7 @@
 -- Lanes ---------------------------------------------------------------------------------------------------------------
 
 -- name: session_name
-SELECT pid || '@' || backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+SELECT pid || '@' || backend_start, pid FROM pg_stat_activity WHERE pid = pg_backend_pid()
 
 -- name: end_session
 -- Returns once the session is gone, or after five seconds with false.
@@ -16,7 +16,7 @@ SELECT make_record_partitions(ledger_now_ns())
 -- The lock says since when this transaction may seal records, so that listings do not run ahead of it (horizon.py).
 -- The time of sealing is read behind it.
 WITH announced AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(ledger_now_ns() / 1000))
-SELECT ledger_now_ns() FROM announced
+SELECT ledger_now_ns(), pg_backend_pid(), current_setting('session_replication_role') FROM announced
 
 -- name: open_stream
 INSERT INTO audit_streams (
@@ -664,6 +664,10 @@ SELECT
     current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
     pg_has_role('pg_read_all_stats', 'USAGE') AND NOT pg_is_in_recovery()
         AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))
+
+-- name: own_pid
+-- Which a pooler's greeting does not have.
+SELECT pg_backend_pid()
 
 -- name: listen
 LISTEN auditrace

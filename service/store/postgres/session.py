@@ -9,8 +9,9 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from service.errors import AuditraceError, FencedError, LedgerUnavailableError, TryLaterError
-from service.store.postgres.connection import Session, connect, translate, translated
+from service.store.postgres.connection import Session, connect_again, translate, translated
 from service.store.postgres.fate import was_committed
+from service.store.postgres.pooling import OF_OTHER_SESSIONS
 from service.store.postgres.statements import SQL
 from service.store.postgres.stream import LaneSettings, LaneStream
 from service.store.postgres.transaction import Place, PostgresTransaction
@@ -40,6 +41,7 @@ class LaneSession:
         self._stream = LaneStream(settings)
         self._session: Session | None = None
         self._name = ""
+        self._pid = 0
         self._partitioned_until_ns = 0
 
     def begin(self) -> PostgresTransaction:
@@ -85,6 +87,7 @@ class LaneSession:
         except FencedError:
             raise
         except Exception as error:
+            self._forget_if_others(error)
             if self._is_lost:
                 raise LostSessionError from error
             with self._guarded():
@@ -185,24 +188,34 @@ class LaneSession:
         try:
             yield
         except psycopg.Error as error:
+            self._forget_if_others(error)
             if self._is_lost:
                 self.drop()
                 raise LostSessionError from error
             raise translate(error) from error
 
+    def _forget_if_others(self, error: Exception) -> None:
+        """Close the session after an error that shows that what was prepared in it is gone."""
+        if self._session is not None and isinstance(error, OF_OTHER_SESSIONS):
+            self._session.close()
+
     def _connected(self) -> Session:
         if self._is_lost:
             self.drop()
-            session = connect(self._settings.url)
+            session = connect_again(self._settings.url)
             with translated():
-                ((self._name,),) = session.execute(SQL["session_name"]).fetchall()
+                ((self._name, self._pid),) = session.execute(SQL["session_name"]).fetchall()
             # Another server may answer now, which may not have what the last one had.
             self._session, self._partitioned_until_ns = session, 0
         return self._held
 
     def _begin(self, session: Session) -> int:
         session.execute(b"BEGIN")
-        ((now_ns,),) = session.execute(SQL["begin_sealing"]).fetchall()
+        ((now_ns, pid, triggers),) = session.execute(SQL["begin_sealing"]).fetchall()
+        if pid != self._pid or triggers != "origin":
+            # The next session is looked at from the beginning, and the reason is found there.
+            session.close()
+            raise LostSessionError
         return int(now_ns)
 
     def _make_partitions(self, session: Session, now_ns: int) -> None:
@@ -217,6 +230,7 @@ class LaneSession:
         try:
             self._held.execute(b"COMMIT")
         except psycopg.Error as error:
+            self._forget_if_others(error)
             if not self._is_lost:
                 raise translate(error) from error
             self.drop()

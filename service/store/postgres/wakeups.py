@@ -68,6 +68,7 @@ class Wakeups:
             self._pause.wait(_AGAIN_S)
 
     def _exchange(self, session: Session) -> None:
+        ((own,),) = session.execute(SQL["own_pid"]).fetchall()
         session.execute(SQL["listen"])
         # What was committed while nobody listened.
         self._on_hint()
@@ -77,6 +78,5 @@ class Wakeups:
                 self._pause.wait(_SETTLE_S)
                 os.read(self._reading, 65536)
                 session.execute(SQL["hint"])
-            own = session.info.backend_pid
             if any(notify.pid != own for notify in session.notifies(timeout=0)):
                 self._on_hint()

@@ -1,0 +1,59 @@
+"""Finds out whether a connection has a session of the server to itself, which a pooler may give it or not.
+
+Advisory locks, LISTEN, settings and prepared statements belong to a session. A pooler in transaction or statement mode
+lends a session to a connection for one transaction only, so that all of these are lost, or are somebody else's.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import psycopg
+
+from service.errors import SettingsError
+
+PATIENCE_S: Final = 10.0
+_LENT: Final = (
+    "a pooler lends this process a session of PostgreSQL for one transaction at a time, and the ledger needs sessions "
+    "of its own (for advisory locks, LISTEN, settings and prepared statements): set pool_mode = session in the pooler, "
+    "or let AUDITRACE_DATABASE name the server itself"
+)
+# What a statement meets that was prepared in another session.
+OF_OTHER_SESSIONS: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
+
+
+def require_own_session(
+    connection: psycopg.Connection[tuple[Any, ...]], connect_again: Callable[[], psycopg.Connection[tuple[Any, ...]]]
+) -> None:
+    """Raise unless a new connection, on which no transaction is open, has a session to itself.
+
+    Without a pooler this costs one question: the server names the same process in its greeting and afterwards, while a
+    pooler greets with a number of its own. With one, a second connection sends a notification that the first one
+    listens for. It arrives while the first one asks nothing, or it does not: a session that is lent has nobody then
+    to pass it on to.
+
+    Args:
+        connection: in autocommit.
+        connect_again: opens another connection of the same kind, which is closed here.
+
+    Raises:
+        SettingsError: it has not.
+    """
+    pid = _pid(connection)
+    greeted = connection.info.backend_pid
+    if pid == greeted:
+        return
+    channel = f"auditrace_{pid}_{greeted & 0xFFFFFFFF}"
+    connection.execute(f"LISTEN {channel}".encode())
+    with connect_again() as other:
+        ((other_pid,),) = other.execute(
+            b"SELECT pg_catalog.pg_backend_pid() FROM pg_catalog.pg_notify(%s, '')", [channel]
+        ).fetchall()
+    keeps = other_pid != pid and bool(list(connection.notifies(timeout=PATIENCE_S, stop_after=1)))
+    connection.execute(f"UNLISTEN {channel}".encode())
+    if not keeps:
+        raise SettingsError([_LENT])
+
+
+def _pid(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
+    ((pid,),) = connection.execute(b"SELECT pg_catalog.pg_backend_pid()").fetchall()
+    return int(pid)

@@ -64,9 +64,10 @@ class Parts:
         self._node.close()
 
     def ready(self) -> Mapping[str, str]:
-        """Return how each part is; only a ledger that cannot be used makes the process unready."""
+        """Return how each part is; only a ledger that cannot be read or written makes it unready."""
         checks = {
             "ledger": self._ledger(),
+            "writes": self._writes(),
             "checkpoints": self._checkpoints(),
             "verification": self._verification(),
         }
@@ -86,6 +87,10 @@ class Parts:
         watermark = self._node.watermark
         problem = watermark.problem() if watermark is not None else None
         return READY if problem is None else f"{FAILED}: {problem}"
+
+    def _writes(self) -> str:
+        problem = self._node.writes.problem()
+        return READY if problem is None else f"{FAILED}: {problem}; the log has what the database said"
 
     def _checkpoints(self) -> str:
         state = self._checkpointer.state()

@@ -1,5 +1,6 @@
 """A full disk under PostgreSQL refuses changes as a whole, and is forgotten as soon as there is room again."""
 
+import itertools
 import os
 import pwd
 import subprocess
@@ -12,10 +13,13 @@ import pytest
 
 from service.errors import LedgerUnavailableError
 from service.ports import Receipt, Transaction
+from service.store.writability import WatchedLedger
 from tests.support.both_stores import POSTGRES
+from tests.support.collector import poll_until
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_stores import PostgresStore
 from tests.support.stores import new_job
+from tests.support.volumes import fill
 
 pytestmark = pytest.mark.stores(POSTGRES)
 
@@ -113,4 +117,25 @@ def test_what_needs_no_room_goes_on_while_the_disk_is_full(
         failing.result()
     assert going_on.result().sequence_number == 3
     assert store.reads.job("job-big", None) is None
+    store.close()
+
+
+def test_a_full_disk_is_seen_by_a_trial(small_disk: Path, postgres_server: PostgresServer, tmp_path: Path) -> None:
+    """A trial needs the room that a change needs, though it leaves nothing behind."""
+    url = postgres_server.create_database()
+    _move(url, postgres_server)
+    store = PostgresStore.opened(url, tmp_path, 3, lanes=1)
+    now_s = itertools.count(0, 100)
+    ledger = WatchedLedger(store.lane(), lambda: store.system_record("audit.stream.open"), lambda: float(next(now_s)))
+    assert ledger.problem() is None
+    fill(small_disk)
+
+    def is_full() -> bool:
+        # What free pages are left is used up by what real changes leave there.
+        ledger.submit(lambda transaction: transaction.save(store.fact())).exception()
+        return ledger.problem() == "changes cannot be committed: the server has no room"
+
+    poll_until(is_full, "the last pages to be full")
+    (small_disk / "ballast").unlink()
+    assert ledger.problem() is None
     store.close()

@@ -1,5 +1,6 @@
 """A standby beside the primary: what is not confirmed, what is gone with the primary, and what is said of both."""
 
+import itertools
 import json
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,6 +15,7 @@ from service.store.postgres.connection import connect
 from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.opening import durability, migrate_database
 from service.store.postgres.reads import PostgresReads
+from service.store.writability import WatchedLedger
 from tests.support.collector import poll_until
 from tests.support.postgres_standby import PATIENCE_S, Pair
 from tests.support.postgres_stores import PostgresStore
@@ -145,3 +147,19 @@ def test_doctor_says_whether_a_failover_can_lose_commits(
     # Who may not see which standbys there are raises no false alarm.
     plain = lagging.url("audit").replace("user=auditrace", "user=plain")
     assert durability(plain, needs_standby=True).problems == []
+
+
+def test_a_primary_that_waits_for_a_standby_is_seen_by_a_trial(confirmed: Pair, tmp_path: Path) -> None:
+    """Its commits do not come to an end, while everything can be read; a standby that takes over ends that."""
+    store = _opened(confirmed, tmp_path)
+    lane = store.lane()
+    _create(store, lane, "job-1").result(PATIENCE_S)
+    now_s = itertools.count(0, 100)
+    ledger = WatchedLedger(lane, lambda: store.system_record("audit.stream.open"), lambda: float(next(now_s)))
+    assert ledger.problem() is None
+    confirmed.standby.disconnect()
+    assert "do not come to an end" in (ledger.problem() or "")
+    assert store.reads.outbox().depth > 0
+    confirmed.fail_over()
+    poll_until(lambda: ledger.problem() is None, "changes to be committed again", PATIENCE_S)
+    store.close()

@@ -105,7 +105,7 @@ def connect_again(url: str, *, read_only: bool = False, lock_timeout: str = "2s"
         return connect(url, read_only=read_only, lock_timeout=lock_timeout)
     except SettingsError as error:
         reason = "the database has settings that the ledger cannot be kept with"
-        raise LedgerUnavailableError(f"the ledger cannot be used: {error}", reason=reason) from error
+        raise LedgerUnavailableError("the ledger cannot be used", cause=str(error), reason=reason) from error
 
 
 def place_of(url: str) -> str:

@@ -1,7 +1,7 @@
 """Opens connections to the SQLite file with the settings that the promises rest on, and translates its errors."""
 
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,12 @@ _BROKEN: Final = frozenset(
         sqlite3.SQLITE_ERROR,
     }
 )
+_REASONS: Final[Mapping[int, str]] = {
+    sqlite3.SQLITE_FULL: "the disk has no room",
+    sqlite3.SQLITE_READONLY: "the database's file, or its file system, takes no writes",
+    sqlite3.SQLITE_CANTOPEN: "the database's file cannot be opened",
+    sqlite3.SQLITE_PERM: "the database's file cannot be opened",
+}
 URL_PREFIX: Final = "sqlite:///"
 
 
@@ -101,7 +107,12 @@ def translate(error: sqlite3.Error) -> AuditraceError:
         return LedgerBusyError("the ledger is busy with another writer: try again")
     if code in _BROKEN:
         return BrokenLedgerError(f"the ledger refuses the change: {error}")
-    return LedgerUnavailableError("the ledger cannot be used", cause=str(error))
+    return LedgerUnavailableError("the ledger cannot be used", cause=str(error), reason=reason_of(error))
+
+
+def reason_of(error: sqlite3.Error) -> str:
+    """Return why the file cannot be used, without its path."""
+    return _REASONS.get(_primary_code(error), "the disk fails")
 
 
 def _primary_code(error: sqlite3.Error) -> int:

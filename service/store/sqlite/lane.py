@@ -17,7 +17,7 @@ from service.errors import (
     LedgerUnavailableError,
     ShuttingDownError,
 )
-from service.store.sqlite.connection import connect, is_of_disk, translate, translated
+from service.store.sqlite.connection import connect, is_of_disk, reason_of, translate, translated
 from service.store.sqlite.stream import RENEW_S, LaneStream, StreamSettings
 from service.store.sqlite.transaction import Place, SqliteTransaction
 from telemetry.errors import TelemetryError
@@ -200,7 +200,7 @@ class SqliteLane:
                 raise translate(error) from error
             # It may have reached the disk and count at the next start: this lane never continues the stream.
             self._drop_connection()
-            raise LedgerUnavailableError(COMMIT_UNKNOWN) from error
+            raise LedgerUnavailableError(COMMIT_UNKNOWN, reason=reason_of(error)) from error
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         self._stream.rolled_back()

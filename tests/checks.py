@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from service.cli.main import parser
-from service.store.sqlite.connection import connect
+from service.store.sqlite.connection import connect, create
 from service.store.sqlite.migrate import migrate
 
 ROOT = Path(__file__).parents[1]
@@ -41,9 +41,12 @@ def readme() -> str:
 
 def schema() -> str:
     """The schema that all migrations together make, as SQLite tells it."""
-    with tempfile.TemporaryDirectory() as folder, closing(connect(Path(folder, "empty.db"))) as connection:
-        migrate(connection)
-        rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "empty.db")
+        create(path)
+        with closing(connect(path)) as connection:
+            migrate(connection)
+            rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
     statements = "".join(f"\n{sql};\n" for (sql,) in rows)
     return f"-- The sum of all migrations, to read; written by `python -m tests.checks --write`.\n{statements}"
 

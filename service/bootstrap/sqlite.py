@@ -9,7 +9,8 @@ from service.errors import SettingsError
 from service.ports import Clock, Discrepancy, Durability, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.sqlite.checkpoints import CheckpointSettings, SqliteCheckpoints
-from service.store.sqlite.connection import connect, database_path
+from service.store.sqlite.connection import connect, create, database_path
+from service.store.sqlite.identity import hold, require_usable
 from service.store.sqlite.lane import LaneSettings, SqliteLane
 from service.store.sqlite.migrate import migrate
 from service.store.sqlite.opening import is_empty, keys_of, last_and_refused
@@ -45,6 +46,7 @@ class SqliteDatabase:
             )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            require_usable(self._path)
             probe = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             probe.touch()
             probe.unlink()
@@ -52,11 +54,12 @@ class SqliteDatabase:
             raise SettingsError([f"the data folder {self._path.parent} cannot be written: {error.strerror}"]) from error
 
     def require(self) -> None:
-        """Raise unless the file is there."""
+        """Raise unless the file is there, and no other name of it is in use."""
         if not self._path.exists() or self._path.stat().st_size == 0:
             raise SettingsError(
                 [f"there is no database at {self._path}: start the service first, or set AUDITRACE_DATABASE"]
             )
+        hold(self._path).release()
 
     def is_empty(self) -> bool:
         """True while the file is missing, or nothing was committed to it."""
@@ -64,7 +67,7 @@ class SqliteDatabase:
 
     def migrate(self) -> Sequence[str]:
         """Bring the file to the newest schema; one that is made here can be read by its owner only."""
-        _create(self._path)
+        create(self._path)
         connection = connect(self._path)
         try:
             return migrate(connection)
@@ -163,18 +166,3 @@ class OpenedSqlite:
         self.reads.close()
         self.checkpoints.close()
         self._locks.release()
-
-
-def _create(path: Path) -> None:
-    """Make an empty file, as SQLite would, but closed to others: it holds inputs and artifacts. One that exists stays.
-
-    An existing file is not even opened, because closing it again would end the locks that this process has on it.
-
-    Source: sqlite.org/howtocorrupt.html, 2.2.
-    """
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise SettingsError([f"the database {path} cannot be made: {error.strerror}"]) from error

@@ -11,7 +11,7 @@ import pytest
 
 from service.errors import BrokenLedgerError, LedgerBusyError, SettingsError
 from service.store.sqlite import connection as connecting
-from service.store.sqlite.connection import connect
+from service.store.sqlite.connection import connect, create
 from service.store.sqlite.migrate import migrate, migrations, schema_version
 from tests.checks import SCHEMA
 from tests.checks import schema as sum_of_migrations
@@ -20,7 +20,7 @@ from tests.support.collector import ROOT
 KILLED_AT_EACH_STATEMENT = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from service.store.sqlite.connection import connect
+from service.store.sqlite.connection import connect, create
 from service.store.sqlite.migrate import migrate
 
 def die_at(number):
@@ -37,6 +37,7 @@ while True:
     number += 1
     pid = os.fork()
     if pid == 0:
+        create(folder / f"{number}.db")
         connection = connect(folder / f"{number}.db")
         connection.set_trace_callback(die_at(number))
         migrate(connection)
@@ -45,6 +46,12 @@ while True:
         break
 print(number)
 """
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """Open a file, which is made if there is none."""
+    create(path)
+    return connect(path)
 
 
 def _objects(connection: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -62,7 +69,7 @@ def _after(steps: int) -> list[tuple[str, str]]:
 def test_the_schema_is_the_sum_of_the_migrations(tmp_path: Path) -> None:
     """The file that people read is what the steps make, and applying them again changes nothing."""
     assert SCHEMA.read_text("utf-8") == sum_of_migrations()
-    with closing(connect(tmp_path / "ledger.db")) as connection:
+    with closing(_opened(tmp_path / "ledger.db")) as connection:
         assert migrate(connection) == [migration.name for migration in migrations()]
         made = _objects(connection)
         assert made == _after(len(migrations()))
@@ -74,7 +81,7 @@ def test_the_schema_is_the_sum_of_the_migrations(tmp_path: Path) -> None:
 def test_a_migration_goes_on_from_any_version(tmp_path: Path) -> None:
     """A file that an older version left gets the steps that it lacks, and ends with the same schema."""
     for steps in range(len(migrations())):
-        with closing(connect(tmp_path / f"{steps}.db")) as connection:
+        with closing(_opened(tmp_path / f"{steps}.db")) as connection:
             for migration in migrations()[:steps]:
                 connection.executescript(migration.sql)
             connection.execute(f"PRAGMA user_version = {steps}")
@@ -90,7 +97,7 @@ def test_a_process_that_is_killed_while_it_migrates_leaves_whole_steps(tmp_path:
     assert statements > sum(migration.sql.count("CREATE ") for migration in migrations())
     versions = set()
     for number in range(1, statements):
-        with closing(connect(tmp_path / f"{number}.db")) as connection:
+        with closing(_opened(tmp_path / f"{number}.db")) as connection:
             version = schema_version(connection)
             versions.add(version)
             assert _objects(connection) == _after(version)
@@ -105,7 +112,7 @@ def test_processes_that_migrate_at_the_same_time_do_it_once(tmp_path: Path) -> N
     start = threading.Barrier(4)
 
     def run() -> None:
-        with closing(connect(tmp_path / "ledger.db")) as connection:
+        with closing(_opened(tmp_path / "ledger.db")) as connection:
             start.wait()
             applied.extend(migrate(connection))
             assert schema_version(connection) == len(migrations())
@@ -120,7 +127,7 @@ def test_processes_that_migrate_at_the_same_time_do_it_once(tmp_path: Path) -> N
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     """What a newer version wrote is not touched by an older one, which says what to do."""
-    with closing(connect(tmp_path / "ledger.db")) as connection:
+    with closing(_opened(tmp_path / "ledger.db")) as connection:
         migrate(connection)
         connection.execute(f"PRAGMA user_version = {len(migrations()) + 1}")
         with pytest.raises(SettingsError, match="upgrade this process"):
@@ -130,7 +137,7 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 def test_a_file_that_is_busy_is_migrated_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process holds the file nothing is applied, and the caller may try again."""
     monkeypatch.setattr(connecting, "BUSY_TIMEOUT_MS", 20)
-    with closing(connect(tmp_path / "ledger.db")) as connection, closing(connect(tmp_path / "ledger.db")) as other:
+    with closing(_opened(tmp_path / "ledger.db")) as connection, closing(_opened(tmp_path / "ledger.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerBusyError):
             migrate(connection)
@@ -141,7 +148,7 @@ def test_a_file_that_is_busy_is_migrated_later(tmp_path: Path, monkeypatch: pyte
 
 def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """A file whose state does not fit a step is rolled back to before it, and said to be broken."""
-    with closing(connect(tmp_path / "ledger.db")) as connection:
+    with closing(_opened(tmp_path / "ledger.db")) as connection:
         connection.executescript(migrations()[0].sql)
         connection.execute("PRAGMA user_version = 1")
         connection.execute("CREATE TABLE refused_streams (mine TEXT)")

@@ -15,7 +15,7 @@ from service.jobs.model import Job, JobId, Status, TenantId
 from service.ports import RegisteredKey, Transition, Write
 from service.secrets import DeploymentSecret
 from service.store.sqlite.checkpoints import CheckpointSettings, SqliteCheckpoints
-from service.store.sqlite.connection import connect
+from service.store.sqlite.connection import connect, create
 from service.store.sqlite.lane import LaneSettings, SqliteLane
 from service.store.sqlite.migrate import migrate
 from service.store.sqlite.opening import keys_of
@@ -55,6 +55,7 @@ class SqliteStore:
         self.audit_log = AuditLogger(Resource({names.SERVICE_NAME: "auditrace"}), "0.1.0")
         self.committed: list[str] = []
         self._stream_ids = itertools.count(1 + instance * 1_000_000)
+        create(self.path)
         connection = connect(self.path)
         migrate(connection)
         connection.close()

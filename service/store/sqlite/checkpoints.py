@@ -61,6 +61,7 @@ class SqliteCheckpoints:
 
     def hold(self) -> bool:
         """Take or renew the lease; False while another process that is alive holds it."""
+        self._connection.require_in_place()
         with translated(), _writing(self._connection):
             # Without the key the lease would only keep others from writing.
             self._signer(self._keys(self._connection))

@@ -1,5 +1,6 @@
 """Opens connections to the SQLite file with the settings that the promises rest on, and translates its errors."""
 
+import os
 import sqlite3
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+from service.store.sqlite.identity import FileId, HeldFile, file_id, hold, require_local
 
 BUSY_TIMEOUT_MS: Final = 5_000
 # SQLITE_ERROR is what a table or column that is missing gives: no later time makes it come back.
@@ -26,10 +28,44 @@ _REASONS: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_PERM: "the database's file cannot be opened",
 }
 URL_PREFIX: Final = "sqlite:///"
+_LOG: Final = ("-wal", "-shm")
+
+
+class FileConnection(sqlite3.Connection):
+    """A connection that knows which file it has open."""
+
+    held: HeldFile | None = None
+    log: Mapping[Path, FileId | None] = {}
+    """Of a connection that writes: the files of SQLite's log, which stay as long as it is open."""
+
+    def require_in_place(self) -> None:
+        """Raise when processes that open the database now would get another file, or another log of it.
+
+        Raises:
+            LedgerUnavailableError: it was moved, removed or replaced.
+        """
+        if self.held is None:
+            return
+        expected = {self.held.path: self.held.file_id, **self.log}
+        gone = [str(path) for path, known in expected.items() if file_id(path) != known]
+        if gone:
+            raise LedgerUnavailableError(
+                f"{gone[0]} was moved, removed or replaced while in use: put it back, or stop every process that works "
+                "on the database, and start again"
+            )
+
+    def close(self) -> None:
+        """Close it; may be called again."""
+        super().close()
+        held, self.held = self.held, None
+        if held is not None:
+            held.release()
 
 
 def database_path(url: str) -> Path:
-    """Return the file that a `sqlite:///path` URL names; a fourth slash makes it absolute.
+    """Return the file that a `sqlite:///path` URL names, with no symbolic link in its path; four slashes: absolute.
+
+    The path is taken as it stands: a percent sign is a part of the name.
 
     Raises:
         SettingsError: the URL is not of that form.
@@ -37,37 +73,76 @@ def database_path(url: str) -> Path:
     path = url.removeprefix(URL_PREFIX)
     if path == url or not path or "?" in path:
         raise SettingsError([f"AUDITRACE_DATABASE is {url!r}; expected sqlite:///path/to/file.db, or postgresql://…"])
-    return Path(path)
+    return Path(os.path.realpath(path))
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open the database file.
+def create(path: Path) -> None:
+    """Make an empty file, as SQLite would, but closed to others: it holds inputs and artifacts. One that exists stays.
+
+    An existing file is not even opened, because closing it again would end the locks that this process has on it.
+
+    Raises:
+        SettingsError: it cannot be made.
+
+    Source: sqlite.org/howtocorrupt.html, 2.2.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise SettingsError([f"the database {path} cannot be made: {error.strerror}"]) from error
+
+
+def connect(path: Path, *, read_only: bool = False) -> FileConnection:
+    """Open the database file, which exists.
 
     Writers get WAL and `synchronous=FULL`: a commit that returned survives SIGKILL and, as far as the disk's fsync
     holds, power loss. Every statement waits up to five seconds for another process's writer.
 
     Raises:
+        SettingsError: SQLite cannot keep this file and its log together: as `hold` and `require_local` say.
         LedgerUnavailableError: the file cannot be opened, or, by a writer, not be written.
         LedgerBusyError: by a writer: another process holds it for too long.
     """
-    mode = "ro" if read_only else "rwc"
-    with translated():
-        connection = sqlite3.connect(
-            f"file:{_quoted(path)}?mode={mode}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=BUSY_TIMEOUT_MS / 1000,
-        )
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA recursive_triggers = ON")
+    held = hold(path)
+    try:
         if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            # Else savepoints spill to the system's temporary folder, which may be full, or not writable at all.
-            connection.execute("PRAGMA temp_store = MEMORY")
-            _require_writable(connection)
+            require_local(held.path)
+        with translated():
+            connection = FileConnection(
+                f"file:{_quoted(held.path)}?mode={'ro' if read_only else 'rw'}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=BUSY_TIMEOUT_MS / 1000,
+            )
+    except BaseException:
+        held.release()
+        raise
+    connection.held = held
+    try:
+        with translated():
+            _set_up(connection, read_only=read_only)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _set_up(connection: FileConnection, *, read_only: bool) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA recursive_triggers = ON")
+    if read_only:
+        return
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    # Else savepoints spill to the system's temporary folder, which may be full, or not writable at all.
+    connection.execute("PRAGMA temp_store = MEMORY")
+    _require_writable(connection)
+    if connection.held is not None:
+        path = connection.held.path
+        connection.log = {log: file_id(log) for log in (path.with_name(f"{path.name}{end}") for end in _LOG)}
 
 
 def _require_writable(connection: sqlite3.Connection) -> None:
@@ -120,4 +195,4 @@ def _primary_code(error: sqlite3.Error) -> int:
 
 
 def _quoted(path: Path) -> str:
-    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -17,7 +17,7 @@ from service.errors import (
     LedgerUnavailableError,
     ShuttingDownError,
 )
-from service.store.sqlite.connection import connect, is_of_disk, reason_of, translate, translated
+from service.store.sqlite.connection import FileConnection, connect, is_of_disk, reason_of, translate, translated
 from service.store.sqlite.stream import RENEW_S, LaneStream, StreamSettings
 from service.store.sqlite.transaction import Place, SqliteTransaction
 from telemetry.errors import TelemetryError
@@ -27,10 +27,12 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 128
-COMMIT_UNKNOWN: Final = (
-    "the disk failed during the commit, and whether it counts cannot be told: "
+_UNKNOWN: Final = (
+    "{} during the commit, and whether it counts cannot be told: "
     "send the same request again, with the same Idempotency-Key if it had one"
 )
+COMMIT_UNKNOWN: Final = _UNKNOWN.format("the disk failed")
+COMMIT_ELSEWHERE: Final = _UNKNOWN.format("the database was moved or replaced")
 
 
 class LaneSettings(StreamSettings, frozen=True, kw_only=True):
@@ -61,7 +63,7 @@ class SqliteLane:
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._intake = threading.Lock()
         self._is_closed = False
-        self._connection: sqlite3.Connection | None = None
+        self._connection: FileConnection | None = None
         self._stream = LaneStream(settings)
         self._last: SqliteWork[object] | None = None
         self._thread = threading.Thread(target=self._serve, name="lane", daemon=True)
@@ -190,7 +192,7 @@ class SqliteLane:
         connection.execute("RELEASE work")
         return value, None
 
-    def _finish(self, connection: sqlite3.Connection) -> None:
+    def _finish(self, connection: FileConnection) -> None:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -201,6 +203,12 @@ class SqliteLane:
             # It may have reached the disk and count at the next start: this lane never continues the stream.
             self._drop_connection()
             raise LedgerUnavailableError(COMMIT_UNKNOWN, reason=reason_of(error)) from error
+        try:
+            connection.require_in_place()
+        except LedgerUnavailableError as error:
+            # Committed to a file that may never be the database again.
+            self._drop_connection()
+            raise LedgerUnavailableError(COMMIT_ELSEWHERE) from error
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         self._stream.rolled_back()
@@ -244,8 +252,8 @@ class SqliteLane:
 
     def _commit_behind_end(self, end: Place, work: SqliteWork[object]) -> None:
         """Run `work` behind the end; when that fails, the next checkpoint of another process covers the stream."""
-        connection = self._connected()
         try:
+            connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
             transaction = self._stream.begin_behind_end(connection, end)
             work(transaction)
@@ -253,7 +261,8 @@ class SqliteLane:
             self._finish(connection)
         except (sqlite3.Error, AuditraceError, TelemetryError) as error:
             _log.warning("the last checkpoint could not be written, the next process writes it: %s", error)
-            self._roll_back(connection)
+            if self._connection is not None:
+                self._roll_back(self._connection)
         else:
             self._settings.on_commit(transaction.outcomes)
 
@@ -263,9 +272,10 @@ class SqliteLane:
         except (sqlite3.Error, AuditraceError):
             _log.exception("a stream that somebody else wrote could not be disowned")
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self) -> FileConnection:
         if self._connection is None:
             self._connection = connect(self._settings.path)
+        self._connection.require_in_place()
         return self._connection
 
     def _drop_connection(self) -> None:

@@ -214,6 +214,8 @@ class SqliteOutbox:
     @contextmanager
     def _using(self) -> Generator[None]:
         with self._lock, translated():
+            # Else the cursors of a file that was replaced would be moved, and nothing of the new one be delivered.
+            self._connection.require_in_place()
             yield
 
     @contextmanager

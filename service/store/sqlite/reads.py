@@ -35,7 +35,7 @@ from service.store.rows import (
     stored_of,
     stream_of,
 )
-from service.store.sqlite.connection import connect, translated
+from service.store.sqlite.connection import FileConnection, connect, translated
 from service.store.sqlite.transaction import SQL
 
 Row: TypeAlias = tuple[Any, ...]
@@ -254,7 +254,7 @@ class SqliteReads:
 
     @contextmanager
     def _connection(self) -> Generator[sqlite3.Connection]:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection: FileConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             with self._lock:
                 if self._is_closed:
@@ -262,6 +262,7 @@ class SqliteReads:
                 connection = connect(self._path, read_only=True)
                 self._connections.append(connection)
             self._local.connection = connection
+        connection.require_in_place()
         with translated():
             yield connection
 

@@ -1,0 +1,210 @@
+"""Which file a database is, whatever it is called; a file under a second name is refused before it is harmed.
+
+SQLite keeps its log, and the locks of it, beside the name by which it opens a file. A file that is opened by two names
+has two logs, neither of which knows of the other, and is destroyed. Symbolic links, relative paths and mounts of the
+folder lead to the same name; hard links and mounts of the file alone do not.
+
+Source: sqlite.org/howtocorrupt.html, sections 2.2 and 2.5.
+"""
+
+import fcntl
+import hashlib
+import os
+import stat
+import struct
+import threading
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from service.errors import LedgerUnavailableError, SettingsError
+
+FileId: TypeAlias = tuple[int, int]
+"""Device and inode: what a file is, whatever it is called."""
+
+Place: TypeAlias = tuple[int, int, str]
+"""Device and inode of the folder, and the name in it: where SQLite looks for the log."""
+
+# struct flock: type, whence, start, length, process.
+_FLOCK: Final = struct.Struct("hhqqi4x")
+# Behind all that SQLite locks. The byte that a process locks here says at which place it has the file open.
+_FIRST_PLACE: Final = 1 << 62
+_HASH_BYTES: Final = 7
+_NETWORK: Final = frozenset(
+    {
+        *("afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"),
+        *("orangefs", "smb3", "smbfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+    }
+)
+
+
+class HeldFile:
+    """A database file that this process has open; its connections share one, and give it up one by one."""
+
+    def __init__(self, path: Path, file_id: FileId, place: Place, descriptor: int) -> None:
+        self.path = path
+        self.file_id = file_id
+        self.place = place
+        self.users = 0
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give it up for one connection, which is closed."""
+        with _lock:
+            self.users -= 1
+            if self.users == 0:
+                # Not while a connection is open: closing any descriptor ends all locks that SQLite has on the file.
+                del _held[self.file_id]
+                os.close(self._descriptor)
+
+
+_held: Final[dict[FileId, HeldFile]] = {}
+_lock: Final = threading.Lock()
+
+
+def hold(path: Path) -> HeldFile:
+    """Keep every process that calls this file differently from opening it, until it is released.
+
+    Raises:
+        SettingsError: SQLite would not find the log of this file, or a process has it open at another place.
+        LedgerUnavailableError: there is no such file, it cannot be opened, or it took the place of one that is in use.
+    """
+    real = Path(os.path.realpath(path))
+    with _lock:
+        try:
+            held = _hold(real)
+        except OSError as error:
+            raise LedgerUnavailableError(f"the database {real} cannot be opened: {error.strerror}") from error
+        held.users += 1
+        return held
+
+
+def require_local(path: Path) -> None:
+    """Raise unless this machine alone can write the file, or what is in the folder.
+
+    Raises:
+        SettingsError: it is on a file system that other machines share.
+        LedgerUnavailableError: it cannot be looked at.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        problem = network_problem(path, mounts, _mount_of(path))
+    except OSError as error:
+        raise LedgerUnavailableError(f"the file system of {path} cannot be looked at: {error.strerror}") from error
+    if problem is not None:
+        raise SettingsError([problem])
+
+
+def network_problem(path: Path, mountinfo: str, mount: int) -> str | None:
+    """Return why no database can be at a path; None when its file system is this machine's.
+
+    Args:
+        path: what is said to be there.
+        mountinfo: lines of `/proc/self/mountinfo`.
+        mount: the number of its mount, in the first column of one of them.
+
+    Source: proc_pid_mountinfo(5); sqlite.org/wal.html, "all processes using a database must be on the same host".
+    """
+    for line in mountinfo.splitlines():
+        kind = line.partition(" - ")[2].split(" ", 1)[0]
+        if line.split(" ", 1)[0] == str(mount) and kind in _NETWORK:
+            return (
+                f"{path} is on a network file system ({kind}), where machines do not see each other's log of SQLite: "
+                "put the database on a disk of this machine, or use PostgreSQL"
+            )
+    return None
+
+
+def require_usable(path: Path) -> None:
+    """Raise unless a database is at this path, or can be made there, that this process may write.
+
+    Raises:
+        SettingsError, LedgerUnavailableError: as `hold` and `require_local` do.
+    """
+    is_there = path.exists()
+    require_local(path if is_there else path.parent)
+    if is_there:
+        hold(path).release()
+
+
+def file_id(path: Path) -> FileId | None:
+    """Return what is at a path, a symbolic link as such; None when nothing is, or it cannot be looked at."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _hold(real: Path) -> HeldFile:
+    # Opened as a path only, which can be closed again without harm to locks.
+    pinned = os.open(real, os.O_PATH | os.O_CLOEXEC)
+    try:
+        found, folder = os.fstat(pinned), real.parent.stat()
+        this, place = (found.st_dev, found.st_ino), (folder.st_dev, folder.st_ino, real.name)
+        if any(held.place == place and held.file_id != this for held in _held.values()):
+            raise LedgerUnavailableError(
+                f"the file at {real} is not the one that this process has open: stop every process that works on it, "
+                "and start again"
+            )
+        if this in _held:
+            held = _held[this]
+            if held.place != place:
+                raise _under_another_name(real)
+            return held
+        _require_one_name(real, pinned, found)
+        descriptor = os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(pinned)
+    try:
+        _lock_place(real, descriptor, place)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    held = _held[this] = HeldFile(real, this, place, descriptor)
+    return held
+
+
+def _require_one_name(real: Path, pinned: int, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise SettingsError([f"{real} is no file: AUDITRACE_DATABASE names the file of the database"])
+    if found.st_nlink > 1:
+        names = f"the database {real} has {found.st_nlink} names (hard links), and SQLite would keep a log beside each"
+        raise SettingsError([f"{names}: remove all but one (find -samefile {real} finds them), or copy the file"])
+    if _mount_of_open(pinned) != _mount_of(real.parent):
+        raise SettingsError(
+            [f"the database {real} is mounted by itself, apart from SQLite's log beside it: mount its folder instead"]
+        )
+
+
+def _lock_place(real: Path, descriptor: int, place: Place) -> None:
+    """Say at which place this process has the file open, and raise when another one has it open elsewhere.
+
+    Two that say so at the same time both see the other, and both are refused.
+    """
+    digest = hashlib.sha256(repr(place).encode()).digest()
+    byte = _FIRST_PLACE + 1 + int.from_bytes(digest[:_HASH_BYTES])
+    # Of the open file, not of the process: SQLite, which opens and closes the file too, does not end these.
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+    for first, length in ((_FIRST_PLACE, byte - _FIRST_PLACE), (byte + 1, 0)):
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, length, 0)
+        kind, *_ = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+        if kind != fcntl.F_UNLCK:
+            raise _under_another_name(real)
+
+
+def _under_another_name(real: Path) -> SettingsError:
+    use = f"the database {real} is in use under another name, or was moved while in use"
+    return SettingsError([f"{use}: stop every process that works on it, and start them with one name"])
+
+
+def _mount_of(path: Path) -> int:
+    pinned = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return _mount_of_open(pinned)
+    finally:
+        os.close(pinned)
+
+
+def _mount_of_open(descriptor: int) -> int:
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))

@@ -7,6 +7,7 @@ import msgspec
 from service.errors import BrokenLedgerError, SettingsError
 from service.ports import RegisteredKey
 from service.secrets import DeploymentSecret
+from service.store.anchors import last_stored
 from service.store.queries import Execute
 from telemetry.audit.signer import Signer
 
@@ -33,13 +34,22 @@ def registered_keys(execute: Execute, secret: DeploymentSecret) -> Sequence[Regi
     """
     rows = [_Row(*row) for row in execute("signing_keys", {})]
     forged = [row for row in rows if not row.is_authentic(secret)]
-    if rows and len(forged) == len(rows):
+    # Where all are, one that is stored elsewhere tells a forgery from a process that has another secret.
+    last = last_stored(execute) if forged else None
+    if rows and len(forged) == len(rows) and not (last and last.is_authentic(secret)):
         raise SettingsError(["the ledger secret is not the one that this database was begun with: restore its file"])
     if forged:
         raise BrokenLedgerError(
             f"signing key {forged[0].fingerprint} was not registered by a process of this deployment"
         )
-    return [RegisteredKey(row.fingerprint, row.public_key, row.first_checkpoint) for row in rows]
+    return [_key(row) for row in rows]
+
+
+def keys_and_forged(execute: Execute, secret: DeploymentSecret) -> tuple[Sequence[RegisteredKey], Sequence[str]]:
+    """Return the keys that processes of this deployment stored, and the fingerprints of all others; for `doctor`."""
+    rows = [_Row(*row) for row in execute("signing_keys", {})]
+    held = [row for row in rows if row.is_authentic(secret)]
+    return [_key(row) for row in held], [row.fingerprint for row in rows if row not in held]
 
 
 def register(
@@ -63,6 +73,10 @@ def register(
         "mac": _mac(secret, number, signer.public_pem, first_checkpoint, rotation),
     }
     execute("register_key", values)
+
+
+def _key(row: _Row) -> RegisteredKey:
+    return RegisteredKey(row.fingerprint, row.public_key, row.first_checkpoint)
 
 
 def _mac(secret: DeploymentSecret, number: int, public_key: str, first_checkpoint: int, rotation: str | None) -> str:

@@ -186,6 +186,19 @@ def test_contradictions_in_the_ledger_are_listed(deployment: Deployment, ledger:
     assert "schema: trigger audit_records_are_not_changed: it is missing" in text
 
 
+@pytest.mark.stores(*BOTH)
+def test_a_forged_signing_key_is_a_contradiction_beside_others(deployment: Deployment, ledger: Store) -> None:
+    """It keeps the doctor from nothing: all that is wrong is listed, and no check is left open."""
+    with ledger.attacking() as attacker:
+        attacker.execute("UPDATE signing_keys SET mac = 'x'")
+        attacker.execute("UPDATE audit_records SET actor_id = 'mallory' WHERE number = 2")
+    status, not_right, found = deployment.examine("--ledger")
+    assert status == 1
+    assert "contradictions, listed below" in not_right["ledger"]
+    assert {"signing_key", "column_differs", "verify"} <= {one["check"] for one in found or ()}
+    assert "was not registered by a process of this deployment" in not_right["signing key"]
+
+
 def test_a_ledger_that_cannot_be_read_is_not_called_sound(deployment: Deployment, ledger: Store) -> None:
     """What cannot be looked at is exit status 2, unless something else is known to be wrong."""
     ledger.execute("PRAGMA user_version = 1")

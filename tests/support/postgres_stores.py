@@ -308,7 +308,7 @@ class PostgresStore:
     def execute(self, sql: str, *values: object) -> None:
         """Write straight to the database, past the lanes; what the database refuses raises `refusal`."""
         with psycopg.connect(self.url, autocommit=True) as session:
-            session.execute(_of_postgres(sql), values)
+            session.execute(of_postgres(sql), values)
 
     @contextmanager
     def attacking(self) -> Iterator["Attacker"]:
@@ -323,7 +323,7 @@ class PostgresStore:
     def rows(self, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
         """Read straight from the database; placeholders are question marks."""
         with psycopg.connect(self.url, autocommit=True) as session:
-            return session.execute(_of_postgres(sql), values).fetchall()
+            return session.execute(of_postgres(sql), values).fetchall()
 
 
 class Attacker:
@@ -338,8 +338,8 @@ class Attacker:
         """Execute a statement whose placeholders are question marks."""
         if sql.startswith("DELETE FROM audit_records"):
             keys = sql.replace("audit_records", "audit_record_keys").split(" RETURNING")[0]
-            self._session.execute(_of_postgres(keys), values)
-        done = self._session.execute(_of_postgres(sql), values)
+            self._session.execute(of_postgres(keys), values)
+        done = self._session.execute(of_postgres(sql), values)
         if sql.startswith(("INSERT INTO audit_records", "UPDATE audit_records SET stream_id")):
             self._session.execute(
                 "DELETE FROM audit_record_keys WHERE record_id NOT IN (SELECT record_id FROM audit_records)"
@@ -351,7 +351,8 @@ class Attacker:
         return done
 
 
-def _of_postgres(sql: str) -> bytes:
+def of_postgres(sql: str) -> bytes:
+    """Return a statement that is written for SQLite as PostgreSQL takes it."""
     # The order of SQLite's positions is that of observed times here.
     text = sql.replace("%", "%%").replace("?", "%s").replace("position", "observed_ns")
     return re.sub(r"\bx'([0-9a-f]*)'", r"'\\x\1'::bytea", text).encode()

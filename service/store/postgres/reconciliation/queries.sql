@@ -154,15 +154,14 @@ WHERE streams.number >= cursors.number AND coalesce(waiting, 0) <> streams.numbe
 
 -- name: parked
 SELECT
-    'stream ' || stream_id || ' number ' || parked_records.number,
+    'stream ' || parked_records.stream_id || ' number ' || parked_records.number,
     CASE WHEN parked_records.number <= delivery_cursors.number
         THEN 'record ' || coalesce(record_id, '?') || ' is parked, the sink said: ' || reason
         ELSE 'a record is parked that was not tried yet' END
 FROM parked_records
 LEFT JOIN delivery_cursors USING (stream_id)
-LEFT JOIN audit_record_keys AS keys USING (stream_id)
-WHERE keys.number = parked_records.number
-ORDER BY stream_id, parked_records.number
+LEFT JOIN audit_record_keys AS keys ON keys.stream_id = parked_records.stream_id AND keys.number = parked_records.number
+ORDER BY parked_records.stream_id, parked_records.number
 
 -- name: checkpoint_differs
 -- Rows and records of checkpoints are the same ones.

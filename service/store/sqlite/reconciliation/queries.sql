@@ -55,36 +55,6 @@ WHERE iif(
     json_extract(stated, '$.from') IS NOT before.status OR json_extract(stated, '$.to') IS NOT after.status
 )
 
--- name: column_differs
--- What the query API finds a record by is what its body says.
-SELECT 'record ' || record_id, 'a column beside its body says something else'
-FROM audit_records
-WHERE (record_id, stream_id, number, event_name, tenant_id, actor_id, action, outcome, result, target_type, target_id)
-    IS NOT (
-        json_extract(body, '$.attributes."audit.record.id"'),
-        json_extract(body, '$.attributes."audit.sequence.stream_id"'),
-        json_extract(body, '$.attributes."audit.sequence.number"'),
-        json_extract(body, '$.event_name'),
-        json_extract(body, '$.attributes."auditrace.tenant.id"'),
-        json_extract(body, '$.attributes."audit.actor.id"'),
-        json_extract(body, '$.attributes."audit.action"'),
-        json_extract(body, '$.attributes."audit.outcome"'),
-        json_extract(body, '$.attributes."auditrace.result"'),
-        json_extract(body, '$.attributes."audit.target.type"'),
-        json_extract(body, '$.attributes."audit.target.id"')
-    )
-    OR (job_id, request_id, trace_id, span_id, target_version) IS NOT (
-        json_extract(body, '$.attributes."auditrace.job.id"'),
-        json_extract(body, '$.attributes."auditrace.request.id"'),
-        json_extract(body, '$.trace_id'),
-        json_extract(body, '$.span_id'),
-        json_extract(body, '$.attributes."auditrace.target.version"')
-    )
-    OR timestamp_ns IS NOT unixepoch(substr(json_extract(body, '$.timestamp'), 1, 19)) * 1000000000
-        + substr(json_extract(body, '$.timestamp'), 21, 9)
-    OR observed_ns IS NOT unixepoch(substr(json_extract(body, '$.observed_timestamp'), 1, 19)) * 1000000000
-        + substr(json_extract(body, '$.observed_timestamp'), 21, 9)
-
 -- name: run_differs
 SELECT 'job ' || job_runs.job_id || ' run ' || job_runs.number, 'a column beside its document says something else'
 FROM job_runs
@@ -247,6 +217,12 @@ PRAGMA foreign_key_check
 
 -- name: schema
 SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL
+
+-- name: columns_of_records
+SELECT
+    body, event_name, trace_id, span_id, timestamp_ns, observed_ns, record_id, stream_id, number, tenant_id, actor_id,
+    action, outcome, result, target_type, target_id, target_version, job_id, request_id
+FROM audit_records
 
 -- name: last_documents
 SELECT jobs.job_id, jobs.document, job_versions.document_sha256 FROM jobs JOIN job_versions USING (job_id, version)

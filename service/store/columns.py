@@ -1,4 +1,4 @@
-"""Compares what the query API finds a record by with what its body says, in Python: jsonb cannot hold every body."""
+"""Compares what the query API finds a record by with what its body says, in Python: no database's JSON holds all."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -36,7 +36,8 @@ def contradicting(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
     decoder = msgspec.json.Decoder(dict[str, Any])
     for body, *columns in rows:
         event_name, trace_id, span_id, timestamp_ns, observed_ns, *attributes = columns
-        stored = [event_name, trace_id, span_id, rfc3339_nanos(timestamp_ns), rfc3339_nanos(observed_ns), *attributes]
+        times = (rfc3339_nanos(timestamp_ns), rfc3339_nanos(observed_ns))
+        stored = [_shown(value) for value in (event_name, trace_id, span_id, *times, *attributes)]
         try:
             said = _said(decoder.decode(body))
         except (msgspec.MsgspecError, AttributeError) as error:
@@ -49,5 +50,9 @@ def contradicting(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
 def _said(body: Mapping[str, Any]) -> list[object]:
     attributes = body.get("attributes", {})
     found = [body.get(member) for member in _MEMBERS] + [attributes.get(name) for name in _ATTRIBUTES]
-    # A column cannot hold NUL, which a body can.
-    return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in found]
+    return [_shown(value) for value in found]
+
+
+def _shown(value: object) -> object:
+    # A column of PostgreSQL cannot hold NUL, which a body can.
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value

@@ -1,0 +1,195 @@
+"""How a database of any kind is reconciled: which checks there are, and those that both stores share.
+
+A check is a function here, one of its store, or else the statement of its name in the store's `queries.sql` for it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from service.errors import AuditraceError, SettingsError, TryLaterError
+from service.ports import Discrepancy
+from service.secrets import DeploymentSecret
+from service.store.anchors import StoredCheckpoint
+from service.store.columns import contradicting
+from service.store.queries import Execute, Row
+from service.store.signing_keys import keys_and_forged
+from service.store.survey import survey
+from telemetry.audit.verify import Found, verify
+
+Wrong: TypeAlias = Iterator[tuple[str, str]]
+"""Yields what is wrong: the place, and what should be there and is not."""
+
+
+class DamagedError(Exception):
+    """A check could not be carried out, because of what is in the database."""
+
+
+class Examined(Protocol):
+    """A database as checks look at it: one snapshot."""
+
+    @property
+    def secret(self) -> DeploymentSecret:
+        """What a process of its deployment knows."""
+        ...
+
+    @property
+    def execute(self) -> Execute:
+        """Executes statements of the store."""
+        ...
+
+    def rows(self, name: str) -> Iterator[Row]:
+        """Yield the rows of a statement of the reconciliation; those of a check are places and details."""
+        ...
+
+    def records(self) -> Iterator[Found]:
+        """Yield every record, as the verifier takes them."""
+        ...
+
+    def attempt(self) -> AbstractContextManager[None]:
+        """Return the block for one check: what fails in it leaves the snapshot to the checks that follow.
+
+        Raises:
+            DamagedError: it failed because of what is in the database.
+            AuditraceError: it failed otherwise.
+        """
+        ...
+
+
+E = TypeVar("E", bound=Examined)
+
+
+def reconciled(examined: E, own: Mapping[str, Callable[[E], Wrong]]) -> Iterator[Discrepancy]:
+    """Yield everything that is wrong in a database, check by check; one that cannot be carried out keeps none back.
+
+    Args:
+        examined: the database.
+        own: the checks of its store, by name.
+
+    Raises:
+        SettingsError: it belongs to another ledger secret, or this process may not look at it.
+        TryLaterError: it cannot be read now.
+    """
+    # What is damaged there, the checks report.
+    with suppress(DamagedError), examined.attempt():
+        _require_own(examined)
+    for name in CHECKS:
+        try:
+            with examined.attempt():
+                for place, detail in _wrong(examined, name, own):
+                    yield Discrepancy(name, place, detail)
+        except DamagedError as error:
+            yield Discrepancy(name, "database", f"it is damaged, so that this cannot be checked: {error}")
+        except (TryLaterError, SettingsError):
+            # Nothing about the database: it was not looked at.
+            raise
+        except AuditraceError as error:
+            yield Discrepancy(name, "database", str(error))
+
+
+def _require_own(examined: Examined) -> None:
+    belongs = [
+        mac == examined.secret.tip_mac(stream_id, number, record_hash)
+        for stream_id, number, record_hash, mac in examined.rows("tips")
+    ]
+    if belongs and not any(belongs):
+        raise SettingsError(["the ledger secret is not the one that this database was begun with: restore its file"])
+
+
+def _wrong(examined: E, name: str, own: Mapping[str, Callable[[E], Wrong]]) -> Wrong:
+    if name in own:
+        yield from own[name](examined)
+    elif name in _SHARED:
+        yield from _SHARED[name](examined)
+    else:
+        yield from examined.rows(name)
+
+
+def _documents(examined: Examined) -> Wrong:
+    for job_id, document, expected in examined.rows("last_documents"):
+        if hashlib.sha256(document.encode()).hexdigest() != expected:
+            yield f"job {job_id}", "its document is not the one of its last version"
+
+
+def _columns(examined: Examined) -> Wrong:
+    """What the query API finds a record by is what its body says."""
+    yield from contradicting(examined.rows("columns_of_records"))
+
+
+def _contents(examined: Examined) -> Wrong:
+    for place, size, sha256, payload in examined.rows("contents"):
+        if (len(payload), hashlib.sha256(payload).hexdigest()) != (size, sha256):
+            yield place, "its bytes are not those that were stored"
+
+
+def _macs(examined: Examined) -> Wrong:
+    """Tips, anchors and checkpoints were stored by processes that hold the ledger secret."""
+    secret = examined.secret
+    for stream_id, number, record_hash, mac in examined.rows("tips"):
+        if mac != secret.tip_mac(stream_id, number, record_hash):
+            yield f"stream {stream_id}", f"its tip {number} was not stored by a lane of this deployment"
+    for stream_id, number, record_hash, closed, checkpoint, mac in examined.rows("anchors"):
+        if mac != secret.anchor_mac(stream_id, number, record_hash, closed, checkpoint):
+            yield f"stream {stream_id}", f"its anchor {number} was not stored by a checkpoint of this deployment"
+    for row in examined.rows("checkpoints"):
+        stored = StoredCheckpoint(*row)
+        if not stored.is_authentic(secret):
+            yield f"checkpoint {stored.number}", "it was not stored by a process of this deployment"
+
+
+def _keys(examined: Examined) -> Wrong:
+    """The registered keys are this deployment's, and each checkpoint is signed with the one of its time."""
+    keys, forged = keys_and_forged(examined.execute, examined.secret)
+    for fingerprint in forged:
+        yield f"signing key {fingerprint}", "it was not registered by a process of this deployment"
+    for row in examined.rows("checkpoints"):
+        stored = StoredCheckpoint(*row)
+        of_its_time = [key.fingerprint for key in keys if key.first_checkpoint <= stored.number]
+        if stored.fingerprint not in [*of_its_time[-1:], *forged]:
+            yield f"checkpoint {stored.number}", f"it is signed with {stored.fingerprint}, which signed elsewhere"
+
+
+def _refused(examined: Examined) -> Wrong:
+    """What the next checkpoint would refuse, and what earlier ones did."""
+    for one in survey(examined.execute, examined.secret).refused:
+        yield f"stream {one.stream_id}", one.reason
+
+
+def _verify(examined: Examined) -> Wrong:
+    """What a stranger would find who holds a complete copy and the public keys."""
+    registered, forged = keys_and_forged(examined.execute, examined.secret)
+    if forged and not registered:
+        yield "ledger", "there is no signing key left by which a signature can be checked"
+    keys = [load_pem_public_key(key.public_pem.encode()) for key in registered]
+    report = verify(examined.records(), public_keys=[key for key in keys if isinstance(key, Ed25519PublicKey)])
+    for finding in report.findings:
+        place = "ledger" if finding.stream_id is None else f"stream {finding.stream_id} number {finding.number}"
+        yield place, f"{finding.code}: {finding.detail}"
+
+
+_SHARED: Final[Mapping[str, Callable[[Examined], Wrong]]] = {
+    "document_differs": _documents,
+    "column_differs": _columns,
+    "content_differs": _contents,
+    "mac": _macs,
+    "signing_key": _keys,
+    "refused": _refused,
+    "verify": _verify,
+}
+
+CHECKS: Final = (
+    *("integrity", "schema", "foreign_keys"),
+    # Jobs and records
+    *("version_without_record", "record_without_version", "version_gap", "job_differs", "document_differs"),
+    *("change_differs", "column_differs", "run_differs", "content_differs", "input_without_record"),
+    "key_without_record",
+    # Streams and delivery
+    *("tip_differs", "cursor_differs", "outbox_differs", "parked"),
+    # Checkpoints
+    *("checkpoint_differs", "anchor_differs", "mac", "signing_key", "refused", "verify"),
+)
+"""The names of all checks, in the order in which they are carried out."""

@@ -1,15 +1,25 @@
 """Writes checkpoints into the ledger, in the transactions of a lane (docs/audit-format.md, section 6)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 import msgspec
 from psycopg import IsolationLevel
 
-from service.errors import BrokenLedgerError, FencedError, LedgerBusyError, SettingsError
+from service.errors import FencedError, LedgerBusyError, SettingsError
 from service.ports import Checkpointed, LastCheckpoint, RefusedStream, RegisteredKey, Transition
 from service.secrets import DeploymentSecret
 from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow, store
+from service.store.checkpointing import (
+    CHECKPOINT_LEASE,
+    Named,
+    Written,
+    keys_of_begun,
+    signer_of,
+    stated_behind,
+    stating,
+    stating_rotation,
+    to_name,
+)
 from service.store.postgres.connection import Session
 from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.pool import SessionPool
@@ -20,15 +30,9 @@ from service.store.postgres.transaction import PostgresTransaction
 from service.store.queries import Execute
 from service.store.restoring import first_after_restore, restore_record
 from service.store.signing_keys import register, registered_keys
-from service.store.survey import Hashed, StreamState, Survey, survey
+from service.store.survey import Hashed, Survey, survey
 from telemetry import names
-from telemetry.audit.canonical import Value
-from telemetry.audit.checkpoint import Checkpoint, Tip, leaves
-from telemetry.audit.record import AuditRecord
 from telemetry.audit.signer import Signer
-
-CHECKPOINT_LEASE: Final = "checkpoint"
-MAX_TIPS: Final = 200
 
 
 class CheckpointSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,13 +83,13 @@ class PostgresCheckpoints:
         # Before anything is hashed: raises when the database was set back.
         self.last()
         known = {state.stream_id: hashed for state, hashed in self.look().sound}
-        return self._settings.lanes.submit(lambda transaction: self._write(transaction, known)).result()
+        return self._saw(self._settings.lanes.submit(lambda transaction: self._write(transaction, known)).result())
 
     def write_last(self, transaction: PostgresTransaction) -> Checkpointed | None:
         """Write the checkpoints of a clean shutdown, behind the close of the lanes, and give the lease back."""
         written = self._write(transaction, {})
         transaction.execute("release_lease", self._lease())
-        return written
+        return written.done if written else None
 
     def look(self) -> Survey:
         """Look at the committed streams as the next checkpoint would, and change nothing."""
@@ -155,9 +159,17 @@ class PostgresCheckpoints:
         Raises:
             LedgerBusyError: processes work on the database.
         """
-        return self._settings.lanes.submit(self._restore).result()
+        written = self._settings.lanes.submit(self._restore).result()
+        self._saw(written)
+        return written.done
 
-    def _restore(self, transaction: PostgresTransaction) -> Checkpointed:
+    def _saw(self, written: Written | None) -> Checkpointed | None:
+        if written is None:
+            return None
+        self._witness.saw_checkpoint(written.last)
+        return written.done
+
+    def _restore(self, transaction: PostgresTransaction) -> Written:
         transaction.execute("one_at_a_time")
         execute, secret = transaction.executing, self._settings.secret
         last = last_to_follow(execute, secret, self._keys(execute))
@@ -168,11 +180,12 @@ class PostgresCheckpoints:
         written = self._write(transaction, {}, first)
         if written is None:
             raise LedgerBusyError("another process writes checkpoints: stop every process, and try again in 10 s")
-        return Checkpointed(written.numbers, closed, written.refused)
+        done = Checkpointed(written.done.numbers, closed, written.done.refused)
+        return Written(done, written.last)
 
     def _write(
         self, transaction: PostgresTransaction, known: Mapping[str, Hashed], first: int | None = None
-    ) -> Checkpointed | None:
+    ) -> Written | None:
         transaction.execute("one_at_a_time")
         if transaction.execute("take_lease", self._lease()).rowcount != 1:
             return None
@@ -188,41 +201,29 @@ class PostgresCheckpoints:
             if one.stream_id == transaction.tip.stream_id:
                 # The checkpoint goes into another stream, which it can sign over.
                 raise FencedError(one.reason)
-        changed = [(state, _tip(state, hashed)) for state, hashed in found.sound]
-        changed = [(state, tip) for state, tip in changed if _is_news(state, tip)]
         transaction.certify(signer.fingerprint)
-        numbers: list[int] = []
-        for at in range(0, max(1, len(changed)), MAX_TIPS):
-            last = self._add(transaction, signer, last, changed[at : at + MAX_TIPS], first)
+        added: list[StoredCheckpoint] = []
+        for named in to_name(found):
+            last = self._add(transaction, signer, last, named, first)
             first = None
-            numbers.append(last.number)
+            added.append(last)
         self._note_refused(transaction, found.refused)
-        return Checkpointed(numbers, closed, found.refused)
+        return Written(Checkpointed([one.number for one in added], closed, found.refused), added[-1])
 
     def _add(
         self,
         transaction: PostgresTransaction,
         signer: Signer,
         last: StoredCheckpoint | None,
-        changed: Sequence[tuple[StreamState, Tip]],
+        named: Sequence[Named],
         number: int | None = None,
     ) -> StoredCheckpoint:
         """Write one checkpoint behind `last`, and move the anchors of the streams that it names.
 
         After a restore it has another `number` than the one that follows.
         """
-        before = last.number if last else 0
-        stated = Checkpoint(
-            number=number or before + 1,
-            prev_number=None if number is None else before,
-            tips=tuple(tip for _, tip in changed),
-            streams=(last.streams if last else 0) + sum(state.anchor_number is None for state, _ in changed),
-            records=(last.records if last else 0)
-            + sum(tip.number - (state.anchor_number or 0) for state, tip in changed),
-            prev_hash=last.hash if last else None,
-            prev_signature=last.signature if last else None,
-        )
-        record = _stating(self._settings.system_record(names.EVENT_AUDIT_CHECKPOINT), stated.attributes())
+        stated = stated_behind(last, named, number)
+        record = stating(self._settings.system_record(names.EVENT_AUDIT_CHECKPOINT), stated.attributes())
         signature = transaction.save_signed(record, signer)
         return store(
             transaction.executing,
@@ -236,23 +237,16 @@ class PostgresCheckpoints:
     def _rotate(self, transaction: PostgresTransaction, new: Signer) -> int:
         transaction.execute("one_at_a_time")
         execute, secret = transaction.executing, self._settings.secret
+        self._witness.require_all(execute)
         keys = self._keys(execute)
         old = self._signer(keys)
         if new.fingerprint in {key.fingerprint for key in keys}:
             raise SettingsError([f"the key {new.fingerprint} signs or has signed: rotation needs one that never has"])
         last = last_to_follow(execute, secret, keys)
         first = last.number + 1 if last else 1
-        changes: dict[str, Value] = {
-            "public_key": {"from": old.public_pem, "to": new.public_pem},
-            "first_checkpoint": {"to": first},
-        }
-        attributes: dict[str, Value] = {
-            names.AUDIT_TARGET_TYPE: "key",
-            names.AUDIT_TARGET_ID: new.fingerprint,
-            names.AUDITRACE_CHANGES: changes,
-        }
         transaction.certify(old.fingerprint)
-        transaction.save_signed(_stating(self._settings.system_record(names.EVENT_AUDIT_KEY_ROTATE), attributes), old)
+        record = self._settings.system_record(names.EVENT_AUDIT_KEY_ROTATE)
+        transaction.save_signed(stating_rotation(record, old, new, first), old)
         register(
             execute,
             secret,
@@ -287,17 +281,10 @@ class PostgresCheckpoints:
         return {"name": CHECKPOINT_LEASE, "owner": self._settings.owner, "lease_ns": LEASE_NS}
 
     def _keys(self, execute: Execute) -> Sequence[RegisteredKey]:
-        keys = registered_keys(execute, self._settings.secret)
-        if not keys:
-            raise BrokenLedgerError("no signing key is registered, though the ledger has begun")
-        return keys
+        return keys_of_begun(execute, self._settings.secret)
 
     def _signer(self, keys: Sequence[RegisteredKey]) -> Signer:
-        wanted = keys[-1].fingerprint
-        signer = self._settings.private_key(wanted)
-        if signer is None:
-            raise SettingsError([f"checkpoints are signed with the key {wanted}, whose private key this process lacks"])
-        return signer
+        return signer_of(keys, self._settings.private_key)
 
     def _note_refused(self, transaction: PostgresTransaction, refused: Sequence[RefusedStream]) -> None:
         now_refused = {one.stream_id for one in refused}
@@ -306,22 +293,3 @@ class PostgresCheckpoints:
                 transaction.execute("forget_refused", {"stream_id": stream_id})
         for one in refused:
             transaction.execute("put_refused", {"stream_id": one.stream_id, "reason": one.reason})
-
-
-def _tip(state: StreamState, hashed: Hashed) -> Tip:
-    return Tip(
-        stream_id=state.stream_id,
-        first=state.first,
-        number=state.number,
-        hash=state.hash,
-        leaves=leaves(hashed.hashes),
-        closed=state.closed == 1,
-    )
-
-
-def _is_news(state: StreamState, tip: Tip) -> bool:
-    return tip.number >= tip.first or tip.closed != (state.anchor_closed == 1)
-
-
-def _stating(record: AuditRecord, attributes: Mapping[str, Value]) -> AuditRecord:
-    return msgspec.structs.replace(record, attributes={**record.attributes, **attributes})

@@ -16,7 +16,7 @@ from service.store.postgres.intake import Entry, Intake
 from service.store.postgres.session import LaneSession, LostSessionError, PostgresWork
 from service.store.postgres.stream import LaneSettings
 from service.store.postgres.transaction import OvertakenError, Place
-from service.store.postgres.witness import Witness
+from service.store.witness import Witness
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from service.store.postgres.pooling import OF_OTHER_SESSIONS
 from service.store.postgres.statements import SQL
 from service.store.postgres.stream import LaneSettings, LaneStream
 from service.store.postgres.transaction import Place, PostgresTransaction
-from service.store.postgres.witness import Witness
+from service.store.witness import Witness
 from telemetry.errors import TelemetryError
 
 T = TypeVar("T")

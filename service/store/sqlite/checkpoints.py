@@ -4,14 +4,24 @@ import sqlite3
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
-from service.errors import BrokenLedgerError, FencedError, LedgerBusyError, SettingsError
+from service.errors import FencedError, LedgerBusyError, SettingsError
 from service.ports import Checkpointed, Clock, LastCheckpoint, RefusedStream, RegisteredKey, Transition
 from service.secrets import DeploymentSecret
 from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow, store
+from service.store.checkpointing import (
+    CHECKPOINT_LEASE,
+    Named,
+    Written,
+    keys_of_begun,
+    signer_of,
+    stated_behind,
+    stating,
+    stating_rotation,
+    to_name,
+)
 from service.store.restoring import first_after_restore, restore_record
 from service.store.signing_keys import register, registered_keys
 from service.store.sqlite.connection import connect, translated
@@ -20,15 +30,9 @@ from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.restore import end_streams
 from service.store.sqlite.stream import LEASE_NS, SystemRecord, is_leased
 from service.store.sqlite.transaction import SQL, SqliteTransaction, executing
-from service.store.survey import Hashed, StreamState, Survey, survey
+from service.store.survey import Hashed, Survey, survey
 from telemetry import names
-from telemetry.audit.canonical import Value
-from telemetry.audit.checkpoint import Checkpoint, Tip, leaves
-from telemetry.audit.record import AuditRecord
 from telemetry.audit.signer import Signer
-
-CHECKPOINT_LEASE: Final = "checkpoint"
-MAX_TIPS: Final = 200
 
 
 class CheckpointSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +55,7 @@ class SqliteCheckpoints:
         self._settings = settings
         self._connection = connect(settings.path)
         self._reading = connect(settings.path, read_only=True)
-        self._newest: LastCheckpoint | None = None
+        self._witness = settings.lane.witness
 
     def close(self) -> None:
         """Close the connections."""
@@ -77,20 +81,16 @@ class SqliteCheckpoints:
 
         Most is hashed before the transaction, so that writers wait for what came in meanwhile only.
         """
-        last = self.last()
-        if self._newest is not None and (last is None or last.number < self._newest.number):
-            raise BrokenLedgerError(
-                f"checkpoint {self._newest.number} was there, and is gone: the database was set back"
-            )
-        self._newest = last
+        # Before anything is hashed: raises when the database was set back.
+        self.last()
         known = {state.stream_id: hashed for state, hashed in self.look().sound}
-        return self._settings.lane.submit(lambda transaction: self._write(transaction, known)).result()
+        return self._saw(self._settings.lane.submit(lambda transaction: self._write(transaction, known)).result())
 
     def write_last(self, transaction: SqliteTransaction) -> Checkpointed | None:
         """Write the checkpoints of a clean shutdown, behind the close of the lane's stream, and give the lease back."""
         written = self._write(transaction, {})
         self._release(transaction.connection)
-        return written
+        return written.done if written else None
 
     def look(self) -> Survey:
         """Look at the committed streams as the next checkpoint would, and change nothing."""
@@ -102,9 +102,16 @@ class SqliteCheckpoints:
                 self._reading.execute("ROLLBACK")
 
     def last(self) -> LastCheckpoint | None:
-        """Return the last checkpoint, whoever wrote it; None before the first."""
+        """Return the last checkpoint, whoever wrote it; None before the first.
+
+        Raises:
+            BrokenLedgerError: something that this process saw committed is gone.
+        """
+        self._reading.require_in_place()
         with translated():
+            self._witness.require_all(executing(self._reading))
             last = last_stored(executing(self._reading))
+        self._witness.saw_checkpoint(last)
         return None if last is None else LastCheckpoint(last.number, last.observed_ns)
 
     def refused(self) -> Sequence[RefusedStream]:
@@ -145,9 +152,17 @@ class SqliteCheckpoints:
         Raises:
             LedgerBusyError: processes work on the database.
         """
-        return self._settings.lane.submit(self._restore).result()
+        written = self._settings.lane.submit(self._restore).result()
+        self._saw(written)
+        return written.done
 
-    def _restore(self, transaction: SqliteTransaction) -> Checkpointed:
+    def _saw(self, written: Written | None) -> Checkpointed | None:
+        if written is None:
+            return None
+        self._witness.saw_checkpoint(written.last)
+        return written.done
+
+    def _restore(self, transaction: SqliteTransaction) -> Written:
         execute, secret = executing(transaction.connection), self._settings.secret
         last = last_to_follow(execute, secret, self._keys(transaction.connection))
         closed = end_streams(transaction, self._settings.locks)
@@ -157,64 +172,50 @@ class SqliteCheckpoints:
         written = self._write(transaction, {}, first)
         if written is None:
             raise LedgerBusyError("another process writes checkpoints: stop every process first")
-        return Checkpointed(written.numbers, closed, written.refused)
+        done = Checkpointed(written.done.numbers, closed, written.done.refused)
+        return Written(done, written.last)
 
     def _write(
         self, transaction: SqliteTransaction, known: Mapping[str, Hashed], first: int | None = None
-    ) -> Checkpointed | None:
+    ) -> Written | None:
         connection = transaction.connection
         if not self._take_lease(connection):
             return None
+        execute = executing(connection)
+        # Also at a clean stop, which is what an operator does who was told that the database was set back.
+        self._witness.require_all(execute)
         keys = self._keys(connection)
         signer = self._signer(keys)
-        last = last_to_follow(executing(connection), self._settings.secret, keys)
-        found = survey(executing(connection), self._settings.secret, own=transaction.tip, known=known)
+        last = last_to_follow(execute, self._settings.secret, keys)
+        closed = self._close_orphans(transaction)
+        found = survey(execute, self._settings.secret, own=transaction.tip, known=known)
         for one in found.refused:
             if one.stream_id == transaction.tip.stream_id:
                 # The checkpoint goes into another stream, which it can sign over.
                 raise FencedError(one.reason)
-        closed = [state.stream_id for state, _ in found.sound if self._is_orphaned(state, transaction)]
-        for state, _ in found.sound:
-            if state.stream_id in closed:
-                connection.execute(SQL["close_stream"], {"stream_id": state.stream_id, "epoch": state.epoch})
-        changed = [
-            (state, _tip(state, hashed, is_closed=state.closed == 1 or state.stream_id in closed))
-            for state, hashed in found.sound
-        ]
-        changed = [(state, tip) for state, tip in changed if _is_news(state, tip)]
         transaction.certify(signer.fingerprint)
-        numbers: list[int] = []
-        for at in range(0, max(1, len(changed)), MAX_TIPS):
-            last = self._add(transaction, signer, last, changed[at : at + MAX_TIPS], first)
+        added: list[StoredCheckpoint] = []
+        for named in to_name(found):
+            last = self._add(transaction, signer, last, named, first)
             first = None
-            numbers.append(last.number)
+            added.append(last)
         self._note_refused(connection, found.refused)
-        return Checkpointed(numbers, closed, found.refused)
+        return Written(Checkpointed([one.number for one in added], closed, found.refused), added[-1])
 
     def _add(
         self,
         transaction: SqliteTransaction,
         signer: Signer,
         last: StoredCheckpoint | None,
-        changed: Sequence[tuple[StreamState, Tip]],
+        named: Sequence[Named],
         number: int | None = None,
     ) -> StoredCheckpoint:
         """Write one checkpoint behind `last`, and move the anchors of the streams that it names.
 
         After a restore it has another `number` than the one that follows.
         """
-        before = last.number if last else 0
-        stated = Checkpoint(
-            number=number or before + 1,
-            prev_number=None if number is None else before,
-            tips=tuple(tip for _, tip in changed),
-            streams=(last.streams if last else 0) + sum(state.anchor_number is None for state, _ in changed),
-            records=(last.records if last else 0)
-            + sum(tip.number - (state.anchor_number or 0) for state, tip in changed),
-            prev_hash=last.hash if last else None,
-            prev_signature=last.signature if last else None,
-        )
-        record = _stating(self._settings.system_record(names.EVENT_AUDIT_CHECKPOINT), stated.attributes())
+        stated = stated_behind(last, named, number)
+        record = stating(self._settings.system_record(names.EVENT_AUDIT_CHECKPOINT), stated.attributes())
         signature = transaction.save_signed(record, signer)
         return store(
             executing(transaction.connection),
@@ -227,23 +228,16 @@ class SqliteCheckpoints:
 
     def _rotate(self, transaction: SqliteTransaction, new: Signer) -> int:
         connection, secret = transaction.connection, self._settings.secret
+        self._witness.require_all(executing(connection))
         keys = self._keys(connection)
         old = self._signer(keys)
         if new.fingerprint in {key.fingerprint for key in keys}:
             raise SettingsError([f"the key {new.fingerprint} signs or has signed: rotation needs one that never has"])
         last = last_to_follow(executing(connection), secret, keys)
         first = last.number + 1 if last else 1
-        changes: dict[str, Value] = {
-            "public_key": {"from": old.public_pem, "to": new.public_pem},
-            "first_checkpoint": {"to": first},
-        }
-        attributes: dict[str, Value] = {
-            names.AUDIT_TARGET_TYPE: "key",
-            names.AUDIT_TARGET_ID: new.fingerprint,
-            names.AUDITRACE_CHANGES: changes,
-        }
         transaction.certify(old.fingerprint)
-        transaction.save_signed(_stating(self._settings.system_record(names.EVENT_AUDIT_KEY_ROTATE), attributes), old)
+        record = self._settings.system_record(names.EVENT_AUDIT_KEY_ROTATE)
+        transaction.save_signed(stating_rotation(record, old, new, first), old)
         register(
             executing(connection),
             secret,
@@ -271,24 +265,21 @@ class SqliteCheckpoints:
         connection.execute(SQL["release_lease"], {"name": CHECKPOINT_LEASE, "owner": self._settings.locks.owner})
 
     def _keys(self, connection: sqlite3.Connection) -> Sequence[RegisteredKey]:
-        keys = registered_keys(executing(connection), self._settings.secret)
-        if not keys:
-            raise BrokenLedgerError("no signing key is registered, though the ledger has begun")
-        return keys
+        return keys_of_begun(executing(connection), self._settings.secret)
 
     def _signer(self, keys: Sequence[RegisteredKey]) -> Signer:
-        wanted = keys[-1].fingerprint
-        signer = self._settings.private_key(wanted)
-        if signer is None:
-            raise SettingsError([f"checkpoints are signed with the key {wanted}, whose private key this process lacks"])
-        return signer
+        return signer_of(keys, self._settings.private_key)
 
-    def _is_orphaned(self, state: StreamState, transaction: SqliteTransaction) -> bool:
-        """Tell whether nobody answers for an open stream; holding the database's only writer lock, we may close it."""
-        if state.closed or state.stream_id == transaction.tip.stream_id:
-            return False
-        is_renewed = is_leased(state.alive_until_ns, self._settings.clock())
-        return not is_renewed or not self._settings.locks.is_alive(state.owner)
+    def _close_orphans(self, transaction: SqliteTransaction) -> Sequence[str]:
+        """Close the streams that nobody answers for, which whoever holds the only writer lock may; returns them."""
+        connection, now_ns = transaction.connection, self._settings.clock()
+        closed: list[str] = []
+        own = {"own": transaction.tip.stream_id}
+        for stream_id, owner, epoch, alive_until_ns in connection.execute(SQL["open_streams"], own).fetchall():
+            if not is_leased(alive_until_ns, now_ns) or not self._settings.locks.is_alive(owner):
+                connection.execute(SQL["close_stream"], {"stream_id": stream_id, "epoch": epoch})
+                closed.append(stream_id)
+        return closed
 
     def _note_refused(self, connection: sqlite3.Connection, refused: Sequence[RefusedStream]) -> None:
         now_refused = {one.stream_id for one in refused}
@@ -310,22 +301,3 @@ def _writing(connection: sqlite3.Connection) -> Generator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _tip(state: StreamState, hashed: Hashed, *, is_closed: bool) -> Tip:
-    return Tip(
-        stream_id=state.stream_id,
-        first=state.first,
-        number=state.number,
-        hash=state.hash,
-        leaves=leaves(hashed.hashes),
-        closed=is_closed,
-    )
-
-
-def _is_news(state: StreamState, tip: Tip) -> bool:
-    return tip.number >= tip.first or tip.closed != (state.anchor_closed == 1)
-
-
-def _stating(record: AuditRecord, attributes: Mapping[str, Value]) -> AuditRecord:
-    return msgspec.structs.replace(record, attributes={**record.attributes, **attributes})

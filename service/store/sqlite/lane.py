@@ -20,6 +20,7 @@ from service.errors import (
 from service.store.sqlite.connection import FileConnection, connect, is_of_disk, reason_of, translate, translated
 from service.store.sqlite.stream import RENEW_S, LaneStream, StreamSettings
 from service.store.sqlite.transaction import Place, SqliteTransaction
+from service.store.witness import Witness
 from telemetry.errors import TelemetryError
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class SqliteLane:
         self._is_closed = False
         self._connection: FileConnection | None = None
         self._stream = LaneStream(settings)
+        self.witness = Witness()
         self._last: SqliteWork[object] | None = None
         self._thread = threading.Thread(target=self._serve, name="lane", daemon=True)
         self._thread.start()
@@ -280,7 +282,9 @@ class SqliteLane:
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
-        self._stream.leave()
+        left = self._stream.leave()
+        if left is not None:
+            self.witness.lost_sight(left)
         if connection is not None:
             connection.close()
 

@@ -416,6 +416,12 @@ WHERE stream_id = :stream_id AND number BETWEEN :first AND :last ORDER BY number
 SELECT number, record_id, hash, signature, fingerprint, streams, records, observed_ns, mac FROM audit_checkpoints
 ORDER BY number DESC LIMIT 1
 
+-- name: hash_of_checkpoint
+SELECT hash FROM audit_checkpoints WHERE number = :number
+
+-- name: has_record
+SELECT EXISTS (SELECT 1 FROM audit_records WHERE record_id = :record_id)
+
 -- name: anchor_totals
 SELECT count(*), coalesce(sum(number), 0) FROM audit_anchors
 
@@ -473,10 +479,11 @@ SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name
 -- name: has_streams
 SELECT EXISTS (SELECT 1 FROM audit_streams)
 
--- Restore -------------------------------------------------------------------------------------------------------------
-
 -- name: open_streams
-SELECT stream_id, owner FROM audit_streams WHERE closed = 0 AND stream_id <> :own
+SELECT stream_id, owner, epoch, alive_until_ns FROM audit_streams WHERE closed = 0 AND stream_id <> :own
+ORDER BY opened_ns, stream_id
+
+-- Restore -------------------------------------------------------------------------------------------------------------
 
 -- name: end_streams
 UPDATE audit_streams SET closed = 1 WHERE closed = 0 AND stream_id <> :own

@@ -15,8 +15,8 @@ def end_streams(transaction: SqliteTransaction, locks: OwnerLocks) -> Sequence[s
     """
     own = {"own": transaction.tip.stream_id}
     streams = transaction.connection.execute(SQL["open_streams"], own).fetchall()
-    at_work = [owner for _, owner in streams if locks.is_alive(owner)]
+    at_work = [owner for _, owner, *_ in streams if locks.is_alive(owner)]
     if at_work:
         raise LedgerBusyError(f"{', '.join(at_work)} work on the database: stop every process first")
     transaction.connection.execute(SQL["end_streams"], own)
-    return [stream_id for stream_id, _ in streams]
+    return [stream_id for stream_id, *_ in streams]

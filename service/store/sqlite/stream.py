@@ -130,9 +130,10 @@ class LaneStream:
         """Stand where the last commit ended; whatever was said about being alive was not."""
         self._alive_until_ns = 0
 
-    def leave(self) -> None:
-        """Stand nowhere: the next transaction opens another stream."""
-        self._place = None
+    def leave(self) -> Tip | None:
+        """Stand nowhere: the next transaction opens another stream; returns the last committed record of this one."""
+        place, self._place = self._place, None
+        return place.tip if place else None
 
     def disown(self, connection: sqlite3.Connection, why: FencedError) -> None:
         """Leave the stream; unless it was closed where this lane left it, let no checkpoint sign over it."""

@@ -1,7 +1,8 @@
-"""What a process saw committed, by which it tells that the server that answers now was set back.
+"""What a process saw committed, by which it tells that the database was set back since.
 
-A failover to a standby that lagged, or a restore under its feet, takes away what was committed last. Who goes on over
-that gives out the numbers of checkpoints a second time, and signs that streams end before records that were delivered.
+A restore while it runs, or a failover to a standby that lagged, takes away what was committed last. A process that goes
+on over that gives out the numbers of checkpoints a second time, and signs that streams end before records that were
+delivered.
 """
 
 import threading
@@ -35,7 +36,7 @@ class Witness:
             self._tips[tip.stream_id] = tip
 
     def require_all(self, execute: Execute) -> None:
-        """Look for everything that is remembered; what was found once on the server that answers now stays there.
+        """Look for everything that is remembered; what was found once since its connection was lost stays there.
 
         Raises:
             BrokenLedgerError: something is gone, each time until the process ends.

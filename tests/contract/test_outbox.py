@@ -197,6 +197,17 @@ def test_a_paused_relay_is_fenced(store: Store) -> None:
     assert store.reads.outbox().parked == 0
 
 
+def test_a_lease_of_before_the_clock_stepped_back_holds_nobody_up(store: Store) -> None:
+    """A relay that was paused is followed after a step of an hour back too; what it says later moves nothing."""
+    commit(store, store.lane(), 5)
+    paused, other = store.outbox(), store.outbox()
+    late = paused.take(3, MUCH)
+    store.clock.advance(-3600)
+    assert [lag.is_elsewhere for lag in other.backlog()] == [False]
+    assert _numbers(other.take(2, MUCH)) == [1, 2]
+    assert paused.delivered(late) == [late[0].stream_id]
+
+
 def test_a_relay_that_took_over_and_lost_again_is_fenced_too(store: Store) -> None:
     """The epoch grows with every change of hands, so an old claim of the present owner does not count either."""
     commit(store, store.lane(), 5)

@@ -11,10 +11,10 @@ from service.errors import NotFoundError
 from service.ports import Clock, Lag, OutboxRecord
 from service.store.sqlite.connection import connect, translated
 from service.store.sqlite.owners import OwnerLocks
+from service.store.sqlite.stream import LEASE_NS, is_leased
 from service.store.sqlite.transaction import SQL
 from telemetry import names
 
-LEASE_NS: Final = 10_000_000_000
 _RENEW_NS: Final = 2_000_000_000
 _TAKEN_AT_ONCE: Final = 64
 """How many leases are taken in one transaction: enough to go on, and the other relays get their part."""
@@ -176,7 +176,7 @@ class SqliteOutbox:
         return epochs
 
     def _is_free(self, owner: str, until_ns: int, now_ns: int) -> bool:
-        return until_ns < now_ns or not self._locks.is_alive(owner)
+        return not is_leased(until_ns, now_ns) or not self._locks.is_alive(owner)
 
     def _next(
         self, stream_id: str, after: int, epoch: int, max_records: int, max_bytes: int, *, is_first: bool

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.collector import ROOT, poll_until
 from tests.support.mounts import with_bind_mount
+from tests.support.processes import Process, start_process
 from tests.support.service import Client, Service
 
 PATIENCE_S: Final = 60.0
@@ -48,9 +49,9 @@ class Deployment:
         }
         self.service = Service(self.folder, settings, ["--no-worker"])
 
-    def start(self, named: Named, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, named: Named, *arguments: str) -> Process:
         """Start another command on the database, under a name of its own."""
-        return subprocess.Popen(
+        return start_process(
             named.around([sys.executable, "-m", "service", *(arguments or ("work",))]),
             env={
                 **self.service.environment,
@@ -102,7 +103,7 @@ def started() -> Iterator[ExitStack]:
         yield stack
 
 
-def _stopped(process: "subprocess.Popen[str]") -> None:
+def _stopped(process: Process) -> None:
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said

@@ -106,6 +106,8 @@ class StrictProtocol(HttpToolsProtocol):
         elif self.pipeline or last.response_started:
             self.transport.close()
         else:
+            # The refusal is the answer: what the application still says is dropped.
+            last.disconnected = True
             self._refuse()
 
     def _refuse(self) -> None:

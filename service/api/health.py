@@ -32,7 +32,8 @@ class Health(msgspec.Struct, frozen=True):
         ),
     ]
     checks: Annotated[
-        Mapping[str, str], Meta(description="How each part is: `ok`, `degraded` or `failed`; in full for `auditor` and `admin`.")
+        Mapping[str, str],
+        Meta(description="How each part is: `ok`, `degraded` or `failed`; in full for `auditor` and `admin`."),
     ] = {}
 
 

@@ -3,35 +3,30 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from service.api.fields import REQUEST_ID, SPAN_ID, TRACE_ID, UUID
-from telemetry import names
+from service.api.fields import REQUEST_ID, UUID
 
-_TIME: Final = {"maxLength": 64}
-
-# What the filters of jobs and records mean, where the route does not say it.
-_FILTERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "status": ("The state that the jobs are in.", {}),
-    "template": ("The template that the jobs are made from.", {}),
-    "created_by": ("The actor that created the jobs.", {}),
-    "actor_id": ("The actor that acted.", {}),
-    "action": ("What was done.", {"enum": sorted(set(names.ACTIONS.values()))}),
-    "event_name": ("What took place.", {"enum": list(names.ACTIONS)}),
-    "outcome": ("How it ended.", {"enum": sorted(names.ATTRIBUTE_VALUES[names.AUDIT_OUTCOME])}),
-    "result": ("How it ended, by cause.", {"enum": sorted(names.ATTRIBUTE_VALUES[names.AUDITRACE_RESULT])}),
-    "target_type": (
-        "The kind of what was acted upon.",
-        {"enum": sorted(names.ATTRIBUTE_VALUES[names.AUDIT_TARGET_TYPE])},
-    ),
-    "target_id": ("What was acted upon.", {}),
-    "trace_id": ("The trace in which it took place.", TRACE_ID),
-    "span_id": ("The span in which it took place.", SPAN_ID),
-    "job_id": ("The job that it belongs to.", UUID),
-    "stream_id": ("The stream in which the records stand.", UUID),
-    "request_id": ("The request that caused it.", REQUEST_ID),
-    "tenant_id": ("The tenant; no other than that of the credential.", {}),
-    "since": ("Observed at this time or later.", _TIME),
-    "until": ("Observed before this time.", _TIME),
+# What the filters of jobs and records mean; which values they take is declared where they are read.
+_FILTERS: Final = {
+    "status": "The state that the jobs are in.",
+    "template": "The template that the jobs are made from.",
+    "created_by": "The actor that created the jobs.",
+    "actor_id": "The actor that acted.",
+    "action": "What was done.",
+    "event_name": "What took place.",
+    "outcome": "How it ended.",
+    "result": "How it ended, by cause.",
+    "target_type": "The kind of what was acted upon.",
+    "target_id": "What was acted upon.",
+    "trace_id": "The trace in which it took place.",
+    "span_id": "The span in which it took place.",
+    "job_id": "The job that it belongs to.",
+    "stream_id": "The stream in which the records stand.",
+    "request_id": "The request that caused it.",
+    "tenant_id": "The tenant; no other than that of the credential.",
+    "since": "Observed at this time or later.",
+    "until": "Observed before this time.",
 }
+_FORMS: Final[Mapping[str, Mapping[str, Any]]] = {"job_id": UUID, "stream_id": UUID, "request_id": REQUEST_ID}
 
 
 def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
@@ -66,17 +61,14 @@ def _headers(method: str) -> Iterator[dict[str, Any]]:
 def _described(raw: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
     schema = _cleared(raw["schema"], schemas)
     about = schema.pop("description", None)
-    form: Mapping[str, Any] = {}
-    meaning = ""
-    if raw["in"] == "query" and raw["name"] in _FILTERS:
-        meaning, form = _FILTERS[raw["name"]]
-    texts = (meaning, raw.get("description") or about)
+    is_filter = raw["in"] == "query"
+    texts = (_FILTERS.get(raw["name"]) if is_filter else None, raw.get("description") or about)
     return {
         "name": raw["name"],
         "in": raw["in"],
         "required": raw["required"],
         "description": " ".join(dict.fromkeys(text for text in texts if text)),
-        "schema": {**form, **schema},
+        "schema": {**(_FORMS.get(raw["name"], {}) if is_filter else {}), **schema},
     }
 
 

@@ -122,6 +122,8 @@ class Story:
             job: Answer = answer.json()
             if job["status"] == status and len(job["runs"]) == runs:
                 self._say("", what, answer, 200)
+                if status == "failed":
+                    print_line(f"{_MARGIN}{job['runs'][-1]['stderr_end'].strip()}")
                 return
             if time.monotonic() > deadline:
                 raise DemoError(f"waited {_TIMEOUT_S:g} s until {what}; the job is {job['status']}")

@@ -1,19 +1,27 @@
 """`auditrace relay`: deliver audit records, or send some of them again."""
 
 import argparse
+import sys
 from collections.abc import Callable
+from typing import Final
 
 from service.bootstrap.relaying import RelayNode
 from service.cli.output import print_json, print_line
 from service.config import read_settings
-from service.processes.alone import relay
-from service.relay import Redelivered, Relay, parse_place
+from service.processes.alone import relay, relay_once
+from service.relay import Drained, Redelivered, Relay, parse_place
+
+_SHOWN_STREAMS: Final = 10
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     actions = parser.add_mutually_exclusive_group()
-    actions.add_argument("--once", action="store_true", help="deliver what is there, then exit: 1 if some is left")
+    actions.add_argument(
+        "--once",
+        action="store_true",
+        help="deliver what is there, then exit: 1 if the sink took nothing for AUDITRACE_SHUTDOWN_GRACE",
+    )
     actions.add_argument(
         "--retry-parked", action="store_true", help="send parked records again, then exit: 1 if some stay parked"
     )
@@ -22,23 +30,75 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         metavar="STREAM:NUMBER",
         help="send what was delivered of a stream again from there, then exit; the sink gets identical copies",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON about what was sent again")
+    parser.add_argument("--json", action="store_true", help="print JSON about what was sent, if it exits by itself")
     parser.set_defaults(command=_relay)
 
 
 def _relay(arguments: argparse.Namespace) -> int:
     if arguments.retry_parked:
-        return _again(Relay.retry_parked, as_json=arguments.json)
+        return _again(Relay.retry_parked, "auditrace relay --retry-parked", as_json=arguments.json)
     if arguments.replay_from is not None:
         stream_id, first = parse_place(arguments.replay_from)
-        return _again(lambda opened: opened.replay(stream_id, first), as_json=arguments.json)
-    return relay(read_settings(), once=arguments.once)
+        go_on = f"auditrace relay --replay-from {stream_id}:{{number}}"
+        return _again(lambda opened: opened.replay(stream_id, first), go_on, as_json=arguments.json)
+    if arguments.once:
+        return _once(as_json=arguments.json)
+    return relay(read_settings())
 
 
-def _again(send: Callable[[Relay], Redelivered], *, as_json: bool) -> int:
+def _once(*, as_json: bool) -> int:
+    done = relay_once(read_settings())
+    if as_json:
+        print_json(_document(done))
+    else:
+        parked = f", {done.parked} parked: see `auditrace relay --retry-parked`" if done.parked else ""
+        print_line(f"{done.delivered} records were delivered to {done.address}{parked}")
+        if done.reason is None and done.left:
+            print_line(f"{_count(done)} more are left to another relay, which holds them and delivers them")
+    if done.reason is None:
+        return 0
+    for line in _unfinished(done, done.reason):
+        sys.stderr.write(line + "\n")
+    return 1
+
+
+def _document(done: Drained) -> dict[str, object]:
+    return {
+        "sink": done.address,
+        "delivered": done.delivered,
+        "parked": done.parked,
+        "left": None if done.left is None else _count(done),
+        "streams": [
+            {"stream_id": lag.stream_id, "delivered": lag.delivered, "committed": lag.committed}
+            for lag in done.left or ()
+        ],
+        "reason": done.reason,
+    }
+
+
+def _unfinished(done: Drained, reason: str) -> list[str]:
+    """Return what an operator needs who finds that not all was delivered: why, where it stopped, how to go on."""
+    count = "an unknown number of records is" if done.left is None else f"{_count(done)} records are"
+    lines = [f"auditrace: {count} left, after {done.delivered} were delivered to {done.address}: {reason}"]
+    left = done.left or ()
+    for lag in left[:_SHOWN_STREAMS]:
+        held = ", held by another relay" if lag.is_elsewhere else ""
+        lines.append(f"  stream {lag.stream_id}: delivered up to {lag.delivered} of {lag.committed}{held}")
+    if len(left) > _SHOWN_STREAMS:
+        lines.append(f"  and {len(left) - _SHOWN_STREAMS} streams more")
+    lines.append("  They stay committed. Run the same command again to go on, or leave `auditrace relay` running.")
+    return lines
+
+
+def _count(done: Drained) -> int:
+    return sum(lag.committed - lag.delivered for lag in done.left or ())
+
+
+def _again(send: Callable[[Relay], Redelivered], go_on: str, *, as_json: bool) -> int:
     node = RelayNode(read_settings(), is_daemon=False)
     try:
         done = send(node.relay)
+        address = node.relay.state().address
     finally:
         node.close()
     if as_json:
@@ -62,6 +122,9 @@ def _again(send: Callable[[Relay], Redelivered], *, as_json: bool) -> int:
         print_line(f"{done.accepted} accepted, {len(done.refused)} refused")
         for record, answer in done.refused:
             print_line(f"  {record.stream_id}:{record.number} {record.record_id}: {answer}")
-        if done.held is not None:
-            print_line(f"stopped at number {done.next_number}: {done.held}")
+    if done.held is not None:
+        sys.stderr.write(
+            f"auditrace: stopped at number {done.next_number}, because {address} does not take it: {done.held}\n"
+            f"  Go on with `{go_on.format(number=done.next_number)}`.\n"
+        )
     return 1 if done.refused or done.held is not None else 0

@@ -1,10 +1,16 @@
 """`auditrace work` and `auditrace relay`: a worker or a relay without the API, beside any number of other processes."""
 
+import logging
+import time
+
 from service.bootstrap.node import Node
 from service.bootstrap.relaying import RelayNode
 from service.config import Settings
-from service.processes.parts import Parts
+from service.processes.parts import LEFT, Parts
 from service.processes.stopping import StopSignal
+from service.relay import Drained, Patience
+
+_log = logging.getLogger(__name__)
 
 
 def work(settings: Settings) -> int:
@@ -17,17 +23,25 @@ def work(settings: Settings) -> int:
     return 0
 
 
-def relay(settings: Settings, *, once: bool) -> int:
-    """Deliver until a stop is asked for; with `once`, what is there now: 1 when some of it could not be delivered."""
-    grace_s = settings.shutdown_grace_ms / 1000
+def relay(settings: Settings) -> int:
+    """Deliver until a stop is asked for, and return the exit status of a clean stop."""
     with StopSignal() as stop:
-        node = RelayNode(settings, is_daemon=not once)
+        node = RelayNode(settings, is_daemon=True)
         try:
-            if once:
-                return 0 if node.relay.drain(grace_s) else 1
             node.relay.start()
             stop.wait()
-            node.relay.stop(grace_s)
+            if not node.relay.stop(settings.shutdown_grace_ms / 1000):
+                _log.warning(LEFT)
         finally:
             node.close()
     return 0
+
+
+def relay_once(settings: Settings) -> Drained:
+    """Deliver what is there now, unless the sink takes nothing for as long as the grace, and return how that went."""
+    with StopSignal() as stop:
+        node = RelayNode(settings, is_daemon=False)
+        try:
+            return node.relay.deliver_all(Patience(settings.shutdown_grace_ms / 1000, time.monotonic, stop.wait))
+        finally:
+            node.close()

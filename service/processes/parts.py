@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Final
 
 from service.api.parts import FAILED, READY
 from service.bootstrap.node import Node
@@ -14,6 +15,9 @@ from service.worker.preparation import RunSurroundings
 from service.worker.worker import Worker, WorkerSettings
 
 _log = logging.getLogger(__name__)
+
+LEFT: Final = "records are left in the outbox; they are delivered after the next start"
+"""What a process logs that could not deliver all of its records within the grace."""
 
 
 class Parts:
@@ -59,7 +63,7 @@ class Parts:
         self._node.opened.close_ledger()
         if self._relay is not None:
             if not self._relay.stop(self._grace_s):
-                _log.warning("records are left in the outbox; they are delivered after the next start")
+                _log.warning(LEFT)
             self._relay.close()
         self._node.close()
 

@@ -40,9 +40,9 @@ class StopSignal:
         """A file descriptor that can be read once a stop was asked for, and from then on."""
         return self._reading
 
-    def wait(self) -> None:
-        """Return when a stop is asked for."""
-        select.select([self._reading], [], [])
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Return when a stop is asked for, or when the time is over; True when it is asked for."""
+        return bool(select.select([self._reading], [], [], timeout_s)[0])
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         os.write(self._writing, b".")

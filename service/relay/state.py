@@ -1,4 +1,4 @@
-"""What can be said of the relay's deliveries: since when they fail and why; each change is logged once."""
+"""What can be said of the relay's deliveries: since when they fail and why; each outage is logged once."""
 
 import logging
 from datetime import UTC, datetime
@@ -41,25 +41,32 @@ class Progress:
 
     def __init__(self, address: str, clock: Clock) -> None:
         self._clock = clock
-        self._kind: str | None = None
+        self._kinds: set[str] = set()
         self.state = RelayState(address=address)
 
-    def flows(self) -> None:
-        """Something was delivered, or the sink was found well."""
+    def gets_on(self) -> None:
+        """Something was delivered during an outage; whether it is over will show."""
+        self.state = msgspec.structs.replace(self.state, failures=0, pause_s=0.0)
+
+    def flows(self, left: int) -> None:
+        """An outage is over, with so many records still to be delivered."""
         state = self.state
         if state.failing_since_ns is None:
             return
         away_s = max(0, self._clock() - state.failing_since_ns) / 1e9
-        _log.warning("audit records are delivered again to %s, after %.0f s", state.address, away_s)
-        self._kind = None
+        _log.warning(
+            "audit records are delivered again to %s, after %.0f s; %d are left to deliver", state.address, away_s, left
+        )
+        self._kinds.clear()
         self.state = RelayState(address=state.address, parked=state.parked)
 
-    def fails(self, kind: str, error: str, pause_s: float) -> None:
-        """An attempt failed; logged when it did not fail for this kind of reason before."""
+    def fails(self, kind: str, error: str, pause_s: float) -> bool:
+        """An attempt failed; logged, and True, when none of this outage failed for this kind of reason before."""
         state = self.state
-        if kind != self._kind:
-            _log.error("audit records are held, and sent again until %s takes them: %s", state.address, error)
-        self._kind = kind
+        is_news = kind not in self._kinds
+        if is_news:
+            _log.error("audit records are held, and sent to %s until they are delivered: %s", state.address, error)
+        self._kinds.add(kind)
         since_ns = self._clock() if state.failing_since_ns is None else state.failing_since_ns
         self.state = RelayState(
             address=state.address,
@@ -69,6 +76,7 @@ class Progress:
             pause_s=pause_s,
             parked=state.parked,
         )
+        return is_news
 
     def parks(self, parked: int) -> None:
         """So many records are parked now."""

@@ -1,8 +1,47 @@
-"""When a relay that stops has done its part, decided from what it sees of the backlog."""
+"""When a relay that stops has done its part, decided from what it sees of the backlog, and what it leaves behind."""
 
 from collections.abc import Sequence
 
-from service.ports import Lag
+import msgspec
+
+from service.errors import AuditraceError
+from service.ports import Lag, Outbox
+from service.relay.patience import Patience
+from service.relay.state import RelayState
+
+
+class Drained(msgspec.Struct, frozen=True):
+    """What became of the records that a relay was to deliver before it ended.
+
+    `delivered` and `parked` count what this relay did. `left` are the streams with undelivered records, those that
+    other relays hold included; None when the database cannot tell. `reason` says why it ended before all that it was
+    to deliver was delivered; None when it was.
+    """
+
+    address: str
+    delivered: int
+    parked: int
+    left: Sequence[Lag] | None
+    reason: str | None
+
+
+def left_in(outbox: Outbox) -> Sequence[Lag] | None:
+    """Return the streams with undelivered records; None when the database cannot tell."""
+    try:
+        return outbox.backlog()
+    except AuditraceError:
+        return None
+
+
+def reason_of(state: RelayState, left: Sequence[Lag] | None, patience: Patience) -> str:
+    """Return why a relay ends before all was delivered."""
+    if patience.is_stopped:
+        return "a stop was asked for"
+    if state.error is not None:
+        return state.error
+    if any(lag.is_elsewhere for lag in left or ()):
+        return "another relay holds them and does not go on; its lease ends by itself within ten seconds"
+    return "nothing of them could be delivered"
 
 
 class Farewell:

@@ -1,11 +1,14 @@
 """What `auditrace relay` does for an operator, as a process of its own against a real OTLP server."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from telemetry import names
+from tests.support.collector import poll_until
 from tests.support.otlp_messages import plain_attributes
 from tests.support.otlp_sink import Answer, OtlpSink, Request
 from tests.support.service import Service
@@ -77,8 +80,55 @@ def test_records_are_delivered_parked_retried_and_replayed_on_request(service: S
 def test_a_sink_that_is_away_leaves_the_records_where_they_are(service: Service) -> None:
     """`--once` without a sink says so by its exit status, and parks nothing."""
     service.environment |= {"AUDITRACE_AUDIT_ENDPOINT": "http://127.0.0.1:1/v1/logs", "AUDITRACE_SHUTDOWN_GRACE": "1s"}
-    assert service.command("relay", "--once", check=False).returncode == 1
+    ((stream_id, count),) = service.rows("SELECT stream_id, number FROM audit_streams")
+    done = service.command("relay", "--once", check=False)
+    assert done.returncode == 1
+    assert "0 records were delivered to http://127.0.0.1:1/v1/logs" in done.stdout
+    assert f"auditrace: {count} records are left, after 0 were delivered to http://127.0.0.1:1/v1/logs" in done.stderr
+    assert "refused" in done.stderr
+    assert f"stream {stream_id}: delivered up to 0 of {count}" in done.stderr
+    assert "Run the same command again to go on" in done.stderr
+    document = json.loads(service.command("relay", "--once", "--json", check=False).stdout)
+    assert (document["delivered"], document["left"]) == (0, count)
     assert service.rows("SELECT count(*) FROM parked_records") == [(0,)]
+
+
+def test_a_stop_ends_it_with_what_is_left(service: Service, backend: Backend) -> None:
+    """SIGTERM while the sink says nothing: it ends with the request under way, and says that it was stopped."""
+    backend.sink.script = lambda _: Answer(hang=True)
+    with backend.sink:
+        service.environment |= {
+            "AUDITRACE_AUDIT_ENDPOINT": f"{backend.sink.http_endpoint}/v1/logs",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "relay", "--once"],
+            env=service.environment,
+            cwd=service.root,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            poll_until(lambda: backend.sink.request_count > 0, "a request")
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert "are left, after 0 were delivered" in said
+    assert "a stop was asked for" in said
+
+
+def test_an_outage_of_a_replay_says_how_to_go_on(service: Service, backend: Backend) -> None:
+    """On standard error, as a command to copy."""
+    backend.refuses = False
+    with backend.sink:
+        service.environment["AUDITRACE_AUDIT_ENDPOINT"] = f"{backend.sink.http_endpoint}/v1/logs"
+        service.command("relay", "--once")
+    ((stream_id,),) = service.rows("SELECT stream_id FROM audit_streams")
+    done = service.command("relay", "--replay-from", f"{stream_id}:2", check=False)
+    assert done.returncode == 1
+    assert f"Go on with `auditrace relay --replay-from {stream_id}:2`" in done.stderr
 
 
 @pytest.mark.parametrize("place", ["nowhere", "a:0", ":1", "a:b"])

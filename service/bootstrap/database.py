@@ -17,6 +17,7 @@ from service.ports import (
     Reads,
     RefusedStream,
     RegisteredKey,
+    Replays,
 )
 from service.secrets import DeploymentSecret
 from telemetry.audit.ledger import AuditLogger
@@ -101,6 +102,11 @@ class Database(Protocol):
         """The folder whose disk holds it, None when that is another machine's."""
         ...
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people; holds no secret."""
+        ...
+
     def prepare(self, lanes: int | None = None) -> None:
         """See to it that it can be opened for writing with so many lanes; it need not exist yet."""
         ...
@@ -143,6 +149,10 @@ class Database(Protocol):
 
     def outbox(self, owner: str, clock: Clock) -> tuple[Outbox, Callable[[], None]]:
         """Open the undelivered records for a relay without a ledger, and what gives up its name when it has ended."""
+        ...
+
+    def replays(self, sink: str) -> Replays:
+        """Open what was delivered, for the sink of this name."""
         ...
 
     def open(self, parts: LedgerParts) -> Opened:

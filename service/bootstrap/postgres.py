@@ -8,11 +8,13 @@ from service.errors import SettingsError
 from service.ports import Clock, Discrepancy, Durability, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.postgres.checkpoints import CheckpointSettings, PostgresCheckpoints
+from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
 from service.store.postgres.opening import durability, is_empty, keys_of, last_and_refused, migrate_database
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
+from service.store.postgres.replays import PostgresReplays
 from service.store.postgres.snapshot import recorded
 from service.store.postgres.stream import LaneSettings
 from service.store.postgres.wakeups import Wakeups
@@ -29,6 +31,11 @@ class PostgresDatabase:
     def volume(self) -> Path | None:
         """None: its disk is the server's to watch."""
         return None
+
+    @property
+    def place(self) -> str:
+        """Host and name."""
+        return place_of(self._url)
 
     def prepare(self, lanes: int | None = None) -> None:
         """Nothing: the server is asked when it is opened, and takes any number of lanes that it has sessions for."""
@@ -80,6 +87,11 @@ class PostgresDatabase:
         del clock
         self.require()
         return PostgresOutbox(self._url, owner), lambda: None
+
+    def replays(self, sink: str) -> PostgresReplays:
+        """Open what was delivered, for the sink of this name."""
+        self.require()
+        return PostgresReplays(self._url, sink)
 
     def open(self, parts: LedgerParts) -> "OpenedPostgres":
         """Open the ledger with the lanes of this process."""

@@ -1,5 +1,6 @@
 """Relays: within a process that has a ledger open, or alone."""
 
+import hashlib
 import random
 import time
 import uuid
@@ -7,9 +8,10 @@ import uuid
 from service.bootstrap.databases import database_of
 from service.bootstrap.node import VERSION
 from service.config import Settings
-from service.ports import Outbox
+from service.errors import TryLaterError
+from service.ports import Outbox, Replays
 from service.relay import Relay, RelaySettings
-from telemetry.delivery import ArchiveSink, Sink, open_sink, sink_settings
+from telemetry.delivery import ArchiveSink, Sink, SinkSettings, open_sink, sink_settings
 from telemetry.instruments import Instruments
 from telemetry.setup import set_up
 
@@ -25,11 +27,27 @@ class RelayNode:
 
     def __init__(self, settings: Settings, *, is_daemon: bool) -> None:
         instance_id = str(uuid.uuid4())
-        outbox, self._give_up_name = database_of(settings.database).outbox(f"node-{instance_id}", time.time_ns)
+        self._database = database_of(settings.database)
+        self._outbox, self._give_up_name = self._database.outbox(f"node-{instance_id}", time.time_ns)
         self.telemetry = set_up(
             settings.environment, instance_id=instance_id, version=VERSION, certificate="", is_daemon=is_daemon
         )
-        self.relay = relay_of(settings, outbox, self.telemetry.instruments)
+        self.relay = relay_of(settings, self._outbox, self.telemetry.instruments)
+        self.place = self._database.place
+        """Where the ledger is, for people."""
+        self._sink = _name_of_sink(settings)
+
+    def replays(self) -> Replays:
+        """Open what was delivered, for a replay to this sink."""
+        return self._database.replays(self._sink)
+
+    def left_out(self) -> tuple[int, int] | None:
+        """Return how many records are parked, and how many not delivered yet; None when the database cannot tell."""
+        try:
+            undelivered = sum(lag.committed - lag.delivered for lag in self._outbox.backlog())
+            return self._outbox.parked_count(), undelivered
+        except TryLaterError:
+            return None
 
     def close(self) -> None:
         """Close everything; the relay has ended."""
@@ -44,7 +62,7 @@ def relay_of(settings: Settings, outbox: Outbox, instruments: Instruments) -> Re
     Raises:
         TelemetrySettingsError: the sink's settings are wrong.
     """
-    endpoint = sink_settings(settings.environment, settings.audit_endpoint, settings.audit_token_file)
+    endpoint = _endpoint(settings)
     sink: Sink
     if endpoint is None:
         sink = ArchiveSink(settings.archive, time.time_ns, settings.archive_max_bytes)
@@ -52,3 +70,14 @@ def relay_of(settings: Settings, outbox: Outbox, instruments: Instruments) -> Re
         sink = open_sink(endpoint, time.time_ns)
     draw = random.SystemRandom().random
     return Relay(outbox, sink, RelaySettings(), instruments, time.time_ns, time.monotonic, draw)
+
+
+def _endpoint(settings: Settings) -> SinkSettings | None:
+    return sink_settings(settings.environment, settings.audit_endpoint, settings.audit_token_file)
+
+
+def _name_of_sink(settings: Settings) -> str:
+    """Return what tells sinks apart: a hash, because an address may hold a secret."""
+    endpoint = _endpoint(settings)
+    address = str(settings.archive.resolve()) if endpoint is None else f"{endpoint.protocol} {endpoint.endpoint}"
+    return hashlib.sha256(address.encode()).hexdigest()

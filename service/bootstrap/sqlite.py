@@ -18,6 +18,7 @@ from service.store.sqlite.outbox import SqliteOutbox
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.reconciliation import reconcile
+from service.store.sqlite.replays import SqliteReplays
 from service.store.sqlite.snapshot import recorded
 from telemetry.audit.verify import Found
 
@@ -37,6 +38,11 @@ class SqliteDatabase:
     def volume(self) -> Path | None:
         """The folder of the file."""
         return self._path.parent
+
+    @property
+    def place(self) -> str:
+        """The path of the file."""
+        return str(self._path)
 
     def prepare(self, lanes: int | None = None) -> None:
         """Make the folder, and see to it that files can be made in it; there is one lane to a process."""
@@ -108,6 +114,11 @@ class SqliteDatabase:
         self.require()
         locks = OwnerLocks(self._path, owner)
         return SqliteOutbox(self._path, locks, clock), locks.release
+
+    def replays(self, sink: str) -> SqliteReplays:
+        """Open what was delivered, for the sink of this name."""
+        self.require()
+        return SqliteReplays(self._path, sink)
 
     def open(self, parts: LedgerParts) -> "OpenedSqlite":
         """Open the ledger with the lane of this process."""

@@ -7,7 +7,9 @@ from typing import Final
 
 from service.bootstrap.relaying import RelayNode
 from service.cli.output import print_json, print_line
+from service.cli.replay import replay
 from service.config import read_settings
+from service.errors import InvalidRequestError
 from service.processes.alone import relay, relay_once
 from service.relay import Drained, Redelivered, Relay, parse_place
 
@@ -30,11 +32,22 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         metavar="STREAM:NUMBER",
         help="send what was delivered of a stream again from there, then exit; the sink gets identical copies",
     )
+    actions.add_argument(
+        "--replay-all",
+        action="store_true",
+        help="send everything that was delivered before to a sink that is new, then exit: 1 if it could not send all; "
+        "started again, it goes on where it stopped",
+    )
+    parser.add_argument("--from-start", action="store_true", help="with --replay-all: do not go on, begin anew")
     parser.add_argument("--json", action="store_true", help="print JSON about what was sent, if it exits by itself")
     parser.set_defaults(command=_relay)
 
 
 def _relay(arguments: argparse.Namespace) -> int:
+    if arguments.from_start and not arguments.replay_all:
+        raise InvalidRequestError("--from-start belongs to --replay-all")
+    if arguments.replay_all:
+        return replay(from_start=arguments.from_start, as_json=arguments.json)
     if arguments.retry_parked:
         return _again(Relay.retry_parked, "auditrace relay --retry-parked", as_json=arguments.json)
     if arguments.replay_from is not None:

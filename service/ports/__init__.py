@@ -25,6 +25,7 @@ from service.ports.reading import (
     StreamPage,
     StreamRow,
 )
+from service.ports.replaying import ReplayBegun, Replays
 from service.ports.writing import (
     ApiKey,
     Clock,
@@ -78,6 +79,8 @@ __all__ = [
     "RefusedStream",
     "RegisteredKey",
     "Remember",
+    "ReplayBegun",
+    "Replays",
     "RevokeKey",
     "StartRun",
     "StoredPage",

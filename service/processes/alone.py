@@ -2,13 +2,16 @@
 
 import logging
 import time
+from contextlib import closing
+
+import msgspec
 
 from service.bootstrap.node import Node
 from service.bootstrap.relaying import RelayNode
 from service.config import Settings
 from service.processes.parts import LEFT, Parts
 from service.processes.stopping import StopSignal
-from service.relay import Drained, Patience
+from service.relay import Drained, Patience, Replayed, Watch
 
 _log = logging.getLogger(__name__)
 
@@ -43,5 +46,32 @@ def relay_once(settings: Settings) -> Drained:
         node = RelayNode(settings, is_daemon=False)
         try:
             return node.relay.deliver_all(Patience(settings.shutdown_grace_ms / 1000, time.monotonic, stop.wait))
+        finally:
+            node.close()
+
+
+class ReplayedAll(msgspec.Struct, frozen=True):
+    """How a replay went, from the ledger at `place` to the sink at `address`.
+
+    `parked` and `undelivered` records were left out; both None when the database cannot tell.
+    """
+
+    replayed: Replayed
+    place: str
+    address: str
+    parked: int | None
+    undelivered: int | None
+
+
+def replay_all(settings: Settings, watch: Watch, *, from_start: bool) -> ReplayedAll:
+    """Send everything that was delivered before to the sink of the settings, and return how that went."""
+    with StopSignal() as stop:
+        node = RelayNode(settings, is_daemon=False)
+        try:
+            patience = Patience(settings.shutdown_grace_ms / 1000, time.monotonic, stop.wait)
+            with closing(node.replays()) as replays:
+                replayed = node.relay.replay_all(replays, patience, watch, from_start=from_start)
+            parked, undelivered = node.left_out() or (None, None)
+            return ReplayedAll(replayed, node.place, node.relay.state().address, parked, undelivered)
         finally:
             node.close()

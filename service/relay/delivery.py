@@ -83,7 +83,7 @@ class Delivery:
                 waiting += [part[half:], part[:half]]
                 continue
             following = [record for other in reversed(waiting) for record in other]
-            answer = self._ask_again(part[0], following, first) if blames_records(first) else first
+            answer = self.ask_again(part[0], following, first) if blames_records(first) else first
             if isinstance(answer, Accepted):
                 moved = self._move(part)
                 delivered += moved
@@ -105,7 +105,7 @@ class Delivery:
         self._instruments.delivery_ended(self._monotonic() - started, answer.error_type)
         return answer
 
-    def _ask_again(
+    def ask_again(
         self, record: OutboxRecord, following: Sequence[OutboxRecord], refusal: Answer
     ) -> Answer | RefusedAlone:
         """Find out whether the sink refuses this record, or everything: let a neighbour and the record try again.

@@ -7,7 +7,7 @@ import msgspec
 from service.errors import InvalidRequestError
 from service.ports import Outbox, OutboxRecord
 from service.relay.delivery import Delivery
-from telemetry.audit.request import in_lines
+from service.relay.resending import Held, Resending
 from telemetry.delivery import Accepted, blames_records
 
 _PAGE = 100
@@ -66,24 +66,20 @@ def replay(
     Raises:
         NotFoundError: there is no such stream.
     """
-    accepted = 0
     refused: list[tuple[OutboxRecord, str]] = []
+    held: list[str] = []
+
+    def is_held(answer: Held) -> bool:
+        held.append(str(answer))
+        return False
+
+    resending = Resending(delivery, max_records, is_held, lambda record, answer: refused.append((record, answer)))
     while records := outbox.replay(stream_id, first, max_records, max_bytes):
-        waiting = [*reversed(in_lines(records))]
-        while waiting:
-            part = waiting.pop()
-            answer = delivery.send(part)
-            if isinstance(answer, Accepted):
-                accepted += len(part)
-            elif not blames_records(answer):
-                return Redelivered(accepted, refused, str(answer), part[0].number)
-            elif len(part) > 1:
-                half = len(part) // 2
-                waiting += [part[half:], part[:half]]
-            else:
-                refused.append((part[0], str(answer)))
+        stopped = resending.send(records)
+        if stopped is not None:
+            return Redelivered(resending.accepted, refused, held[0], stopped.number)
         first = records[-1].number + 1
-    return Redelivered(accepted, refused)
+    return Redelivered(resending.accepted, refused)
 
 
 def _parked(outbox: Outbox) -> Iterator[OutboxRecord]:

@@ -4,12 +4,13 @@ import threading
 from collections.abc import Callable
 
 from service.errors import AuditraceError
-from service.ports import Clock, Outbox
+from service.ports import Clock, Outbox, Replays
 from service.relay.attempts import Attempts, RelaySettings, Step
 from service.relay.delivery import Delivery
 from service.relay.leases import Leases
 from service.relay.patience import Patience
 from service.relay.redelivery import Redelivered, replay, retry_parked
+from service.relay.replaying import Replayed, Replaying, Watch
 from service.relay.state import Progress, RelayState
 from service.relay.stopping import Drained, Farewell, left_in, reason_of
 from telemetry.delivery import Sink
@@ -37,6 +38,7 @@ class Relay:
         self._sink = sink
         self._settings = settings
         self._monotonic = monotonic
+        self._random = random
         self._delivery = Delivery(outbox, sink, instruments, monotonic)
         self._progress = Progress(sink.address, clock)
         self._leases = Leases(outbox, settings.renew_s)
@@ -143,6 +145,14 @@ class Relay:
         """
         settings = self._settings
         return replay(self._outbox, self._delivery, stream_id, first, settings.max_records, settings.max_bytes)
+
+    def replay_all(self, replays: Replays, patience: Patience, watch: Watch, *, from_start: bool) -> Replayed:
+        """Send everything that was delivered until now once more, for a sink that is new; cursors stay where they are.
+
+        How far it got is kept, so that the next call goes on there, unless it is to begin `from_start`.
+        """
+        run = Replaying(replays, self._delivery, self._progress, self._settings, patience, self._random, watch)
+        return run.run(from_start=from_start)
 
     def close(self) -> None:
         """Close the connections to database and sink; to be called when nothing is delivered any more."""

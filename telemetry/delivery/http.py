@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 import zstandard
@@ -53,8 +54,8 @@ class HttpSink:
 
     @property
     def address(self) -> str:
-        """The URL."""
-        return self._settings.endpoint
+        """The URL, without its query, which may hold a secret."""
+        return urlsplit(self._settings.endpoint)._replace(query="").geturl()
 
     def send(self, request: bytes) -> Answer:
         """Post the request and return the answer."""

@@ -132,3 +132,20 @@ def test_what_a_checkpoint_hashes_is_read_from_where_it_begins(ledgers: tuple[_L
     last = LARGE // 4
     explaining.execute(SQL["records_of_stream"], {"stream_id": stream_id, "first": last - 9, "last": last})
     assert buffers(explaining.plans[-1]) <= 60
+
+
+def test_a_replay_reads_on_from_where_it_is(ledgers: tuple[_Ledger, _Ledger]) -> None:
+    """A batch in the middle of all records is a range of the index by time: what was sent before is not read again."""
+    costs = []
+    for ledger, size in zip(ledgers, (SMALL, LARGE), strict=True):
+        ((middle_ns, last_ns),) = ledger.session.execute(
+            "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY observed_ns), max(observed_ns) FROM audit_records"
+        ).fetchall()
+        explaining = Explaining(ledger.session)
+        place = {"observed_ns": middle_ns, "stream_id": "", "last_ns": last_ns}
+        rows = explaining.execute(SQL["records_behind"], {**place, "limit": PAGE, "max_bytes": 2**20}).fetchall()
+        assert len(rows) == PAGE, size
+        costs.append(buffers(explaining.plans[-1]))
+    small, large = costs
+    assert large <= 800
+    assert large <= max(1.5 * small, 250)

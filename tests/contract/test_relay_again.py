@@ -79,8 +79,19 @@ def test_a_replay_goes_around_what_the_sink_refuses(store: Store, server: OtlpSi
     again = relay.replay(receipt.stream_id, 1)
     assert again.accepted == 9
     assert [record.number for record, _ in again.refused] == [5]
-    assert len(got(server)) == before + 9
+    # The neighbour of the refused one is sent once more, to find out that it is the record and not the sink.
+    assert len(got(server)) == before + 10
     assert store.reads.outbox().parked == 0
+
+
+def test_a_sink_that_refuses_everything_ends_a_replay(store: Store, server: OtlpSink, http: Sink) -> None:
+    """A wrong URL that answers 400 is an outage: no record is named as refused for it."""
+    receipt = commit(store, store.lane(), 19)[0]
+    relay = relay_over(store, http)
+    drain(relay)
+    server.script = lambda _: Answer(status=400)
+    again = relay.replay(receipt.stream_id, 3)
+    assert (again.accepted, list(again.refused), again.held, again.next_number) == (0, [], "400 Bad Request", 3)
 
 
 def test_a_replay_says_where_to_go_on(store: Store, server: OtlpSink, http: Sink) -> None:

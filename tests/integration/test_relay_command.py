@@ -11,6 +11,7 @@ from telemetry import names
 from tests.support.collector import poll_until
 from tests.support.otlp_messages import plain_attributes
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.processes import start_process
 from tests.support.service import Service
 
 
@@ -101,7 +102,7 @@ def test_a_stop_ends_it_with_what_is_left(service: Service, backend: Backend) ->
             "AUDITRACE_AUDIT_ENDPOINT": f"{backend.sink.http_endpoint}/v1/logs",
             "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
         }
-        process = subprocess.Popen(
+        process = start_process(
             [sys.executable, "-m", "service", "relay", "--once"],
             env=service.environment,
             cwd=service.root,

@@ -25,6 +25,7 @@ from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.opening import keys_of
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
+from service.store.postgres.replays import PostgresReplays
 from service.store.postgres.statements import SQL
 from service.store.postgres.stream import LaneSettings
 from telemetry import names
@@ -163,6 +164,7 @@ class PostgresStore:
         self._owners: dict[PostgresLanes, str] = {}
         self._writers: list[PostgresCheckpoints] = []
         self._relays: dict[PostgresOutbox, str] = {}
+        self._replays: list[PostgresReplays] = []
         self._relay_numbers = itertools.count()
 
     @classmethod
@@ -256,6 +258,8 @@ class PostgresStore:
             lane.close()
         for writer in self._writers:
             writer.close()
+        for replays in self._replays:
+            replays.close()
         for outbox in list(self._relays):
             self.kill_relay(outbox)
         self.reads.close()
@@ -299,6 +303,12 @@ class PostgresStore:
         outbox = PostgresOutbox(self.url, name)
         self._relays[outbox] = name
         return outbox
+
+    def replays(self, sink: str = "new") -> PostgresReplays:
+        """Open what was delivered, for a sink of this name."""
+        replays = PostgresReplays(self.url, sink)
+        self._replays.append(replays)
+        return replays
 
     def kill_relay(self, outbox: PostgresOutbox) -> None:
         """Let the leases of a relay's process end, as they do when it dies without a word."""

@@ -22,6 +22,7 @@ from service.store.sqlite.opening import keys_of
 from service.store.sqlite.outbox import SqliteOutbox
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
+from service.store.sqlite.replays import SqliteReplays
 from service.store.sqlite.transaction import SQL
 from telemetry import names
 from telemetry.audit.canonical import Value
@@ -65,6 +66,7 @@ class SqliteStore:
         self._writers: list[SqliteCheckpoints] = []
         self._relays: dict[SqliteOutbox, OwnerLocks] = {}
         self._relay_numbers = itertools.count()
+        self._replays: list[SqliteReplays] = []
 
     @property
     def database(self) -> str:
@@ -137,6 +139,12 @@ class SqliteStore:
         self._relays[outbox] = locks
         return outbox
 
+    def replays(self, sink: str = "new") -> SqliteReplays:
+        """Open what was delivered, for a sink of this name."""
+        replays = SqliteReplays(self.path, sink)
+        self._replays.append(replays)
+        return replays
+
     def kill_relay(self, outbox: SqliteOutbox) -> None:
         """Let the kernel drop the lock of a relay's process, as it does when a process dies without a word."""
         self._relays.pop(outbox).release()
@@ -149,6 +157,8 @@ class SqliteStore:
         self.reads.close()
         for writer in self._writers:
             writer.close()
+        for replays in self._replays:
+            replays.close()
         for outbox in list(self._relays):
             self.kill_relay(outbox)
         while self._owners:

@@ -91,7 +91,7 @@ class PostgresOutbox:
     def neighbour(self, record: OutboxRecord) -> OutboxRecord | None:
         """Return a record that was delivered: the nearest before it in its stream, else one of another stream."""
         rows = self._all("delivered_before", _place(record)) or self._all("delivered_elsewhere", _place(record))
-        return _record(rows[0]) if rows else None
+        return outbox_record(rows[0]) if rows else None
 
     def backlog(self) -> Sequence[Lag]:
         """Return the streams with undelivered records, whoever holds them."""
@@ -105,7 +105,7 @@ class PostgresOutbox:
     def parked(self, after: OutboxRecord | None, limit: int) -> Sequence[OutboxRecord]:
         """Return the parked records behind `after`, ordered by stream and number."""
         behind = _place(after) if after else {"stream_id": "", "number": 0}
-        return [_record(row) for row in self._all("parked", {**behind, "limit": limit})]
+        return [outbox_record(row) for row in self._all("parked", {**behind, "limit": limit})]
 
     def unpark(self, record: OutboxRecord) -> None:
         """Say that a parked record was acknowledged by the sink after all."""
@@ -124,7 +124,7 @@ class PostgresOutbox:
         values = {"stream_id": stream_id, "first": first, "last": cursor[0][0], "limit": max_records}
         found: list[OutboxRecord] = []
         for row in self._all("delivered_from", values):
-            record = _record(row)
+            record = outbox_record(row)
             max_bytes -= len(record.log_record)
             if max_bytes < 0 and found:
                 break
@@ -186,7 +186,8 @@ def _place(record: OutboxRecord) -> dict[str, Any]:
     return {"stream_id": record.stream_id, "number": record.number}
 
 
-def _record(row: Row) -> OutboxRecord:
+def outbox_record(row: Row) -> OutboxRecord:
+    """Return a row of stream, number, record id and the three messages as a record without a lease."""
     stream_id, number, record_id, otlp, resource, scope = row
     return OutboxRecord(
         stream_id=stream_id, number=number, record_id=record_id, log_record=otlp, resource=resource, scope=scope

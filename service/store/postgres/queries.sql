@@ -638,6 +638,48 @@ SELECT last.* FROM (
     ORDER BY keys.number DESC LIMIT 1
 ) AS last LIMIT 1
 
+-- name: delivered_count
+-- All that was delivered; what is parked was not.
+SELECT (
+    (SELECT coalesce(sum(number), 0) FROM delivery_cursors) - (SELECT count(*) FROM parked_records)
+)::bigint
+
+-- name: last_observed
+SELECT observed_ns FROM audit_records ORDER BY observed_ns DESC LIMIT 1
+
+-- name: records_behind
+-- In the order of time, in which a checkpoint comes behind what it names. One record more than fits, so that a record
+-- too large for any batch comes too; which of them were delivered is told, so that all that was looked at is passed.
+SELECT
+    records.observed_ns, records.number <= cursors.number AND parked_ns IS NULL,
+    records.stream_id, records.number, record_id, otlp, resource, scope
+FROM (
+    SELECT
+        observed_ns, stream_id, number, record_id, otlp, envelope_id,
+        sum(octet_length(otlp)) OVER (ORDER BY observed_ns, stream_id) - octet_length(otlp) AS before_bytes
+    FROM audit_records
+    WHERE (observed_ns, stream_id) > (%(observed_ns)s, %(stream_id)s)
+        AND observed_ns BETWEEN %(observed_ns)s AND %(last_ns)s
+    ORDER BY observed_ns, stream_id LIMIT %(limit)s
+) AS records
+JOIN audit_envelopes USING (envelope_id)
+JOIN delivery_cursors AS cursors ON cursors.stream_id = records.stream_id
+LEFT JOIN parked_records AS parked ON parked.stream_id = records.stream_id AND parked.number = records.number
+WHERE before_bytes <= %(max_bytes)s
+ORDER BY records.observed_ns, records.stream_id
+
+-- name: replay
+-- How far a replay got is kept beside the leases: one table more would keep processes of the previous release from
+-- opening the database. The epoch is the number of records that it went through.
+SELECT owner, epoch FROM leases WHERE name = %(name)s
+
+-- name: put_replay
+INSERT INTO leases (name, owner, epoch, until_ns) VALUES (%(name)s, %(place)s, %(records)s, 0)
+ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch WHERE excluded.epoch > leases.epoch
+
+-- name: forget_replay
+DELETE FROM leases WHERE name = %(name)s
+
 -- name: cursor
 SELECT number FROM delivery_cursors WHERE stream_id = %(stream_id)s
 

@@ -90,7 +90,7 @@ class SqliteOutbox:
             others = self._all("other_cursors", {"stream_id": record.stream_id})
             for stream_id, number in [(record.stream_id, record.number), *((one, last + 1) for one, last in others)]:
                 for row in self._all("last_delivered", {"stream_id": stream_id, "number": number}):
-                    return _record(row)
+                    return outbox_record(row)
         return None
 
     def backlog(self) -> Sequence[Lag]:
@@ -119,7 +119,7 @@ class SqliteOutbox:
         """Return the parked records behind `after`, ordered by stream and number."""
         behind = _place(after) if after else {"stream_id": "", "number": 0}
         with self._using():
-            return [_record(row) for row in self._all("parked", {**behind, "limit": limit})]
+            return [outbox_record(row) for row in self._all("parked", {**behind, "limit": limit})]
 
     def unpark(self, record: OutboxRecord) -> None:
         """Say that a parked record was acknowledged by the sink after all."""
@@ -140,7 +140,7 @@ class SqliteOutbox:
                 raise NotFoundError(f"there is no stream {stream_id}: `GET /v1/audit/streams` lists those there are")
             values = {"stream_id": stream_id, "first": first, "last": cursor[0][0], "limit": max_records}
             for row in self._execute("delivered_from", values):
-                record = _record(row)
+                record = outbox_record(row)
                 max_bytes -= len(record.log_record)
                 if max_bytes < 0 and found:
                     break
@@ -240,7 +240,8 @@ def _place(record: OutboxRecord) -> dict[str, Any]:
     return {"stream_id": record.stream_id, "number": record.number}
 
 
-def _record(row: tuple[Any, ...]) -> OutboxRecord:
+def outbox_record(row: tuple[Any, ...]) -> OutboxRecord:
+    """Return a row of stream, number, record id and the three messages as a record without a lease."""
     stream_id, number, record_id, otlp, resource, scope = row
     return OutboxRecord(
         stream_id=stream_id, number=number, record_id=record_id, log_record=otlp, resource=resource, scope=scope

@@ -357,6 +357,32 @@ FROM audit_records JOIN audit_envelopes USING (envelope_id) LEFT JOIN parked_rec
 WHERE stream_id = :stream_id AND audit_records.number BETWEEN :first AND :last AND parked_ns IS NULL
 ORDER BY audit_records.number LIMIT :limit
 
+-- name: delivered_count
+-- All that was delivered; what is parked was not.
+SELECT (SELECT coalesce(sum(number), 0) FROM delivery_cursors) - (SELECT count(*) FROM parked_records)
+
+-- name: delivered_behind
+-- In the order of commits, in which a checkpoint comes behind everything that it names. The order of the join is forced.
+SELECT position, audit_records.stream_id, audit_records.number, record_id, otlp, resource, scope
+FROM audit_records CROSS JOIN delivery_cursors USING (stream_id) CROSS JOIN audit_envelopes USING (envelope_id)
+LEFT JOIN parked_records
+    ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+WHERE position > :behind AND position <= :last AND audit_records.number <= delivery_cursors.number
+    AND parked_records.number IS NULL
+ORDER BY position LIMIT :limit
+
+-- name: replay
+-- How far a replay got is kept beside the leases: one table more would keep processes of the previous release from
+-- opening the database. The epoch is the number of records that it went through.
+SELECT owner, epoch FROM leases WHERE name = :name
+
+-- name: put_replay
+INSERT INTO leases (name, owner, epoch, until_ns) VALUES (:name, :place, :records, 0)
+ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch WHERE excluded.epoch > leases.epoch
+
+-- name: forget_replay
+DELETE FROM leases WHERE name = :name
+
 -- name: outbox_depth
 SELECT coalesce(sum(audit_streams.number - delivery_cursors.number), 0)
 FROM audit_streams JOIN delivery_cursors USING (stream_id)

@@ -4,8 +4,12 @@ from service.bootstrap.database import Database
 from service.store.urls import is_postgres
 
 
-def database_of(url: str) -> Database:
+def database_of(url: str, *, as_it_lies: bool = False) -> Database:
     """Return the database that a URL names.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://…`.
+        as_it_lies: what only reads it makes and changes no file, so that evidence stays as it is.
 
     Raises:
         SettingsError: it is neither `sqlite:///path` nor `postgresql://…`.
@@ -16,4 +20,4 @@ def database_of(url: str) -> Database:
         return PostgresDatabase(url)
     from service.bootstrap.sqlite import SqliteDatabase
 
-    return SqliteDatabase(url)
+    return SqliteDatabase(url, as_it_lies=as_it_lies)

@@ -20,19 +20,22 @@ from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.reconciliation import reconcile
 from service.store.sqlite.replays import SqliteReplays
 from service.store.sqlite.snapshot import recorded
+from service.store.sqlite.untouched import in_use, untouched
 from telemetry.audit.verify import Found
 
 
 class SqliteDatabase:
     """Implements `service.bootstrap.database.Database` on a file."""
 
-    def __init__(self, url: str) -> None:
-        """Name the file.
+    def __init__(self, url: str, *, as_it_lies: bool = False) -> None:
+        """Name the file; what only reads leaves everything beside it as it is, if asked for.
 
         Raises:
             SettingsError: the URL names none.
         """
         self._path = database_path(url)
+        self._as_it_lies = as_it_lies
+        self._reading = untouched if as_it_lies else in_use
 
     @property
     def volume(self) -> Path | None:
@@ -60,16 +63,17 @@ class SqliteDatabase:
             raise SettingsError([f"the data folder {self._path.parent} cannot be written: {error.strerror}"]) from error
 
     def require(self) -> None:
-        """Raise unless the file is there, and no other name of it is in use."""
+        """Raise unless the file is there, and, unless it is read as it lies, no other name of it is in use."""
         if not self._path.exists() or self._path.stat().st_size == 0:
             raise SettingsError(
                 [f"there is no database at {self._path}: start the service first, or set AUDITRACE_DATABASE"]
             )
-        hold(self._path).release()
+        if not self._as_it_lies:
+            hold(self._path).release()
 
     def is_empty(self) -> bool:
         """True while the file is missing, or nothing was committed to it."""
-        return is_empty(self._path)
+        return is_empty(self._path, self._reading)
 
     def migrate(self) -> Sequence[str]:
         """Bring the file to the newest schema; one that is made here can be read by its owner only."""
@@ -82,27 +86,27 @@ class SqliteDatabase:
 
     def keys(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger."""
-        return keys_of(self._path, secret)
+        return keys_of(self._path, secret, self._reading)
 
     def records(self) -> Iterator[Found]:
         """Yield every committed record."""
         self.require()
-        return recorded(self._path)
+        return recorded(self._path, self._reading)
 
     def reads(self) -> SqliteReads:
         """Open the file for reading."""
         self.require()
-        return SqliteReads(self._path)
+        return SqliteReads(self._path, self._reading)
 
     def checkpoints_seen(self) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:
         """Return the last checkpoint, and the streams that none signs over."""
         self.require()
-        return last_and_refused(self._path)
+        return last_and_refused(self._path, self._reading)
 
     def discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         """Yield everything that is wrong in the file."""
         self.require()
-        return reconcile(self._path, secret)
+        return reconcile(self._path, secret, self._reading)
 
     def durability(self, *, needs_standby: bool) -> Durability:
         """Return the promise: where the file is opened, it is settled how durable a commit is."""

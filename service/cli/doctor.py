@@ -78,7 +78,7 @@ def _carried_out(name: str, check: Check, settings: Settings) -> Outcome:
 
 def _ledger(settings: Settings) -> Database | None:
     """Return the database once it holds a ledger."""
-    database = database_of(settings.database)
+    database = database_of(settings.database, as_it_lies=True)
     return None if database.is_empty() else database
 
 
@@ -160,7 +160,7 @@ def _delivery(settings: Settings) -> str:
 
 def _reconciled(settings: Settings, found: list[Discrepancy]) -> str:
     try:
-        database = database_of(settings.database)
+        database = database_of(settings.database, as_it_lies=True)
         database.require()
         found.extend(database.discrepancies(_secret(settings)))
     except SettingsError as error:

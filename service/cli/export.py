@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -63,12 +63,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     where = _filter(arguments)
     write = _WRITERS[arguments.foreign or arguments.format or ExportFormat.OTLP_JSON]
-    reads = database_of(read_settings().database).reads()
-    try:
-        with _output(arguments.output) as output:
-            count = _copy(reads, where, write, output)
-    finally:
-        reads.close()
+    reads = database_of(read_settings().database, as_it_lies=True).reads()
+    with _output(arguments.output) as output, closing(reads):
+        count = _copy(reads, where, write, output)
     sys.stderr.write(f"{count} records\n")
     return 0
 

@@ -63,7 +63,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    with closing(database_of(read_settings().database).reads()) as reads:
+    with closing(database_of(read_settings().database, as_it_lies=True).reads()) as reads:
         keys = reads.keys()
     if arguments.json:
         print_json(
@@ -88,7 +88,7 @@ def _public(arguments: argparse.Namespace) -> int:
     from service.keyfiles import SigningKeys, deployment_secret
 
     settings = read_settings()
-    database = database_of(settings.database)
+    database = database_of(settings.database, as_it_lies=True)
     keys: list[RegisteredKey] = []
     if not database.is_empty():
         keys += database.keys(deployment_secret(settings.ledger_secret, may_create=False))

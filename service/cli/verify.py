@@ -100,7 +100,7 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
     settings = read_settings()
     found: Iterable[Found] = ()
     if arguments.database is not None:
-        found = database_of(arguments.database or settings.database).records()
+        found = database_of(arguments.database or settings.database, as_it_lies=True).records()
     paths: list[Path] = arguments.paths
     if not paths and arguments.database is None:
         paths = [settings.archive.parent]
@@ -119,7 +119,7 @@ def _compare(names: Sequence[str], scope: Scope) -> Comparison:
 
 def _copy(name: str) -> Copy:
     if name.startswith(_DATABASES):
-        return Copy(name, found=database_of(name).records())
+        return Copy(name, found=database_of(name, as_it_lies=True).records())
     return Copy(name, [Path(name)])
 
 

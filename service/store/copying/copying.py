@@ -58,7 +58,7 @@ def copy_ledger(
     """
     with Source(source) as copied:
         note("look over the source")
-        _require_nothing_wrong("the source", reconcile(source, secret))
+        _require_nothing_wrong("the source", reconcile(source, secret, copied.reading))
         migrate_database(target)
         with Target(target) as taking:
             note("copy")

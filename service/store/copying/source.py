@@ -1,6 +1,8 @@
 """The file from which a ledger is copied, held so that nobody writes to it meanwhile."""
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -9,6 +11,7 @@ from service.errors import SettingsError
 from service.store.queries import Row, load_queries
 from service.store.sqlite.connection import connect, translated
 from service.store.sqlite.owners import living_owners
+from service.store.sqlite.untouched import Reading, in_use, untouched
 
 SQL: Final = load_queries("service.store.copying")
 
@@ -16,22 +19,31 @@ _NS_PER_WEEK: Final = 7 * 24 * 3600 * 1_000_000_000
 
 
 class Source:
-    """A SQLite file that no process has open.
+    """A SQLite file that no process has open; one in a folder that cannot be written is read as it lies.
 
     Raises (on opening):
-        SettingsError: there is none, or a process of the deployment lives.
+        SettingsError: there is none, or a process of the deployment lives, or it cannot be told whether one does.
         TryLaterError: it cannot be used now.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise SettingsError([f"there is no database at {path}"])
-        living = living_owners(path)
+        living = _living(path)
         if living:
             raise SettingsError([f"{path} is in use by {', '.join(living)}: stop every process that works on it first"])
-        self._connection = connect(path)
-        with translated():
-            self._connection.execute(SQL["source_begin"])
+        self._opened = ExitStack()
+        self.reading: Reading = in_use
+        """How others may read the file meanwhile."""
+        if os.access(path.parent, os.W_OK):
+            self._connection = self._opened.enter_context(closing(connect(path)))
+            with translated():
+                self._connection.execute(SQL["source_begin"])
+        else:
+            self.reading = untouched
+            self._connection = self._opened.enter_context(untouched(path))
+            with translated():
+                self._connection.execute("BEGIN")
 
     def __enter__(self) -> Self:
         return self
@@ -39,7 +51,7 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
+        self._opened.__exit__(kind, error, trace)
 
     def months(self) -> Sequence[int]:
         """Return moments such that each month in which there are records has one; nanoseconds since the epoch."""
@@ -52,3 +64,13 @@ class Source:
         with translated():
             for row in self._connection.execute(SQL[f"read_{table}"]):
                 yield tuple(value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row)
+
+
+def _living(path: Path) -> Sequence[str]:
+    try:
+        return living_owners(path)
+    except OSError as error:
+        what = f"beside {path} lie locks of processes, which cannot be looked at: {error.strerror}"
+        raise SettingsError(
+            [f"{what}; copy the file, with its -wal if it has one, to a folder that can be written"]
+        ) from error

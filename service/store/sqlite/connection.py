@@ -110,31 +110,22 @@ def connect(path: Path, *, read_only: bool = False) -> FileConnection:
         if not read_only:
             require_local(held.path)
         with translated():
-            connection = FileConnection(
-                f"file:{_quoted(held.path)}?mode={'ro' if read_only else 'rw'}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=BUSY_TIMEOUT_MS / 1000,
-            )
+            connection = opened(held.path, "mode=ro" if read_only else "mode=rw")
     except BaseException:
         held.release()
         raise
     connection.held = held
     try:
-        with translated():
-            _set_up(connection, read_only=read_only)
+        if not read_only:
+            with translated():
+                _prepare_to_write(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _set_up(connection: FileConnection, *, read_only: bool) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA recursive_triggers = ON")
-    if read_only:
-        return
+def _prepare_to_write(connection: FileConnection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     # Else savepoints spill to the system's temporary folder, which may be full, or not writable at all.
@@ -143,6 +134,26 @@ def _set_up(connection: FileConnection, *, read_only: bool) -> None:
     if connection.held is not None:
         path = connection.held.path
         connection.log = {log: file_id(log) for log in (path.with_name(f"{path.name}{end}") for end in _LOG)}
+
+
+def opened(path: Path, parameters: str) -> FileConnection:
+    """Open the file with parameters of SQLite's URIs, such as `mode=ro`.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+
+    Source: sqlite.org/uri.html.
+    """
+    connection = FileConnection(
+        f"file:{_quoted(path)}?{parameters}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA recursive_triggers = ON")
+    return connection
 
 
 def _require_writable(connection: sqlite3.Connection) -> None:

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -35,8 +35,9 @@ from service.store.rows import (
     stored_of,
     stream_of,
 )
-from service.store.sqlite.connection import FileConnection, connect, translated
+from service.store.sqlite.connection import FileConnection, translated
 from service.store.sqlite.transaction import SQL
+from service.store.sqlite.untouched import Reading, in_use
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -69,19 +70,19 @@ _JOB_CONDITIONS: Final[Mapping[str, str]] = {
 class SqliteReads:
     """Implements `service.ports.Reads`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reading: Reading = in_use) -> None:
         self._path = path
+        self._reading = reading
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections = ExitStack()
         self._is_closed = False
 
     def close(self) -> None:
         """Close the connections of all threads; none may read any more."""
         with self._lock:
             self._is_closed = True
-            while self._connections:
-                self._connections.pop().close()
+            self._connections.close()
 
     def job(self, job_id: str, tenant_id: TenantId | None) -> Job | None:
         """Return the newest version of a job."""
@@ -259,8 +260,7 @@ class SqliteReads:
             with self._lock:
                 if self._is_closed:
                     raise LedgerUnavailableError("the ledger is closed: the service is stopping")
-                connection = connect(self._path, read_only=True)
-                self._connections.append(connection)
+                connection = self._connections.enter_context(self._reading(self._path))
             self._local.connection = connection
         connection.require_in_place()
         with translated():

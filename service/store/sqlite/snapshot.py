@@ -4,13 +4,13 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.store.sqlite.connection import connect, translated
 from service.store.sqlite.transaction import SQL
+from service.store.sqlite.untouched import Reading, in_use
 from telemetry.audit.verify import Found, Place
 from telemetry.audit.verify.otlp_stored import found_in_row
 
 
-def recorded(path: Path) -> Iterator[Found]:
+def recorded(path: Path, reading: Reading = in_use) -> Iterator[Found]:
     """Yield what would be delivered of every record, and what is shown of it where that differs.
 
     The place is the file and the record's position in it. One snapshot is read, so writers do not disturb it.
@@ -18,13 +18,9 @@ def recorded(path: Path) -> Iterator[Found]:
     Raises:
         TryLaterError: the database cannot be read.
     """
-    connection = connect(path, read_only=True)
-    try:
-        with translated():
-            connection.execute("BEGIN")
-            yield from records_in(connection, str(path))
-    finally:
-        connection.close()
+    with reading(path) as connection:
+        connection.execute("BEGIN")
+        yield from records_in(connection, str(path))
 
 
 def records_in(connection: sqlite3.Connection, source: str) -> Iterator[Found]:

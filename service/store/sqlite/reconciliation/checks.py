@@ -13,10 +13,11 @@ from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
 from service.store.queries import Execute, Row, load_queries
 from service.store.reconciling import DamagedError, Wrong, reconciled
-from service.store.sqlite.connection import connect, translate, translated
+from service.store.sqlite.connection import translate
 from service.store.sqlite.migrate import migrate, migrations, schema_version
 from service.store.sqlite.snapshot import records_in
 from service.store.sqlite.transaction import executing
+from service.store.sqlite.untouched import Reading, in_use
 from telemetry.audit.verify import Found
 
 SQL: Final = load_queries("service.store.sqlite.reconciliation")
@@ -54,7 +55,7 @@ class Examined(msgspec.Struct, frozen=True):
             raise DamagedError(str(error)) from error
 
 
-def reconcile(path: Path, secret: DeploymentSecret) -> Iterator[Discrepancy]:
+def reconcile(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -> Iterator[Discrepancy]:
     """Yield everything that is wrong in a database, check by check, each with its place; nothing is changed.
 
     One snapshot is looked at, so that processes which write meanwhile neither disturb nor are disturbed. A check that
@@ -64,15 +65,11 @@ def reconcile(path: Path, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         SettingsError: the database needs a migration, or belongs to another ledger secret.
         TryLaterError: the database cannot be read now.
     """
-    connection = connect(path, read_only=True)
-    try:
-        with translated():
-            connection.execute("BEGIN")
+    with reading(path) as connection:
+        connection.execute("BEGIN")
         if schema_version(connection) != len(migrations()):
             raise SettingsError(["the schema of the database is not the one of this version: run auditrace migrate"])
         yield from reconciled(Examined(connection, secret), _OWN)
-    finally:
-        connection.close()
 
 
 def _integrity(examined: Examined) -> Wrong:

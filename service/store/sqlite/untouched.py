@@ -1,0 +1,143 @@
+"""Opens a database file for reading without making, changing or removing any file beside it, as evidence is read.
+
+SQLite by itself makes a `-wal` and a `-shm` beside a file of its WAL mode, and cannot read such a file on a medium
+that takes none. Source: sqlite.org/wal.html, "Read-Only Databases"; sqlite.org/uri.html.
+"""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from service.errors import LedgerBusyError, LedgerUnavailableError
+from service.store.sqlite.connection import FileConnection, connect, opened, translated
+
+Reading: TypeAlias = Callable[[Path], AbstractContextManager[FileConnection]]
+"""Opens a file for reading for the time of a block, and raises the errors of the service."""
+
+_State: TypeAlias = Sequence[tuple[int, int, int] | None]
+
+_MAPPED_FILES: Final = Path("/proc/self/maps")
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@contextmanager
+def in_use(path: Path) -> Generator[FileConnection]:
+    """Open the file of this deployment for reading, as its processes do; files beside it may be made.
+
+    Raises:
+        TryLaterError: it cannot be read now.
+    """
+    connection = connect(path, read_only=True)
+    with closing(connection), translated():
+        yield connection
+
+
+@contextmanager
+def untouched(path: Path) -> Generator[FileConnection]:
+    """Open a file for reading, wherever it lies, and leave everything in its folder as it is.
+
+    * With a `-shm` beside its `-wal`, which a running or killed process leaves, both are read as they are. A process
+      that runs is told by SQLite's locks what is being read, so that neither disturbs the other.
+    * Without a log the file alone is read, as one that nobody changes.
+    * With a log alone, as in a copy of both, both are copied to the folder for temporary files, and read there.
+
+    Raises:
+        LedgerBusyError: at the end of the block or for an error within it: a process has changed the file meanwhile
+            that SQLite's locks did not hold back. What was read is not to be relied on.
+        LedgerUnavailableError: the file cannot be read, or there is no room for a copy.
+    """
+    path = path.resolve()
+    log, shared = _beside(path, "-wal"), _beside(path, "-shm")
+    if log.exists() and shared.exists():
+        with _unchanged([path, log]) as is_guarded, translated(), closing(_opened_shared(path)) as connection:
+            is_guarded.extend(_mapped(shared.stat().st_ino))
+            yield connection
+    elif not (_has_content(log) or _has_content(_beside(path, "-journal"))):
+        with _unchanged([path]), translated(), closing(opened(path, "mode=ro&immutable=1")) as connection:
+            yield connection
+    else:
+        with _copied(path) as copy, translated(), closing(opened(copy, "mode=rw")) as connection:
+            yield connection
+
+
+def _opened_shared(path: Path) -> FileConnection:
+    connection = opened(path, "mode=ro&readonly_shm=1")
+    # Where no process has initialised the shared memory, the first read makes an index of the log in this process.
+    connection.execute("PRAGMA user_version").fetchone()
+    return connection
+
+
+@contextmanager
+def _unchanged(files: Sequence[Path]) -> Generator[list[str]]:
+    """See to it that files do not change within the block, unless the block puts something into the list."""
+    before = _state(files)
+    guards: list[str] = []
+    try:
+        yield guards
+    except Exception as error:
+        if not guards and _state(files) != before:
+            raise _changed(files[0]) from error
+        raise
+    if not guards and _state(files) != before:
+        raise _changed(files[0])
+
+
+@contextmanager
+def _copied(path: Path) -> Generator[Path]:
+    """Yield a copy of the file and what lies beside it, in a folder of its own."""
+    parts = [part for part in (path, _beside(path, "-wal"), _beside(path, "-journal")) if part.exists()]
+    with tempfile.TemporaryDirectory(prefix="auditrace-read-") as folder:
+        try:
+            with _unchanged(parts):
+                for part in parts:
+                    shutil.copyfile(part, Path(folder) / part.name)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise LedgerUnavailableError(f"{path} cannot be read: {error.strerror}") from error
+            size = sum(part.stat().st_size for part in parts)
+            raise LedgerUnavailableError(
+                f"beside {path} lies a log of changes (-wal) that are not in it yet, so both are read from a copy, and "
+                f"{folder} has no room for its {size} bytes: set TMPDIR to a folder that has"
+            ) from error
+        yield Path(folder) / path.name
+
+
+def _mapped(inode: int) -> Sequence[str]:
+    """Return where this process shares memory with others by this file; nowhere if the system does not tell.
+
+    SQLite does so as long as another process keeps the shared memory in order, and no longer.
+    Source: proc_pid_maps(5).
+    """
+    try:
+        lines = _MAPPED_FILES.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    return [line for line in lines if line.split()[4] == str(inode) and line.endswith("-shm")]
+
+
+def _changed(path: Path) -> LedgerBusyError:
+    return LedgerBusyError(f"{path} was changed by another process while it was read: try again")
+
+
+def _state(files: Sequence[Path]) -> _State:
+    found: list[tuple[int, int, int] | None] = []
+    for file in files:
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _has_content(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

@@ -1,4 +1,4 @@
-"""Reads receipts from files, in whatever answer of the API they stand."""
+"""Reads receipts from files, in whatever answer of the API they stand: of a change, or of a refusal."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,35 +11,40 @@ from telemetry.audit.verify import Receipt
 
 _ANYTHING: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _MEMBERS: Final = frozenset({"record_id", "stream_id", "sequence_number", "record_hash"})
+_RECEIPT: Final = "audit"
+_RECORD: Final = "audit_record_id"
 
 
 def read_receipts(paths: Sequence[Path]) -> list[Receipt]:
     """Return the receipts in files: JSON documents, or one to a line, that hold any number of them anywhere.
 
     Raises:
-        SettingsError: a file cannot be read, is not JSON or holds no receipt; all such files at once.
+        SettingsError: a file cannot be read, is not JSON, or holds no receipt or a refusal without one; all such files
+            at once.
     """
     receipts: list[Receipt] = []
     problems: list[str] = []
     for path in paths:
         try:
-            found = list(_receipts_in(path.read_bytes()))
+            documents = _documents(path.read_bytes())
+            found = [receipt for document in documents for receipt in _receipts_of(document)]
+            without = [record_id for document in documents for record_id in _refusals_without(document)]
         except OSError as error:
             problems.append(f"the receipt {path} cannot be read: {error.strerror}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problems.append(f"the receipt {path} is not JSON as the API answers it: {error}")
         else:
             receipts.extend(found)
-            if not found:
+            problems.extend(
+                f"{path} holds the refusal of an older version, which names its record and is no receipt: get "
+                f"/v1/audit/records/{_shown(record_id)} from the service, and give that answer"
+                for record_id in without
+            )
+            if not found and not without:
                 problems.append(f"{path} holds no receipt: a receipt has the members {', '.join(sorted(_MEMBERS))}")
     if problems:
         raise SettingsError(problems)
     return receipts
-
-
-def _receipts_in(text: bytes) -> Iterator[Receipt]:
-    for value in _documents(text):
-        yield from _receipts_of(value)
 
 
 def _documents(text: bytes) -> list[object]:
@@ -62,3 +67,22 @@ def _receipts_of(value: object) -> Iterator[Receipt]:
             yield msgspec.convert(members, Receipt)
         else:
             yield from _receipts_of(list(members.values()))
+
+
+def _refusals_without(value: object) -> Iterator[str]:
+    """Yield the record ids of refusals that carry no receipt."""
+    if isinstance(value, list):
+        for member in cast("list[object]", value):
+            yield from _refusals_without(member)
+    elif isinstance(value, dict):
+        members = cast("dict[str, object]", value)
+        record_id = members.get(_RECORD)
+        if isinstance(record_id, str) and not members.get(_RECEIPT):
+            yield record_id
+        for member in members.values():
+            yield from _refusals_without(member)
+
+
+def _shown(record_id: str) -> str:
+    """Return an id as a terminal shows it: a file may hold anything."""
+    return record_id.encode("unicode_escape").decode()

@@ -9,14 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
 from service.cli.output import print_json, print_line
 from service.cli.progress import reading_progress
+from service.cli.public_keys import NO_KEY, read_public_keys
 from service.cli.receipts import read_receipts
 from service.config import read_settings
 from service.errors import SettingsError
@@ -28,16 +25,21 @@ from telemetry.audit.verify import (
     Expected,
     Found,
     KnownCheckpoint,
+    ProofReport,
     Report,
     Scope,
     compare,
+    proof_in,
+    tables_in,
     verify_copy,
+    verify_proof,
 )
 
 T = TypeVar("T")
 
 _SQLITE: Final = b"SQLite format 3\0"
 _DATABASES: Final = ("sqlite:", "postgresql:", "postgres:")
+_END: Final = ("at_least", "max_age", "receipt", "require_anchored")
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CHECKPOINT: Final = re.compile(r"([1-9][0-9]{0,15}):([0-9a-f]{64})")
 
@@ -46,10 +48,21 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     parser.description = (
         "Verify copies of the ledger, any mix of them as one: OTLP JSON lines, plain or compressed, files or folders; "
-        "bodies line by line; exports of log backends; a database. Exit status: 0 intact, 1 broken, 2 could not check."
+        "bodies line by line; exports of log backends; a database. Or verify the proof of one record, as the API "
+        "answers it. Exit status: 0 intact, 1 broken, 2 could not check."
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: AUDITRACE_AUDIT_ARCHIVE's folder")
-    parser.add_argument("--public-key", action="append", default=[], type=Path, metavar="PEM", help="may be repeated")
+    parser.add_argument(
+        "--public-key",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PEM",
+        help="what `auditrace keys public` prints, got from somebody you trust; may be repeated",
+    )
+    parser.add_argument(
+        "--without-key", action="store_true", help="check no signature: only that the copy agrees with itself"
+    )
     parser.add_argument("--database", nargs="?", const="", metavar="URL", help="the database (AUDITRACE_DATABASE)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     part = parser.add_argument_group("to verify a part of the ledger")
@@ -59,7 +72,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     end.add_argument("--at-least", metavar="NUMBER:HASH", help="a checkpoint that the copy must reach")
     end.add_argument("--max-age", metavar="DURATION", help="how old the last checkpoint may be (5m)")
     end.add_argument(
-        "--receipt", action="append", default=[], type=Path, metavar="FILE", help="receipts of records; may be repeated"
+        "--receipt",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="answers of the API that hold receipts of records, refusals too; may be repeated",
     )
     end.add_argument("--require-anchored", action="store_true", help="nothing may be behind the last checkpoint")
     parser.add_argument(
@@ -77,8 +95,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.compare is not None:
         _refuse_beside_compare(arguments, problems)
         _raise(problems)
-        answer: Report | Comparison = _compare(arguments.compare, scope)
+        answer: Report | Comparison | ProofReport = _compare(arguments.compare, scope)
     else:
+        problems += _key_problems(arguments)
         expected = Expected(
             at_least=_parsed(_checkpoint, arguments.at_least, "--at-least", problems),
             not_before_ns=_parsed(_not_before, arguments.max_age, "--max-age", problems),
@@ -96,7 +115,21 @@ def _verify(arguments: argparse.Namespace) -> int:
     return answer.exit_status
 
 
-def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> Report:
+def _key_problems(arguments: argparse.Namespace) -> Sequence[str]:
+    if arguments.public_key and arguments.without_key:
+        return ["--without-key does not go with --public-key: leave one of them out"]
+    return () if arguments.public_key or arguments.without_key else [NO_KEY]
+
+
+def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> Report | ProofReport:
+    _require(arguments.paths)
+    keys = read_public_keys(arguments.public_key)
+    with _reading():
+        for path in arguments.paths:
+            proof = proof_in(path)
+            if proof is not None:
+                _refuse_beside_proof(arguments, path)
+                return verify_proof(proof, keys)
     settings = read_settings()
     found: Iterable[Found] = ()
     if arguments.database is not None:
@@ -104,9 +137,9 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
     paths: list[Path] = arguments.paths
     if not paths and arguments.database is None:
         paths = [settings.archive.parent]
-    _require(paths)
-    keys = _public_keys(arguments.public_key)
+        _require(paths)
     with _reading(), reading_progress() as progress:
+        _require_no_tables(paths)
         return verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
 
 
@@ -124,10 +157,36 @@ def _copy(name: str) -> Copy:
 
 
 def _refuse_beside_compare(arguments: argparse.Namespace, problems: list[str]) -> None:
-    for option in ("paths", "public_key", "database", "at_least", "max_age", "receipt", "require_anchored"):
-        if getattr(arguments, option):
-            name = "PATH" if option == "paths" else f"--{option.replace('_', '-')}"
-            problems.append(f"{name} does not go with --compare, which judges neither copy: verify each by itself")
+    problems.extend(
+        f"{name} does not go with --compare, which judges neither copy: verify each by itself"
+        for name in _given(arguments, ("paths", "public_key", "without_key", "database", *_END))
+    )
+
+
+def _refuse_beside_proof(arguments: argparse.Namespace, path: Path) -> None:
+    problems = [
+        f"{name} does not go with {path}, which is the proof of one record: verify it by itself"
+        for name in _given(arguments, ("database", "since", "stream", *_END))
+    ]
+    if len(arguments.paths) > 1:
+        problems.append(f"{path} is the proof of one record: verify it by itself, without another PATH")
+    _raise(problems)
+
+
+def _require_no_tables(paths: Sequence[Path]) -> None:
+    _raise(
+        [
+            f"{path} is a table (CSV), which cannot be verified: it lacks the text of the records that was hashed. "
+            "Exports with the format otlp-json or jsonl can (`auditrace export`, /v1/audit/export)"
+            for path in tables_in(paths)
+        ]
+    )
+
+
+def _given(arguments: argparse.Namespace, options: Sequence[str]) -> Sequence[str]:
+    """Return those of the options that are given, as they are written."""
+    given = [option for option in options if getattr(arguments, option) not in (None, False, [])]
+    return ["PATH" if option == "paths" else f"--{option.replace('_', '-')}" for option in given]
 
 
 @contextmanager
@@ -184,23 +243,3 @@ def _time_ns(text: str) -> int:
 
 def _not_before(text: str) -> int:
     return now_ns() - parse_duration_ms(text) * 1_000_000
-
-
-def _public_keys(paths: Sequence[Path]) -> list[Ed25519PublicKey]:
-    keys: list[Ed25519PublicKey] = []
-    problems: list[str] = []
-    for path in paths:
-        try:
-            key = load_pem_public_key(path.read_bytes())
-        except OSError as error:
-            problems.append(f"the public key {path} cannot be read: {error.strerror}")
-            continue
-        except (ValueError, UnsupportedAlgorithm):
-            problems.append(f"{path} is not a PEM public key: make one with `auditrace keys public`")
-            continue
-        if isinstance(key, Ed25519PublicKey):
-            keys.append(key)
-        else:
-            problems.append(f"{path} is not an Ed25519 public key")
-    _raise(problems)
-    return keys

@@ -107,7 +107,7 @@ class Parts:
         state = self._selfcheck.state()
         problems = [f"held up: {state.error}"] if state.error is not None else []
         if state.findings:
-            problems.append(f"{state.findings} findings, first {state.first}: run `auditrace verify --database`")
+            problems.append(f"{state.findings} findings, first {state.first}: run `auditrace verify --database --public-key PEM`")
         return "; ".join(problems) or READY
 
 

@@ -87,7 +87,7 @@ def test_an_intact_archive_has_the_exit_status_0(run: Run, archive: Path, key: P
     status, printed, _ = run(archive, "--public-key", key)
 
     assert status == 0
-    first, second = printed.splitlines()
+    first, second, *_ = printed.splitlines()
     assert first == f"intact: {len(ledger.records)} records in 2 streams, 1 not yet anchored, 3 checkpoints"
     assert second == f"last checkpoint: 3 of {last.body['observed_timestamp']}, hash {last.hash}"
 
@@ -120,20 +120,34 @@ def test_what_a_copy_holds_does_not_reach_the_terminal_raw(run: Run, archive: Pa
     """Control characters in a copy are shown as escapes: whoever made it may not write to the reader's terminal."""
     ledger.records[-1].attributes["log.record.uid"] = "\x1b[2J\u202e"
     archive_of(archive.parent.parent, ledger.records)
-    _, printed, _ = run(archive)
+    _, printed, _ = run(archive, "--without-key")
 
     assert "\x1b" not in printed
     assert "\u202e" not in printed
     assert "\\x1b[2J" in printed
 
 
-def test_without_a_key_the_verdict_says_what_was_not_checked(run: Run, archive: Path) -> None:
+def test_without_a_key_nothing_is_verified_unless_it_is_asked_for(run: Run, archive: Path) -> None:
+    """Who gives no key is told how to get one, and gets no verdict that could be taken for a proof."""
+    status, printed, errors = run(archive)
+
+    assert (status, printed) == (2, "")
+    assert "no --public-key is given" in errors
+    assert "`auditrace keys public > public.pem`" in errors
+    assert "--without-key" in errors
+    assert run(archive, "--json")[:2] == (2, "")
+
+
+def test_without_a_key_the_verdict_says_what_was_not_checked(run: Run, archive: Path, key: Path) -> None:
     """Without a public key a copy can only agree with itself, and the verdict says so in the same line."""
-    status, printed, _ = run(archive)
+    status, printed, _ = run(archive, "--without-key")
 
     assert status == 0
     assert printed.startswith("intact (signatures not_checked): ")
-    assert json.loads(run(archive, "--json")[1])["signatures"] == "not_checked"
+    assert json.loads(run(archive, "--without-key", "--json")[1])["signatures"] == "not_checked"
+    status, printed, errors = run(archive, "--without-key", "--public-key", key)
+    assert (status, printed) == (2, "")
+    assert "--without-key does not go with --public-key" in errors
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
@@ -239,6 +253,7 @@ def test_the_end_of_a_copy_is_compared_with_what_is_known(run: Run, archive: Pat
         lambda receipts: receipts,
         lambda receipts: {"id": "job-1", "status": "created", "audit": receipts[0]},
         lambda receipts: {"receipts": receipts},
+        lambda receipts: {"status": 409, "audit_record_id": receipts[0]["record_id"], "audit": receipts[0]},
     ],
 )
 def test_a_receipt_proves_its_record_missing(
@@ -248,10 +263,10 @@ def test_a_receipt_proves_its_record_missing(
     record = ledger.records[3]
     receipt = file_of(tmp_path, "receipt.json", json.dumps(shape([receipt_of(record)])))
     whole = archive_of(tmp_path, ledger.records)
-    assert run(whole, "--receipt", receipt)[0] == 0
+    assert run(whole, "--without-key", "--receipt", receipt)[0] == 0
 
     cut = archive_of(tmp_path, ledger.records[:3], "cut.jsonl")
-    status, printed, _ = run(cut, "--receipt", receipt)
+    status, printed, _ = run(cut, "--without-key", "--receipt", receipt)
     assert status == 1
     assert f"receipt_missing {record.stream} {record.number}: " in printed
 
@@ -262,7 +277,7 @@ def test_receipts_may_be_many(run: Run, tmp_path: Path, ledger: Ledger) -> None:
     one = file_of(tmp_path, "b", json.dumps(receipt_of(ledger.records[5]), indent=2))
     cut = archive_of(tmp_path, ledger.records[:2], "cut.jsonl")
 
-    _, printed, _ = run(cut, "--receipt", lines, "--receipt", one, "--json")
+    _, printed, _ = run(cut, "--without-key", "--receipt", lines, "--receipt", one, "--json")
 
     findings = json.loads(printed)["findings"]
     assert [finding["code"] for finding in findings].count("receipt_missing") == 4
@@ -292,7 +307,7 @@ def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.jsonl"], "missing.jsonl does not exist"),
+        (["--without-key", "missing.jsonl"], "missing.jsonl does not exist"),
         (["--public-key", "missing.pem", "."], "the public key missing.pem cannot be read"),
         (
             ["--since", "yesterday", "."],
@@ -305,7 +320,8 @@ def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store:
         (["--compare", "missing", "."], "missing does not exist"),
         (["--compare", ".", ".", "other"], "PATH does not go with --compare"),
         (["--compare", ".", ".", "--public-key", "x"], "--public-key does not go with --compare"),
-        (["--database", "sqlite:///missing.db"], "there is no database at missing.db"),
+        (["--compare", ".", ".", "--without-key"], "--without-key does not go with --compare"),
+        (["--without-key", "--database", "sqlite:///missing.db"], "there is no database at missing.db"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_the_exit_status_2(
@@ -321,7 +337,7 @@ def test_what_cannot_be_done_is_said_with_the_exit_status_2(
 
 def test_a_database_is_no_archive(run: Run, store: SqliteStore) -> None:
     """A database given as a path is neither intact nor broken: what to write instead is said."""
-    status, printed, errors = run(store.path)
+    status, printed, errors = run(store.path, "--without-key")
 
     assert (status, printed) == (2, "")
     assert f"write --database sqlite:///{store.path}" in errors
@@ -329,7 +345,7 @@ def test_a_database_is_no_archive(run: Run, store: SqliteStore) -> None:
 
 def test_all_wrong_arguments_are_told_at_once(run: Run) -> None:
     """Nobody has to find their mistakes one by one."""
-    _, _, errors = run(".", "--since", "x", "--max-age", "x", "--at-least", "x")
+    _, _, errors = run(".", "--without-key", "--since", "x", "--max-age", "x", "--at-least", "x")
 
     assert len(errors.splitlines()) == 3
 
@@ -354,16 +370,32 @@ def test_a_key_of_another_kind_is_refused(run: Run, tmp_path: Path, archive: Pat
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"record_id": "a"}', "no JSON", '{"a": 1}\n{"b": 2'])
 def test_a_file_without_a_receipt_is_refused(run: Run, tmp_path: Path, archive: Path, text: str) -> None:
     """A file that was meant to hold a receipt and does not is never taken for none to check."""
-    status, _, errors = run(archive, "--receipt", file_of(tmp_path, "receipt.json", text))
+    status, _, errors = run(archive, "--without-key", "--receipt", file_of(tmp_path, "receipt.json", text))
 
     assert status == 2
     assert "receipt" in errors
 
 
+def test_a_refusal_without_a_receipt_says_where_to_get_it(
+    run: Run, tmp_path: Path, archive: Path, ledger: Ledger
+) -> None:
+    """A refusal of an older version names its record only; beside receipts it is not passed over either."""
+    refusal = {"status": 409, "audit_record_id": ledger.records[2].record_id}
+    both = file_of(tmp_path, "both", f"{json.dumps(receipt_of(ledger.records[0]))}\n{json.dumps(refusal)}\n")
+    for file in (file_of(tmp_path, "one", json.dumps(refusal)), both):
+        status, printed, errors = run(archive, "--without-key", "--receipt", file)
+        assert (status, printed) == (2, "")
+        (line,) = errors.splitlines()
+        assert "names its record and is no receipt" in line
+        assert f"/v1/audit/records/{ledger.records[2].record_id}" in line
+    hostile = file_of(tmp_path, "hostile", json.dumps({"audit_record_id": "\x1b[2J\n"}))
+    assert "\x1b" not in run(archive, "--without-key", "--receipt", hostile)[2]
+
+
 def test_a_receipt_outside_of_the_streams_is_refused(run: Run, tmp_path: Path, archive: Path, ledger: Ledger) -> None:
     """A receipt that cannot be looked up in the part that is verified is an error, not an answer."""
     receipt = file_of(tmp_path, "receipt.json", json.dumps(receipt_of(ledger.records[0])))
-    status, _, errors = run(archive, "--stream", stream_id(2), "--receipt", receipt)
+    status, _, errors = run(archive, "--without-key", "--stream", stream_id(2), "--receipt", receipt)
 
     assert status == 2
     assert f"--stream leaves out {stream_id(1)}, of which a receipt is given" in errors
@@ -374,7 +406,9 @@ def test_a_file_that_cannot_be_read_is_an_error(run: Run, tmp_path: Path) -> Non
     archive = tmp_path / "audit.jsonl"
     archive.symlink_to(archive)
 
-    assert run(archive)[0] == 2
+    status, _, errors = run(archive, "--without-key")
+    assert status == 2
+    assert str(archive) in errors
 
 
 def test_a_full_disk_is_told_with_what_to_do(run: Run, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +418,7 @@ def test_a_full_disk_is_told_with_what_to_do(run: Run, archive: Path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(sources.Intake, "take", full)
-    status, _, errors = run(archive)
+    status, _, errors = run(archive, "--without-key")
 
     assert status == 2
     assert f"there is no room in {tempfile.gettempdir()}" in errors
@@ -404,12 +438,74 @@ def test_a_long_reading_shows_how_far_it_is(run: Run, archive: Path, monkeypatch
     monkeypatch.setattr(progress, "_LONG_BYTES", 1)
     for least in ("_LEAST_PART_BYTES", "_MOST_PART_BYTES"):
         monkeypatch.setattr(sources, least, 4_000)
-    assert run(archive)[2] == ""
+    assert run(archive, "--without-key")[2] == ""
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert run(archive)[0] == 0
+    assert run(archive, "--without-key")[0] == 0
     shown = terminal.getvalue().split("\r")
     assert len(shown) > 3
     assert "] 100 %" in shown[-2]
     assert shown[-1] == "\x1b[K"
+
+
+CSV_HEAD = "record_id,stream_id,sequence_number,record_hash,event_name\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("export.csv", f"{CSV_HEAD}1,2,3,4,5\r\n"),
+        ("export.txt", f"{CSV_HEAD}1,2,3,4,5\r\n"),
+        ("from-a-spreadsheet", '\ufeff"record_id";"stream_id";"sequence_number";"record_hash"\n'),
+        ("of-another-tool.csv", "time,message\n1,{}\n"),
+        ("folder/export.csv", CSV_HEAD),
+    ],
+)
+def test_a_table_is_not_verified_and_the_exports_that_can_be_are_named(
+    run: Run, tmp_path: Path, name: str, text: str
+) -> None:
+    """CSV holds no bodies: nothing of it is called broken or intact, and the forms that can be verified are named."""
+    table = file_of(tmp_path, name, text)
+    status, printed, errors = run(tmp_path / name.split("/")[0], "--without-key", "--json")
+
+    assert (status, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert f"{table} is a table (CSV), which cannot be verified" in line
+    assert "otlp-json or jsonl" in line
+
+
+def test_lines_of_json_are_no_table_whatever_they_are_called(
+    run: Run, tmp_path: Path, key: Path, ledger: Ledger
+) -> None:
+    """What a file holds counts, and not its name."""
+    archive = archive_of(tmp_path, ledger.records, "audit.csv")
+    assert run(archive, "--public-key", key)[0] == 0
+
+
+def test_json_is_one_document_or_nothing(run: Run, tmp_path: Path, archive: Path, key: Path, ledger: Ledger) -> None:
+    """For each exit status standard output holds one JSON document; where nothing was verified it holds nothing."""
+    cut = archive_of(tmp_path, ledger.records[1:], "cut.jsonl")
+    answers = {
+        run(archive, "--public-key", key, "--json")[:2]: 0,
+        run(cut, "--public-key", key, "--json")[:2]: 1,
+        run(archive_of(tmp_path, [], "empty.jsonl"), "--public-key", key, "--json")[:2]: 2,
+        run("--compare", archive, cut, "--json")[:2]: 1,
+    }
+    for (status, printed), expected in answers.items():
+        assert status == expected
+        assert json.loads(printed)["verdict"]
+    for wrong in (
+        (archive, "--json"),
+        (archive, "--json", "--without-key", "--since", "yesterday"),
+        (tmp_path / "missing", "--json", "--without-key"),
+        (archive, "--json", "--public-key", archive),
+        (archive, "--json", "--without-key", "--receipt", archive),
+        (archive, "--json", "--compare", archive, archive),
+        ("--json", "--without-key", "--database", "sqlite:///missing.db"),
+        ("--json", "--without-key", "--database", "mysql://x"),
+        ("--json", "--compare", "sqlite:///missing.db", archive),
+    ):
+        status, printed, errors = run(*wrong)
+        assert (status, printed) == (2, ""), wrong
+        assert errors.startswith("auditrace: "), wrong

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from telemetry.audit.ocsf import ocsf_event
 from telemetry.audit.verify import Found, read, verify
 from tests.support.ledger_maker import KEY, Ledger, Sealed
 
@@ -146,6 +147,7 @@ WITHOUT_SIGNATURES = {
         lambda made: {"records": [{"record_id": record.record_id, "body": record.text} for record in made.records]}
     ),
     "jq": pretty_bodies,
+    "OCSF": lines(lambda record: ocsf_event(record.text)),
 }
 
 

@@ -4,6 +4,9 @@ from telemetry.audit.verify.archive import read
 from telemetry.audit.verify.compare import Comparison, Copy, compare
 from telemetry.audit.verify.findings import Code, Finding
 from telemetry.audit.verify.found import Found, Index, Place
+from telemetry.audit.verify.kinds import proof_in, tables_in
+from telemetry.audit.verify.proof import verify_proof
+from telemetry.audit.verify.proof_report import ProofReport
 from telemetry.audit.verify.report import Report, Verdict
 from telemetry.audit.verify.scope import Expected, KnownCheckpoint, Receipt, Scope
 from telemetry.audit.verify.sources import Progress
@@ -20,12 +23,16 @@ __all__ = [
     "KnownCheckpoint",
     "Place",
     "Progress",
+    "ProofReport",
     "Receipt",
     "Report",
     "Scope",
     "Verdict",
     "compare",
+    "proof_in",
     "read",
+    "tables_in",
     "verify",
     "verify_copy",
+    "verify_proof",
 ]

@@ -11,7 +11,8 @@ import msgspec
 
 from telemetry.audit.verify.findings import Fault, Noted
 from telemetry.audit.verify.gathered import NOT_SIGNED, SeenCheckpoint
-from telemetry.audit.verify.rotation import Keyring
+from telemetry.audit.verify.key_uses import KeyUses
+from telemetry.audit.verify.rotation import Keyring, RawKey
 from telemetry.audit.verify.rows import DIGEST, noted_at, unpack
 
 _NUMBER: Final = slice(0, 8)
@@ -30,10 +31,15 @@ class Seen:
         self.stated = first.stated
         # Empty if every copy's signature was that of a given key.
         self.body = next((copy.body for copy in (first, *others) if copy.body), b"")
+        self.certificate = next((copy.certificate for copy in (first, *others) if copy.certificate), "")
+        self.signer: RawKey | None = None
+        """The key that signed it, as soon as that is known."""
         self.signatures: dict[str, bool] = {}
         for copy in (first, *others):
             if copy.signature is not None and not self.signatures.get(copy.signature):
-                self.signatures[copy.signature] = self._holds(copy, keys)
+                signer = self._signer(copy, keys)
+                self.signer = self.signer or signer
+                self.signatures[copy.signature] = signer is not None
         self.is_trusted = False
 
     @property
@@ -59,10 +65,10 @@ class Seen:
         """Return a finding on this record."""
         return noted_at(fault, self.stream_id, unpack(self.row))
 
-    def _holds(self, copy: SeenCheckpoint, keys: Keyring) -> bool:
+    def _signer(self, copy: SeenCheckpoint, keys: Keyring) -> RawKey | None:
         if copy.signed_by != NOT_SIGNED:
-            return keys.may_sign(copy.signed_by, self.number)
-        return bool(copy.signature) and keys.is_signed(copy.body, copy.signature or "", self.number)
+            return keys.given(copy.signed_by) if keys.may_sign(copy.signed_by, self.number) else None
+        return keys.signer(copy.body, copy.signature, self.number) if copy.signature else None
 
 
 class CheckpointFault(NamedTuple):
@@ -80,6 +86,7 @@ class Judge:
 
     def __init__(self, keys: Keyring) -> None:
         self._keys = keys
+        self.uses = KeyUses(keys)
         self.faults: list[CheckpointFault] = []
         self.distinct = 0
         self.lost = 0
@@ -123,6 +130,8 @@ class Judge:
         for seen in claims:
             self._check_signatures(seen)
         self._check_named_signature(holder, adjacent)
+        if holder.signer is not None:
+            self.uses.signed(holder.signer, number)
         if following is not None:
             self._check_link(holder, following)
         return holder
@@ -142,13 +151,15 @@ class Judge:
         if following.is_trusted and seen.is_named_by(following):
             return True
         named = following.stated.prev_signature
-        return named is not None and self._keys.is_signed(seen.body, named, seen.number)
+        if named is not None:
+            seen.signer = self._keys.signer(seen.body, named, seen.number)
+        return seen.signer is not None
 
     def _check_signatures(self, seen: Seen) -> None:
         # 7. The signatures that copies carry hold.
         for signature, holds in sorted(seen.signatures.items()):
             if self._keys and not holds and not self._was_signed(seen, signature):
-                self._add(seen, _signature_fault(signature))
+                self._refuse(seen, signature)
 
     def _check_named_signature(self, seen: Seen, following: Seen | None) -> None:
         # 7. For a checkpoint without any signature, the one that the next names holds.
@@ -157,13 +168,26 @@ class Judge:
             self._keys
             and named is not None
             and not seen.signatures
-            and not self._keys.is_signed(seen.body, named, seen.number)
+            and not self._is_signature(seen, named)
             and not self._was_signed(seen, named)
         ):
-            self._add(seen, _signature_fault(named))
+            self._refuse(seen, named)
+
+    def _is_signature(self, seen: Seen, signature: str) -> bool:
+        seen.signer = seen.signer or self._keys.signer(seen.body, signature, seen.number)
+        return seen.signer is not None
 
     def _was_signed(self, seen: Seen, signature: str) -> bool:
-        return seen.is_trusted and self._keys.was_signed(seen.body, signature, seen.number)
+        if not seen.is_trusted:
+            return False
+        former = self._keys.former_signer(seen.body, signature, seen.number)
+        seen.signer = seen.signer or former
+        return former is not None
+
+    def _refuse(self, seen: Seen, signature: str) -> None:
+        self._add(seen, _signature_fault(signature))
+        if signature:
+            self.uses.refused(seen.certificate, seen.number)
 
     def _check_link(self, before: Seen, seen: Seen) -> None:
         # 8. Numbers run from 1 without gaps, and each checkpoint names the one before it.
@@ -196,7 +220,7 @@ class Judge:
         carried = seen.signatures.keys() - {""}
         if not carried or signature in carried:
             return True
-        return bool(seen.body) and self._keys.is_signed(seen.body, signature, seen.number)
+        return bool(seen.body) and self._keys.signer(seen.body, signature, seen.number) is not None
 
     def _add(self, seen: Seen, fault: Fault) -> None:
         self.faults.append(CheckpointFault(seen.number, seen.noted(fault)))

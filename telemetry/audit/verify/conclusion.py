@@ -13,14 +13,15 @@ from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.verify.checkpoints import Judge, Seen
 from telemetry.audit.verify.findings import Fault, Findings, Noted, is_broken
 from telemetry.audit.verify.ids import Ids
-from telemetry.audit.verify.report import NamedCheckpoint, Report, Window
+from telemetry.audit.verify.named import NamedCheckpoint, Window
+from telemetry.audit.verify.onlooker import Onlooker, name_of
+from telemetry.audit.verify.report import Report
 from telemetry.audit.verify.rotation import Keyring
 from telemetry.audit.verify.rows import (
     ID_ROW_BYTES,
     KEY_BYTES,
     ROW_BYTES,
     STREAM,
-    IdRow,
     key_of,
     noted_at,
     unpack,
@@ -60,6 +61,7 @@ class _Conclusion:
         self._keys = Keyring(keys, chain.from_iterable(one.rotations for one in self._gathered))
         self._anchors = Sorter(folder / "anchors", ANCHOR_BYTES)
         self._standing = Standing(self._anchors, scope.since_ns)
+        self._onlooker = Onlooker(expected.receipts)
         self._known: Seen | None = None
         self._begins: dict[bytes, int] = {}
         self._losers: defaultdict[bytes, set[bytes]] = defaultdict(set)
@@ -98,6 +100,12 @@ class _Conclusion:
             lost=lost,
             last_checkpoint=_named(last),
             window=self._window(),
+            first_checkpoint=self._onlooker.first_checkpoint,
+            covers=self._onlooker.covers(),
+            keys=judge.uses.keys(),
+            other_keys=judge.uses.others() if self._keys else (),
+            receipts=self._onlooker.receipts(self._reading.place, self._losers),
+            beginning=self._onlooker.beginning(self._text_of) if self._scope.since_ns is None else None,
         )
 
     def _watched(self, kept: Iterator[Seen]) -> Iterator[Seen]:
@@ -105,6 +113,7 @@ class _Conclusion:
         for seen in kept:
             if at_least is not None and seen.number == at_least.number:
                 self._known = seen
+            self._onlooker.see_checkpoint(seen)
             yield seen
 
     def _add_checkpoint_faults(self, judge: Judge) -> None:
@@ -146,7 +155,7 @@ class _Conclusion:
             pending.discard(stream)
             with rows.of(stream) as of_stream, anchors.of(stream) as named:
                 if not self._wanted or stream in self._wanted:
-                    outcome = self._check_stream(stream, of_stream, named)
+                    outcome = self._check_stream(stream, self._onlooker.pass_on(stream, of_stream), named)
                     streams, unanchored = streams + bool(outcome.numbers), unanchored + outcome.unanchored
                     lost += outcome.lost
         return streams, unanchored, lost
@@ -162,7 +171,7 @@ class _Conclusion:
             first = None
         begin = self._begin(stream, first)
         situation = Situation(
-            stream_id=self._texts.get(stream) or uuid_of(stream),
+            stream_id=self._text_of(stream),
             begin=begin,
             # What was sealed in one transaction with the checkpoint at the start no tip before it names.
             begin_by=0 if standing.start is None or standing.start.stream != stream else standing.start.place,
@@ -198,13 +207,10 @@ class _Conclusion:
         ids = Ids(self._losers, self._standing.anchored)
         rows = self._rows((one.ids for one in self._gathered), ID_ROW_BYTES)
         if not self._scope.is_everything:
-            rows = (row for row in rows if self._has_id_in_scope(unpack_id_row(row)))
+            rows = (row for row in rows if self._is_in_scope(unpack_id_row(row).stream, unpack_id_row(row).number))
         for fault, row in ids.run(rows):
-            self._findings.add(noted_at(fault, self._texts.get(row.stream) or uuid_of(row.stream), row))
+            self._findings.add(noted_at(fault, self._text_of(row.stream), row))
         return ids.count
-
-    def _has_id_in_scope(self, row: IdRow) -> bool:
-        return self._is_in_scope(row.stream, row.number)
 
     def _is_in_scope(self, stream: bytes, number: int) -> bool:
         return self._scope.is_everything or number > self._begins.get(stream, _NEVER)
@@ -228,6 +234,9 @@ class _Conclusion:
         rows = self._rows(one.odd_ids for one in self._gathered)
         return {row[:KEY_BYTES]: row[KEY_BYTES:].decode() for row in rows if row[:KEY_BYTES] in keys}
 
+    def _text_of(self, stream: bytes) -> str:
+        return self._texts.get(stream) or uuid_of(stream)
+
     def _window(self) -> Window | None:
         if self._scope.is_everything:
             return None
@@ -239,4 +248,4 @@ class _Conclusion:
 
 
 def _named(relied: Relied | None) -> NamedCheckpoint | None:
-    return None if relied is None else NamedCheckpoint(relied.number, relied.seen.hash, relied.seen.time)
+    return None if relied is None else name_of(relied.seen)

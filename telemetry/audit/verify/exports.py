@@ -1,8 +1,8 @@
 """Finds record bodies in what log backends export: JSON objects that carry one under some usual key.
 
 Known are the answers and line formats of Loki and logcli, VictoriaLogs, Elasticsearch and OpenSearch, ClickHouse,
-Splunk, CloudWatch, and this service's own API. What else a backend says of a record is not compared: it renames and
-retypes attributes. Only a signature is, which no renaming changes.
+Splunk, CloudWatch, OCSF, and this service's own API. What else a backend says of a record is not compared: it renames
+and retypes attributes. Only a signature is, which no renaming changes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ KEYS: Final = (
     "content",
     "textPayload",
     "event.original",
+    "raw_data",
 )
 """Keys under which backends keep the text of a log record, by preference."""
 

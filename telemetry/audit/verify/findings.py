@@ -39,6 +39,8 @@ Code: TypeAlias = Literal[
     "after_close",
     "receipt_missing",
     "torn_line",
+    "proof_form",
+    "proof_differs",
 ]
 
 NOTES: Final[frozenset[Code]] = frozenset({"torn_line"})

@@ -1,7 +1,8 @@
 """What a reader hands to the verifier: one copy of one record, from whatever carried it."""
 
+import re
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -9,6 +10,9 @@ from telemetry import names
 
 Fields: TypeAlias = Mapping[str, object]
 """Attributes by key, of dict, list, str, int and bool; None stands for any other value and for a key that is twice."""
+
+
+_FINGERPRINT: Final = re.compile("sha256:[0-9a-f]{64}")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -55,3 +59,9 @@ class Found(msgspec.Struct, frozen=True, gc=False):
             return self.exported_signature
         signature = self.index.attributes.get(names.AUDIT_INTEGRITY_VALUE)
         return signature if isinstance(signature, str) else ""
+
+    @property
+    def certificate(self) -> str:
+        """The fingerprint of the key that is said to have signed; empty when the copy does not tell."""
+        named = "" if self.index is None else self.index.resource.get(names.AUDIT_INTEGRITY_CERTIFICATE)
+        return named if isinstance(named, str) and _FINGERPRINT.fullmatch(named) else ""

@@ -17,7 +17,8 @@ NOT_SIGNED: Final = -1
 class SeenCheckpoint(msgspec.Struct, frozen=True, array_like=True):
     """One copy of a checkpoint record; `signed_by` is the position of the given key that signed it, -1 for none.
 
-    `signature` is as in `Found`. The body is kept only while it may have to be compared with a signature.
+    `signature` is as in `Found`, `certificate` the fingerprint of the key that its log record names, or empty. The body
+    is kept only while it may have to be compared with a signature.
     """
 
     stream_id: str
@@ -27,6 +28,7 @@ class SeenCheckpoint(msgspec.Struct, frozen=True, array_like=True):
     signature: str | None
     signed_by: int
     body: bytes
+    certificate: str
 
 
 class Gathered(msgspec.Struct, frozen=True):

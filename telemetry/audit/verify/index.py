@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from telemetry import names
+from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.verify.body import (
     EVENT_NAME,
     OBSERVED_TIMESTAMP,
@@ -17,8 +18,9 @@ from telemetry.audit.verify.body import (
     is_object,
     nanoseconds,
 )
-from telemetry.audit.verify.findings import Fault
+from telemetry.audit.verify.findings import Code, Fault
 from telemetry.audit.verify.found import Fields, Index
+from telemetry.audit.verify.values import differing, shown
 
 _INTEGRITY: Final = "audit.integrity."
 _OWN: Final = ("audit.", "auditrace.")
@@ -42,7 +44,7 @@ def index_faults(body: Body, index: Index) -> Iterator[Fault]:
     if index.resource and is_object(resource):
         for key, value in resource.items():
             if not is_same(index.resource.get(key), value):
-                yield Fault("resource_differs", f"{key} of the log record's resource is {index.resource.get(key)}")
+                yield _differs("resource_differs", f"{key} of the resource", index.resource.get(key), value)
 
 
 def is_same(one: object, other: object) -> bool:
@@ -62,34 +64,53 @@ def severity_of(outcome: object, result: object) -> int | None:
 def _attribute_faults(body: Body, attributes: Fields) -> Iterator[Fault]:
     for key, value in body.attributes.items():
         if key not in attributes:
-            yield Fault("index_differs", f"attribute {key} is not there")
+            yield Fault("index_differs", f"attribute {key} is not in the log record, {shown(value)} in the body")
         elif not is_same(attributes[key], value):
-            yield Fault("index_differs", f"attribute {key} is {attributes[key]}")
+            yield _differs("index_differs", f"attribute {key}", attributes[key], value)
     # Collectors may add attributes of their own; a name of this format that the body does not have was made up.
     for key in attributes.keys() - body.attributes.keys():
         if (key.startswith(_OWN) and not key.startswith(_INTEGRITY)) or key in names.BODY_ATTRIBUTES:
-            yield Fault("index_differs", f"attribute {key} is not in the body")
+            detail = f"attribute {key} is {shown(attributes[key])} in the log record, not in the body"
+            yield Fault("index_differs", detail)
     stated = attributes.get(names.AUDIT_INTEGRITY_HASH)
     if stated != body.digest.hex():
-        yield Fault("hash_attribute", f"{names.AUDIT_INTEGRITY_HASH} is {stated}, the body's hash {body.digest.hex()}")
+        detail = f"{names.AUDIT_INTEGRITY_HASH} is {shown(stated)}, the body's hash {body.digest.hex()}"
+        yield Fault("hash_attribute", detail)
 
 
 def _field_faults(body: Body, index: Index) -> Iterator[Fault]:
     members = body.members
-    if index.event_name and index.event_name != members.get(EVENT_NAME):
-        yield Fault("event_name_differs", f"the log record's event name is {index.event_name}")
+    event_name = members.get(EVENT_NAME)
+    if index.event_name and index.event_name != event_name:
+        yield _differs("event_name_differs", "the event name", index.event_name, event_name)
     # OTLP JSON writes ids in hex of either case.
-    if index.trace_id and index.trace_id.lower() != str(members.get(TRACE_ID)).lower():
-        yield Fault("trace_differs", f"the log record's trace id is {index.trace_id}")
-    if index.span_id and index.span_id.lower() != str(members.get(SPAN_ID)).lower():
-        yield Fault("trace_differs", f"the log record's span id is {index.span_id}")
+    for what, stated, held in (
+        ("the trace id", index.trace_id, members.get(TRACE_ID)),
+        ("the span id", index.span_id, members.get(SPAN_ID)),
+    ):
+        if stated and stated.lower() != str(held).lower():
+            yield _differs("trace_differs", what, stated, held)
     if index.flags is not None and index.flags & W3C_FLAGS != members.get(TRACE_FLAGS):
-        yield Fault("trace_differs", f"the log record's flags are {index.flags}")
-    if index.time_unix_nano and index.time_unix_nano != nanoseconds(members.get(TIMESTAMP)):
-        yield Fault("index_differs", f"the log record's time is {index.time_unix_nano}")
-    observed = nanoseconds(members.get(OBSERVED_TIMESTAMP))
-    if index.observed_time_unix_nano and index.observed_time_unix_nano != observed:
-        yield Fault("index_differs", f"the log record's observed time is {index.observed_time_unix_nano}")
+        yield _differs("trace_differs", "flags", index.flags & W3C_FLAGS, members.get(TRACE_FLAGS))
+    for what, stated_ns, timestamp in (
+        ("the time", index.time_unix_nano, members.get(TIMESTAMP)),
+        ("the observed time", index.observed_time_unix_nano, members.get(OBSERVED_TIMESTAMP)),
+    ):
+        if stated_ns and stated_ns != nanoseconds(timestamp):
+            yield _differs("index_differs", what, _time(stated_ns), timestamp)
     severity = severity_of(body.attributes.get(names.AUDIT_OUTCOME), body.attributes.get(names.AUDITRACE_RESULT))
     if index.severity_number and index.severity_number != severity:
-        yield Fault("index_differs", f"the log record's severity is {index.severity_number}, not {severity}")
+        yield _differs("index_differs", "the severity", index.severity_number, severity)
+
+
+def _differs(code: Code, what: str, stated: object, held: object) -> Fault:
+    in_record, in_body = differing(stated, held)
+    return Fault(code, f"{what} is {in_record} in the log record, {in_body} in the body")
+
+
+def _time(nanoseconds_since_1970: int) -> object:
+    """Return a time as a body has it; where there is no such time, the number."""
+    try:
+        return rfc3339_nanos(nanoseconds_since_1970)
+    except (OverflowError, ValueError):
+        return nanoseconds_since_1970

@@ -151,13 +151,12 @@ class Intake:
         row = self._add(stream_id, record_id, number, body.digest, prev_digest, prev_record, sealed, flags, one.place)
         encoded = (one.body or "").encode()
         if body.checkpoint is not None:
-            self._keep_checkpoint(body, body.checkpoint, row, encoded, one.signature)
+            self._keep_checkpoint(body, body.checkpoint, row, encoded, one)
         elif event_name == names.EVENT_AUDIT_KEY_ROTATE:
             self._keep_rotation(body, row, encoded, one.signature)
 
-    def _keep_checkpoint(
-        self, body: Body, stated: Checkpoint, row: bytes, encoded: bytes, signature: str | None
-    ) -> None:
+    def _keep_checkpoint(self, body: Body, stated: Checkpoint, row: bytes, encoded: bytes, one: Found) -> None:
+        signature = one.signature
         signed_by = NOT_SIGNED if not signature else self._signed_by(encoded, signature)
         seen = SeenCheckpoint(
             stream_id=body.stream_id or "",
@@ -167,6 +166,7 @@ class Intake:
             signature=signature,
             signed_by=signed_by,
             body=b"" if signed_by != NOT_SIGNED else encoded,
+            certificate=one.certificate,
         )
         # From the last number down: what a checkpoint is worth depends on the one behind it.
         key = (_MAX_NUMBER - stated.number).to_bytes(8, "big") + body.digest

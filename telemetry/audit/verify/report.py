@@ -5,30 +5,23 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from telemetry.audit.verify.findings import Finding
+from telemetry.audit.verify.named import Beginning, Covers, KeyUse, NamedCheckpoint, SeenReceipt, Window
+from telemetry.audit.verify.telling import (
+    beginning_lines,
+    count,
+    covers_lines,
+    finding_line,
+    key_lines,
+    named,
+    other_key_lines,
+    printable,
+    receipt_line,
+    window_lines,
+)
 
 Verdict: TypeAlias = Literal["intact", "broken", "not_checked"]
 
-_EXIT_STATUS: Final[dict[Verdict, int]] = {"intact": 0, "broken": 1, "not_checked": 2}
-
-
-class NamedCheckpoint(msgspec.Struct, frozen=True):
-    """A checkpoint that the verification relied on; `time` is when it was made."""
-
-    number: int
-    hash: str
-    time: str
-
-
-class Window(msgspec.Struct, frozen=True):
-    """The part of the ledger that was verified: of `streams`, if any are named, and behind the checkpoint `start`.
-
-    What `start` says is trusted, and nothing before it was verified. Without one verification began with the first
-    record of each stream; or, when the copy has no checkpoint to begin behind, with what was sealed `since` then.
-    """
-
-    since: str | None
-    start: NamedCheckpoint | None
-    streams: tuple[str, ...]
+EXIT_STATUS: Final[dict[Verdict, int]] = {"intact": 0, "broken": 1, "not_checked": 2}
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -38,6 +31,10 @@ class Report(msgspec.Struct, frozen=True):
     the last tip of their stream, less the records by which other streams of the copy fall short of theirs. What came
     after `last_checkpoint` is not covered by it. `lost` are records of a time that a restore of the database left out:
     no checkpoint that counts covers them. `window` is None when everything was verified.
+
+    `keys` are the given keys and those that rotations name, as far as they signed; `other_keys` are those by which
+    checkpoints say to be signed that no key signed which may. `beginning` is None unless the copy lacks the beginning
+    of the ledger and was to be verified from there.
     """
 
     verdict: Verdict
@@ -49,59 +46,47 @@ class Report(msgspec.Struct, frozen=True):
     unanchored: int
     lost: int
     last_checkpoint: NamedCheckpoint | None
-    window: Window | None = None
+    window: Window | None
+    first_checkpoint: NamedCheckpoint | None
+    covers: Covers | None
+    keys: tuple[KeyUse, ...]
+    other_keys: tuple[KeyUse, ...]
+    receipts: tuple[SeenReceipt, ...]
+    beginning: Beginning | None
 
     @property
     def exit_status(self) -> int:
         """0 intact, 1 broken, 2 could not check."""
-        return _EXIT_STATUS[self.verdict]
+        return EXIT_STATUS[self.verdict]
 
     def summary(self) -> str:
-        """Return the report for a reader at a terminal, one line for each finding."""
+        """Return the report for a reader at a terminal: the verdict, what it rests on, and a line for each finding."""
+        return "\n".join(map(printable, [*self._verdict(), *self._basis(), *map(finding_line, self.findings)]))
+
+    def _verdict(self) -> list[str]:
         is_checked = self.signatures == "checked"
         verdict = self.verdict if is_checked else f"{self.verdict} (signatures not_checked)"
-        found = f"{_count(self.records, 'record')} in {_count(self.streams, 'stream')}"
-        lines = [f"{verdict}: {found}, {self.unanchored} not yet anchored, {_count(self.checkpoints, 'checkpoint')}"]
+        found = f"{count(self.records, 'record')} in {count(self.streams, 'stream')}"
+        lines = [f"{verdict}: {found}, {self.unanchored} not yet anchored, {count(self.checkpoints, 'checkpoint')}"]
         if not is_checked:
             lines.append("signatures not checked: no public key given, so whoever wrote this copy may have made it up")
-        if self.last_checkpoint is None:
-            lines.append("no checkpoint to rely on: nothing shows that records are complete")
+        lines.extend(other_key_lines(self.keys, self.other_keys))
+        if self.beginning is not None:
+            lines.extend(beginning_lines(self.beginning))
+        return lines
+
+    def _basis(self) -> list[str]:
+        last = self.last_checkpoint
+        if last is None:
+            lines = ["no checkpoint to rely on: nothing shows that records are complete"]
         else:
-            lines.append(f"last checkpoint: {_named(self.last_checkpoint)}")
+            lines = [f"last checkpoint: {named(last)}"]
+        lines.extend(key_lines(self.keys))
+        if self.covers is not None:
+            lines.extend(covers_lines(self.covers, self.first_checkpoint, last))
         if self.lost:
-            lines.append(
-                f"left out by a restore of the database, and covered by nothing: {_count(self.lost, 'record')}"
-            )
+            lines.append(f"left out by a restore of the database, and covered by nothing: {count(self.lost, 'record')}")
         if self.window is not None:
-            lines.extend(_window_lines(self.window, self.last_checkpoint))
-        lines.extend(_line(finding) for finding in self.findings)
-        return "\n".join(lines)
-
-
-def _window_lines(window: Window, last: NamedCheckpoint | None) -> list[str]:
-    if window.start is not None:
-        lines = [f"verified behind checkpoint {_named(window.start)}", "what is before it is trusted, not verified"]
-    elif window.since is not None and last is None:
-        lines = [f"verified what was sealed since {window.since}; what is before it is trusted, not verified"]
-    else:
-        lines = ["verified from the first record on"]
-    return [*lines, *(f"verified of stream {stream}" for stream in window.streams)]
-
-
-def _named(checkpoint: NamedCheckpoint) -> str:
-    return f"{checkpoint.number} of {checkpoint.time}, hash {checkpoint.hash}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _line(finding: Finding) -> str:
-    where = "" if finding.stream_id is None else f" {finding.stream_id} {finding.number or '-'}"
-    place = "" if finding.place is None else f" ({finding.place})"
-    return _printable(f"{finding.code}{where}: {finding.detail}{place}")
-
-
-def _printable(text: str) -> str:
-    """Return a text that a terminal shows as it is: a copy may hold anything."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+            lines.extend(window_lines(self.window, last))
+        lines.extend(map(receipt_line, self.receipts))
+        return lines

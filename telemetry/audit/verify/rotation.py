@@ -113,15 +113,22 @@ class Keyring:
         """Tell whether the given key of this position may sign the checkpoint of this number."""
         return _covers(self._spans[self._given[given]], number)
 
-    def is_signed(self, body: bytes, signature: str, number: int) -> bool:
-        """Tell whether a key that may sign this checkpoint number signed `body`."""
-        allowed = [key for key, spans in self._spans.items() if _covers(spans, number)]
-        return is_signed(body, signature, [Ed25519PublicKey.from_public_bytes(key) for key in allowed])
+    def given(self, position: int) -> RawKey:
+        """Return the given key of this position."""
+        return self._given[position]
 
-    def was_signed(self, body: bytes, signature: str, number: int) -> bool:
-        """Tell whether a key signed `body` that a rotation to a known key says signed such numbers before."""
-        former = [key for key, end in self._former.items() if number < end]
-        return is_signed(body, signature, [Ed25519PublicKey.from_public_bytes(key) for key in former])
+    def known(self) -> Mapping[RawKey, bool]:
+        """Return the given keys and those that rotations name beside them, each with whether it was given."""
+        named = dict.fromkeys((*self._given, *self._spans, *self._former))
+        return {key: key in self._given for key in named}
+
+    def signer(self, body: bytes, signature: str, number: int) -> RawKey | None:
+        """Return the key that signed `body`, if there is one that may sign this checkpoint number."""
+        return _signer(body, signature, [key for key, spans in self._spans.items() if _covers(spans, number)])
+
+    def former_signer(self, body: bytes, signature: str, number: int) -> RawKey | None:
+        """Return the key that signed `body`, if a rotation to a known key says that it signed such numbers before."""
+        return _signer(body, signature, [key for key, end in self._former.items() if number < end])
 
     def _apply(self, seen: SeenRotation) -> bool:
         old, new, first = seen.rotation.old, seen.rotation.new, seen.rotation.first
@@ -158,6 +165,10 @@ def _distinct(rotations: Iterable[SeenRotation], faults: list[RotationFault]) ->
         if known is None or (seen.is_signed and not known.is_signed):
             found[digest] = seen
     return list(found.values())
+
+
+def _signer(body: bytes, signature: str, keys: Iterable[RawKey]) -> RawKey | None:
+    return next((key for key in keys if is_signed(body, signature, [Ed25519PublicKey.from_public_bytes(key)])), None)
 
 
 def _covers(spans: Iterable[tuple[int, int]], number: int) -> bool:

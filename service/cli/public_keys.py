@@ -1,0 +1,43 @@
+"""Reads the public keys that verify a ledger, from PEM files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from service.errors import SettingsError
+
+NO_KEY: Final = (
+    "no --public-key is given, without which nothing tells who wrote the copy: where the service runs, "
+    "`auditrace keys public > public.pem` writes it, and you get that file from somebody you trust; "
+    "--without-key checks only that the copy agrees with itself"
+)
+
+
+def read_public_keys(paths: Sequence[Path]) -> list[Ed25519PublicKey]:
+    """Return the public keys in files.
+
+    Raises:
+        SettingsError: a file cannot be read, or holds no Ed25519 public key; all such files at once.
+    """
+    keys: list[Ed25519PublicKey] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            key = load_pem_public_key(path.read_bytes())
+        except OSError as error:
+            problems.append(f"the public key {path} cannot be read: {error.strerror}")
+            continue
+        except (ValueError, UnsupportedAlgorithm):
+            problems.append(f"{path} is not a PEM public key: make one with `auditrace keys public`")
+            continue
+        if isinstance(key, Ed25519PublicKey):
+            keys.append(key)
+        else:
+            problems.append(f"{path} is not an Ed25519 public key")
+    if problems:
+        raise SettingsError(problems)
+    return keys

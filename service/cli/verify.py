@@ -147,6 +147,7 @@ def _compare(names: Sequence[str], scope: Scope) -> Comparison:
     _require([Path(name) for name in names if not name.startswith(_DATABASES)])
     one, other = (_copy(name) for name in names)
     with _reading(), reading_progress() as progress:
+        _require_no_tables([*one.paths, *other.paths])
         return compare(one, other, scope=scope, progress=progress)
 
 

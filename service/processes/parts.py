@@ -107,7 +107,8 @@ class Parts:
         state = self._selfcheck.state()
         problems = [f"held up: {state.error}"] if state.error is not None else []
         if state.findings:
-            problems.append(f"{state.findings} findings, first {state.first}: run `auditrace verify --database --public-key PEM`")
+            look = "`auditrace verify --database --public-key PEM`"
+            problems.append(f"{state.findings} findings, first {state.first}: run {look}")
         return "; ".join(problems) or READY
 
 

@@ -473,6 +473,7 @@ def test_a_table_is_not_verified_and_the_exports_that_can_be_are_named(
     (line,) = errors.splitlines()
     assert f"{table} is a table (CSV), which cannot be verified" in line
     assert "otlp-json or jsonl" in line
+    assert run("--compare", table, tmp_path)[:2] == (2, "")
 
 
 def test_lines_of_json_are_no_table_whatever_they_are_called(

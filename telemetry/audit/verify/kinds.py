@@ -15,6 +15,8 @@ _HEAD: Final = ("record_id", "stream_id", "sequence_number", "record_hash")
 _CELLS: Final = re.compile(r"[,;\t]")
 _TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv"})
 _PROOF: Final = frozenset({"record", "checkpoint", "tip", "hashes"})
+# Bodies hold no such text, as quotes are escaped in them: what holds none is not decoded, however large it is.
+_OF_PROOF: Final = re.compile(rb'"(?:checkpoint|tip|hashes)"\s*:')
 _COPIES_BEGIN: Final = (b'{"resourceLogs":', b'{"attributes":')
 _ANYTHING: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 
@@ -61,6 +63,8 @@ def _is_table(file: File) -> bool:
 
 
 def _is_proof(text: bytes) -> bool:
+    if _OF_PROOF.search(text) is None:
+        return False
     try:
         value: object = _ANYTHING.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

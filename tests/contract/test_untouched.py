@@ -39,6 +39,19 @@ for number in range(2000):
 connection.execute("PRAGMA wal_checkpoint")
 """
 
+IS_CUT_SHORT = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("CREATE TABLE texts (text)")
+connection.execute("BEGIN")
+connection.executemany("INSERT INTO texts VALUES (?)", [("old" * 200,)] * 2000)
+connection.execute("COMMIT")
+connection.execute("PRAGMA cache_size = 10")
+connection.execute("BEGIN")
+connection.execute("UPDATE texts SET text = replace(text, 'old', 'new')")
+os._exit(0)
+"""
+
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[SqliteStore]:
@@ -224,6 +237,18 @@ def test_a_link_is_followed_to_the_log_beside_the_file(evidence: Path, tmp_path:
     link.symlink_to(evidence / "ledger.db")
     with untouched(link) as connection:
         assert connection.execute("SELECT count(*) FROM audit_records").fetchone()[0] >= 7
+
+
+def test_a_change_that_was_cut_short_is_rolled_back_in_a_copy(tmp_path: Path) -> None:
+    """A file that another tool has set to a rollback journal is read as it was before the change that was cut short."""
+    file = tmp_path / "evidence" / "ledger.db"
+    file.parent.mkdir()
+    subprocess.run([sys.executable, "-c", IS_CUT_SHORT, str(file)], check=True)
+    before = files_in(file.parent)
+    assert sorted(before) == ["ledger.db", "ledger.db-journal"]
+    with untouched(file) as connection:
+        assert connection.execute("SELECT count(*) FROM texts WHERE text LIKE 'old%'").fetchone() == (2000,)
+    assert files_in(file.parent) == before
 
 
 @pytest.mark.parametrize("state", ["stopped"])

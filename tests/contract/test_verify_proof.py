@@ -10,6 +10,9 @@ import pytest
 
 from service.cli.main import main
 from service.roles import OPERATOR
+from telemetry import names
+from telemetry.audit.canonical import canonical_bytes, sha256_hex
+from telemetry.audit.checkpoint import leaves
 from telemetry.audit.signer import Signer
 from telemetry.audit.verify import proof_in, verify_proof
 from tests.support.api import ApiUnderTest
@@ -182,6 +185,38 @@ def test_parts_of_two_proofs_are_no_proof(proof: Proof, shared_api: ApiUnderTest
     for part in ("record", "checkpoint", "tip", "hashes"):
         report = verify_proof(json.dumps({**proof, part: other[part]}).encode(), [KEY.public_key()])
         assert report.verdict == "broken", part
+
+
+def test_a_forgery_is_found_however_far_it_is_carried(proof: Proof) -> None:
+    """Who edits the record, and then each hash that depends on it, gets as far as the signature, and no further."""
+
+    def codes() -> set[str]:
+        report = verify_proof(json.dumps(proof).encode(), [KEY.public_key()])
+        assert report.verdict == "broken"
+        return {finding.code for finding in report.findings}
+
+    record, checkpoint = proof["record"], proof["checkpoint"]["record"]
+    body = json.loads(record["body"])
+    body["attributes"][names.AUDIT_ACTOR_ID] = "eve"
+    record |= {"attributes": body["attributes"], **sealed(body)}
+    assert codes() == {"tip_hash"}
+    at = record["sequence_number"] - proof["tip"]["from"]
+    proof["hashes"][at] = record["record_hash"]
+    assert codes() == {"leaves"}
+    stated = json.loads(checkpoint["body"])
+    tips = stated["attributes"][names.AUDITRACE_CHECKPOINT_TIPS]
+    tip = tips[tips.index(proof["tip"])]
+    tip["leaves"] = leaves(map(bytes.fromhex, proof["hashes"]))
+    proof["tip"] = tip
+    assert codes() == {"leaves", "proof_differs"}
+    checkpoint |= {"attributes": stated["attributes"], **sealed(stated)}
+    assert codes() == {"signature"}
+
+
+def sealed(body: dict[str, Any]) -> dict[str, str]:
+    """Return the text of a body, and its hash."""
+    text = canonical_bytes(body)
+    return {"body": text.decode(), "record_hash": sha256_hex(text)}
 
 
 def test_another_key_is_named_and_is_no_alarm(run: Run, proof: Proof) -> None:

@@ -17,9 +17,13 @@ class TelemetryError(Exception):
 
 
 class TelemetrySettingsError(TelemetryError):
-    """A setting of the OpenTelemetry SDK cannot be honoured; the text says which and what to do."""
+    """Settings of telemetry or delivery cannot be honoured; each of `problems` says which one and what to do."""
 
     error_type = "telemetry_settings"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class CanonicalFormError(TelemetryError):

@@ -6,7 +6,7 @@ than starting a command.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
@@ -15,9 +15,12 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter, LogRecordExporter
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
+from requests import PreparedRequest, Response, Session
+from requests.adapters import HTTPAdapter
 
 from telemetry.otel_settings import CONSOLE, GRPC, OTLP, SignalSettings
 from telemetry.otlp_headers import metadata_of
+from telemetry.proxies import grpc_options
 
 # The console is standard error: standard output belongs to what commands print.
 
@@ -27,7 +30,11 @@ def span_exporters(settings: SignalSettings) -> list[SpanExporter]:
     exporters: list[SpanExporter] = []
     if OTLP in settings.exporters:
         is_grpc = settings.protocol == GRPC
-        exporters.append(_grpc_span_exporter(settings) if is_grpc else OTLPSpanExporter(headers=settings.headers))
+        exporters.append(
+            _grpc_span_exporter(settings)
+            if is_grpc
+            else OTLPSpanExporter(headers=settings.headers, session=_session(settings))
+        )
     if CONSOLE in settings.exporters:
         exporters.append(ConsoleSpanExporter(out=sys.stderr))
     return exporters
@@ -40,7 +47,7 @@ def metric_exporters(settings: SignalSettings) -> list[MetricExporter]:
         exporters.append(
             _grpc_metric_exporter(settings)
             if settings.protocol == GRPC
-            else OTLPMetricExporter(headers=settings.headers)
+            else OTLPMetricExporter(headers=settings.headers, session=_session(settings))
         )
     if CONSOLE in settings.exporters:
         exporters.append(ConsoleMetricExporter(out=sys.stderr))
@@ -52,28 +59,67 @@ def log_exporters(settings: SignalSettings) -> list[LogRecordExporter]:
     exporters: list[LogRecordExporter] = []
     if OTLP in settings.exporters:
         is_grpc = settings.protocol == GRPC
-        exporters.append(_grpc_log_exporter(settings) if is_grpc else OTLPLogExporter(headers=settings.headers))
+        exporters.append(
+            _grpc_log_exporter(settings)
+            if is_grpc
+            else OTLPLogExporter(headers=settings.headers, session=_session(settings))
+        )
     if CONSOLE in settings.exporters:
         exporters.append(ConsoleLogRecordExporter(out=sys.stderr))
     return exporters
 
 
+class _Proxied(HTTPAdapter):
+    """Sends through one proxy, or through none, whatever the session has read from the environment."""
+
+    def __init__(self, proxy: str | None) -> None:
+        super().__init__()
+        # Every SOCKS proxy resolves names itself, as those of audit delivery do.
+        url = None if proxy is None else proxy.replace("socks5://", "socks5h://", 1)
+        self._proxies = {} if url is None else {"http": url, "https": url}
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: float | tuple[float, float] | tuple[float, None] | None = None,
+        verify: bool | str = True,
+        cert: bytes | str | tuple[bytes | str, bytes | str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send the request through this adapter's proxy."""
+        del proxies
+        return super().send(request, stream, timeout, verify, cert, self._proxies)
+
+
+def _session(settings: SignalSettings) -> Session:
+    session = Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Proxied(settings.proxy))
+    return session
+
+
+def _channel_options(settings: SignalSettings) -> tuple[tuple[str, str]]:
+    # The exporters state a narrower type than gRPC takes.
+    return cast("tuple[tuple[str, str]]", tuple(grpc_options(settings.proxy)))
+
+
 def _grpc_span_exporter(settings: SignalSettings) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(headers=_metadata(settings))
+    return OTLPSpanExporter(headers=_metadata(settings), channel_options=_channel_options(settings))
 
 
 def _grpc_metric_exporter(settings: SignalSettings) -> MetricExporter:
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-    return OTLPMetricExporter(headers=_metadata(settings))
+    return OTLPMetricExporter(headers=_metadata(settings), channel_options=_channel_options(settings))
 
 
 def _grpc_log_exporter(settings: SignalSettings) -> LogRecordExporter:
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
-    return OTLPLogExporter(headers=_metadata(settings))
+    return OTLPLogExporter(headers=_metadata(settings), channel_options=_channel_options(settings))
 
 
 def _metadata(settings: SignalSettings) -> Sequence[tuple[str, str]]:

@@ -15,6 +15,7 @@ import msgspec
 
 from telemetry.errors import TelemetrySettingsError
 from telemetry.otlp_headers import parse_headers
+from telemetry.proxies import grpc_proxy, http_proxy
 
 Signal = Literal["traces", "metrics", "logs"]
 
@@ -34,6 +35,7 @@ SAMPLERS: Final = (
 SHORTEST_VALUE_LIMIT: Final = 64
 """Ids of records, jobs and requests must fit into span attributes."""
 
+_DEFAULT_ENDPOINT: Final[Mapping[str, str]] = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
 _LENGTH_LIMITS: Final = ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
 _NUMBERS: Final = (
     "OTEL_BSP_SCHEDULE_DELAY",
@@ -50,11 +52,13 @@ _NUMBERS: Final = (
 
 
 class SignalSettings(msgspec.Struct, frozen=True):
-    """Where one signal goes: `otlp`, `console`, both, or nowhere; and how OTLP is spoken."""
+    """Where one signal goes: `otlp`, `console`, both, or nowhere; and how OTLP is spoken, through which proxy."""
 
     exporters: frozenset[str]
     protocol: str
     headers: Mapping[str, str] = {}
+    proxy: str | None = None
+    """The URL of the proxy, which may hold credentials; None to connect to the endpoint itself."""
 
 
 class OtelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +95,7 @@ def read_otel_settings(environment: Mapping[str, str]) -> OtelSettings:
     )
     reader.numbers()
     if reader.problems:
-        raise TelemetrySettingsError("; ".join(reader.problems))
+        raise TelemetrySettingsError(*reader.problems)
     return settings
 
 
@@ -133,8 +137,18 @@ class _Reader:
         protocol = self._protocol(signal)
         if OTLP in exporters:
             self._check_otlp(signal, endpoint, protocol)
-            return SignalSettings(exporters, protocol, self._headers(signal, protocol))
+            proxy = self._proxy(protocol, _DEFAULT_ENDPOINT[protocol] if endpoint is None else endpoint[1])
+            return SignalSettings(exporters, protocol, self._headers(signal, protocol), proxy)
         return SignalSettings(exporters, protocol)
+
+    def _proxy(self, protocol: str, endpoint: str) -> str | None:
+        try:
+            if protocol == GRPC:
+                return grpc_proxy(self._environment, endpoint.partition("://")[2] or endpoint)
+            return http_proxy(self._environment, endpoint) if _is_http_url(endpoint) else None
+        except TelemetrySettingsError as error:
+            self.problems.extend(error.problems)
+            return None
 
     def _headers(self, signal: Signal, protocol: str) -> Mapping[str, str]:
         name, text = self.text(*_specific_first("HEADERS", signal)) or ("", "")
@@ -163,9 +177,10 @@ class _Reader:
         if found is None:
             return HTTP
         name, protocol = found
-        if protocol not in {HTTP, GRPC}:
-            self.problems.append(f"{name}: {protocol!r} is none of {HTTP}, {GRPC}")
-        return protocol
+        if protocol in {HTTP, GRPC}:
+            return protocol
+        self.problems.append(f"{name}: {protocol!r} is none of {HTTP}, {GRPC}")
+        return HTTP
 
     def _check_otlp(self, signal: Signal, endpoint: tuple[str, str] | None, protocol: str) -> None:
         if endpoint is not None and protocol == HTTP and not _is_http_url(endpoint[1]):

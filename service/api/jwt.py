@@ -23,6 +23,8 @@ from service.operations.keys import RESERVED_ACTORS
 from service.ports import Clock
 from service.roles import ROLES
 from telemetry.audit.record import Actor
+from telemetry.errors import TelemetrySettingsError
+from telemetry.proxies import http_proxy
 
 _log = logging.getLogger(__name__)
 
@@ -181,25 +183,49 @@ class JwtAuthenticator:
         return frozenset(role for role in ROLES if role in given)
 
 
-def fetch_from(jwks: str) -> FetchKeys:
+def fetch_from(jwks: str, environment: Mapping[str, str] | None = None) -> FetchKeys:
     """Return how to read a JWK set from a file, an `https://` URL, or an `http://` URL of this machine.
 
+    Args:
+        jwks: the file or URL.
+        environment: for the proxy variables; None to connect to the provider itself.
+
     Raises:
-        SettingsError: it is another URL: whoever stands in between could add a key, and be anybody.
+        SettingsError: the file holds no key set, or the URL is another: whoever stands in between could add a key, and
+            be anybody; or a proxy variable is wrong.
     """
     if "://" not in jwks:
-        return Path(jwks).read_bytes
+        path = Path(jwks)
+        _check_file(path)
+        return path.read_bytes
     try:
         url = httpx.URL(jwks)
     except httpx.InvalidURL as error:
-        raise SettingsError([f"AUDITRACE_JWT_JWKS is {jwks}, which is no https URL: {error}"]) from error
+        raise SettingsError([f"AUDITRACE_JWT_JWKS is no https:// URL: {error}"]) from error
+    if url.userinfo:
+        raise SettingsError(["AUDITRACE_JWT_JWKS: credentials do not belong into the URL"])
     if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
         raise SettingsError([f"AUDITRACE_JWT_JWKS is {jwks}; expected a file or an https:// URL"])
+    try:
+        proxy = http_proxy(environment or {}, jwks)
+    except TelemetrySettingsError as error:
+        raise SettingsError(error.problems) from error
 
     def fetch() -> bytes:
-        return httpx.get(jwks, timeout=_FETCH_TIMEOUT_S).raise_for_status().content
+        # With a transport of its own the client reads no proxy variables itself.
+        with httpx.Client(transport=httpx.HTTPTransport(proxy=proxy), timeout=_FETCH_TIMEOUT_S) as client:
+            return client.get(jwks).raise_for_status().content
 
     return fetch
+
+
+def _check_file(path: Path) -> None:
+    try:
+        _usable(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError([f"AUDITRACE_JWT_JWKS: {path} cannot be read: {error.strerror}"]) from error
+    except (ValueError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        raise SettingsError([f"AUDITRACE_JWT_JWKS: {path} is no set of keys that sign tokens: {error}"]) from error
 
 
 def _usable(key_set: str) -> list[PyJWK]:

@@ -19,6 +19,7 @@ from telemetry.delivery.settings import SinkSettings
 from telemetry.delivery.watched import Renewed
 from telemetry.errors import TelemetrySettingsError
 from telemetry.otlp_headers import Metadata, authorization, metadata_of
+from telemetry.proxies import grpc_options
 
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 
@@ -153,11 +154,12 @@ class GrpcSink:
         headers = dict(settings.headers)
         if settings.token_file is not None:
             headers["authorization"] = authorization(settings.token_file)
+        options = [*_OPTIONS, *grpc_options(settings.proxy)]
         if not settings.is_secure:
-            return _Connection(self._grpc.insecure_channel(settings.endpoint, _OPTIONS), headers)
+            return _Connection(self._grpc.insecure_channel(settings.endpoint, options), headers)
         files = (settings.certificate, settings.client_key, settings.client_certificate)
         credentials = self._grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
-        return _Connection(self._grpc.secure_channel(settings.endpoint, credentials, _OPTIONS), headers)
+        return _Connection(self._grpc.secure_channel(settings.endpoint, credentials, options), headers)
 
 
 class _Connection:

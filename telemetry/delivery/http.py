@@ -98,4 +98,6 @@ class HttpSink:
         context = ssl.create_default_context(cafile=settings.certificate)
         if settings.client_certificate is not None:
             context.load_cert_chain(settings.client_certificate, settings.client_key)
-        return httpx.Client(verify=context, headers=headers, timeout=settings.timeout_s, follow_redirects=False)
+        # With a transport of its own the client reads no proxy variables itself.
+        transport = httpx.HTTPTransport(verify=context, proxy=settings.proxy)
+        return httpx.Client(transport=transport, headers=headers, timeout=settings.timeout_s, follow_redirects=False)

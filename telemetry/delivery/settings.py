@@ -12,6 +12,7 @@ import msgspec
 from telemetry.delivery.endpoints import GRPC, HTTP, Endpoint, Protocol, audit_endpoint, standard_endpoint
 from telemetry.errors import TelemetrySettingsError
 from telemetry.otlp_headers import parse_headers
+from telemetry.proxies import grpc_proxy, http_proxy
 
 _DEFAULT_TIMEOUT_S: Final = 10.0
 _LONGEST_TIMEOUT_S: Final = 3600.0
@@ -37,6 +38,8 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     client_key: Path | None = None
     token_file: Path | None = None
     """A file that holds a bearer token."""
+    proxy: str | None = None
+    """The URL of the proxy, which may hold credentials; None to connect to the endpoint itself."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -73,11 +76,12 @@ def sink_settings(
         client_certificate=reader.file("CLIENT_CERTIFICATE"),
         client_key=reader.file("CLIENT_KEY"),
         token_file=None if token_file is None else reader.existing("AUDITRACE_AUDIT_TOKEN_FILE", token_file),
+        proxy=reader.proxy(target),
     )
     if settings.client_key is not None and settings.client_certificate is None:
         reader.problems.append("OTEL_EXPORTER_OTLP_CLIENT_KEY needs OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE too")
     if reader.problems:
-        raise TelemetrySettingsError("; ".join(reader.problems))
+        raise TelemetrySettingsError(*reader.problems)
     return settings
 
 
@@ -103,7 +107,17 @@ class _Reader:
             return standard_endpoint(text, protocol, is_base=is_base, is_insecure=is_insecure)
         except ValueError as error:
             self.problems.append(f"{name}: {error}")
-            return Endpoint(HTTP, text, is_secure=False)
+            return Endpoint(HTTP, "", is_secure=False)
+
+    def proxy(self, target: Endpoint) -> str | None:
+        if not target.address:
+            return None
+        proxy_to = grpc_proxy if target.protocol == GRPC else http_proxy
+        try:
+            return proxy_to(self._environment, target.address)
+        except TelemetrySettingsError as error:
+            self.problems.extend(error.problems)
+            return None
 
     def headers(self, protocol: Protocol) -> Mapping[str, str]:
         setting, text = self._text("HEADERS") or ("", "")

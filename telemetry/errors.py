@@ -17,13 +17,17 @@ class TelemetryError(Exception):
 
 
 class TelemetrySettingsError(TelemetryError):
-    """Settings of telemetry or delivery cannot be honoured; each of `problems` says which one and what to do."""
+    """Settings of telemetry or delivery cannot be honoured; each of `problems` says which one and what to do.
+
+    `is_unread` means that files could not be looked at, and nothing else is known to be wrong.
+    """
 
     error_type = "telemetry_settings"
 
-    def __init__(self, *problems: str) -> None:
+    def __init__(self, *problems: str, is_unread: bool = False) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+        self.is_unread = is_unread
 
 
 class CanonicalFormError(TelemetryError):

@@ -14,8 +14,10 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from telemetry.errors import TelemetrySettingsError
+from telemetry.files import unreadable
 from telemetry.otlp_headers import parse_headers
 from telemetry.proxies import grpc_proxy, http_proxy
+from telemetry.sdk_variables import sdk_problems
 
 Signal = Literal["traces", "metrics", "logs"]
 
@@ -32,23 +34,8 @@ SAMPLERS: Final = (
     "parentbased_always_off",
     "parentbased_traceidratio",
 )
-SHORTEST_VALUE_LIMIT: Final = 64
-"""Ids of records, jobs and requests must fit into span attributes."""
-
+LONGEST_TIMEOUT_S: Final = 3600
 _DEFAULT_ENDPOINT: Final[Mapping[str, str]] = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
-_LENGTH_LIMITS: Final = ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
-_NUMBERS: Final = (
-    "OTEL_BSP_SCHEDULE_DELAY",
-    "OTEL_BSP_EXPORT_TIMEOUT",
-    "OTEL_BSP_MAX_QUEUE_SIZE",
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
-    "OTEL_BLRP_SCHEDULE_DELAY",
-    "OTEL_BLRP_EXPORT_TIMEOUT",
-    "OTEL_BLRP_MAX_QUEUE_SIZE",
-    "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
-    "OTEL_METRIC_EXPORT_INTERVAL",
-    "OTEL_METRIC_EXPORT_TIMEOUT",
-)
 
 
 class SignalSettings(msgspec.Struct, frozen=True):
@@ -82,7 +69,6 @@ def read_otel_settings(environment: Mapping[str, str]) -> OtelSettings:
         TelemetrySettingsError: listing every variable that is wrong, with what it should be.
     """
     reader = _Reader(environment)
-    reader.refuse_disabled_sdk()
     signals = {signal: reader.signal(signal) for signal in SIGNALS}
     sampler = reader.choice("OTEL_TRACES_SAMPLER", SAMPLERS, "always_on")
     settings = OtelSettings(
@@ -93,9 +79,10 @@ def read_otel_settings(environment: Mapping[str, str]) -> OtelSettings:
         sampler_ratio=reader.ratio("OTEL_TRACES_SAMPLER_ARG") if sampler.endswith("ratio") else 1.0,
         resource=reader.resource(),
     )
-    reader.numbers()
-    if reader.problems:
-        raise TelemetrySettingsError(*reader.problems)
+    problems = [*sdk_problems(environment), *reader.problems]
+    if problems:
+        # Once each: what is set for all signals is looked at for every one of them.
+        raise TelemetrySettingsError(*dict.fromkeys(problems), is_unread=reader.unread == len(problems))
     return settings
 
 
@@ -105,6 +92,8 @@ class _Reader:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self.problems: list[str] = []
+        self.unread = 0
+        """How many of them are about files that could not be looked at."""
 
     def text(self, *names: str) -> tuple[str, str] | None:
         """Return name and value of the first of these variables that is set."""
@@ -122,14 +111,6 @@ class _Reader:
             return found[1]
         self.problems.append(f"{name}: {found[1]!r} is none of {', '.join(choices)}")
         return default
-
-    def refuse_disabled_sdk(self) -> None:
-        found = self.text("OTEL_SDK_DISABLED")
-        if found is not None and found[1].lower() == "true":
-            self.problems.append(
-                "OTEL_SDK_DISABLED=true would silence the audit trail: unset it, and use OTEL_TRACES_EXPORTER=none, "
-                "OTEL_METRICS_EXPORTER=none and OTEL_LOGS_EXPORTER=none to switch off ordinary telemetry"
-            )
 
     def signal(self, signal: Signal) -> SignalSettings:
         endpoint = self.text(*_specific_first("ENDPOINT", signal))
@@ -187,14 +168,15 @@ class _Reader:
             self.problems.append(f"{endpoint[0]}: {endpoint[1]!r} is not a URL such as http://localhost:4318")
         for suffix in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
             found = self.text(*_specific_first(suffix, signal))
-            if found is not None and not Path(found[1]).is_file():
-                self.problems.append(f"{found[0]}: there is no file {found[1]}")
+            if found is not None and (file := unreadable(Path(found[1]))) is not None:
+                self.problems.append(f"{found[0]}: {file.why}")
+                self.unread += not file.is_missing
         compression = self.text(*_specific_first("COMPRESSION", signal))
         if compression is not None and compression[1].lower() not in {"none", "gzip", "deflate"}:
             self.problems.append(f"{compression[0]}: {compression[1]!r} is none of none, gzip, deflate")
         timeout = self.text(*_specific_first("TIMEOUT", signal))
-        if timeout is not None and not _is_positive(timeout[1]):
-            self.problems.append(f"{timeout[0]}: {timeout[1]!r} is not a number of seconds")
+        if timeout is not None and not _is_timeout(timeout[1]):
+            self.problems.append(f"{timeout[0]}: {timeout[1]!r} is not a number of seconds up to {LONGEST_TIMEOUT_S}")
 
     def ratio(self, name: str) -> float:
         found = self.text(name)
@@ -207,20 +189,6 @@ class _Reader:
         if not 0.0 <= ratio <= 1.0:
             self.problems.append(f"{name}: {found[1]!r} is not a number from 0 to 1")
         return ratio
-
-    def numbers(self) -> None:
-        for name in _NUMBERS:
-            found = self.text(name)
-            if found is not None and not _is_positive(found[1]):
-                self.problems.append(f"{name}: {found[1]!r} is not a positive number")
-        for name in _LENGTH_LIMITS:
-            found = self.text(name)
-            if found is not None and not (
-                found[1].isascii() and found[1].isdigit() and int(found[1]) >= SHORTEST_VALUE_LIMIT
-            ):
-                self.problems.append(
-                    f"{name}: must be {SHORTEST_VALUE_LIMIT} or more, or the ids of audit records on spans are cut"
-                )
 
     def resource(self) -> Mapping[str, str]:
         attributes: dict[str, str] = {}
@@ -251,9 +219,9 @@ def _is_http_url(text: str) -> bool:
         return False
 
 
-def _is_positive(text: str) -> bool:
+def _is_timeout(text: str) -> bool:
     try:
-        return 0.0 < float(text) < float("inf")
+        return 0.0 < float(text) <= LONGEST_TIMEOUT_S
     except ValueError:
         return False
 

@@ -57,8 +57,22 @@ def grpc_proxy(environment: Mapping[str, str], address: str) -> str | None:
         parts = urlsplit(f"//{address}")
         target = Target(parts.hostname or "", parts.port or 443)
     except ValueError:
+        target = Target("", 0)
+    if not target.host:
+        # A socket of this machine, or what gRPC itself refuses.
         return None
     return _proxy(environment, target, _OF_GRPC, ("no_grpc_proxy", "no_proxy"), is_grpc=True)
+
+
+def shown(proxy: str) -> str:
+    """Return the URL of a proxy without its credentials.
+
+    Example:
+        >>> shown("http://me:secret@proxy:3128")
+        'http://proxy:3128'
+    """
+    scheme, _, rest = proxy.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def grpc_options(proxy: str | None) -> Sequence[tuple[str, int | str]]:

@@ -18,6 +18,7 @@ import msgspec
 from telemetry.audit.otlp import otlp_json
 from telemetry.delivery.answers import Accepted, Answer, Unreachable
 from telemetry.errors import TelemetrySettingsError
+from telemetry.files import why_no_file_in, why_unwritable
 
 START: Final = b'{"resourceLogs":'
 """How every line of an archive begins."""
@@ -57,9 +58,7 @@ class ArchiveSink:
                 with self._opened():
                     pass
         except OSError as error:
-            raise TelemetrySettingsError(
-                f"the archive {path} cannot be written: {error.strerror or error}; set AUDITRACE_AUDIT_ARCHIVE"
-            ) from error
+            raise _unwritable(path, error.strerror or str(error)) from error
 
     @property
     def address(self) -> str:
@@ -122,6 +121,28 @@ class ArchiveSink:
             yield
         finally:
             os.close(folder)
+
+
+def examine_archive(path: Path) -> None:
+    """Raise what opening an archive there would raise; nothing is made or changed.
+
+    Raises:
+        TelemetrySettingsError: it could not be written, or is something else than an archive.
+    """
+    try:
+        why = why_unwritable(path) if os.path.lexists(path) else None
+        why = why or why_no_file_in(path.parent)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    if why is not None:
+        raise _unwritable(path, why)
+    _check(path)
+
+
+def _unwritable(path: Path, why: str) -> TelemetrySettingsError:
+    return TelemetrySettingsError(
+        f"the archive {path} cannot be written: {why}; set AUDITRACE_AUDIT_ARCHIVE", is_unread=True
+    )
 
 
 def _lock(descriptor: int) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from telemetry.delivery.endpoints import GRPC, HTTP, Endpoint, Protocol, audit_endpoint, standard_endpoint
 from telemetry.errors import TelemetrySettingsError
+from telemetry.files import unreadable
 from telemetry.otlp_headers import parse_headers
 from telemetry.proxies import grpc_proxy, http_proxy
 
@@ -81,7 +82,7 @@ def sink_settings(
     if settings.client_key is not None and settings.client_certificate is None:
         reader.problems.append("OTEL_EXPORTER_OTLP_CLIENT_KEY needs OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE too")
     if reader.problems:
-        raise TelemetrySettingsError(*reader.problems)
+        raise TelemetrySettingsError(*reader.problems, is_unread=reader.unread == len(reader.problems))
     return settings
 
 
@@ -91,6 +92,8 @@ class _Reader:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self.problems: list[str] = []
+        self.unread = 0
+        """How many of them are about files that could not be looked at."""
 
     def has_endpoint(self, endpoint: str | None) -> bool:
         return bool(endpoint) or self._text("ENDPOINT") is not None
@@ -149,8 +152,10 @@ class _Reader:
         return None if found is None else self.existing(found[0], Path(found[1]))
 
     def existing(self, setting: str, path: Path) -> Path:
-        if not path.is_file():
-            self.problems.append(f"{setting}: there is no file {path}")
+        found = unreadable(path)
+        if found is not None:
+            self.problems.append(f"{setting}: {found.why}")
+            self.unread += not found.is_missing
         return path
 
     def _protocol(self) -> str | None:

@@ -93,7 +93,7 @@ def test_what_no_proxy_names_is_reached_past_it(
     endpoint = f"{server.http_endpoint}/v1/logs" if protocol == "http" else f"grpc://{server.grpc_endpoint}"
     with Proxy() as proxy:
         environment = {
-            "HTTP_PROXY": f"http://{proxy.address}",
+            "http_proxy": f"http://{proxy.address}",
             "NO_PROXY": no_proxy.format(port=_port(endpoint)),
         }
         for name, value in environment.items():
@@ -172,6 +172,34 @@ def test_traces_metrics_and_logs_take_the_same_way(
     assert server.metrics()
     assert [each.record.body.string_value for each in server.log_records()] == ["said"]
     assert "s3cret" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("protocol", "scheme"), [("http/protobuf", "http"), ("http/protobuf", "socks5"), ("grpc", "http")]
+)
+def test_what_exporters_say_of_a_proxy_that_refuses_holds_no_credentials(
+    server: OtlpSink, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], protocol: str, scheme: str
+) -> None:
+    """The log says that nothing could be sent, and nothing was."""
+    endpoint = server.grpc_endpoint if protocol == "grpc" else server.http_endpoint.removeprefix("http://")
+    with Proxy("me:other") as proxy:
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{endpoint}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "ALL_PROXY": f"{scheme}://me:s3cret@{proxy.address}",
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        telemetry = set_up(environment, instance_id="i-1", version="1", certificate="sha256:ab", is_daemon=True)
+        with telemetry.tracer.start_as_current_span("work"):
+            LOG.info("said")
+        telemetry.shutdown()
+        telemetry._output.close()
+    said = capfd.readouterr().err
+    assert "opentelemetry" in said
+    assert "s3cret" not in said
+    assert server.request_count == 0
 
 
 @pytest.mark.parametrize("is_exempt", [False, True])

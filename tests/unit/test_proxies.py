@@ -130,6 +130,11 @@ def test_both_are_said_when_both_are_wrong() -> None:
     assert [problem.partition(":")[0] for problem in refused.value.problems] == ["NO_PROXY", "HTTP_PROXY"]
 
 
+def test_a_socket_of_this_machine_has_no_proxy() -> None:
+    """GRPC also speaks over those, and they have no host to go through a proxy to."""
+    assert grpc_proxy({"ALL_PROXY": "socks5://proxy"}, "/run/collector.sock") is None
+
+
 def test_grpc_refuses_what_it_cannot_go_through() -> None:
     """A SOCKS proxy would be left out in silence, and records would go where nobody meant them to go."""
     with pytest.raises(TelemetrySettingsError, match=r"ALL_PROXY: gRPC takes http:// proxies only.*socks5:// one"):

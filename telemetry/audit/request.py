@@ -14,7 +14,8 @@ MAX_LINE_BYTES: Final = 1 << 20
 _PER_CONTROL: Final = 14
 _PER_RECORD: Final = 320
 _PER_FRAME: Final = 160
-_CONTROLS: Final = bytes(range(0x20))
+_PLAIN: Final = bytes(byte for byte in range(0x20, 0x100) if byte not in b'"\\')
+"""What JSON has as it is."""
 
 
 class Stored(Protocol):
@@ -76,5 +77,6 @@ def in_lines(records: Sequence[S], max_bytes: int = MAX_LINE_BYTES) -> Sequence[
 
 def _json_bytes(message: bytes) -> int:
     """Return how many bytes a message takes as OTLP JSON, at most."""
-    controls = len(message) - len(message.translate(None, _CONTROLS))
-    return len(message) + message.count(b'"') + message.count(b"\\") + _PER_CONTROL * controls
+    special = message.translate(None, _PLAIN)
+    escaped = special.count(b'"') + special.count(b"\\")
+    return len(message) + escaped + _PER_CONTROL * (len(special) - escaped)

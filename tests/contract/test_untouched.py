@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.bootstrap import copied
+from service.bootstrap.copying import copied
 from service.cli.main import main
 from service.errors import LedgerBusyError, LedgerUnavailableError, SettingsError
 from service.store.sqlite.untouched import untouched

@@ -233,6 +233,12 @@ class PostgresStore:
         """Let the leases of a lane's process end, as they do when it dies without a word."""
         owner = self._owners[lane]
         with psycopg.connect(self.url) as session:
+            # Its sessions end with it: else its lanes, which live on here, might say that they do before anybody looks.
+            session.execute(
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE pid || '@' || backend_start IN"
+                " (SELECT session FROM audit_streams WHERE owner = %s)",
+                [owner],
+            )
             session.execute("UPDATE audit_streams SET alive_until_ns = 0 WHERE owner = %s", [owner])
             session.execute("UPDATE leases SET until_ns = 0 WHERE owner = %s", [owner])
 

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -47,11 +47,11 @@ class FileConnection(sqlite3.Connection):
         if self.held is None:
             return
         expected = {self.held.path: self.held.file_id, **self.log}
-        gone = [str(path) for path, known in expected.items() if file_id(path) != known]
-        if gone:
+        if any(file_id(path) != known for path, known in expected.items()):
+            # No path in it: clients of the API are shown this.
             raise LedgerUnavailableError(
-                f"{gone[0]} was moved, removed or replaced while in use: put it back, or stop every process that works "
-                "on the database, and start again"
+                "the database's file, or its log, was moved, removed or replaced while in use: put it back, or stop "
+                "every process that works on it, and start again"
             )
 
     def close(self) -> None:
@@ -116,24 +116,14 @@ def connect(path: Path, *, read_only: bool = False) -> FileConnection:
         raise
     connection.held = held
     try:
-        if not read_only:
-            with translated():
+        with translated():
+            if not read_only:
                 _prepare_to_write(connection)
+                connection.log = {path: file_id(path) for path in _log_of(held.path)}
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _prepare_to_write(connection: FileConnection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    # Else savepoints spill to the system's temporary folder, which may be full, or not writable at all.
-    connection.execute("PRAGMA temp_store = MEMORY")
-    _require_writable(connection)
-    if connection.held is not None:
-        path = connection.held.path
-        connection.log = {log: file_id(log) for log in (path.with_name(f"{path.name}{end}") for end in _LOG)}
 
 
 def opened(path: Path, parameters: str) -> FileConnection:
@@ -154,6 +144,18 @@ def opened(path: Path, parameters: str) -> FileConnection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA recursive_triggers = ON")
     return connection
+
+
+def _prepare_to_write(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    # Else savepoints spill to the system's temporary folder, which may be full, or not writable at all.
+    connection.execute("PRAGMA temp_store = MEMORY")
+    _require_writable(connection)
+
+
+def _log_of(path: Path) -> Sequence[Path]:
+    return [path.with_name(f"{path.name}{end}") for end in _LOG]
 
 
 def _require_writable(connection: sqlite3.Connection) -> None:

@@ -73,7 +73,7 @@ def hold(path: Path) -> HeldFile:
         try:
             held = _hold(real)
         except OSError as error:
-            raise LedgerUnavailableError(f"the database {real} cannot be opened: {error.strerror}") from error
+            raise LedgerUnavailableError(f"the database cannot be opened: {error.strerror}") from error
         held.users += 1
         return held
 
@@ -89,7 +89,7 @@ def require_local(path: Path) -> None:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
         problem = network_problem(path, mounts, _mount_of(path))
     except OSError as error:
-        raise LedgerUnavailableError(f"the file system of {path} cannot be looked at: {error.strerror}") from error
+        raise LedgerUnavailableError(f"the database's file system cannot be looked at: {error.strerror}") from error
     if problem is not None:
         raise SettingsError([problem])
 
@@ -143,8 +143,8 @@ def _hold(real: Path) -> HeldFile:
         this, place = (found.st_dev, found.st_ino), (folder.st_dev, folder.st_ino, real.name)
         if any(held.place == place and held.file_id != this for held in _held.values()):
             raise LedgerUnavailableError(
-                f"the file at {real} is not the one that this process has open: stop every process that works on it, "
-                "and start again"
+                "the database's file is not the one that this process has open: put that one back, or stop every "
+                "process that works on it, and start again"
             )
         if this in _held:
             held = _held[this]

@@ -18,11 +18,11 @@ def first_after_restore(last: StoredCheckpoint | None, now_ns: int) -> int:
     """Return the number of the first checkpoint after a restore.
 
     Nothing in the database tells which numbers were used in the time that was lost. Checkpoints come once a second at
-    most, and two numbers for each second since the last one that is left are more than they used.
+    most, and two numbers for each second since the last one that is left are more than they used. They are left out
+    beside those of `LEFT_OUT`, so that a second restore of the same backup goes on behind the numbers of the first.
     """
-    if last is None:
-        return LEFT_OUT + 1
-    return last.number + max(LEFT_OUT, 2 * (now_ns - last.observed_ns) // _NS_PER_S) + 1
+    number, since_ns = (last.number, last.observed_ns) if last else (0, 0)
+    return number + LEFT_OUT + 2 * max(0, now_ns - since_ns) // _NS_PER_S + 1
 
 
 def restore_record(record: AuditRecord, last: StoredCheckpoint | None, first: int, closed: int) -> AuditRecord:

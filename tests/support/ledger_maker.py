@@ -5,7 +5,7 @@ It is written against docs/audit-format.md, and its records are plain, so that a
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -157,26 +157,35 @@ class Ledger:
         self.records.append(Sealed(body))
         return self.records[-1]
 
-    def checkpoint(self, stream: int, *, closed: Iterable[int] = (), number: int | None = None) -> Sealed:
-        """Seal a signed checkpoint over all records so far.
+    def checkpoint(
+        self, stream: int, *, closed: Iterable[int] = (), number: int | None = None, most: int = 1_000_000
+    ) -> Sealed:
+        """Seal a signed checkpoint over all records so far, or several of `most` tips; return the last one.
 
         `closed` are streams whose lane is gone; `number` is another one than that behind the last, as after a restore.
         """
         if not self.of_stream(stream_id(stream)):
             self.append(stream)
-        before = self.checkpoints()[-1] if self.checkpoints() else None
-        covered = {tip["stream_id"]: tip["number"] for seen in self.checkpoints() for tip in tips_of(seen)}
+        numbers = {tip["stream_id"]: tip["number"] for seen in self.checkpoints() for tip in tips_of(seen)}
         gone = {stream_id(one) for one in closed}
         tips = [
-            _tip(self.of_stream(name), covered.get(name, 0), is_gone=name in gone)
+            _tip(self.of_stream(name), numbers.get(name, 0), is_gone=name in gone)
             for name in sorted({record.stream for record in self.records})
         ]
-        numbers = covered | {tip.stream_id: tip.number for tip in tips}
-        last = 0 if before is None else int(before.attributes["auditrace.checkpoint.number"])
+        tips = [tip for tip in tips if tip.first <= tip.number or tip.stream_id in gone]
+        for first in range(0, max(1, len(tips)), most):
+            of_one = tips[first : first + most]
+            numbers |= {tip.stream_id: tip.number for tip in of_one}
+            sealed = self._checkpoint(stream, of_one, numbers, number if first == 0 else None)
+        return sealed
+
+    def _checkpoint(self, stream: int, tips: Sequence[Tip], numbers: Mapping[str, int], number: int | None) -> Sealed:
+        before = self.checkpoints()[-1] if self.checkpoints() else None
+        last = self.last_number()
         stated = Checkpoint(
             number=number or last + 1,
             prev_number=None if number is None else last,
-            tips=tuple(tip for tip in tips if tip.first <= tip.number or tip.stream_id in gone),
+            tips=tuple(tips),
             streams=len(numbers),
             records=sum(numbers.values()),
             prev_hash=None if before is None else before.hash,
@@ -190,12 +199,16 @@ class Ledger:
         """Seal a record by which the key lets `new` sign from the next checkpoint on, and let it."""
         changes = {
             "public_key": {"from": public_pem(self.key), "to": public_pem(new)},
-            "first_checkpoint": {"to": len(self.checkpoints()) + 1},
+            "first_checkpoint": {"to": self.last_number() + 1},
         }
         sealed = self.append(stream, "audit.key.rotate", **{"auditrace.changes": changes})
         sealed.signature = sign(self.key, sealed.text.encode())
         self.key = new
         return sealed
+
+    def last_number(self) -> int:
+        """Return the number of the last checkpoint, 0 if there is none."""
+        return max((int(seen.attributes["auditrace.checkpoint.number"]) for seen in self.checkpoints()), default=0)
 
     def of_stream(self, name: str) -> list[Sealed]:
         """Return the records of one stream."""

@@ -141,7 +141,7 @@ def is_checkpoint(attributes: dict[str, Any]) -> bool:
         and own["number"] > 0
         and min(own["streams"], own["records"], own.get("prev_number", 0)) >= 0
         and all({key: type(value) for key, value in tip.items()} == TIP for tip in own["tips"])
-        and all(1 <= tip["from"] <= tip["number"] + 1 for tip in own["tips"])
+        and all(tip["number"] > 0 and 1 <= tip["from"] <= tip["number"] + 1 for tip in own["tips"])
         and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in hashes)
     )
 

@@ -1,7 +1,7 @@
 """A second verifier, written from docs/audit-format.md alone, so that the first is not its own witness.
 
-It takes an archive of OTLP JSON lines and public keys, and returns the codes found, each with stream and number.
-Checkpoints that a restore lost are not for it.
+It takes an archive of OTLP JSON lines, public keys and, if only a window is to be verified, its time or number, and
+returns the codes found, each with stream and number. Checkpoints that a restore lost are not for it.
 """
 
 import hashlib
@@ -33,10 +33,14 @@ ALL = (1, FOR_EVER)
 
 
 class Verifier:
-    """Goes through one archive, under some keys; `found` is what it finds."""
+    """Goes through one archive, or a window of it, under some keys; `found` is what it finds."""
 
-    def __init__(self, archive: str, keys: list[bytes]) -> None:
+    def __init__(self, archive: str, keys: list[bytes], since: int | None, behind: int | None) -> None:
         self.found: set[Finding] = set()
+        self.since, self.behind = since, behind
+        self.is_window = since is not None or behind is not None
+        self.start: Record | None = None
+        self.begins: dict[str, float] = {}
         self.records: dict[str, Record] = {}
         self.given = keys
         self.spans: dict[bytes, list[tuple[int, float]]] = {key: [ALL] for key in keys}
@@ -46,7 +50,55 @@ class Verifier:
                 for record in (record for scope in group["scopeLogs"] for record in scope["logRecords"]):
                     self.take(record, group["resource"])
         self.rotate()
-        self.check_streams(self.check_checkpoints())
+        of_records, self.found = self.found, set()
+        checkpoints = self.check_checkpoints()
+        relied = [one for one in checkpoints if one.is_relied_on]
+        if self.is_window:
+            self.start = self.start_of(relied)
+        first = self.start[NUMBER] if self.start else 0
+        all_of_them = [one for one in self.records.values() if one.event == "audit.checkpoint"]
+        behind_start = {one.at for one in all_of_them if is_checkpoint(one.attributes) and one[NUMBER] > first}
+        of_checkpoints = {finding for finding in self.found if finding[1:] in behind_start}
+        self.found = set()
+        self.check_streams(checkpoints, relied)
+        self.found |= of_checkpoints | {
+            (code, stream, number)
+            for code, stream, number in of_records
+            if stream is None or number is None or number > self.begins.get(stream, FOR_EVER if self.is_window else 0)
+        }
+
+    def start_of(self, relied: list[Record]) -> Record | None:
+        """Return the checkpoint that is trusted (section 7, a window)."""
+        if self.behind is not None:
+            before = [one for one in relied if one[NUMBER] <= self.behind]
+        else:
+            until = next((at for at, one in enumerate(relied) if (one.observed or FOR_EVER) > self.since), len(relied))
+            before = [one for one in relied[:until] if len(one[TIPS]) < 200]
+        if before or not relied or relied[0].before_number == 0:
+            return before[-1] if before else None
+        return next((one for one in relied if len(one[TIPS]) < 200), relied[0])
+
+    def begin_of(self, stream: str, claims: dict[int, list[Record]], relied: list[Record]) -> float:
+        """Return the number behind which a stream begins."""
+        if not relied:
+            times = {number: [one.observed or 0 for one in claims[number]] for number in sorted(claims)}
+            return next((number - 1 for number in times if max(times[number]) >= (self.since or 0)), FOR_EVER)
+        if self.start is None:
+            return 0
+        first = self.start[NUMBER]
+        named = [(one[NUMBER], tip) for one in relied for tip in one[TIPS] if tip["stream_id"] == stream]
+        if any(number <= first for number, _ in named):
+            return next(tip["number"] for number, tip in reversed(named) if number <= first)
+        if self.is_line(relied, 0, first):
+            return 0
+        return named[0][1]["from"] - 1 if named else self.begin_of(stream, claims, [])
+
+    def is_line(self, relied: list[Record], first: int, last: int) -> bool:
+        """Tell whether no checkpoint is missing between two numbers."""
+        before = {one[NUMBER]: one.before_number for one in relied}
+        while last > first and last in before:
+            last = before[last]
+        return last == first
 
     def add(self, code: str, record: Record) -> None:
         """Report something at a record."""
@@ -111,13 +163,14 @@ class Verifier:
             kept[number], *others = order
             for one in others:
                 self.add("checkpoint_number_reused", one)
-        for one in kept.values():
+        for number, one in kept.items():
             before = kept.get(one.before_number)
             stated = (one[PREV_HASH], one[PREV_SIGNATURE])
             is_linked = before is None or (
                 stated[0] == before.digest and (stated[1] in before.signatures - {""} or self.has(before, stated[1]))
             )
-            if one.before_number and before is None:
+            is_lowest = number == min(kept) and not any(other.is_relied_on for other in kept.values())
+            if one.before_number and before is None and not (is_lowest and self.is_window):
                 self.add("checkpoint_gap", one)
             if None in stated or not is_linked if one.before_number else stated != (None, None):
                 self.add("checkpoint_link", one)
@@ -127,31 +180,37 @@ class Verifier:
         """Tell whether a checkpoint carries no signature, or could carry this one."""
         return not one.signatures - {""} or self.is_signed(one, signature)
 
-    def check_streams(self, checkpoints: list[Record]) -> None:
+    def check_streams(self, checkpoints: list[Record], relied: list[Record]) -> None:
         """Run steps 4 to 6, 9 and 10."""
-        relied = [one for one in checkpoints if one.is_relied_on]
         last = relied[-1] if relied else None
+        first = self.start[NUMBER] if self.start else 0
         tips: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        for tip in (tip for one in relied for tip in one[TIPS]):
+        for tip in (tip | {"checkpoint": one[NUMBER]} for one in relied for tip in one[TIPS]):
             tips[tip["stream_id"]].append(tip)
         claims: defaultdict[str, defaultdict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
         for one in self.records.values():
             claims[one.at[0]][one.at[1]].append(one)
         losers: set[Record] = set()
         for stream in {*claims, *tips}:
-            kept, others = self.settle(claims[stream], tips[stream])
+            begin = self.begins[stream] = self.begin_of(stream, claims[stream], relied) if self.is_window else 0
+            behind = {number: same for number, same in claims[stream].items() if number > begin}
+            kept, others = self.settle(behind, tips[stream])
             losers |= others
-            self.check_chain(kept)
-            self.check_tips(stream, kept, tips[stream])
+            self.check_chain(stream, kept, begin)
+            self.check_tips(stream, kept, [tip for tip in tips[stream] if tip["checkpoint"] > first], begin)
             self.check_rest(kept, tips[stream], last)
         self.check_ids(losers, tips)
-        named = {
-            tip["stream_id"]: tip["number"]
-            for one in checkpoints
-            for tip in one[TIPS]
-            if last and one[NUMBER] <= last[NUMBER]
-        }
-        if last and [last[STREAMS], last[RECORDS]] != [len(named), sum(named.values())]:
+        if last and self.start and self.is_line(relied, first, last[NUMBER]):
+            since = [tip for one in relied for tip in one[TIPS] if one[NUMBER] > first]
+            grown = sum(tip["number"] + 1 - tip["from"] for tip in since)
+            totals = [self.start[STREAMS] + sum(tip["from"] == 1 for tip in since), self.start[RECORDS] + grown]
+        elif last and not self.start:
+            until = [tip for one in checkpoints for tip in one[TIPS] if one[NUMBER] <= last[NUMBER]]
+            named = {tip["stream_id"]: tip["number"] for tip in until}
+            totals = [len(named), sum(named.values())]
+        else:
+            return
+        if [last[STREAMS], last[RECORDS]] != totals:
             self.add("checkpoint_total", last)
 
     def settle(
@@ -175,7 +234,8 @@ class Verifier:
         """Run step 4 over all streams."""
         ids: defaultdict[str, list[Record]] = defaultdict(list)
         for one in self.records.values():
-            ids[one.here[1]].append(one)
+            if one.at[1] > self.begins[one.at[0]]:
+                ids[one.here[1]].append(one)
 
         def rank(one: Record) -> tuple[bool, bool, str, int, str]:
             anchored = max((tip["number"] for tip in tips.get(one.at[0], [])), default=0)
@@ -184,25 +244,28 @@ class Verifier:
         for one in (one for same in ids.values() for one in sorted(same, key=rank)[1:]):
             self.add("conflicting_duplicate", one)
 
-    def check_chain(self, kept: dict[int, Record]) -> None:
+    def check_chain(self, stream: str, kept: dict[int, Record], begin: float) -> None:
         """Run steps 5 and 6."""
+        has_start = self.start is not None and self.start.at[0] == stream and self.start[NUMBER] != self.behind
         for number, one in kept.items():
             before = kept.get(number - 1)
-            if before is None and number > 1:
-                below = [other for other in kept if other < number]
-                self.found.add(("gap", one.at[0], max(below, default=0) + 1))
+            below = [other for other in kept if other < number]
+            may_be_first = has_start and not below and self.start is not None and number <= self.start.at[1]
+            if before is None and number > begin + 1 and not may_be_first:
+                self.found.add(("gap", stream, int(max(below, default=begin)) + 1))
             if number == 1 and one.before != [None, None]:
                 self.add("genesis_has_prev", one)
             elif number > 1 and (None in one.before or (before and one.before != before.here)):
                 self.add("link_broken", one)
 
-    def check_tips(self, stream: str, kept: dict[int, Record], tips: list[dict[str, Any]]) -> None:
+    def check_tips(self, stream: str, kept: dict[int, Record], tips: list[dict[str, Any]], begin: float) -> None:
         """Run step 9; every checkpoint up to the last that is relied on is taken to be there."""
         for tip in tips:
             covered = [kept.get(number) for number in range(tip["from"], tip["number"] + 1)]
             raw = b"".join(bytes.fromhex(one.digest) for one in covered if one)
             if tip["number"] not in kept:
-                self.found.add(("tip_missing", stream, tip["number"]))
+                if tip["number"] != begin or covered:
+                    self.found.add(("tip_missing", stream, tip["number"]))
                 continue
             if kept[tip["number"]].digest != tip["hash"]:
                 self.found.add(("tip_hash", stream, tip["number"]))
@@ -222,6 +285,9 @@ class Verifier:
                 self.add("after_close", one)
 
 
-def check(archive: str, *keys: Ed25519PublicKey) -> set[Finding]:
-    """Return what is wrong with an archive, whose bodies are JSON objects."""
-    return Verifier(archive, [key.public_bytes_raw() for key in keys]).found
+def check(archive: str, *keys: Ed25519PublicKey, since: int | None = None, behind: int | None = None) -> set[Finding]:
+    """Return what is wrong with an archive, whose bodies are JSON objects.
+
+    `since` and `behind` ask for a window: what was sealed since a time, in nanoseconds, or is behind a checkpoint.
+    """
+    return Verifier(archive, [key.public_bytes_raw() for key in keys], since, behind).found

@@ -87,6 +87,120 @@ def test_a_window_of_a_copy_that_begins_within_it_begins_with_its_first_checkpoi
     assert report.records == len(made.records) - made.records.index(second)
 
 
+def closed_by_another() -> Ledger:
+    """Return a ledger whose stream 2 the first checkpoint covers, and the second one closes as it is."""
+    made = Ledger(minutes_between=0.1)
+    made.append(1)
+    made.append(2)
+    made.checkpoint(1)
+    made.append(1)
+    made.checkpoint(1, closed=[2])
+    made.append(1)
+    made.checkpoint(1)
+    return made
+
+
+@pytest.mark.parametrize("begins_at_start", [False, True])
+def test_a_stream_that_another_process_closed_as_it_was_is_no_finding(*, begins_at_start: bool) -> None:
+    """Its tip covers nothing and names a record from before the window: with that record in the copy, and without."""
+    made = closed_by_another()
+    first = made.checkpoints()[0]
+    tip = next(one for one in tips_of(made.checkpoints()[1]) if one["stream_id"] == stream_id(2))
+    assert (tip["from"], tip["number"], tip["closed"]) == (3, 2, True)
+    copy = made.records[made.records.index(first) if begins_at_start else 0 :]
+
+    for scope in (Scope(since_ns=sealed_ns(first)), Scope(behind=1)):
+        report = check(copy, scope)
+        assert (report.verdict, report.findings) == ("intact", ())
+        alone = check(copy, Scope(since_ns=scope.since_ns, behind=scope.behind, streams=frozenset({stream_id(2)})))
+        assert alone.findings == ()
+
+
+def test_that_such_a_tip_closes_its_stream_is_known() -> None:
+    """A record behind it is found, although nothing else in the copy says that the stream ended."""
+    made = closed_by_another()
+    first = made.checkpoints()[0]
+    forged = made.append(2)
+
+    report = check(made.records[made.records.index(first) :], Scope(behind=1))
+    assert codes(report) == [f"after_close 2/{forged.number}"]
+
+
+def test_a_tip_that_covers_nothing_elsewhere_is_looked_for() -> None:
+    """Within the window its record is to be there, and a tip that covers something is never taken for such a one."""
+    made = closed_by_another()
+    grown = made.append(3)
+    made.checkpoint(1)
+    made.checkpoint(1, closed=[3])
+    scope = Scope(behind=2)
+    assert check(made.records, scope).findings == ()
+    without = [record for record in made.records if record.stream != stream_id(3)]
+    # Of the checkpoint that covers it, and of the one that closes its stream.
+    assert codes(check(without, scope)) == [f"tip_missing 3/{grown.number}"] * 2
+
+
+def test_a_stream_that_no_checkpoint_up_to_the_start_names_begins_with_its_first_record() -> None:
+    """Where all checkpoints are there, what is missing at its beginning is missed, and a forged one from before too."""
+    made = closed_by_another()
+    opened = made.append(3)
+    made.append(3)
+    without = [record for record in made.records if record.stream != opened.stream or record.number != 1]
+    assert codes(check(without, Scope(behind=3))) == ["gap 3/1"]
+    forgery = Ledger(first_id=1000)
+    forgery.append(9)
+    made.step_minutes = 10
+    made.checkpoint(1)
+    scope = Scope(since_ns=sealed_ns(made.checkpoints()[2]))
+    assert codes(check([*made.records, *forgery.records], scope)) == ["record_unanchored 9/1", "record_unanchored 9/2"]
+
+
+def test_a_checkpoint_that_may_be_one_of_several_is_not_where_a_window_begins() -> None:
+    """Of those that were made at once, the last one alone covers everything from before it."""
+    made = Ledger(minutes_between=0.0001)
+    for stream in range(205):
+        made.append(stream)
+    made.checkpoint(1, most=200)
+    for stream in range(203):
+        made.append(stream)
+    made.checkpoint(1, most=200)
+    made.append(1)
+    made.checkpoint(1)
+    first, second, third, fourth, fifth = made.checkpoints()
+    assert [len(tips_of(one)) for one in (first, second, third, fourth)] == [200, 5, 200, 3]
+
+    for begin, since, start in (
+        (first, first, None),
+        (second, second, 2),
+        (second, third, 2),
+        (third, third, 4),
+        (third, fourth, 4),
+        (fourth, fourth, 4),
+        (third, fifth, 5),
+    ):
+        for by in (-1, 0, 1):
+            copy = made.records[0 if start is None else made.records.index(begin) :]
+            report = check(copy, Scope(since_ns=sealed_ns(since) + by))
+            assert report.findings == ()
+    report = check(made.records, Scope(behind=3))
+    assert report.findings == ()
+    assert report.window is not None
+    assert report.window.start is not None
+    assert report.window.start.number == 3
+
+
+def test_what_a_caller_knows_of_before_decides_where_streams_begin() -> None:
+    """A copy of nothing but what was added is verified from the first number that was not covered."""
+    made = closed_by_another()
+    added = made.records[made.records.index(made.checkpoints()[0]) :]
+    covered = {stream_id(1): 2, stream_id(2): 2}
+    assert made.records[made.records.index(made.checkpoints()[0])].number == 3
+    assert check(added, Scope(behind=1, covered=covered)).findings == ()
+    without = [record for record in added if record.stream != stream_id(1) or record.number != 4]
+    assert "gap 1/4" in codes(check(without, Scope(behind=1, covered=covered)))
+    opened = made.append(3)
+    assert codes(check([*added, opened], Scope(behind=1, covered=covered))) == ["gap 3/1"]
+
+
 def test_a_stream_that_the_start_does_not_name_begins_where_the_next_checkpoint_says() -> None:
     """A stream that did not grow before the start is complete from the first number that is covered after it."""
     made = Ledger(minutes_between=0.1)

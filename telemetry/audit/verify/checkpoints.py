@@ -72,10 +72,11 @@ class Seen:
 
 
 class CheckpointFault(NamedTuple):
-    """What is wrong with the checkpoint of this number."""
+    """What is wrong with the checkpoint of this number; `is_before` if that is only what lies before the copy."""
 
     number: int
     noted: Noted
+    is_before: bool = False
 
 
 class Judge:
@@ -209,7 +210,7 @@ class Judge:
     def _check_first(self, seen: Seen) -> None:
         stated = seen.stated
         if stated.before > 0:
-            self._add(seen, _gap(1, stated.before))
+            self.faults.append(CheckpointFault(seen.number, seen.noted(_gap(1, stated.before)), is_before=True))
             if stated.prev_hash is None or stated.prev_signature is None:
                 self._add(seen, Fault("checkpoint_link", "it does not name the checkpoint before it"))
         elif stated.prev_hash is not None or stated.prev_signature is not None:

@@ -60,11 +60,12 @@ class _Conclusion:
         self._findings = Findings()
         self._keys = Keyring(keys, chain.from_iterable(one.rotations for one in self._gathered))
         self._anchors = Sorter(folder / "anchors", ANCHOR_BYTES)
-        self._standing = Standing(self._anchors, scope.since_ns)
+        self._standing = Standing(self._anchors, scope)
         self._onlooker = Onlooker(expected.receipts)
         self._known: Seen | None = None
         self._begins: dict[bytes, int] = {}
         self._losers: defaultdict[bytes, set[bytes]] = defaultdict(set)
+        self._covered = None if scope.covered is None else {key_of(one)[0]: at for one, at in scope.covered.items()}
         self._wanted = {key_of(stream_id)[0] for stream_id in scope.streams}
         self._texts = {key_of(stream_id)[0]: stream_id for stream_id in scope.streams}
         self._receipts: defaultdict[bytes, defaultdict[int, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
@@ -105,7 +106,7 @@ class _Conclusion:
             keys=judge.uses.keys(),
             other_keys=judge.uses.others() if self._keys else (),
             receipts=self._onlooker.receipts(self._reading.place, self._losers),
-            beginning=self._onlooker.beginning(self._text_of) if self._scope.since_ns is None else None,
+            beginning=self._onlooker.beginning(self._text_of) if not self._scope.is_window else None,
         )
 
     def _watched(self, kept: Iterator[Seen]) -> Iterator[Seen]:
@@ -118,10 +119,12 @@ class _Conclusion:
 
     def _add_checkpoint_faults(self, judge: Judge) -> None:
         start = self._standing.start
-        for number, noted in judge.faults:
-            if start is None or number > start.number:
-                self._findings.add(noted)
         last = self._standing.last
+        # Without a checkpoint to rely on a window has no start, and yet begins somewhere.
+        begins_anywhere = self._scope.is_window and last is None
+        for number, noted, is_before in judge.faults:
+            if number > start.number if start is not None else not (is_before and begins_anywhere):
+                self._findings.add(noted)
         if last is not None:
             for fault in self._standing.total_faults():
                 self._findings.add(last.seen.noted(fault))
@@ -173,15 +176,15 @@ class _Conclusion:
         situation = Situation(
             stream_id=self._text_of(stream),
             begin=begin,
-            # What was sealed in one transaction with the checkpoint at the start no tip before it names.
-            begin_by=0 if standing.start is None or standing.start.stream != stream else standing.start.place,
+            begin_by=self._begin_by(stream),
             since_ns=self._scope.since_ns or 0,
             anchored=standing.anchored.get(stream, 0),
             closed=closed,
             complete_until=standing.complete_until,
             sealed_by_ns=standing.sealed_by_ns,
             all_anchored=self._expected.all_anchored,
-            lost_times=[(one.since_ns, one.until_ns) for one in standing.lost_times if one.stream != stream],
+            lost_times=[one for one in standing.lost_times if one.stream != stream],
+            start=0 if standing.start is None else standing.start.number,
             receipts=self._receipts.get(stream, {}),
         )
         named = anchors if first is None else chain([first], anchors)
@@ -194,13 +197,31 @@ class _Conclusion:
         return outcome
 
     def _begin(self, stream: bytes, first: Anchor | None) -> int | None:
-        """Return the number of a stream behind which to begin, None when nothing but the time can tell."""
+        """Return the number of a stream behind which to begin, None when nothing but the time can tell.
+
+        `first` is its first tip behind the start.
+        """
         standing = self._standing
-        if self._scope.since_ns is None or (standing.start is None and standing.last is not None):
+        if not self._scope.is_window or (standing.start is None and standing.last is not None):
             return 0
+        if self._covered is not None:
+            return self._covered.get(stream, 0)
         if stream in standing.before:
             return standing.before[stream]
+        if standing.has_all_before:
+            return 0
         return None if first is None else first.first - 1
+
+    def _begin_by(self, stream: bytes) -> int:
+        """Return up to which number the first records of a stream may be missing.
+
+        What was sealed in one transaction with the checkpoint at the start no tip before it names: a copy may begin
+        with the checkpoint, unless that was asked for and with it everything that is not covered.
+        """
+        start = self._standing.start
+        if start is None or start.stream != stream or start.number == self._scope.behind:
+            return 0
+        return start.place
 
     def _check_ids(self) -> int:
         """Check that no two records share an id, and return how many ids there are."""
@@ -241,7 +262,7 @@ class _Conclusion:
         if self._scope.is_everything:
             return None
         since = None if self._scope.since_ns is None else rfc3339_nanos(self._scope.since_ns)
-        return Window(since, _named(self._standing.start), tuple(sorted(self._scope.streams)))
+        return Window(since, _named(self._standing.start), tuple(sorted(self._scope.streams)), self._scope.behind)
 
     def _rows(self, runs: Iterable[Sequence[Run]], row_bytes: int | None = None) -> Iterator[bytes]:
         return rows_of(list(chain.from_iterable(runs)), self._folder / "merged", row_bytes)

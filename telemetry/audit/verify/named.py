@@ -16,11 +16,13 @@ class Window(msgspec.Struct, frozen=True):
 
     What `start` says is trusted, and nothing before it was verified. Without one verification began with the first
     record of each stream; or, when the copy has no checkpoint to begin behind, with what was sealed `since` then.
+    `since` and `behind` are what was asked for.
     """
 
     since: str | None
     start: NamedCheckpoint | None
     streams: tuple[str, ...]
+    behind: int | None = None
 
 
 class KeyUse(msgspec.Struct, frozen=True):

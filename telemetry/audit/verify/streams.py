@@ -21,7 +21,7 @@ from telemetry.audit.verify.rows import (
     unpack,
 )
 from telemetry.audit.verify.scope import Receipt
-from telemetry.audit.verify.standing import Anchor
+from telemetry.audit.verify.standing import Anchor, LostTime
 from telemetry.audit.verify.tips import TipFault, Tips
 
 GRACE_NS: Final = 5 * 60 * 1_000_000_000
@@ -43,7 +43,9 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
         complete_until: up to this checkpoint none is missing.
         sealed_by_ns: when the last checkpoint was made that covers all records from before it.
         all_anchored: only checkpoints may be behind the last tip.
-        lost_times: since when and until when records were sealed that a restore left out.
+        lost_times: when records were sealed that a restore left out.
+        start: the number of the checkpoint at the beginning, 0 for none; what a restore before it left out is not
+            looked at.
         receipts: records that are to be there, by number.
     """
 
@@ -56,7 +58,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     complete_until: int
     sealed_by_ns: int | None
     all_anchored: bool
-    lost_times: Sequence[tuple[int, int]]
+    lost_times: Sequence[LostTime]
+    start: int
     receipts: Mapping[int, Sequence[Receipt]]
 
 
@@ -90,6 +93,8 @@ class StreamWalk:
         self._numbers = 0
         self._behind = 0
         self._lost = 0
+        self._lost_times = [one for one in situation.lost_times if one.fork > situation.start]
+        self._lost_before = [one for one in situation.lost_times if one.fork <= situation.start]
         self._missing = {number: list(receipts) for number, receipts in situation.receipts.items()}
 
     def run(self, rows: Iterable[bytes]) -> Outcome:
@@ -114,11 +119,12 @@ class StreamWalk:
     def _settle(self, row: bytes, rivals: list[bytes]) -> None:
         """Take the record of a number, as soon as it is known which of those that claim it holds it."""
         number = _number(row)
-        if self._begin is None:
-            claims = [one for one in (row, *rivals) if unpack(one).observed >= self._situation.since_ns]
+        if self._begin is None or self._lost_before:
+            claims = [one for one in (row, *rivals) if not self._is_before(unpack(one))]
             if not claims:
                 return
             row, *rivals = claims
+        if self._begin is None:
             self._begin = number - 1
             self._expected = number
         if number <= self._begin:
@@ -131,6 +137,16 @@ class StreamWalk:
         if self._undecided:
             self._decide(row[BEFORE][:32])
         self._take(number, row)
+
+    def _is_before(self, row: Row) -> bool:
+        """Tell whether nothing but its time says of a record that it is before the window, and that says so."""
+        return (self._begin is None and row.observed < self._situation.since_ns) or self._is_of(row, self._lost_before)
+
+    def _is_of(self, row: Row, times: Iterable[LostTime]) -> bool:
+        """Tell whether a restore left a record out at one of these times."""
+        return row.number > self._situation.anchored and any(
+            time.since_ns < row.observed <= time.until_ns for time in times
+        )
 
     def _decide(self, named: bytes) -> None:
         """4. A number is the record's that a checkpoint names, else that the next record names.
@@ -212,9 +228,7 @@ class StreamWalk:
     def _check_late(self, row: Row) -> None:
         situation = self._situation
         # 10. What a restore left out is neither covered nor forged: it is counted, and nothing more is said of it.
-        if row.number > situation.anchored and any(
-            since < row.observed <= until for since, until in situation.lost_times
-        ):
+        if self._is_of(row, self._lost_times):
             self._lost += 1
             return
         # A record that the last checkpoint should have covered, had it been there, was added later.

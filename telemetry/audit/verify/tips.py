@@ -24,6 +24,7 @@ class Tips:
         self._anchors = anchors
         self._ahead: deque[Anchor] = deque()
         self._complete_until = complete_until
+        self._begin = begin
         self._covered_until = begin
         self._hash = hashlib.sha256()
         self._unhashed = bytearray()
@@ -55,9 +56,14 @@ class Tips:
         return [anchor.digest for anchor in known if anchor.number == number]
 
     def skip(self, number: int) -> Iterator[TipFault]:
-        """Yield the tips below a number, whose records are missing."""
+        """Yield the tips below a number, whose records are missing.
+
+        A tip that covers nothing, at the very record behind which to begin, only says something of the stream, as that
+        it is closed: its record belongs to what is before.
+        """
         while self._anchor is not None and self._anchor.number < number:
-            yield _missing(self._anchor)
+            if self._anchor.number != self._begin or self._anchor.first <= self._begin:
+                yield _missing(self._anchor)
             self._advance(self._anchor)
 
     def meet(self, number: int, row: bytes) -> Iterator[TipFault]:

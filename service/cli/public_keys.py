@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from service.errors import SettingsError
 
+_BEGIN: Final = b"-----BEGIN"
 NO_KEY: Final = (
     "no --public-key is given, without which nothing tells who wrote the copy: where the service runs, "
     "`auditrace keys public > public.pem` writes it, and you get that file from somebody you trust; "
@@ -18,7 +19,7 @@ NO_KEY: Final = (
 
 
 def read_public_keys(paths: Sequence[Path]) -> list[Ed25519PublicKey]:
-    """Return the public keys in files.
+    """Return the public keys in files, each of which may hold several.
 
     Raises:
         SettingsError: a file cannot be read, or holds no Ed25519 public key; all such files at once.
@@ -27,17 +28,22 @@ def read_public_keys(paths: Sequence[Path]) -> list[Ed25519PublicKey]:
     problems: list[str] = []
     for path in paths:
         try:
-            key = load_pem_public_key(path.read_bytes())
+            found = [load_pem_public_key(pem) for pem in _pems(path.read_bytes())]
         except OSError as error:
             problems.append(f"the public key {path} cannot be read: {error.strerror}")
             continue
         except (ValueError, UnsupportedAlgorithm):
             problems.append(f"{path} is not a PEM public key: make one with `auditrace keys public`")
             continue
-        if isinstance(key, Ed25519PublicKey):
-            keys.append(key)
-        else:
+        own = [key for key in found if isinstance(key, Ed25519PublicKey)]
+        keys += own
+        if len(own) < len(found):
             problems.append(f"{path} is not an Ed25519 public key")
     if problems:
         raise SettingsError(problems)
     return keys
+
+
+def _pems(text: bytes) -> Sequence[bytes]:
+    """Return the keys of a file, of which `auditrace keys public --all` prints several."""
+    return [_BEGIN + pem for pem in text.split(_BEGIN)[1:]] or [text]

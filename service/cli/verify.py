@@ -42,6 +42,7 @@ _DATABASES: Final = ("sqlite:", "postgresql:", "postgres:")
 _END: Final = ("at_least", "max_age", "receipt", "require_anchored")
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CHECKPOINT: Final = re.compile(r"([1-9][0-9]{0,15}):([0-9a-f]{64})")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", nargs="?", const="", metavar="URL", help="the database (AUDITRACE_DATABASE)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     part = parser.add_argument_group("to verify a part of the ledger")
-    part.add_argument("--since", metavar="TIME", help="from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)")
+    window = part.add_mutually_exclusive_group()
+    window.add_argument("--since", metavar="TIME", help="from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)")
+    window.add_argument("--behind", metavar="NUMBER", help="what the checkpoints up to this one do not cover")
     part.add_argument("--stream", action="append", default=[], metavar="ID", help="this stream only; may be repeated")
     end = parser.add_argument_group("to check the end of the ledger against what is known from elsewhere")
     end.add_argument("--at-least", metavar="NUMBER:HASH", help="a checkpoint that the copy must reach")
@@ -91,7 +94,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
-    scope = Scope(_parsed(_time_ns, arguments.since, "--since", problems), frozenset(arguments.stream))
+    since_ns = _parsed(_time_ns, arguments.since, "--since", problems)
+    behind = _parsed(_number, arguments.behind, "--behind", problems)
+    scope = Scope(since_ns, frozenset(arguments.stream), behind)
     if arguments.compare is not None:
         _refuse_beside_compare(arguments, problems)
         _raise(problems)
@@ -160,14 +165,14 @@ def _copy(name: str) -> Copy:
 def _refuse_beside_compare(arguments: argparse.Namespace, problems: list[str]) -> None:
     problems.extend(
         f"{name} does not go with --compare, which judges neither copy: verify each by itself"
-        for name in _given(arguments, ("paths", "public_key", "without_key", "database", *_END))
+        for name in _given(arguments, ("paths", "public_key", "without_key", "database", "behind", *_END))
     )
 
 
 def _refuse_beside_proof(arguments: argparse.Namespace, path: Path) -> None:
     problems = [
         f"{name} does not go with {path}, which is the proof of one record: verify it by itself"
-        for name in _given(arguments, ("database", "since", "stream", *_END))
+        for name in _given(arguments, ("database", "since", "behind", "stream", *_END))
     ]
     if len(arguments.paths) > 1:
         problems.append(f"{path} is the proof of one record: verify it by itself, without another PATH")

@@ -222,7 +222,33 @@ def test_a_part_of_the_ledger_is_verified_alone(run: Run, tmp_path: Path, key: P
         "since": "2026-01-01T00:00:00.000000000Z",
         "start": {"number": 2, "hash": second.hash, "time": second.body["observed_timestamp"]},
         "streams": [stream_id(1)],
+        "behind": None,
     }
+    window = json.loads(run(archive, "--public-key", key, "--behind", 2, "--json")[1])["window"]
+    assert (window["since"], window["behind"], window["start"]["number"]) == (None, 2, 2)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1:2"])
+def test_a_window_begins_behind_a_number(run: Run, archive: Path, number: str) -> None:
+    """What is no number of a checkpoint, or comes with a time, is refused in one line."""
+    status, _, complaint = run(archive, f"--behind={number}")
+    assert status == 2
+    assert "--behind: " in complaint
+
+
+def test_a_file_may_hold_all_keys_of_a_ledger(run: Run, tmp_path: Path) -> None:
+    """As `auditrace keys public --all` prints them: each verifies the checkpoints of its time."""
+    made = Ledger(minutes_between=0.1)
+    made.append(1)
+    made.checkpoint(1)
+    made.rotate(1, FOREIGN_KEY)
+    made.append(1)
+    keys = file_of(tmp_path, "all.pem", public_pem(KEY) + public_pem(FOREIGN_KEY))
+    archive = archive_of(tmp_path, made.records)
+
+    assert run(archive, "--public-key", keys)[0] == 0
+    new = file_of(tmp_path, "new.pem", public_pem(FOREIGN_KEY))
+    assert run(archive, "--public-key", new)[0] == 1
 
 
 def test_the_end_of_a_copy_is_compared_with_what_is_known(run: Run, archive: Path, key: Path, ledger: Ledger) -> None:

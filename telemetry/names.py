@@ -236,7 +236,7 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
     "auditrace.audit.checkpoint.number": ("{checkpoint}", "Number of the last checkpoint, whoever wrote it."),
     "auditrace.audit.checkpoint.age": ("s", "Age of the last checkpoint, whoever wrote it."),
     "auditrace.audit.checkpoint.refused": ("{stream}", "Streams that no checkpoint signs over."),
-    "auditrace.audit.verification.findings": ("{finding}", "What the verification of the own ledger found since this process started."),
+    "auditrace.audit.verification.findings": ("{finding}", "What verifications of the own ledger found, as far as none of the whole ledger has denied it."),
     "auditrace.audit.verification.age": ("s", "Time since the verification of the own ledger last went through."),
     "auditrace.ledger.disk.free": ("By", "Free space on the disk of the embedded database."),
     "auditrace.audit.delivery.duration": ("s", "Duration of one delivery attempt."),

@@ -4,7 +4,7 @@ import random
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from service.store.writability import WatchedLedger
 from telemetry import names
 from telemetry.audit.ledger import AuditLogger
 from telemetry.audit.record import Actor, AuditRecord, Result, Source, SpanRef, Target
+from telemetry.audit.verify import Found
 from telemetry.setup import set_up
 from telemetry.tracing import Tracing
 
@@ -105,6 +106,10 @@ class Node:
     def registered_keys(self) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger, read on a connection of its own: from any thread."""
         return self._database.keys(self.secret)
+
+    def committed_records(self) -> Iterator[Found]:
+        """Yield every committed record of one snapshot, read on a connection of its own: from any thread."""
+        return self._database.records()
 
     @contextmanager
     def key_operations(self) -> Generator[KeyOperations]:

@@ -68,7 +68,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     part = parser.add_argument_group("to verify a part of the ledger")
     window = part.add_mutually_exclusive_group()
-    window.add_argument("--since", metavar="TIME", help="from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)")
+    window.add_argument(
+        "--since", metavar="TIME", help="from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)"
+    )
     window.add_argument("--behind", metavar="NUMBER", help="what the checkpoints up to this one do not cover")
     part.add_argument("--stream", action="append", default=[], metavar="ID", help="this stream only; may be repeated")
     end = parser.add_argument_group("to check the end of the ledger against what is known from elsewhere")
@@ -241,6 +243,12 @@ def _checkpoint(text: str) -> KnownCheckpoint:
             f"{text!r} is not a checkpoint: write its number, a colon and its hash, as `verify` names them"
         )
     return KnownCheckpoint(int(form[1]), form[2])
+
+
+def _number(text: str) -> int:
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not the number of a checkpoint: write one from 1 on, as `verify` names them")
+    return int(text)
 
 
 def _time_ns(text: str) -> int:

@@ -35,6 +35,7 @@ class Parts:
         )
         self._selfcheck = SelfCheck(
             node.reads,
+            node.committed_records,
             node.registered_keys,
             lambda: self._checkpointer.state().is_writer,
             node.settings.self_check_interval_ms / 1000,
@@ -107,8 +108,7 @@ class Parts:
         state = self._selfcheck.state()
         problems = [f"held up: {state.error}"] if state.error is not None else []
         if state.findings:
-            look = "`auditrace verify --database --public-key PEM`"
-            problems.append(f"{state.findings} findings, first {state.first}: run {look}")
+            problems.append(f"{state.findings} findings, first {state.first}: run `{state.command}`")
         return "; ".join(problems) or READY
 
 

@@ -1,11 +1,9 @@
 """A database that was set back goes on under numbers that nobody has, and every copy of before stays evidence."""
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psycopg
 import pytest
 
 from service.errors import LedgerBusyError
@@ -17,17 +15,10 @@ from telemetry.audit.verify import Report, read, verify
 from tests.support.both_stores import BOTH, Store
 from tests.support.jobs import Record
 from tests.support.ledger_maker import KEY
-from tests.support.postgres import PostgresServer
-from tests.support.postgres_stores import PostgresStore
+from tests.support.restored import backed_up
 from tests.support.stores import SECRET, SqliteStore
 
 pytestmark = pytest.mark.stores(*BOTH)
-
-_TABLES = (
-    *("audit_streams", "audit_envelopes", "audit_records", "audit_record_keys", "delivery_cursors"),
-    *("signing_keys", "audit_checkpoints", "audit_anchors"),
-)
-"""Those of PostgreSQL that these tests write, but for the leases."""
 
 
 class SetBack(NamedTuple):
@@ -55,43 +46,6 @@ def _fact(store: Store, lane: Any) -> None:
     lane.submit(lambda transaction: transaction.save(store.fact())).result()
 
 
-def _copied_file(store: SqliteStore, folder: Path) -> Callable[[], SqliteStore]:
-    backup = folder / "backup.db"
-    store.execute("VACUUM INTO ?", str(backup))
-
-    def restore() -> SqliteStore:
-        (folder / "restored").mkdir()
-        shutil.copy(backup, folder / "restored" / "ledger.db")
-        return SqliteStore(folder / "restored", store.clock, instance=3)
-
-    return restore
-
-
-def _copied_rows(store: PostgresStore, folder: Path, server: PostgresServer) -> Callable[[], PostgresStore]:
-    with psycopg.connect(store.url) as session:
-        rows = {
-            table: session.execute(f"SELECT row_to_json({table})::text FROM {table}".encode()).fetchall()
-            for table in _TABLES
-        }
-
-    def restore() -> PostgresStore:
-        restored = PostgresStore(server, folder, instance=3)
-        with psycopg.connect(restored.url) as session:
-            session.execute("SET session_replication_role = replica")
-            session.execute("SELECT make_record_partitions(%s)", [store.clock()])
-            for table, of_table in rows.items():
-                insert = (
-                    f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_record(NULL::{table}, %s)"
-                )
-                for (row,) in of_table:
-                    session.execute(insert.encode(), [row])
-            session.execute("SELECT setval('audit_envelopes_envelope_id_seq', 1000)")
-        restored.clock.advance(3600)
-        return restored
-
-    return restore
-
-
 @pytest.fixture
 def set_back(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SetBack]:
     """A restored ledger: in the time that was lost its stream grew, another one was begun, and checkpoints came."""
@@ -100,10 +54,7 @@ def set_back(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> It
     _fact(store, lane)
     writer.write()
     _fact(store, lane)
-    if isinstance(store, SqliteStore):
-        restore: Callable[[], Store] = _copied_file(store, tmp_path)
-    else:
-        restore = _copied_rows(store, tmp_path, request.getfixturevalue("postgres_server"))
+    restore = backed_up(store, tmp_path, request)
     _fact(store, lane)
     other = store.lane("other")
     _fact(store, other)

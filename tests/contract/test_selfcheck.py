@@ -1,14 +1,22 @@
 """The verification that a service makes of its own ledger: what was added since the last time, and nothing twice."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
+from service.bootstrap import database_of
 from service.errors import LedgerUnavailableError
 from service.ports import Ledger, StoredRecord
-from service.selfcheck import ROWS_AT_ONCE, SelfCheck
+from service.selfcheck import SelfCheck
+from service.selfcheck.added import ROWS_AT_ONCE
 from telemetry.audit.signer import Signer
+from telemetry.audit.verify import Finding, Found
 from tests.support.both_stores import BOTH, Store
 from tests.support.collector import poll_until
 from tests.support.ledger_maker import FOREIGN_KEY, KEY
@@ -25,6 +33,7 @@ class Rig:
         self.store = store
         self.now_s = 1000.0
         self.is_wanted = True
+        self.asked = 0
         self.lane = store.lane()
         self.writer = store.checkpoints(self.lane)
         assert self.writer.hold()
@@ -34,11 +43,17 @@ class Rig:
         """Return a self-verification that knows nothing yet."""
         return SelfCheck(
             reads or self.store.reads,
+            self.records,
             self.writer.registered,
             lambda: self.is_wanted,
             interval_s,
             lambda: self.now_s,
         )
+
+    def records(self) -> Iterator[Found]:
+        """Read the whole ledger, and count that."""
+        self.asked += 1
+        return database_of(self.store.database).records()
 
     def commit(self, count: int = 1, lane: Ledger | None = None) -> str:
         """Commit facts and return their stream."""
@@ -57,6 +72,12 @@ class Rig:
         self.check.turn()
         return self.check.state().findings
 
+    def require_nothing(self) -> None:
+        """Take a turn that finds nothing: not even something that the whole ledger would have to deny."""
+        asked = self.asked
+        assert self.findings() == 0
+        assert self.asked == asked
+
 
 @pytest.fixture
 def rig(store: Store) -> Iterator[Rig]:
@@ -74,13 +95,13 @@ def test_an_intact_ledger_never_gives_a_finding(rig: Rig) -> None:
     for turn in range(1, 4):
         rig.commit(turn)
         rig.commit(turn, other)
-        assert rig.findings() == 0
+        rig.require_nothing()
         rig.checkpoint()
-        assert rig.findings() == 0
-        assert rig.findings() == 0
+        rig.require_nothing()
+        rig.require_nothing()
     other.close()
     rig.checkpoint()
-    assert rig.findings() == 0
+    rig.require_nothing()
     assert rig.check.state().error is None
 
 
@@ -88,14 +109,22 @@ def test_before_the_first_checkpoint_there_is_nothing_to_begin_at(store: Store) 
     """A ledger without a checkpoint is not called verified."""
     rig = Rig(store)
     rig.commit()
-    assert rig.findings() == 0
+    rig.require_nothing()
     assert rig.check.state().age_s is None
 
 
 def edit(connection: Any, stream_id: str, number: int) -> None:
-    """Change a record as it is shown, and as it is delivered."""
+    """Change a record as it is shown."""
     connection.execute(
         "UPDATE audit_records SET body = replace(body, 'alice', 'mallory') WHERE stream_id = ? AND number = ?",
+        (stream_id, number),
+    )
+
+
+def mend(connection: Any, stream_id: str, number: int) -> None:
+    """Take the change back."""
+    connection.execute(
+        "UPDATE audit_records SET body = replace(body, 'mallory', 'alice') WHERE stream_id = ? AND number = ?",
         (stream_id, number),
     )
 
@@ -121,7 +150,7 @@ def test_a_change_of_what_was_added_is_found_by_the_next_turn(
     rig: Rig, tampering: Tampering, is_anchored: bool
 ) -> None:
     """Whether or not a checkpoint covers the record already, the finding says where, and stays."""
-    assert rig.findings() == 0
+    rig.require_nothing()
     stream_id = rig.commit(3)
     ((number,),) = rig.store.rows("SELECT max(number) - 1 FROM audit_records WHERE stream_id = ?", stream_id)
     if is_anchored:
@@ -135,18 +164,255 @@ def test_a_change_of_what_was_added_is_found_by_the_next_turn(
     assert rig.findings() >= found
 
 
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_stream_that_somebody_else_closes_gives_no_finding(rig: Rig, grows: bool) -> None:
+    """A process that dies without a word leaves a stream which the next checkpoint closes, whether or not it grew."""
+    other = rig.store.lane("other")
+    rig.commit(2, other)
+    rig.checkpoint()
+    rig.require_nothing()
+    if grows:
+        rig.commit(1, other)
+    rig.store.kill(other)
+
+    def is_closed() -> bool:
+        rig.checkpoint()
+        rig.require_nothing()
+        closed = rig.store.rows("SELECT count(*) FROM audit_anchors WHERE closed = 1") == [(1,)]
+        if not closed:
+            # The lane's thread, which no signal ends here, said once more that it lives.
+            rig.store.kill(other)
+        return closed
+
+    poll_until(is_closed, "a checkpoint that closes the stream")
+    for _ in range(2):
+        rig.require_nothing()
+        rig.commit()
+        rig.checkpoint()
+    assert rig.check.state().error is None
+
+
+def tampered(rig: Rig, tampering: Tampering = edit, count: int = 3) -> tuple[str, int]:
+    """Commit records, change the last but one of them, and return where it is."""
+    stream_id = rig.commit(count)
+    ((number,),) = rig.store.rows("SELECT max(number) - 1 FROM audit_records WHERE stream_id = ?", stream_id)
+    with rig.store.attacking() as connection:
+        tampering(connection, stream_id, number)
+    return stream_id, number
+
+
+def test_an_alarm_whose_cause_is_gone_ends_by_itself(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Once a verification of the whole ledger finds nothing, nothing is reported any more, and one line says so."""
+    assert rig.findings() == 0
+    stream_id, number = tampered(rig)
+    assert rig.findings() > 0
+    first = rig.check.state().first
+    assert str(first) in caplog.text
+    with rig.store.attacking() as connection:
+        mend(connection, stream_id, number)
+    rig.checkpoint()
+    rig.now_s += INTERVAL_S
+    assert rig.findings() == 0
+    state = rig.check.state()
+    assert (state.first, state.command, state.error) == (None, None, None)
+    again = [message for message in caplog.messages if "verifies again" in message]
+    assert len(again) == 1
+    assert str(first) in again[0]
+    assert rig.findings() == 0
+    # What is added afterwards is looked at as ever.
+    tampered(rig)
+    assert rig.findings() > 0
+
+
+def test_a_ledger_that_is_broken_stays_an_alarm(rig: Rig) -> None:
+    """However often it is asked, and whatever is added and covered meanwhile."""
+    rig.check.turn()
+    stream_id, number = tampered(rig)
+    for _ in range(12):
+        assert rig.findings() > 0
+        rig.commit()
+        rig.now_s += 2 * 86_400
+    assert f"{stream_id}:{number}" in str(rig.check.state().first)
+    assert rig.asked == 12
+
+
+def test_the_whole_ledger_is_asked_ever_less_often(rig: Rig) -> None:
+    """Never without a finding; at once for the first one; then after pauses that double, up to a day."""
+    rig.check.turn()
+    assert rig.asked == 0
+    tampered(rig)
+    rig.check.turn()
+    pauses_s = [min(INTERVAL_S * 2**at, 86_400) for at in range(14)]
+    assert pauses_s[-1] == 86_400
+    for asked, pause_s in enumerate(pauses_s, 1):
+        rig.now_s += pause_s - 1
+        rig.check.turn()
+        assert rig.asked == asked
+        rig.now_s += 1
+        rig.check.turn()
+        assert rig.asked == asked + 1
+
+
+def test_the_whole_ledger_is_asked_for_a_twentieth_of_the_time(rig: Rig) -> None:
+    """A verification that took ten minutes is followed by none for 200, so that a large ledger costs no more."""
+    rig.check.turn()
+    tampered(rig)
+    read = rig.records
+
+    def slow() -> Iterator[Found]:
+        rig.now_s += 600
+        return read()
+
+    rig.check._records = slow
+    rig.check.turn()
+    assert rig.asked == 1
+    rig.now_s += 20 * 600 - 1
+    rig.check.turn()
+    assert rig.asked == 1
+    rig.now_s += 1
+    rig.check.turn()
+    assert rig.asked == 2
+
+
+def test_what_else_the_whole_ledger_shows_is_reported_too(rig: Rig) -> None:
+    """An alarm whose cause is gone goes on with what is wrong in what no turn has looked at."""
+    stream_id = rig.commit(3)
+    rig.checkpoint()
+    with rig.store.attacking() as connection:
+        edit(connection, stream_id, 2)
+    rig.require_nothing()
+    new = tampered(rig)
+    assert rig.findings() > 0
+    with rig.store.attacking() as connection:
+        mend(connection, *new)
+    rig.now_s += INTERVAL_S
+    assert rig.findings() > 0
+    places = {(finding.stream_id, finding.number) for finding in rig.check._alarm.findings}
+    assert (stream_id, 2) in places
+    assert new not in places
+    assert "--behind" not in str(rig.check.state().command)
+
+
+def test_what_is_added_while_the_whole_ledger_is_read_is_looked_at(rig: Rig) -> None:
+    """A long verification keeps the turns from nothing, and does not drop what they find meanwhile."""
+    rig.check.turn()
+    where = tampered(rig)
+    read = rig.records
+
+    def long() -> Iterator[Found]:
+        for at, one in enumerate(read()):
+            yield one
+            if at == 1 and rig.asked == 2:
+                tampered(rig)
+                rig.now_s += INTERVAL_S
+
+    rig.check._records = long
+    assert rig.findings() > 0
+    with rig.store.attacking() as connection:
+        mend(connection, *where)
+    rig.now_s += INTERVAL_S
+    assert rig.findings() > 0
+    assert rig.asked == 2
+    assert rig.check.state().age_s == 0
+
+
+def test_a_process_that_verifies_no_more_still_ends_its_alarm(rig: Rig) -> None:
+    """Another one writes checkpoints by now: what this one found is asked again all the same."""
+    rig.check.turn()
+    where = tampered(rig)
+    assert rig.findings() > 0
+    rig.is_wanted = False
+    with rig.store.attacking() as connection:
+        mend(connection, *where)
+    rig.now_s += INTERVAL_S
+    assert rig.findings() == 0
+    assert rig.check.state().age_s is None
+
+
+def test_an_alarm_stays_while_the_whole_ledger_cannot_be_read(rig: Rig) -> None:
+    """Not to be able to look is no denial."""
+    rig.check.turn()
+    where = tampered(rig)
+    assert rig.findings() > 0
+    with rig.store.attacking() as connection:
+        mend(connection, *where)
+    rig.now_s += INTERVAL_S
+    read, rig.check._records = rig.records, away
+    with pytest.raises(LedgerUnavailableError):
+        rig.check.turn()
+    assert rig.check.state().findings > 0
+    rig.check._records = read
+    rig.now_s += 10 * INTERVAL_S
+    assert rig.findings() == 0
+
+
+def away() -> Iterator[Found]:
+    """Read from a database that is away."""
+    raise LedgerUnavailableError("away")
+
+
+def findings_of(rig: Rig, folder: Path) -> set[Finding]:
+    """Run the command that the state names, and return what it prints, apart from places."""
+    (folder / "keys").mkdir(mode=0o700, exist_ok=True)
+    secret = folder / "keys" / "ledger.secret"
+    secret.touch(mode=0o600)
+    secret.write_bytes(b"s" * 32)
+    ran = subprocess.run(
+        ["/bin/sh", "-c", f"{rig.check.state().command} --json"],
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+            "AUDITRACE_DATABASE": rig.store.database,
+            "AUDITRACE_LEDGER_SECRET": str(secret),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1, ran.stderr
+    return {Finding(**{**one, "place": None}) for one in json.loads(ran.stdout)["findings"]}
+
+
+@pytest.mark.parametrize("tampering", [edit, drop, garble])
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_the_command_that_is_reported_prints_the_same_findings(
+    rig: Rig, tmp_path: Path, tampering: Tampering, is_asked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The window that was looked at has a command of its own, in the log and in the state, with the keys it needs.
+
+    It is that of the whole ledger as soon as that was asked.
+    """
+    rig.commit(3)
+    rig.checkpoint()
+    rig.require_nothing()
+    tampered(rig, tampering)
+    rig.check._alarm._due_s = 0 if is_asked else rig.now_s + 1
+    assert rig.findings() > 0
+    command = str(rig.check.state().command)
+    assert ("--behind 2 " in command) == (not is_asked)
+    assert (
+        "auditrace keys public --all | auditrace verify --database --behind 2 --public-key /dev/stdin"
+    ) in caplog.text
+    found = {Finding(**{**as_dict(one), "place": None}) for one in rig.check._alarm.findings}
+    assert findings_of(rig, tmp_path) == found
+
+
+def as_dict(finding: Finding) -> dict[str, Any]:
+    """Return the members of a finding."""
+    return {name: getattr(finding, name) for name in Finding.__struct_fields__}
+
+
 def test_a_turn_reads_only_what_is_behind_the_last_one(rig: Rig) -> None:
     """Records that a checkpoint of an earlier turn covers are not read again."""
     reads = Counting(rig.store)
     rig.check = rig.new_check(reads)
-    assert rig.findings() == 0
+    rig.require_nothing()
     rig.commit(ROWS_AT_ONCE + 10)
     rig.checkpoint()
-    assert rig.findings() == 0
+    rig.require_nothing()
     before = reads.count
     assert before > ROWS_AT_ONCE
     rig.commit(2)
-    assert rig.findings() == 0
+    rig.require_nothing()
     # The two, and the checkpoint itself, which only the next one covers.
     assert reads.count - before <= 5
 
@@ -173,7 +439,7 @@ def test_what_is_before_the_start_is_not_looked_at(rig: Rig) -> None:
     rig.checkpoint()
     with rig.store.attacking() as connection:
         edit(connection, stream_id, 2)
-    assert rig.findings() == 0
+    rig.require_nothing()
 
 
 @pytest.mark.parametrize("behind", ["checkpoints", "streams"])
@@ -181,11 +447,11 @@ def test_a_checkpoint_that_is_written_while_a_turn_reads_gives_no_false_alarm(
     rig: Rig, behind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is committed behind the last checkpoint, or the first streams, that were seen belongs to the next turn."""
-    monkeypatch.setattr("service.selfcheck.STREAMS_AT_ONCE", 1)
+    monkeypatch.setattr("service.selfcheck.added.STREAMS_AT_ONCE", 1)
     other = rig.store.lane("other")
     rig.commit(1, other)
     rig.checkpoint()
-    assert rig.findings() == 0
+    rig.require_nothing()
 
     class Late(Counting):
         def checkpoints(self, cursor: str | None, limit: int) -> Any:
@@ -207,7 +473,7 @@ def test_a_checkpoint_that_is_written_while_a_turn_reads_gives_no_false_alarm(
 
     for reads in (Late(rig.store), Late(rig.store), rig.store.reads, rig.store.reads):
         rig.check._reads = reads
-        assert rig.findings() == 0
+        rig.require_nothing()
         write()
     assert rig.check.state().error is None
 
@@ -215,7 +481,7 @@ def test_a_checkpoint_that_is_written_while_a_turn_reads_gives_no_false_alarm(
 def test_a_rotation_is_no_finding(rig: Rig) -> None:
     """Checkpoints before and after a change of the signing key verify, each with the key of its time."""
     new = Signer(FOREIGN_KEY)
-    assert rig.findings() == 0
+    rig.require_nothing()
     rig.writer = rig.store.checkpoints(rig.lane, Signer(KEY), new)
     assert rig.writer.hold()
     rig.check._keys = rig.writer.registered
@@ -223,10 +489,10 @@ def test_a_rotation_is_no_finding(rig: Rig) -> None:
     rig.writer.rotate(new)
     rig.commit()
     rig.checkpoint()
-    assert rig.findings() == 0
+    rig.require_nothing()
     rig.commit()
     rig.checkpoint()
-    assert rig.findings() == 0
+    rig.require_nothing()
 
 
 def test_the_age_counts_from_the_last_turn_that_went_through(rig: Rig) -> None:
@@ -257,7 +523,7 @@ def test_only_the_process_that_writes_checkpoints_verifies(rig: Rig) -> None:
     rig.check.turn()
     assert rig.check.state().age_s is None
     rig.is_wanted = True
-    assert rig.findings() == 0
+    rig.require_nothing()
     assert rig.check.state().age_s == 0
 
 

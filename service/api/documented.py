@@ -24,6 +24,7 @@ class Documented(Struct, frozen=True, kw_only=True):
         also: further statuses that answer with the same body, and what they mean.
         takes: the media type of a body that is bytes.
         any_role: True when every credential may ask.
+        optional_credential: True when the route is open, and tells more to who comes with a credential.
     """
 
     answer: str | None = None
@@ -32,6 +33,7 @@ class Documented(Struct, frozen=True, kw_only=True):
     also: Mapping[int, str] = {}
     takes: str | None = None
     any_role: bool = False
+    optional_credential: bool = False
 
 
 def _text(description: str, **schema: Any) -> dict[str, Any]:

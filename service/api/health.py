@@ -43,7 +43,10 @@ async def live() -> Health:
     return Health("live")
 
 
-@get("/health/ready", opt={DOCUMENTED: Documented(also={503: "A part that it cannot do without has failed."})})
+@get(
+    "/health/ready",
+    opt={DOCUMENTED: Documented(also={503: "A part that it cannot do without has failed."}, optional_credential=True)},
+)
 async def ready(request: ApiRequest) -> Response[Health]:
     """Answer 200 when requests can be carried out, else 503; a sink that is away does not make it unready.
 

@@ -129,6 +129,8 @@ def _complete(operation: dict[str, Any], route: _Route, shown: dict[str, type[ms
     operation["summary"] = route.name.replace("_", " ").capitalize()
     operation["tags"] = [next(tag for start, tag in _TAGS.items() if route.path.startswith(start))]
     operation["security"] = [{"bearer": []}] if route.is_guarded else []
+    if route.documented.optional_credential:
+        operation["security"] = [{}, {"bearer": []}]
     operation.pop("deprecated", None)
     operation.pop("requestBody", None)
     if route.documented.takes is not None:
@@ -175,7 +177,7 @@ def _content(kind: type[msgspec.Struct], shown: dict[str, type[msgspec.Struct]])
 def _refusals(operation: Mapping[str, Any], route: _Route) -> Iterator[int]:
     """Yield the statuses with which an operation can fail, in order."""
     if not route.is_guarded:
-        yield 500
+        yield from (401, 500) if route.documented.optional_credential else (500,)
         return
     places = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
     yield from (400, 401)

@@ -227,7 +227,7 @@ def test_a_body_over_the_limit_is_413(store: Store, tmp_path: Any) -> None:
             "unknown query parameter 'statsu': did you mean status? known are created_by, cursor",
         ),
         ("/v1/jobs?status", "status=: allowed are created"),
-        ("/v1/jobs/019b76da-a8b3-7a41-9c52-5d9c40d3a1f0?x=1", "this path takes none"),
+        ("/v1/jobs/019b76da-a8b3-7a41-9c52-5d9c40d3a1f0/runs?x=1", "this path takes none"),
         ("/v1/jobs?template=", "template"),
         ("/v1/jobs?created_by=a&created_by=b", "given twice"),
         ("/v1/jobs?created_by=%07", "control characters"),

@@ -31,7 +31,7 @@ class Generated:
     """
 
     def __init__(self, service: Service, folder: Path) -> None:
-        self.document: dict[str, Any] = httpx.get(f"{service.url}/schema").json()
+        self.document: dict[str, Any] = httpx.get(f"{service.url}/schema", timeout=START_S).json()
         (folder / "openapi.json").write_text(json.dumps(self.document), encoding="utf-8")
         (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
         generator = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none"]

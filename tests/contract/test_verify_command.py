@@ -17,6 +17,7 @@ from service.bootstrap.clock import now_ns
 from service.cli import progress
 from service.cli.main import main
 from telemetry.audit.verify import sources
+from tests.support.api import ApiUnderTest
 from tests.support.both_stores import BOTH, Store
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, public_pem, stream_id
 from tests.support.stores import SqliteStore
@@ -295,6 +296,23 @@ def test_a_receipt_proves_its_record_missing(
     status, printed, _ = run(cut, "--without-key", "--receipt", receipt)
     assert status == 1
     assert f"receipt_missing {record.stream} {record.number}: " in printed
+
+
+@pytest.mark.stores(*BOTH)
+def test_a_refusal_of_the_api_is_a_receipt(run: Run, tmp_path: Path, key: Path, api: ApiUnderTest) -> None:
+    """Who was refused keeps the answer as it came, and finds the record of the refusal in any copy by it."""
+    answer = api.someone().post("/v1/jobs", {"template": "none"})
+    refusal = file_of(tmp_path, "refusal.json", answer.text)
+    assert api.checkpoints.hold()
+    assert api.checkpoints.write() is not None
+
+    status, printed, _ = run("--database", api.store.database, "--public-key", key, "--receipt", refusal, "--json")
+
+    (receipt,) = json.loads(printed)["receipts"]
+    assert (status, receipt["record_id"]) == (0, answer.json()["audit_record_id"])
+    assert receipt["checkpoint"]["number"] == 1
+    cut = file_of(tmp_path, "cut.jsonl", f"{api.store.archive()[0]}\n")
+    assert "receipt_missing" in run(cut, "--public-key", key, "--receipt", refusal)[1]
 
 
 def test_receipts_may_be_many(run: Run, tmp_path: Path, ledger: Ledger) -> None:

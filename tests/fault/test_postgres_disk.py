@@ -108,7 +108,7 @@ def test_what_needs_no_room_goes_on_while_the_disk_is_full(
     _read(store)
 
     def too_large(transaction: Transaction) -> Receipt:
-        parameters = {"path": os.urandom(40_000_000).hex()}
+        parameters = {"path": os.urandom(20_000_000).hex()}
         return transaction.save(store.transition(msgspec.structs.replace(new_job("job-big"), parameters=parameters)))
 
     failing = lane.submit(too_large)

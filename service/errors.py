@@ -44,13 +44,17 @@ class AuditraceError(Exception):
 
 
 class SettingsError(AuditraceError):
-    """The settings, templates or key files are wrong; `problems` lists every mistake that was found."""
+    """The settings, templates or key files are wrong; `problems` lists every mistake that was found.
+
+    `is_unread` means that a file could not be looked at, and nothing else is known to be wrong.
+    """
 
     error_type = "settings"
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], *, is_unread: bool = False) -> None:
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
+        self.is_unread = is_unread
 
 
 class RefusedError(AuditraceError):

@@ -6,11 +6,9 @@ dies, the private key that the database names is on disk: at its path, or beside
 
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,12 +21,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from service.errors import SettingsError
+from service.private_files import (
+    create_private_file,
+    read_private_file,
+    require_file_can_be_made,
+    sync_folder,
+    written,
+)
 from service.secrets import SECRET_BYTES, DeploymentSecret
 from telemetry.audit.signer import Signer
-
-_PRIVATE_MODE: Final = 0o600
-_OTHERS: Final = 0o077
-_OTHERS_WRITE: Final = 0o022
 
 
 class SigningKeys:
@@ -45,9 +46,17 @@ class SigningKeys:
         self._passphrase = passphrase
         self._found: dict[str, Signer] = {}
 
+    def examine(self, *, may_create: bool) -> Signer | None:
+        """Return the key at its path, or None where `open` would make one; raise what it would raise."""
+        if not may_create or os.path.lexists(self.path):
+            return self._read(self.path)
+        self._read_passphrase()
+        require_file_can_be_made(self.path)
+        return None
+
     def open(self, *, may_create: bool) -> Signer:
         """Return the key at its path; with `may_create`, make one with mode 0600 if there is none."""
-        if may_create and not self.path.exists():
+        if may_create and not os.path.lexists(self.path):
             create_private_file(self.path, self._pem(Ed25519PrivateKey.generate()))
         return self._read(self.path)
 
@@ -93,9 +102,9 @@ class SigningKeys:
     def _settle(self, fingerprint: str) -> None:
         pending = self._read_if_there(self.pending)
         if pending is not None and pending.fingerprint == fingerprint:
-            with _written(self.path):
+            with written(self.path):
                 self.pending.replace(self.path)
-                _sync(self.path.parent)
+                sync_folder(self.path.parent)
 
     def _stage(self, new_key: Path | None) -> Signer:
         if new_key is None:
@@ -103,7 +112,7 @@ class SigningKeys:
         else:
             pem = read_private_file(new_key, "new signing key")
             self._load(pem, new_key)
-        with _written(self.pending):
+        with written(self.pending):
             self.pending.unlink(missing_ok=True)
         create_private_file(self.pending, pem)
         return self._read(self.pending)
@@ -155,7 +164,7 @@ class SigningKeys:
     @contextmanager
     def _locked(self) -> Generator[None]:
         """Keep other processes from rotating at the same time: two could each overwrite what the other made."""
-        with _written(self.path):
+        with written(self.path):
             descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -164,83 +173,23 @@ class SigningKeys:
             os.close(descriptor)
 
 
+def examine_secret(path: Path, *, may_create: bool) -> DeploymentSecret | None:
+    """Return the secret, or None where `deployment_secret` would make one; raise what it would raise."""
+    if not may_create or os.path.lexists(path):
+        return deployment_secret(path, may_create=False)
+    require_file_can_be_made(path)
+    return None
+
+
 def deployment_secret(path: Path, *, may_create: bool) -> DeploymentSecret:
     """Return the secret that all nodes share; with `may_create`, make one with mode 0600 if there is none.
 
     Raises:
         SettingsError: missing, unreadable, open to others, or too short.
     """
-    if may_create and not path.exists():
+    if may_create and not os.path.lexists(path):
         create_private_file(path, os.urandom(SECRET_BYTES).hex().encode() + b"\n")
     secret = read_private_file(path, "ledger secret").strip()
     if len(secret) < SECRET_BYTES:
         raise SettingsError([f"the ledger secret {path} is shorter than {SECRET_BYTES} bytes"])
     return DeploymentSecret(secret)
-
-
-def create_private_file(path: Path, content: bytes) -> None:
-    """Create a file that only its owner can read, whole and on disk or not at all; one that exists is left as it is.
-
-    Raises:
-        SettingsError: the folder cannot be written.
-    """
-    with _written(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # A link, not a rename: of two processes that start at once, the first one's key stays.
-            os.link(unfinished, path)
-        except FileExistsError:
-            return
-        finally:
-            unfinished.unlink()
-        _sync(path.parent)
-
-
-def read_private_file(path: Path, what: str) -> bytes:
-    """Return the content of a file that nobody but its owner may read.
-
-    Raises:
-        SettingsError: missing, unreadable, or open to others; it says what to do.
-    """
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & _OTHERS:
-            raise SettingsError([f"the {what} {path} has mode {mode:04o} and is open to others: chmod 600 {path}"])
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise SettingsError([f"the {what} {path} is missing: restore the file that belongs to the database"]) from error
-    except OSError as error:
-        raise SettingsError([f"the {what} {path} cannot be read: {error.strerror}"]) from error
-
-
-def require_own_folder(path: Path) -> None:
-    """Make sure that nobody but the owner of a file's folder can exchange the file.
-
-    Raises:
-        SettingsError: others may write the folder; it says what to do.
-    """
-    folder = path.absolute().parent
-    if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & _OTHERS_WRITE:
-        raise SettingsError([f"others may write {folder}, and so exchange {path.name}: chmod go-w {folder}"])
-
-
-@contextmanager
-def _written(path: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SettingsError([f"{path} cannot be written: {error.strerror}"]) from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

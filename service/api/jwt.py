@@ -24,6 +24,7 @@ from service.ports import Clock
 from service.roles import ROLES
 from telemetry.audit.record import Actor
 from telemetry.errors import TelemetrySettingsError
+from telemetry.files import cannot_be_read
 from telemetry.proxies import http_proxy
 
 _log = logging.getLogger(__name__)
@@ -223,7 +224,8 @@ def _check_file(path: Path) -> None:
     try:
         _usable(path.read_text("utf-8"))
     except OSError as error:
-        raise SettingsError([f"AUDITRACE_JWT_JWKS: {path} cannot be read: {error.strerror}"]) from error
+        found = cannot_be_read(path, error)
+        raise SettingsError([f"AUDITRACE_JWT_JWKS: {found.why}"], is_unread=not found.is_missing) from error
     except (ValueError, TypeError, AttributeError, jwt.PyJWTError) as error:
         raise SettingsError([f"AUDITRACE_JWT_JWKS: {path} is no set of keys that sign tokens: {error}"]) from error
 

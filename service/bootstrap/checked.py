@@ -1,23 +1,17 @@
-"""What settings name, read before anything is made, so that all that is wrong is said at once."""
+"""What settings name, read for a node: refused with all that is wrong, before the keys of a new database are made."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Sequence
 
 import msgspec
 
 from service.bootstrap.database import Database
-from service.bootstrap.databases import database_of
+from service.bootstrap.examined import examine
 from service.config import Settings
-from service.errors import SettingsError
+from service.errors import SettingsError, TryLaterError
 from service.jobs.templates import Templates, load_templates
 from service.keyfiles import SigningKeys, deployment_secret
 from service.secrets import DeploymentSecret
 from telemetry.audit.signer import Signer
-from telemetry.delivery import sink_settings
-from telemetry.errors import TelemetrySettingsError
-from telemetry.otel_settings import read_otel_settings
-
-T = TypeVar("T")
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -30,45 +24,42 @@ class Checked(msgspec.Struct, frozen=True):
     secret: DeploymentSecret
 
 
-def checked(settings: Settings) -> Checked:
+def checked(settings: Settings, checks: Sequence[str]) -> Checked:
     """Read everything that settings name; only then make the keys of a database that is new.
 
+    Args:
+        settings: those of the process.
+        checks: the names of what is looked at, of `service.bootstrap.examined`.
+
     Raises:
-        SettingsError: listing what is wrong.
-        TryLaterError: the database cannot be asked now.
+        SettingsError: listing all that is wrong; nothing was made.
+        TryLaterError: the database cannot be asked now; nothing was made.
     """
-    problems: list[str] = []
-    database = _attempt(lambda: _prepared(settings), problems)
-    templates = _attempt(lambda: load_templates(settings.templates), problems)
-    _attempt(lambda: read_otel_settings(settings.environment), problems)
-    _attempt(lambda: sink_settings(settings.environment, settings.audit_endpoint), problems)
-    if problems or database is None or templates is None:
-        raise SettingsError(problems)
-    is_new = database.is_empty()
+    database, is_new = found_right(settings, checks)
+    database.prepare()
     keys = SigningKeys(settings.signing_key, settings.signing_key_passphrase)
-    signer = _attempt(lambda: keys.open(may_create=is_new), problems)
-    secret = _attempt(lambda: deployment_secret(settings.ledger_secret, may_create=is_new), problems)
-    if signer is None or secret is None:
-        raise SettingsError(problems)
+    signer = keys.open(may_create=is_new)
+    secret = deployment_secret(settings.ledger_secret, may_create=is_new)
     registered = () if is_new else database.keys(secret)
     if registered:
         # A rotation whose process died is finished first; without the key that signs now, this process never signs.
         keys.settle(registered[-1].fingerprint)
         signer = keys.find(registered[-1].fingerprint) or signer
-    return Checked(database, templates, keys, signer, secret)
+    return Checked(database, load_templates(settings.templates), keys, signer, secret)
 
 
-def _prepared(settings: Settings) -> Database:
-    database = database_of(settings.database)
-    database.prepare(settings.lanes)
-    return database
+def found_right(settings: Settings, checks: Sequence[str]) -> tuple[Database, bool]:
+    """Return the database, and whether it is empty, once all the checks found nothing wrong.
 
-
-def _attempt(read: Callable[[], T], problems: list[str]) -> T | None:
-    try:
-        return read()
-    except SettingsError as error:
-        problems.extend(error.problems)
-    except TelemetrySettingsError as error:
-        problems.append(str(error))
-    return None
+    Raises:
+        SettingsError: listing all that is wrong.
+        TryLaterError: nothing is, but the database cannot be asked now.
+    """
+    subject, outcomes = examine(settings, checks)
+    problems = [detail for one in outcomes if one.status != "ok" for detail in one.details]
+    if problems and all(one.is_later for one in outcomes if one.status != "ok"):
+        raise TryLaterError("; ".join(problems))
+    if problems or subject.database is None:
+        # Once each: one variable may be wrong for several of them.
+        raise SettingsError(list(dict.fromkeys(problems)))
+    return subject.database, subject.is_empty

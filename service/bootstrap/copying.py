@@ -7,9 +7,10 @@ from service.secrets import DeploymentSecret
 from service.store.copying import Copied, Step, copy_ledger
 from service.store.sqlite.connection import URL_PREFIX, database_path
 from service.store.urls import is_postgres
+from telemetry.files import unreadable
 
 
-def copied(source: str, target: str, secret: DeploymentSecret, note: Callable[[Step], object]) -> Copied:
+def copied(source: str, target: str, secret: Callable[[], DeploymentSecret], note: Callable[[Step], object]) -> Copied:
     """Copy the ledger that one URL names into the empty database that another one names.
 
     Raises:
@@ -27,4 +28,8 @@ def copied(source: str, target: str, secret: DeploymentSecret, note: Callable[[S
     ]
     if problems:
         raise SettingsError(problems)
-    return copy_ledger(database_path(source), target, secret, note)
+    path = database_path(source)
+    missing = unreadable(path)
+    if missing is not None:
+        raise SettingsError([f"there is no ledger at {source} ({path.absolute()}): {missing.why}"])
+    return copy_ledger(path, target, secret(), note)

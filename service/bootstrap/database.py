@@ -107,8 +107,12 @@ class Database(Protocol):
         """Where it is, for people; holds no secret."""
         ...
 
-    def prepare(self, lanes: int | None = None) -> None:
-        """See to it that it can be opened for writing with so many lanes; it need not exist yet."""
+    def examine(self, lanes: int | None = None) -> str:
+        """Return in a few words what there is, once it can be opened for writing with so many lanes; make nothing."""
+        ...
+
+    def prepare(self) -> None:
+        """Make what must be there before it can be made."""
         ...
 
     def require(self) -> None:

@@ -13,15 +13,17 @@ import msgspec
 
 from service.bootstrap.checked import checked
 from service.bootstrap.database import LedgerParts
+from service.bootstrap.databases import database_of
+from service.bootstrap.examined import COMMAND
 from service.config import Settings
 from service.ids import new_id_from
 from service.jobs.backoff import retry_delay_s
 from service.jobs.model import DEFAULT_TENANT
-from service.keyfiles import create_private_file
 from service.operations.base import Services
 from service.operations.keys import KeyOperations
 from service.operations.runs import RunOperations
 from service.ports import RegisteredKey
+from service.private_files import create_private_file
 from service.records import AuditContext, Fact, record_of
 from service.roles import ADMIN
 from service.store.watermark import DiskWatermark, WatermarkedLedger
@@ -47,7 +49,8 @@ class Node:
         TryLaterError: the database cannot be used now.
     """
 
-    def __init__(self, settings: Settings, source: Source, *, is_daemon: bool) -> None:
+    def __init__(self, settings: Settings, source: Source, *, is_daemon: bool, checks: Sequence[str] = COMMAND) -> None:
+        """Open it once the checks of these names find nothing wrong; until then nothing is made."""
         self.settings = settings
         self.source: Source = source
         instance_id = str(uuid.uuid4())
@@ -55,7 +58,7 @@ class Node:
         self.monotonic: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = random.SystemRandom().random
         self.new_id = new_id_from(self.clock, secrets.randbits)
-        named = checked(settings)
+        named = checked(settings, checks)
         self.keys, self.signer, self.secret = named.keys, named.signer, named.secret
         self.telemetry = set_up(
             settings.environment,
@@ -180,8 +183,21 @@ class Node:
 
 
 @contextmanager
+def open_ledger(settings: Settings, source: Source) -> Generator[Node]:
+    """Open the ledger that is there for one command; none is made, because it would be in the wrong folder.
+
+    Raises:
+        SettingsError: there is none, or settings are wrong.
+    """
+    if not settings.problems:
+        database_of(settings.database).require()
+    with open_node(settings, source) as node:
+        yield node
+
+
+@contextmanager
 def open_node(settings: Settings, source: Source) -> Generator[Node]:
-    """Open the ledger for one command, and close it with its records committed."""
+    """Open the ledger for one command, and close it with its records committed; one that is not there is made."""
     node = Node(settings, source, is_daemon=False)
     try:
         yield node

@@ -10,7 +10,7 @@ from service.secrets import DeploymentSecret
 from service.store.postgres.checkpoints import CheckpointSettings, PostgresCheckpoints
 from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
-from service.store.postgres.opening import durability, is_empty, keys_of, last_and_refused, migrate_database
+from service.store.postgres.opening import durability, examine, is_empty, keys_of, last_and_refused, migrate_database
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
@@ -37,14 +37,19 @@ class PostgresDatabase:
         """Host and name."""
         return place_of(self._url)
 
-    def prepare(self, lanes: int | None = None) -> None:
-        """Nothing: the server is asked when it is opened, and takes any number of lanes that it has sessions for."""
+    def examine(self, lanes: int | None = None) -> str:
+        """Return which server it is, once it can be used; it takes any number of lanes that it has sessions for."""
         del lanes
+        return examine(self._url)
+
+    def prepare(self) -> None:
+        """Nothing: the database is there, or cannot be used."""
 
     def require(self) -> None:
         """Raise unless the database has a ledger."""
         if is_empty(self._url):
-            raise SettingsError(["the database holds no ledger: start the service first, or set AUDITRACE_DATABASE"])
+            to_do = "set AUDITRACE_DATABASE or the PG* variables; the first start of the service makes one"
+            raise SettingsError([f"there is no ledger at {place_of(self._url)}: {to_do}"])
 
     def is_empty(self) -> bool:
         """True while nothing was committed to it."""

@@ -5,7 +5,8 @@ import random
 import time
 import uuid
 
-from service.bootstrap.databases import database_of
+from service.bootstrap.checked import found_right
+from service.bootstrap.examined import RELAY
 from service.bootstrap.node import VERSION
 from service.config import Settings
 from service.errors import TryLaterError
@@ -20,14 +21,13 @@ class RelayNode:
     """A process that only delivers: it needs the database and the sink, and no key.
 
     Raises (on opening):
-        SettingsError: there is no database.
-        TelemetrySettingsError: the sink's settings are wrong.
+        SettingsError: there is no ledger, or settings are wrong; all problems at once.
         TryLaterError: the database cannot be used now.
     """
 
     def __init__(self, settings: Settings, *, is_daemon: bool) -> None:
         instance_id = str(uuid.uuid4())
-        self._database = database_of(settings.database)
+        self._database, _ = found_right(settings, RELAY)
         self._outbox, self._give_up_name = self._database.outbox(f"node-{instance_id}", time.time_ns)
         self.telemetry = set_up(
             settings.environment, instance_id=instance_id, version=VERSION, certificate="", is_daemon=is_daemon

@@ -1,6 +1,5 @@
 """The embedded database: one SQLite file."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from service.ports import Clock, Discrepancy, Durability, LastCheckpoint, Refuse
 from service.secrets import DeploymentSecret
 from service.store.sqlite.checkpoints import CheckpointSettings, SqliteCheckpoints
 from service.store.sqlite.connection import connect, create, database_path
-from service.store.sqlite.identity import hold, require_usable
+from service.store.sqlite.identity import hold
 from service.store.sqlite.lane import LaneSettings, SqliteLane
 from service.store.sqlite.migrate import migrate
-from service.store.sqlite.opening import is_empty, keys_of, last_and_refused
+from service.store.sqlite.opening import examine, is_empty, keys_of, last_and_refused, require_ledger
 from service.store.sqlite.outbox import SqliteOutbox
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
@@ -33,6 +32,7 @@ class SqliteDatabase:
         Raises:
             SettingsError: the URL names none.
         """
+        self._url = url
         self._path = database_path(url)
         self._as_it_lies = as_it_lies
         self._reading = untouched if as_it_lies else in_use
@@ -47,27 +47,24 @@ class SqliteDatabase:
         """The path of the file."""
         return str(self._path)
 
-    def prepare(self, lanes: int | None = None) -> None:
-        """Make the folder, and see to it that files can be made in it; there is one lane to a process."""
+    def examine(self, lanes: int | None = None) -> str:
+        """Return what there is, once it can be opened for writing; there is one lane to a process."""
         if lanes is not None and lanes > 1:
             raise SettingsError(
                 [f"AUDITRACE_LANES is {lanes}, and SQLite takes one writer: leave it out, or name a PostgreSQL"]
             )
+        return examine(self._path, self._reading)
+
+    def prepare(self) -> None:
+        """Make the folder."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            require_usable(self._path)
-            probe = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-            probe.touch()
-            probe.unlink()
         except OSError as error:
             raise SettingsError([f"the data folder {self._path.parent} cannot be written: {error.strerror}"]) from error
 
     def require(self) -> None:
         """Raise unless the file is there, and, unless it is read as it lies, no other name of it is in use."""
-        if not self._path.exists() or self._path.stat().st_size == 0:
-            raise SettingsError(
-                [f"there is no database at {self._path}: start the service first, or set AUDITRACE_DATABASE"]
-            )
+        require_ledger(self._path, self._url)
         if not self._as_it_lies:
             hold(self._path).release()
 

@@ -6,6 +6,7 @@ from service.bootstrap.copying import copied
 from service.cli.output import print_json, print_line, print_table
 from service.config import read_settings
 from service.keyfiles import deployment_secret
+from service.secrets import DeploymentSecret
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,10 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def _copy(arguments: argparse.Namespace) -> int:
-    secret = deployment_secret(read_settings().ledger_secret, may_create=False)
+    settings = read_settings()
+
+    def secret() -> DeploymentSecret:
+        return deployment_secret(settings.ledger_secret, may_create=False)
 
     def note(step: str) -> None:
         if not arguments.json:

@@ -1,37 +1,20 @@
 """`auditrace doctor`: look over settings, files and ledger, and say what to do."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+import os
+from collections.abc import Sequence
 
-import msgspec
+import httpx
 
 from service.bootstrap.database import Database
-from service.bootstrap.databases import database_of
+from service.bootstrap.examined import EVERYTHING, LISTENING, Check, Outcome, Subject, carry_out, examine
 from service.cli.output import print_json, print_line, print_table
-from service.config import Settings, read_settings
-from service.errors import AuditraceError, SettingsError, TryLaterError
-from service.jobs.templates import load_templates
-from service.keyfiles import SigningKeys, deployment_secret, read_private_file, require_own_folder
+from service.config import Settings, examine_settings
+from service.errors import SettingsError, TryLaterError
+from service.keyfiles import SigningKeys, deployment_secret
 from service.ports import Discrepancy
+from service.private_files import read_private_file, require_own_folder
 from service.secrets import DeploymentSecret
-from telemetry.errors import TelemetryError
-
-Check: TypeAlias = Callable[[Settings], str]
-"""Returns what is right, in a few words.
-
-Raises:
-    SettingsError: what is wrong, and what to do.
-    TryLaterError: it could not be looked at.
-"""
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What came of one check; `unknown` is one that could not be carried out."""
-
-    check: str
-    status: Literal["ok", "wrong", "unknown"]
-    detail: str
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -48,15 +31,24 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    settings = read_settings()
-    outcomes = [_carried_out(name, check, settings) for name, check in CHECKS]
+    subject, of_start = examine(examine_settings(), EVERYTHING, as_it_lies=True)
+    rows = {one.check: one for one in of_start}
+    if rows[LISTENING].status != "ok" and _is_answered(subject.settings):
+        rows[LISTENING] = Outcome(LISTENING, "ok", ("an auditrace answers there",))
+    for name, check in _FURTHER:
+        # What is wrong already is not looked at further.
+        if name not in rows or rows[name].status == "ok":
+            rows[name] = carry_out(name, check, subject)
     found: list[Discrepancy] = []
     if arguments.ledger:
-        outcomes.append(_carried_out("ledger", lambda settings: _reconciled(settings, found), settings))
+        rows["ledger"] = carry_out("ledger", lambda subject: _reconciled(subject, found), subject)
+    outcomes = list(rows.values())
     if arguments.json:
-        print_json({"checks": outcomes, "ledger": found if arguments.ledger else None})
+        shown = [{"check": one.check, "status": one.status, "detail": "; ".join(one.details)} for one in outcomes]
+        print_json({"checks": shown, "ledger": found if arguments.ledger else None})
     else:
-        print_table(("CHECK", "", "DETAIL"), [(one.check, _SHOWN[one.status], one.detail) for one in outcomes])
+        lines = [(one, detail) for one in outcomes for detail in one.details]
+        print_table(("CHECK", "", "DETAIL"), [(one.check, _SHOWN[one.status], detail) for one, detail in lines])
         for one in found:
             print_line(f"{one.check}: {one.place}: {one.detail}")
     statuses = {one.status for one in outcomes}
@@ -65,35 +57,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 2 if "unknown" in statuses else 0
 
 
-def _carried_out(name: str, check: Check, settings: Settings) -> Outcome:
-    try:
-        return Outcome(name, "ok", check(settings))
-    except SettingsError as error:
-        return Outcome(name, "wrong", "; ".join(error.problems))
-    except TryLaterError as error:
-        return Outcome(name, "unknown", error.detail)
-    except (AuditraceError, TelemetryError) as error:
-        return Outcome(name, "wrong", str(error))
-
-
-def _ledger(settings: Settings) -> Database | None:
-    """Return the database once it holds a ledger."""
-    database = database_of(settings.database, as_it_lies=True)
-    return None if database.is_empty() else database
-
-
-def _templates(settings: Settings) -> str:
-    return f"{len(load_templates(settings.templates).names())} templates in {settings.templates}"
-
-
-def _signing_key(settings: Settings) -> str:
+def _signing_key(subject: Subject) -> str:
+    settings = subject.settings
     keys = SigningKeys(settings.signing_key, settings.signing_key_passphrase)
     require_own_folder(keys.path)
-    ledger = _ledger(settings)
-    if ledger is None and not keys.path.exists():
+    ledger = subject.ledger
+    if ledger is None:
         return f"the first start makes {keys.path}"
     signer = keys.open(may_create=False)
-    registered = () if ledger is None else ledger.keys(_secret(settings))
+    registered = ledger.keys(_secret(subject))
     if registered and keys.find(registered[-1].fingerprint) is None:
         raise SettingsError(
             [f"checkpoints are signed with {registered[-1].fingerprint}, and {keys.path} is {signer.fingerprint}"]
@@ -103,26 +75,25 @@ def _signing_key(settings: Settings) -> str:
     return f"{keys.path} can be read by its owner only, and signs"
 
 
-def _ledger_secret(settings: Settings) -> str:
-    require_own_folder(settings.ledger_secret)
-    ledger = _ledger(settings)
-    if ledger is None and not settings.ledger_secret.exists():
-        return f"the first start makes {settings.ledger_secret}"
-    secret = _secret(settings)
-    if ledger is not None:
-        ledger.keys(secret)
-    return f"{settings.ledger_secret} can be read by its owner only, and is that of the database"
+def _ledger_secret(subject: Subject) -> str:
+    path = subject.settings.ledger_secret
+    require_own_folder(path)
+    if subject.ledger is None:
+        return f"the first start makes {path}"
+    return f"{path} can be read by its owner only, and is that of the database"
 
 
-def _admin_key(settings: Settings) -> str:
-    if not settings.admin_key.exists():
-        return f"{settings.admin_key} is not there, which is as it should be once its key was put elsewhere"
-    read_private_file(settings.admin_key, "first administrator's key")
-    return f"{settings.admin_key} can be read by its owner only"
+def _admin_key(subject: Subject) -> str:
+    path = subject.settings.admin_key
+    if not os.path.lexists(path):
+        made = "the first start makes it" if subject.is_empty else "as it should be once its key was put elsewhere"
+        return f"{path} is not there: {made}"
+    read_private_file(path, "first administrator's key")
+    return f"{path} can be read by its owner only"
 
 
-def _checkpoints(settings: Settings) -> str:
-    ledger = _ledger(settings)
+def _checkpoints(subject: Subject) -> str:
+    ledger = _ledger(subject)
     if ledger is None:
         return "none is written before the first start"
     last, refused = ledger.checkpoints_seen()
@@ -132,8 +103,8 @@ def _checkpoints(settings: Settings) -> str:
     return "none is written yet" if last is None else f"the last one is number {last.number}"
 
 
-def _outbox(settings: Settings) -> str:
-    ledger = _ledger(settings)
+def _outbox(subject: Subject) -> str:
+    ledger = _ledger(subject)
     if ledger is None:
         return "nothing was committed yet"
     reads = ledger.reads()
@@ -147,22 +118,29 @@ def _outbox(settings: Settings) -> str:
     return f"{state.depth} records wait for delivery, none is parked"
 
 
-def _durability(settings: Settings) -> str:
-    found = database_of(settings.database).durability(needs_standby=settings.needs_standby)
+def _durability(subject: Subject) -> str:
+    found = _database(subject).durability(needs_standby=subject.settings.needs_standby)
     if found.problems:
         raise SettingsError(found.problems)
     return found.promise
 
 
-def _delivery(settings: Settings) -> str:
-    return settings.audit_endpoint or f"embedded archive {settings.archive}"
+def _database(subject: Subject) -> Database:
+    if subject.database is None:
+        raise TryLaterError("not looked at, because of the database")
+    return subject.database
 
 
-def _reconciled(settings: Settings, found: list[Discrepancy]) -> str:
+def _ledger(subject: Subject) -> Database | None:
+    _database(subject)
+    return subject.ledger
+
+
+def _reconciled(subject: Subject, found: list[Discrepancy]) -> str:
     try:
-        database = database_of(settings.database, as_it_lies=True)
+        database = _database(subject)
         database.require()
-        found.extend(database.discrepancies(_secret(settings)))
+        found.extend(database.discrepancies(_secret(subject)))
     except SettingsError as error:
         # Not a finding about the ledger: it was not looked at.
         raise TryLaterError("; ".join(error.problems)) from error
@@ -171,18 +149,31 @@ def _reconciled(settings: Settings, found: list[Discrepancy]) -> str:
     return "everything in the database agrees"
 
 
-def _secret(settings: Settings) -> DeploymentSecret:
-    return deployment_secret(settings.ledger_secret, may_create=False)
+def _secret(subject: Subject) -> DeploymentSecret:
+    return deployment_secret(subject.settings.ledger_secret, may_create=False)
 
 
-CHECKS: Sequence[tuple[str, Check]] = (
-    ("templates", _templates),
+def _is_answered(settings: Settings) -> bool:
+    """Tell whether an auditrace answers where this one would listen: then the address is in use, and rightly so."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        # With a transport of its own the client asks no proxy.
+        with httpx.Client(transport=httpx.HTTPTransport(), timeout=_ANSWER_S) as client:
+            answer: object = client.get(f"http://{host}:{settings.port}/health/live").json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return False
+    return answer == {"status": "live", "checks": {}}
+
+
+_FURTHER: Sequence[tuple[str, Check]] = (
     ("signing key", _signing_key),
     ("ledger secret", _ledger_secret),
     ("admin key", _admin_key),
     ("checkpoints", _checkpoints),
     ("durability", _durability),
     ("outbox", _outbox),
-    ("delivery", _delivery),
 )
+"""What a start does not ask for, and an operator should know."""
+
+_ANSWER_S = 5.0
 _SHOWN = {"ok": "ok", "wrong": "WRONG", "unknown": "UNKNOWN"}

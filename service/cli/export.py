@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -122,7 +122,7 @@ def _output(path: Path | None) -> Generator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    if path.exists():
+    if os.path.lexists(path):
         raise SettingsError([f"{path} exists: name a new file"])
     part = path.with_name(f".{path.name}.part")
     try:
@@ -134,7 +134,8 @@ def _output(path: Path | None) -> Generator[BinaryIO]:
     except FileExistsError as error:
         raise SettingsError([f"{part} exists: another export writes it, or one was killed; remove it"]) from error
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise SettingsError([f"{path} cannot be written: {error.strerror}"]) from error
     except BaseException:
         part.unlink(missing_ok=True)

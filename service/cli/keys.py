@@ -1,12 +1,13 @@
 """`auditrace keys`: API keys, and the keys that sign checkpoints and verify them."""
 
 import argparse
+import os
 from contextlib import closing
 from pathlib import Path
 
 from service.bootstrap.databases import database_of
 from service.cli.output import print_json, print_line, print_table
-from service.config import read_settings
+from service.config import examine_settings, read_settings
 from service.jobs.model import DEFAULT_TENANT, TenantId
 from service.ports import RegisteredKey
 from service.roles import ROLES
@@ -42,9 +43,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 # Each action loads what it needs: a list of keys is there in the time that telemetry alone takes to be loaded.
 def _create(arguments: argparse.Namespace) -> int:
-    from service.bootstrap.node import open_node
+    from service.bootstrap.node import open_ledger
 
-    with open_node(read_settings(), "cli") as node, node.key_operations() as operations:
+    with open_ledger(examine_settings(), "cli") as node, node.key_operations() as operations:
         created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant)).value
     if arguments.json:
         print_json({"id": created.id, "key": created.key, "roles": created.roles, "tenant": created.tenant})
@@ -54,9 +55,9 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    from service.bootstrap.node import open_node
+    from service.bootstrap.node import open_ledger
 
-    with open_node(read_settings(), "cli") as node, node.key_operations() as operations:
+    with open_ledger(examine_settings(), "cli") as node, node.key_operations() as operations:
         operations.revoke(arguments.name, TenantId(arguments.tenant))
     print_line(f"revoked {arguments.name}")
     return 0
@@ -93,6 +94,8 @@ def _public(arguments: argparse.Namespace) -> int:
     if not database.is_empty():
         keys += database.keys(deployment_secret(settings.ledger_secret, may_create=False))
     if not keys:
+        if not os.path.lexists(settings.signing_key):
+            database.require()
         # Before the first start: the key that it will register.
         signer = SigningKeys(settings.signing_key, settings.signing_key_passphrase).open(may_create=False)
         keys = [RegisteredKey(signer.fingerprint, signer.public_pem, 1)]
@@ -105,9 +108,9 @@ def _public(arguments: argparse.Namespace) -> int:
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
-    from service.bootstrap.node import open_node
+    from service.bootstrap.node import open_ledger
 
-    with open_node(read_settings(), "cli") as node:
+    with open_ledger(examine_settings(), "cli") as node:
         first = node.keys.rotate(
             lambda: node.checkpoints.registered()[-1].fingerprint, arguments.new_key, node.checkpoints.rotate
         )

@@ -24,9 +24,10 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 def _migrate(arguments: argparse.Namespace) -> int:
     settings = read_settings()
     database = database_of(settings.database)
-    database.prepare()
+    database.examine()
     if arguments.after_restore:
         database.require()
+    database.prepare()
     applied = database.migrate()
     done = None
     if arguments.after_restore:

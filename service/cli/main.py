@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from service.errors import AuditraceError, RefusedError, SettingsError, TryLaterError
-from telemetry.errors import TelemetryError
+from telemetry.errors import TelemetryError, TelemetrySettingsError
 
 
 class Command(NamedTuple):
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser(given[0] if given else None).parse_args(given)
     try:
         status: int = parsed.command(parsed)
-    except SettingsError as error:
+    except (SettingsError, TelemetrySettingsError) as error:
         return _could_not(error.problems)
     except (RefusedError, TryLaterError) as error:
         return _could_not([error.detail])

@@ -8,7 +8,7 @@ from typing import Final
 from service.bootstrap.relaying import RelayNode
 from service.cli.output import print_json, print_line
 from service.cli.replay import replay
-from service.config import read_settings
+from service.config import examine_settings
 from service.errors import InvalidRequestError
 from service.processes.alone import relay, relay_once
 from service.relay import Drained, Redelivered, Relay, parse_place
@@ -56,11 +56,11 @@ def _relay(arguments: argparse.Namespace) -> int:
         return _again(lambda opened: opened.replay(stream_id, first), go_on, as_json=arguments.json)
     if arguments.once:
         return _once(as_json=arguments.json)
-    return relay(read_settings())
+    return relay(examine_settings())
 
 
 def _once(*, as_json: bool) -> int:
-    done = relay_once(read_settings())
+    done = relay_once(examine_settings())
     if as_json:
         print_json(_document(done))
     else:
@@ -108,7 +108,7 @@ def _count(done: Drained) -> int:
 
 
 def _again(send: Callable[[Relay], Redelivered], go_on: str, *, as_json: bool) -> int:
-    node = RelayNode(read_settings(), is_daemon=False)
+    node = RelayNode(examine_settings(), is_daemon=False)
     try:
         done = send(node.relay)
         address = node.relay.state().address

@@ -4,7 +4,7 @@ import sys
 from typing import Final
 
 from service.cli.output import print_json, print_line
-from service.config import read_settings
+from service.config import examine_settings
 from service.ports import OutboxRecord
 from service.processes.alone import ReplayedAll, replay_all
 
@@ -15,7 +15,7 @@ _LISTED: Final = 1000
 def replay(*, from_start: bool, as_json: bool) -> int:
     """Send the records, show how it goes on standard error, and return the exit status."""
     shown = _Shown()
-    done = replay_all(read_settings(), shown, from_start=from_start)
+    done = replay_all(examine_settings(), shown, from_start=from_start)
     shown.end()
     if as_json:
         print_json(_document(done, shown.refused_records))

@@ -5,8 +5,7 @@ import argparse
 import msgspec
 
 from service.cli.output import print_line
-from service.config import MAX_PORT, read_settings
-from service.errors import SettingsError
+from service.config import MAX_PORT, examine_settings
 from service.processes.alone import work
 from service.processes.serve import serve
 
@@ -26,13 +25,14 @@ def add_work_to(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    settings = read_settings()
-    if arguments.port is not None and not 0 <= arguments.port <= MAX_PORT:
-        raise SettingsError([f"--port {arguments.port} is not a whole number from 0 to {MAX_PORT}"])
+    settings = examine_settings()
     given = {"host": arguments.host, "port": arguments.port}
+    if arguments.port is not None and not 0 <= arguments.port <= MAX_PORT:
+        problem = f"--port {arguments.port} is not a whole number from 0 to {MAX_PORT}"
+        given |= {"port": 0, "problems": (*settings.problems, problem)}
     settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value is not None})
     return serve(settings, print_line, with_worker=not arguments.no_worker, with_relay=not arguments.no_relay)
 
 
 def _work(_: argparse.Namespace) -> int:
-    return work(read_settings())
+    return work(examine_settings())

@@ -125,7 +125,8 @@ def load_templates(path: Path) -> Templates:
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise SettingsError([f"{path} cannot be read: {error.strerror}"]) from error
+        is_unread = not isinstance(error, FileNotFoundError)
+        raise SettingsError([f"{path} cannot be read: {error.strerror}"], is_unread=is_unread) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError([f"{path} is not TOML: {error}"]) from error
     problems: list[str] = []

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import msgspec
 
+from service.bootstrap.examined import WORKER
 from service.bootstrap.node import Node
 from service.bootstrap.relaying import RelayNode
 from service.config import Settings
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 def work(settings: Settings) -> int:
     """Run jobs until a stop is asked for, and return the exit status of a clean stop."""
     with StopSignal() as stop:
-        parts = Parts(Node(settings, "worker", is_daemon=True), with_worker=True, with_relay=False)
+        parts = Parts(Node(settings, "worker", is_daemon=True, checks=WORKER), with_worker=True, with_relay=False)
         parts.start()
         stop.wait()
         parts.stop()

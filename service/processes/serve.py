@@ -3,8 +3,10 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
+import msgspec
 import uvicorn
 
 from service.api.app import create_app
@@ -12,6 +14,8 @@ from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthentic
 from service.api.jwt import JwtAuthenticator, JwtSettings, KeySet, fetch_from
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import JobWaits
+from service.bootstrap.examined import API, DELIVERY, WORKER
+from service.bootstrap.listening import BACKLOG, listen
 from service.bootstrap.node import VERSION, Node
 from service.config import Settings
 from service.errors import SettingsError
@@ -24,8 +28,6 @@ from telemetry.server import ServerSpans
 LISTENING: Final = "auditrace listens on "
 """How the line on standard output begins that says where the API is; it comes when requests are taken."""
 
-_BACKLOG: Final = 2048
-
 
 def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, with_relay: bool) -> int:
     """Serve until a stop is asked for, and return the exit status of a clean stop; `say` takes lines for the operator.
@@ -34,9 +36,15 @@ def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, 
         SettingsError: before anything was started.
         TryLaterError: the database cannot be used now.
     """
-    with StopSignal() as stop:
-        listener = listen(settings)
-        node = Node(settings, "api", is_daemon=True)
+    checks = [*API, *(WORKER if with_worker else ()), *([DELIVERY] if with_relay else ())]
+    with StopSignal() as stop, ExitStack() as undo:
+        listeners: list[socket.socket] = []
+        try:
+            listeners.append(undo.enter_context(listen(settings)))
+        except SettingsError as error:
+            # Said with everything else that is wrong, by the node that is not opened then.
+            settings = msgspec.structs.replace(settings, problems=(*settings.problems, *error.problems))
+        node = Node(settings, "api", is_daemon=True, checks=list(dict.fromkeys(checks)))
         parts = Parts(node, with_worker=with_worker, with_relay=with_relay)
         try:
             admin_key = node.ensure_admin_key()
@@ -47,7 +55,7 @@ def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, 
             node.committed.append(waits.wake)
             app = create_app(_api(node, parts, waits))
             spans = ServerSpans(app, node.telemetry.tracer, node.telemetry.instruments, node.monotonic)
-            _Server(spans, settings, say, stop, waits).run([listener])
+            _Server(spans, settings, say, stop, waits).run(listeners)
         finally:
             parts.stop()
     return 0
@@ -86,7 +94,7 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().add_reader(self._stop.descriptor, self._leave)
         for bound in sockets or ():
             # asyncio made the queue of the kernel as short as what it accepts at once.
-            bound.listen(_BACKLOG)
+            bound.listen(BACKLOG)
             host, port = bound.getsockname()[:2]
             self._say(f"{LISTENING}http://{f'[{host}]' if ':' in host else host}:{port}")
 
@@ -130,24 +138,5 @@ def _authenticator(node: Node) -> Authenticator:
         roles_claim=jwt.roles_claim,
         tenant_claim=jwt.tenant_claim,
     )
-    return BearerAuthenticator(keys, JwtAuthenticator(settings, KeySet(fetch_from(jwt.jwks), node.clock), node.clock))
-
-
-def listen(settings: Settings) -> socket.socket:
-    """Bind before anything is started, so that a port in use changes nothing.
-
-    Raises:
-        SettingsError: the address cannot be listened on.
-    """
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError, UnicodeError) as error:
-        # The last two are what a port out of range and a host that is no name give.
-        raise SettingsError(
-            [f"cannot listen on {settings.host}:{settings.port}: {error}; set AUDITRACE_HOST or AUDITRACE_PORT"]
-        ) from error
-    # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these do not; without it
-    # the body of an answer waits for the client's delayed acknowledgement of the head, 40 ms each time.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
+    provided = KeySet(fetch_from(jwt.jwks, node.settings.environment), node.clock)
+    return BearerAuthenticator(keys, JwtAuthenticator(settings, provided, node.clock))

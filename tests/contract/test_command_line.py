@@ -47,15 +47,15 @@ def test_what_needs_no_database_loads_none(arguments: list[str]) -> None:
 
 def test_a_list_of_keys_loads_its_database_alone(tmp_path: Path) -> None:
     """`keys list` on SQLite loads no server, no client and no PostgreSQL."""
-    service = Service(tmp_path)
-    service.command("keys", "create", "ann", "--role", "viewer")
+    with Service(tmp_path) as service:
+        service.key("ann", "viewer")
     assert _loaded("keys", "list", folder=service) & HEAVY == set()
 
 
 def test_a_list_of_keys_leaves_no_record(tmp_path: Path) -> None:
     """Who only looks neither opens a stream nor closes one."""
-    service = Service(tmp_path)
-    service.command("keys", "create", "ann", "--role", "viewer")
+    with Service(tmp_path) as service:
+        service.key("ann", "viewer")
     before = service.rows("SELECT count(*) FROM audit_records")
     assert "ann" in service.command("keys", "list").stdout
     assert service.rows("SELECT count(*) FROM audit_records") == before

@@ -257,5 +257,5 @@ def test_killed_at_any_step_it_is_all_or_nothing(source: Path, target: str, step
 def test_urls_of_the_wrong_kind_are_named(target: str) -> None:
     """A ledger goes from a file into a PostgreSQL and nowhere else; both mistakes are said at once."""
     with pytest.raises(SettingsError) as refused:
-        copied(target, "sqlite:///x.db", SECRET, lambda _: None)
+        copied(target, "sqlite:///x.db", lambda: SECRET, lambda _: None)
     assert len(refused.value.problems) == 2

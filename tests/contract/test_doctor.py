@@ -105,7 +105,7 @@ def test_what_the_first_start_makes_is_not_missed_before_it(deployment: Deployme
     assert deployment.examine() == (0, {}, None)
     status, not_right, found = deployment.examine("--ledger")
     assert (status, list(not_right), found) == (2, ["ledger"], [])
-    assert "there is no database" in not_right["ledger"]
+    assert "there is no ledger" in not_right["ledger"]
 
 
 WRONG: dict[str, tuple[Callable[[Deployment, Store], object], list[str], str]] = {
@@ -213,7 +213,8 @@ def test_a_file_that_is_no_database_is_wrong(deployment: Deployment, ledger: Sto
     ledger.path.write_bytes(b"no database" * 1000)
     status, not_right, _ = deployment.examine("--ledger")
     assert status == 1
-    assert "file is not a database" in not_right["ledger"]
+    assert "file is not a database" in not_right["database"]
+    assert not_right["ledger"] == "not looked at, because of the database"
 
 
 def test_a_rotation_that_was_cut_short_is_mentioned(deployment: Deployment, ledger: Store) -> None:

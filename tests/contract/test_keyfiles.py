@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from service.bootstrap.databases import database_of
 from service.errors import SettingsError
-from service.keyfiles import SigningKeys, create_private_file, deployment_secret
+from service.keyfiles import SigningKeys, deployment_secret
+from service.private_files import create_private_file
 from telemetry.audit.signer import Signer
 from tests.support.both_stores import BOTH, Store
 from tests.support.ledger_maker import FOREIGN_KEY, KEY

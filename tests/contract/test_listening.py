@@ -5,9 +5,9 @@ import socket
 import msgspec
 import pytest
 
+from service.bootstrap.listening import listen
 from service.config import read_settings
 from service.errors import SettingsError
-from service.processes.serve import listen
 
 
 def test_an_answer_is_not_held_back_until_the_client_acknowledges_its_head() -> None:

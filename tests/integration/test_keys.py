@@ -70,7 +70,7 @@ def test_an_encrypted_key_signs_with_the_passphrase_of_its_file(service: Service
     for name, content in {"signing.pem": pem, "passphrase": PASSPHRASE}.items():
         (keys / name).write_bytes(content)
         (keys / name).chmod(0o600)
-    refused = service.command("keys", "create", "ann", "--role", "viewer", check=False)
+    refused = service.command("serve", "--port", "0", check=False)
     assert refused.returncode == 2
     assert "AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE" in refused.stderr
     service.environment["AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE"] = str(keys / "passphrase")

@@ -217,7 +217,8 @@ def test_a_port_in_use_is_said_before_anything_is_started(service: Service, tmp_
 def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     """The private key must be its owner's alone; the message says how to mend it."""
     service = Service(tmp_path)
-    service.command("keys", "create", "anna", "--role", "admin")
+    with service:
+        pass
     (tmp_path / "keys" / "signing.pem").chmod(0o644)
     done = service.command("serve", check=False)
     assert done.returncode == 2

@@ -141,7 +141,7 @@ def translate(error: psycopg.Error) -> AuditraceError:
 
 def _conninfo(url: str, *, read_only: bool) -> str:
     if not is_postgres(url):
-        raise SettingsError([f"AUDITRACE_DATABASE is {url!r}; expected postgresql://user@host/database"])
+        raise SettingsError(["AUDITRACE_DATABASE is no PostgreSQL URL; expected postgresql://user@host/database"])
     try:
         stated = conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:

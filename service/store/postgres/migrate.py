@@ -60,6 +60,19 @@ def schema_version(session: Session) -> int:
     return int(version)
 
 
+def missing_steps(session: Session) -> int:
+    """Return how many steps the database has not seen yet.
+
+    Raises:
+        SettingsError: the server is not one that this version works on, or a newer version has been here.
+    """
+    _check_server(session)
+    missing = len(migrations()) - schema_version(session)
+    if missing < 0:
+        raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
+    return missing
+
+
 def migrate(session: Session) -> Sequence[str]:
     """Apply what is missing and return the names of the steps that were applied; none when up to date.
 
@@ -71,10 +84,8 @@ def migrate(session: Session) -> Sequence[str]:
         TryLaterError: the database cannot be changed now.
     """
     _check_server(session)
-    known = migrations()
-    applied = [step.name for step in known if schema_version(session) < step.number and _apply(session, step)]
-    if schema_version(session) > len(known):
-        raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
+    applied = [step.name for step in migrations() if schema_version(session) < step.number and _apply(session, step)]
+    missing_steps(session)
     with translated():
         session.execute(b"SELECT make_record_partitions(ledger_now_ns())")
     return applied

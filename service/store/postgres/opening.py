@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
+from service.errors import SettingsError
 from service.ports import Durability, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.anchors import last_stored
 from service.store.postgres.connection import Session, connect, translated
-from service.store.postgres.migrate import migrate
+from service.store.postgres.migrate import migrate, missing_steps
 from service.store.postgres.statements import SQL, executing
 from service.store.signing_keys import registered_keys
 
@@ -30,6 +31,27 @@ def migrate_database(url: str) -> Sequence[str]:
         return migrate(session)
     finally:
         session.close()
+
+
+def examine(url: str) -> str:
+    """Return which server and database it is, once a process could work on it; nothing is made.
+
+    Raises:
+        SettingsError: this version does not work on it, a newer one has been here, or its role may not make tables.
+        LedgerUnavailableError: there is no connection to be had that takes writes.
+    """
+    session = connect(url)
+    try:
+        missing = missing_steps(session)
+        with translated():
+            ((schema, may_create),) = session.execute(SQL["may_create"]).fetchall()
+        version = session.info.server_version // 10_000
+    finally:
+        session.close()
+    if missing and not may_create:
+        to_do = "grant it CREATE, or run auditrace migrate with a role that may"
+        raise SettingsError([f"the database's role may make no tables in the schema {schema}: {to_do}"])
+    return f"PostgreSQL {version}{f'; the next start applies {missing} steps to its schema' if missing else ''}"
 
 
 def is_empty(url: str) -> bool:

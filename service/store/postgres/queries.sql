@@ -700,6 +700,9 @@ SELECT to_regclass(%(name)s) IS NOT NULL
 -- name: has_streams
 SELECT EXISTS (SELECT FROM audit_streams)
 
+-- name: may_create
+SELECT current_schema(), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)
+
 -- name: durability
 -- Last: no standby that must confirm is there. Only who may read statistics sees which ones are; a standby sees none.
 SELECT

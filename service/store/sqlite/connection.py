@@ -72,7 +72,10 @@ def database_path(url: str) -> Path:
     """
     path = url.removeprefix(URL_PREFIX)
     if path == url or not path or "?" in path:
-        raise SettingsError([f"AUDITRACE_DATABASE is {url!r}; expected sqlite:///path/to/file.db, or postgresql://…"])
+        scheme, separator, _ = url.partition("://")
+        # Of another database's URL the rest is not shown: it may hold a password.
+        shown = repr(url) if scheme.startswith("sqlite") else f"{scheme}://…" if separator else "no URL"
+        raise SettingsError([f"AUDITRACE_DATABASE is {shown}; expected sqlite:///path/to/file.db, or postgresql://…"])
     return Path(os.path.realpath(path))
 
 

@@ -120,9 +120,8 @@ def require_usable(path: Path) -> None:
     Raises:
         SettingsError, LedgerUnavailableError: as `hold` and `require_local` do.
     """
-    is_there = path.exists()
-    require_local(path if is_there else path.parent)
-    if is_there:
+    require_local(next(place for place in (path, *path.parents) if place.exists()))
+    if path.exists():
         hold(path).release()
 
 

@@ -47,6 +47,18 @@ def schema_version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
+def missing_steps(connection: sqlite3.Connection) -> int:
+    """Return how many steps the file has not seen yet.
+
+    Raises:
+        SettingsError: the file was written by a newer version.
+    """
+    missing = len(migrations()) - schema_version(connection)
+    if missing < 0:
+        raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
+    return missing
+
+
 def migrate(connection: sqlite3.Connection) -> Sequence[str]:
     """Apply what is missing and return the names of the steps that were applied; none when up to date.
 
@@ -56,9 +68,8 @@ def migrate(connection: sqlite3.Connection) -> Sequence[str]:
         SettingsError: the file was written by a newer version.
         TryLaterError: the file cannot be written now.
     """
-    known = migrations()
     applied: list[str] = []
-    for migration in known:
+    for migration in migrations():
         if schema_version(connection) >= migration.number:
             continue
         with translated():
@@ -74,8 +85,7 @@ def migrate(connection: sqlite3.Connection) -> Sequence[str]:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-    if schema_version(connection) > len(known):
-        raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
+    missing_steps(connection)
     return applied
 
 

@@ -1,15 +1,21 @@
 """What is asked of a file before or without opening its ledger: is it empty, which keys sign, what was signed."""
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from service.errors import SettingsError
 from service.ports import LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.anchors import last_stored
 from service.store.signing_keys import registered_keys
+from service.store.sqlite.identity import require_usable
+from service.store.sqlite.migrate import missing_steps
+from service.store.sqlite.owners import folder_of_owners
 from service.store.sqlite.transaction import SQL, executing
 from service.store.sqlite.untouched import Reading, in_use
+from telemetry.files import why_no_file_in, why_unwritable
 
 
 def keys_of(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -> Sequence[RegisteredKey]:
@@ -18,9 +24,47 @@ def keys_of(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -> 
         return registered_keys(executing(connection), secret) if _has_table(connection, "signing_keys") else ()
 
 
+def examine(path: Path, reading: Reading = in_use) -> str:
+    """Return what there is, in a few words, once a file at this path could be opened for writing; nothing is made.
+
+    Raises:
+        SettingsError: it could not be, or a newer version has written it.
+        BrokenLedgerError: it is no database.
+        TryLaterError: it cannot be looked at.
+    """
+    size = _size(path)
+    for folder in (path.parent, folder_of_owners(path)):
+        if folder == path.parent or os.path.lexists(folder):
+            why = why_no_file_in(folder)
+            if why is not None:
+                raise SettingsError([f"the data folder {folder} cannot be written: {why}"], is_unread=True)
+    require_usable(path)
+    if size is None:
+        return f"the first start makes {path}"
+    why = why_unwritable(path)
+    if why is not None:
+        raise SettingsError([f"the database {path} cannot be written: {why}"], is_unread=True)
+    if size == 0:
+        return f"{path} is empty"
+    with reading(path) as connection:
+        missing = missing_steps(connection)
+    return f"{path}{f'; the next start applies {missing} steps to its schema' if missing else ''}"
+
+
+def require_ledger(path: Path, url: str) -> None:
+    """Raise unless there is a file, that of this URL, which holds something.
+
+    Raises:
+        SettingsError: there is none, which most often means that this is another folder than that of the service.
+    """
+    if not _size(path):
+        to_do = "run this in the folder of the service, or set AUDITRACE_DATABASE; the first start makes one"
+        raise SettingsError([f"there is no ledger at {url} ({path}): {to_do}"])
+
+
 def is_empty(path: Path, reading: Reading = in_use) -> bool:
     """True while nothing was committed to the database, and no key registered: only then may keys be made for it."""
-    if not path.exists() or path.stat().st_size == 0:
+    if not _size(path):
         return True
     with reading(path) as connection:
         return not any(
@@ -35,6 +79,16 @@ def last_and_refused(path: Path, reading: Reading = in_use) -> tuple[LastCheckpo
         last = last_stored(executing(connection))
         refused = [RefusedStream(*row) for row in connection.execute(SQL["refused_streams"])]
     return None if last is None else LastCheckpoint(last.number, last.observed_ns), refused
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        problem = f"the database {path} cannot be looked at: {error.strerror}"
+        raise SettingsError([problem], is_unread=True) from error
 
 
 def _has_table(connection: sqlite3.Connection, name: str) -> bool:

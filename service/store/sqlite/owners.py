@@ -27,7 +27,7 @@ class OwnerLocks:
             SettingsError: the lock files cannot be written.
         """
         self.owner = owner
-        path = _folder_of(database)
+        path = folder_of_owners(database)
         try:
             path.mkdir(mode=0o700, exist_ok=True)
             # Kept open, so that owners are found in it also when somebody moves it.
@@ -51,9 +51,15 @@ class OwnerLocks:
         os.close(self._folder)
 
 
+def folder_of_owners(database: Path) -> Path:
+    """Return the folder beside a database where its lock files lie, whatever the database is called."""
+    real = Path(os.path.realpath(database))
+    return real.with_name(f"{real.name}.owners")
+
+
 def living_owners(database: Path) -> Sequence[str]:
     """Return the names of all processes that live and have this database open."""
-    path = _folder_of(database)
+    path = folder_of_owners(database)
     if not path.exists():
         return []
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -61,11 +67,6 @@ def living_owners(database: Path) -> Sequence[str]:
         return sorted(entry.name for entry in path.iterdir() if _is_locked(folder, entry.name))
     finally:
         os.close(folder)
-
-
-def _folder_of(database: Path) -> Path:
-    real = Path(os.path.realpath(database))
-    return real.with_name(f"{real.name}.owners")
 
 
 def _is_locked(folder: int, owner: str) -> bool:

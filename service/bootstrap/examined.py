@@ -1,0 +1,239 @@
+"""Everything that settings name, looked at before anything is made: what a start refuses, and what `doctor` shows.
+
+One list for both, so that whatever stops a start stands in the doctor's table too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from service.bootstrap.database import Database
+from service.bootstrap.databases import database_of
+from service.bootstrap.listening import examine_listening
+from service.config import Settings
+from service.errors import AuditraceError, SettingsError, TryLaterError
+from service.jobs.templates import load_templates
+from service.keyfiles import SigningKeys, examine_secret
+from service.private_files import require_file_can_be_made
+from service.variables import service_links
+from telemetry.delivery import examine_archive, open_sink, sink_settings
+from telemetry.errors import TelemetryError, TelemetrySettingsError
+from telemetry.files import why_no_file_in
+from telemetry.otel_settings import read_otel_settings
+from telemetry.proxies import shown
+
+Status: TypeAlias = Literal["ok", "wrong", "unknown"]
+
+SETTINGS: Final = "settings"
+LISTENING: Final = "listening"
+DATABASE: Final = "database"
+DELIVERY: Final = "delivery"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of one check; `unknown` is one that could not be carried out."""
+
+    check: str
+    status: Status
+    details: tuple[str, ...]
+    is_later: bool = False
+    """Whether it may be carried out later, with nothing changed."""
+
+
+class Subject:
+    """What is looked at: the settings, and the database once it is known whether it is empty."""
+
+    def __init__(self, settings: Settings, *, as_it_lies: bool) -> None:
+        self.settings = settings
+        self.as_it_lies = as_it_lies
+        self.database: Database | None = None
+        self.is_empty = False
+        """Whether the next start makes the database's keys."""
+
+    def take(self, database: Database) -> None:
+        """Remember the database, for the checks that depend on what it holds."""
+        self.is_empty = database.is_empty()
+        self.database = database
+
+    @property
+    def ledger(self) -> Database | None:
+        """The database once it holds a ledger."""
+        return None if self.is_empty else self.database
+
+
+Check: TypeAlias = Callable[[Subject], str]
+"""Returns what is right, in a few words.
+
+Raises:
+    SettingsError, TelemetrySettingsError: what is wrong, and what to do.
+    TryLaterError, OSError: it could not be looked at.
+"""
+
+
+def examine(
+    settings: Settings, checks: Sequence[str], *, as_it_lies: bool = False
+) -> tuple[Subject, Sequence[Outcome]]:
+    """Carry out the checks of these names, all of them, and return what was looked at with what came of each.
+
+    Nothing is made or changed; with `as_it_lies`, SQLite makes no file beside its database either.
+    """
+    subject = Subject(settings, as_it_lies=as_it_lies)
+    return subject, [carry_out(name, _CHECKS[name], subject) for name in checks]
+
+
+def carry_out(name: str, check: Check, subject: Subject) -> Outcome:
+    """Return what comes of a check, whatever it raises."""
+    try:
+        return Outcome(name, "ok", (check(subject),))
+    except (SettingsError, TelemetrySettingsError) as error:
+        return Outcome(name, "unknown" if error.is_unread else "wrong", tuple(dict.fromkeys(error.problems)))
+    except TryLaterError as error:
+        return Outcome(name, "unknown", (error.detail,), is_later=True)
+    except (AuditraceError, TelemetryError) as error:
+        return Outcome(name, "wrong", (str(error),))
+    except OSError as error:
+        return Outcome(name, "unknown", (f"{error.filename} cannot be looked at: {error.strerror}",))
+
+
+def _settings(subject: Subject) -> str:
+    settings = subject.settings
+    if settings.problems:
+        raise SettingsError(settings.problems)
+    links = service_links(settings.environment)
+    return f"as they should be; ignored as links of Kubernetes: {', '.join(links)}" if links else "as they should be"
+
+
+def _listening(subject: Subject) -> str:
+    settings = subject.settings
+    examine_listening(settings)
+    return f"{settings.host}:{settings.port} is free"
+
+
+def _database(subject: Subject) -> str:
+    settings = subject.settings
+    database = database_of(settings.database, as_it_lies=subject.as_it_lies)
+    try:
+        said = database.examine(settings.lanes)
+    except SettingsError:
+        # The checks that follow can still tell whether the database is empty, if it can be read.
+        with suppress(AuditraceError):
+            subject.take(database)
+        raise
+    subject.take(database)
+    return said
+
+
+def _templates(subject: Subject) -> str:
+    path = subject.settings.templates
+    return f"{len(load_templates(path).names())} templates in {path}"
+
+
+def _telemetry(subject: Subject) -> str:
+    found = read_otel_settings(subject.settings.environment)
+    signals = {"traces": found.traces, "metrics": found.metrics, "logs": found.logs}
+    parts = [
+        f"{name} {' and '.join(sorted(signal.exporters)) or 'nowhere'}{_through(signal.proxy)}"
+        for name, signal in signals.items()
+    ]
+    return ", ".join(parts)
+
+
+def _delivery(subject: Subject) -> str:
+    settings = subject.settings
+    sink = sink_settings(settings.environment, settings.audit_endpoint, settings.audit_token_file)
+    if sink is None:
+        examine_archive(settings.archive)
+        return f"embedded archive {settings.archive}"
+    # Reads certificates, keys and token; nothing is sent.
+    open_sink(sink, lambda: 0).close()
+    return f"{sink.endpoint}{_through(sink.proxy)}"
+
+
+def _signing_key(subject: Subject) -> str:
+    settings = subject.settings
+    keys = SigningKeys(settings.signing_key, settings.signing_key_passphrase)
+    if subject.database is None and not keys.path.exists():
+        return _not_there(keys.path)
+    if keys.examine(may_create=subject.is_empty) is None:
+        return f"the first start makes {keys.path}"
+    return f"{keys.path} can be read by its owner only"
+
+
+def _ledger_secret(subject: Subject) -> str:
+    path = subject.settings.ledger_secret
+    if subject.database is None and not path.exists():
+        return _not_there(path)
+    secret = examine_secret(path, may_create=subject.is_empty)
+    if secret is None:
+        return f"the first start makes {path}"
+    if subject.ledger is None:
+        return f"{path} can be read by its owner only"
+    subject.ledger.keys(secret)
+    return f"{path} can be read by its owner only, and is that of the database"
+
+
+def _admin_key(subject: Subject) -> str:
+    path = subject.settings.admin_key
+    if not subject.is_empty:
+        return "made by the first start"
+    if path.is_dir():
+        raise SettingsError([f"{path} is a folder: AUDITRACE_ADMIN_KEY names a file"])
+    require_file_can_be_made(path)
+    return f"the first start makes {path}"
+
+
+def _tokens(subject: Subject) -> str:
+    settings = subject.settings
+    if settings.jwt is None:
+        return "none are accepted but API keys"
+    # Imported where it is used, because short commands have no need of what the API is made of.
+    from service.api.jwt import fetch_from
+
+    fetch_from(settings.jwt.jwks, settings.environment)
+    return f"those of {settings.jwt.issuer} are accepted"
+
+
+def _work_folder(subject: Subject) -> str:
+    folder = subject.settings.work_folder
+    if folder is None:
+        return "that of the system for temporary files"
+    why = why_no_file_in(folder)
+    if why is not None:
+        raise SettingsError([f"AUDITRACE_WORK_FOLDER: runs cannot have their folders in {folder}: {why}"])
+    return f"{folder} can be written"
+
+
+def _not_there(path: Path) -> str:
+    """Return what can be said of a key while it is not known whether the first start is to make it."""
+    require_file_can_be_made(path)
+    return f"{path} is not there, and the database does not tell whether it should be"
+
+
+def _through(proxy: str | None) -> str:
+    return "" if proxy is None else f" through {shown(proxy)}"
+
+
+# The database before those that depend on what it holds.
+_CHECKS: Final[Mapping[str, Check]] = {
+    SETTINGS: _settings,
+    LISTENING: _listening,
+    DATABASE: _database,
+    "templates": _templates,
+    "telemetry": _telemetry,
+    DELIVERY: _delivery,
+    "signing key": _signing_key,
+    "ledger secret": _ledger_secret,
+    "admin key": _admin_key,
+    "tokens": _tokens,
+    "work folder": _work_folder,
+}
+
+EVERYTHING: Final = tuple(_CHECKS)
+RELAY: Final = (SETTINGS, DATABASE, "telemetry", DELIVERY)
+COMMAND: Final = (SETTINGS, DATABASE, "templates", "telemetry", "signing key", "ledger secret")
+WORKER: Final = (*COMMAND, "work folder")
+API: Final = (*COMMAND, "admin key", "tokens")
+"""Without the one for the address, which a process that serves listens on by then."""

@@ -1,0 +1,97 @@
+"""Files that only their owner may read: made whole or not at all, and refused while they are open to others."""
+
+import os
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from service.errors import SettingsError
+from telemetry.files import why_no_file_in
+
+_PRIVATE_MODE: Final = 0o600
+_OTHERS: Final = 0o077
+_OTHERS_WRITE: Final = 0o022
+
+
+def require_file_can_be_made(path: Path) -> None:
+    """Make sure that a file can be made at a path, its folder too; nothing is made yet.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
+    why = why_no_file_in(path.parent)
+    if why is not None:
+        raise SettingsError([f"{path} cannot be written: {why}"], is_unread=True)
+
+
+def create_private_file(path: Path, content: bytes) -> None:
+    """Create a file that only its owner can read, whole and on disk or not at all; one that exists is left as it is.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # A link, not a rename: of two processes that start at once, the first one's key stays.
+            os.link(unfinished, path)
+        except FileExistsError:
+            return
+        finally:
+            unfinished.unlink()
+        sync_folder(path.parent)
+
+
+def read_private_file(path: Path, what: str) -> bytes:
+    """Return the content of a file that nobody but its owner may read.
+
+    Raises:
+        SettingsError: missing, unreadable, or open to others; it says what to do.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & _OTHERS:
+            raise SettingsError([f"the {what} {path} has mode {mode:04o} and is open to others: chmod 600 {path}"])
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        where = f"{path} is a link to a file that is missing" if path.is_symlink() else f"{path} is missing"
+        raise SettingsError([f"the {what} {where}: restore the file that belongs to the database"]) from error
+    except OSError as error:
+        raise SettingsError([f"the {what} {path} cannot be read: {error.strerror}"], is_unread=True) from error
+
+
+def require_own_folder(path: Path) -> None:
+    """Make sure that nobody but the owner of a file's folder can exchange the file.
+
+    Raises:
+        SettingsError: others may write the folder; it says what to do.
+    """
+    folder = path.absolute().parent
+    if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & _OTHERS_WRITE:
+        raise SettingsError([f"others may write {folder}, and so exchange {path.name}: chmod go-w {folder}"])
+
+
+@contextmanager
+def written(path: Path) -> Generator[None]:
+    """Turn errors of writing a file into SettingsError."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError([f"{path} cannot be written: {error.strerror}"]) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put on disk which files a folder has."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -224,7 +224,7 @@ def test_a_percent_sign_is_a_part_of_the_name(tmp_path: Path) -> None:
 def test_a_folder_is_no_database(tmp_path: Path) -> None:
     """The line names the setting."""
     with pytest.raises(SettingsError, match="is no file: AUDITRACE_DATABASE names the file"):
-        SqliteDatabase(f"sqlite:///{tmp_path}").prepare()
+        SqliteDatabase(f"sqlite:///{tmp_path}").examine()
 
 
 def test_a_network_file_system_is_refused() -> None:

@@ -365,7 +365,7 @@ def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store:
         (["--compare", ".", ".", "other"], "PATH does not go with --compare"),
         (["--compare", ".", ".", "--public-key", "x"], "--public-key does not go with --compare"),
         (["--compare", ".", ".", "--without-key"], "--without-key does not go with --compare"),
-        (["--without-key", "--database", "sqlite:///missing.db"], "missing.db: start the service first"),
+        (["--without-key", "--database", "sqlite:///missing.db"], "there is no ledger at sqlite:///missing.db"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_the_exit_status_2(

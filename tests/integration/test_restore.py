@@ -41,5 +41,5 @@ def test_there_must_be_something_that_was_restored(tmp_path: Path) -> None:
     service = Service(tmp_path)
     refused = service.command("migrate", "--after-restore", check=False)
     assert refused.returncode == 2
-    assert "there is no database" in refused.stderr
+    assert "there is no ledger" in refused.stderr
     assert not service.database.exists()

@@ -105,7 +105,7 @@ BEFORE_THE_FIRST_START: dict[str, tuple[Break, str, list[str]]] = {
     "a database that is a folder": (
         _folder("x.db", AUDITRACE_DATABASE="sqlite:///x.db"),
         "database",
-        ["Is a directory"],
+        ["is no file"],
     ),
     "a folder that is a file": (_file("var"), "database", ["var is no folder"] * 5),
     "a folder that is a link to nowhere": (

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from service.errors import LedgerUnavailableError
 from service.ports import Ledger, StoredRecord
 from service.selfcheck import SelfCheck

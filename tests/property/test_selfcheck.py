@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.bootstrap import database_of
+from service.bootstrap.databases import database_of
 from service.selfcheck import SelfCheck
 from telemetry.audit.signer import Signer
 from telemetry.audit.verify import Found, Scope, verify

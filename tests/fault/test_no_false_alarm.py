@@ -1,7 +1,11 @@
 """A verifier that cries wolf is switched off: whatever happens to the processes, an untouched ledger is intact."""
 
+import re
+import sys
 import threading
 from pathlib import Path
+
+import httpx
 
 from service.bootstrap.databases import database_of
 from telemetry.audit.verify import Report, read, verify
@@ -9,6 +13,7 @@ from tests.support.collector import poll_until
 from tests.support.deployment import Load
 from tests.support.keys import public_key
 from tests.support.ports import ReservedPorts
+from tests.support.processes import start_process
 from tests.support.service import Service
 
 ROUNDS = 3
@@ -86,3 +91,51 @@ def test_the_watch_would_see_an_alarm(tmp_path: Path) -> None:
     with Watch(service) as watch:
         watch.once_more()
     assert {report.verdict for where, report in watch.alarms if where == "archive"} == {"broken"}
+
+
+def test_a_worker_that_is_killed_leaves_no_alarm(tmp_path: Path) -> None:
+    """The service closes a stream that had not grown since it was last signed over, and verifies that as it is."""
+    service = Service(
+        tmp_path, {"AUDITRACE_CHECKPOINT_INTERVAL": "1s", "AUDITRACE_SELF_CHECK_INTERVAL": "1s"}, ["--no-worker"]
+    )
+    own = "SELECT stream_id FROM audit_streams"
+    at_rest = (
+        "SELECT count(*) FROM audit_streams AS streams JOIN audit_anchors AS anchors USING (stream_id)"
+        " WHERE stream_id = ? AND streams.number = anchors.number AND anchors.closed = ?"
+    )
+    with service:
+        poll_until(lambda: bool(service.rows(own)), "the service's stream")
+        known = {stream_id for (stream_id,) in service.rows(own)}
+        worker = start_process([sys.executable, "-m", "service", "work"], env=service.environment, cwd=service.root)
+        try:
+            client = service.client()
+            client.until(client.run("greet", name="somebody"), "succeeded")
+            poll_until(lambda: len(service.rows(own)) > len(known), "the worker's stream")
+            (stream_id,) = {stream_id for (stream_id,) in service.rows(own)} - known
+            poll_until(lambda: service.rows(at_rest, stream_id, 0) == [(1,)], "a checkpoint over the worker's stream")
+        finally:
+            worker.kill()
+            worker.wait()
+        poll_until(lambda: service.rows(at_rest, stream_id, 1) == [(1,)], "the end of the worker's stream")
+        # The first reading may have none before it, and the turn that is under way may have begun before the end.
+        for _ in range(3):
+            await_verification(service)
+        assert "does not verify" not in service.log.read_text()
+
+
+def await_verification(service: Service) -> None:
+    """Wait until the service verified its ledger once more."""
+    ages_s = [verified_ago_s(service)]
+
+    def is_done() -> bool:
+        ages_s.append(verified_ago_s(service))
+        return ages_s[-1] < ages_s[-2]
+
+    poll_until(is_done, "another verification")
+
+
+def verified_ago_s(service: Service) -> float:
+    """Return how long ago the service last verified its ledger; a minute while it has not."""
+    metrics = httpx.get(f"{service.url}/metrics").text
+    found = re.search(r"^auditrace_audit_verification_age_seconds\S* (\S+)$", metrics, re.MULTILINE)
+    return 60.0 if found is None else float(found[1])

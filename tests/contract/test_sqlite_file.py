@@ -16,6 +16,7 @@ from service.store.sqlite.connection import connect, create, database_path
 from service.store.sqlite.identity import network_problem
 from service.store.sqlite.lane import COMMIT_ELSEWHERE
 from service.store.sqlite.owners import OwnerLocks, living_owners
+from service.store.sqlite.untouched import untouched
 from tests.support.stores import SqliteStore
 
 # Fails while any process but itself has SQLite's shared lock, which every open connection to a WAL database has.
@@ -192,6 +193,22 @@ def test_nothing_is_held_open_once_all_connections_are_closed(store: SqliteStore
     assert len(list(descriptors.iterdir())) == before
     store.path.rename(store.path.with_name("renamed.db"))
     connect(store.path.with_name("renamed.db")).close()
+
+
+def test_a_copy_may_have_two_names_while_nobody_works_on_it(store: SqliteStore, tmp_path: Path) -> None:
+    """Backups of one file are often hard links: what only reads takes them, and what writes does not."""
+    lane = store.lane()
+    _commit(store, lane)
+    link = tmp_path / "link.db"
+    link.hardlink_to(store.path)
+    with pytest.raises(SettingsError, match="is in use under another name"), untouched(link):
+        pass
+    store.close()
+    with untouched(link) as connection:
+        assert connection.execute("SELECT max(number) FROM audit_records").fetchone() == (3,)
+        with pytest.raises(SettingsError, match=r"has 2 names \(hard links\)"):
+            connect(link)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "link.db"]
 
 
 @pytest.mark.parametrize(

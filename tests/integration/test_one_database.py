@@ -221,8 +221,7 @@ REFUSED: Final = {
 
 @pytest.mark.parametrize(
     ("other", "command"),
-    [(other, "work") for other in REFUSED]
-    + [(_hard_link, command) for command in ("serve --port 0", "relay", "verify --database")],
+    [(other, "work") for other in REFUSED] + [(_hard_link, command) for command in ("serve --port 0", "relay")],
     ids=lambda value: value if isinstance(value, str) else value.__name__.strip("_"),
 )
 def test_a_name_beside_which_sqlite_would_begin_another_log_is_refused(
@@ -239,6 +238,13 @@ def test_a_name_beside_which_sqlite_would_begin_another_log_is_refused(
     _put_back(deployment.folder)
     assert deployment.service.rows("SELECT max(position) FROM audit_records") >= before
     deployment.service.client().create("wait")
+
+
+def test_a_second_name_of_a_database_in_use_is_not_verified(deployment: Deployment) -> None:
+    """What was committed last is in the log beside the other name: a verdict without it would be one of the past."""
+    said = deployment.refusal(_hard_link(deployment.folder), "verify", "--database", "--without-key")
+    assert "is in use under another name" in said
+    assert said.count("\n") == 1
 
 
 def _put_back(folder: Path) -> None:

@@ -40,8 +40,9 @@ _NETWORK: Final = frozenset(
 class HeldFile:
     """A database file that this process has open; its connections share one, and give it up one by one."""
 
-    def __init__(self, path: Path, file_id: FileId, place: Place, descriptor: int) -> None:
+    def __init__(self, path: Path, file_id: FileId, place: Place, descriptor: int, *, as_it_lies: bool) -> None:
         self.path = path
+        self.as_it_lies = as_it_lies
         self.file_id = file_id
         self.place = place
         self.users = 0
@@ -61,8 +62,13 @@ _held: Final[dict[FileId, HeldFile]] = {}
 _lock: Final = threading.Lock()
 
 
-def hold(path: Path) -> HeldFile:
+def hold(path: Path, *, as_it_lies: bool = False) -> HeldFile:
     """Keep every process that calls this file differently from opening it, until it is released.
+
+    Args:
+        path: the file.
+        as_it_lies: it is read as a copy, which may have two names, be mounted by itself, or lie where there are no
+            locks; not while it is in use under another name, because what is committed there is not in it yet.
 
     Raises:
         SettingsError: SQLite would not find the log of this file, or a process has it open at another place.
@@ -71,7 +77,7 @@ def hold(path: Path) -> HeldFile:
     real = Path(os.path.realpath(path))
     with _lock:
         try:
-            held = _hold(real)
+            held = _hold(real, as_it_lies=as_it_lies)
         except OSError as error:
             raise LedgerUnavailableError(f"the database cannot be opened: {error.strerror}") from error
         held.users += 1
@@ -134,7 +140,7 @@ def file_id(path: Path) -> FileId | None:
     return found.st_dev, found.st_ino
 
 
-def _hold(real: Path) -> HeldFile:
+def _hold(real: Path, *, as_it_lies: bool) -> HeldFile:
     # Opened as a path only, which can be closed again without harm to locks.
     pinned = os.open(real, os.O_PATH | os.O_CLOEXEC)
     try:
@@ -149,23 +155,28 @@ def _hold(real: Path) -> HeldFile:
             held = _held[this]
             if held.place != place:
                 raise _under_another_name(real)
+            if held.as_it_lies and not as_it_lies:
+                _require_one_name(real, pinned, found)
+                held.as_it_lies = False
             return held
-        _require_one_name(real, pinned, found)
+        if not stat.S_ISREG(found.st_mode):
+            raise SettingsError([f"{real} is no file: AUDITRACE_DATABASE names the file of the database"])
+        if not as_it_lies:
+            _require_one_name(real, pinned, found)
         descriptor = os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(pinned)
     try:
         _lock_place(real, descriptor, place)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    held = _held[this] = HeldFile(real, this, place, descriptor)
+    except BaseException as error:
+        if not (as_it_lies and isinstance(error, OSError)):
+            os.close(descriptor)
+            raise
+    held = _held[this] = HeldFile(real, this, place, descriptor, as_it_lies=as_it_lies)
     return held
 
 
 def _require_one_name(real: Path, pinned: int, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise SettingsError([f"{real} is no file: AUDITRACE_DATABASE names the file of the database"])
     if found.st_nlink > 1:
         names = f"the database {real} has {found.st_nlink} names (hard links), and SQLite would keep a log beside each"
         raise SettingsError([f"{names}: remove all but one (find -samefile {real} finds them), or copy the file"])

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 from service.errors import LedgerBusyError, LedgerUnavailableError
 from service.store.sqlite.connection import FileConnection, connect, opened, translated
+from service.store.sqlite.identity import hold
 
 Reading: TypeAlias = Callable[[Path], AbstractContextManager[FileConnection]]
 """Opens a file for reading for the time of a block, and raises the errors of the service."""
@@ -46,11 +47,21 @@ def untouched(path: Path) -> Generator[FileConnection]:
     * With a log alone, as in a copy of both, both are copied to the folder for temporary files, and read there.
 
     Raises:
+        SettingsError: a process has the file open under another name, with a log that is not found by this one.
         LedgerBusyError: at the end of the block or for an error within it: a process has changed the file meanwhile
             that SQLite's locks did not hold back. What was read is not to be relied on.
         LedgerUnavailableError: the file cannot be read, or there is no room for a copy.
     """
-    path = path.resolve()
+    held = hold(path, as_it_lies=True)
+    try:
+        with _untouched(held.path) as connection:
+            yield connection
+    finally:
+        held.release()
+
+
+@contextmanager
+def _untouched(path: Path) -> Generator[FileConnection]:
     log, shared = _beside(path, "-wal"), _beside(path, "-shm")
     if log.exists() and shared.exists():
         with _unchanged([path, log]) as is_guarded, translated(), closing(_opened_shared(path)) as connection:

@@ -60,13 +60,15 @@ def url(postgres_server: PostgresServer) -> Iterator[str]:
 
 _LENT = "lends this process a session"
 
+VECTORS = Path(__file__).parents[1] / "vectors"
+
 COMMANDS = [
     ["serve", "--port", "0"],
     ["work"],
     ["relay", "--once"],
     ["migrate"],
     ["keys", "list"],
-    ["verify", "--database"],
+    ["verify", "--database", "--public-key", str(VECTORS / "public.pem")],
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from service.errors import AuditraceError, TryLaterError
+from service.outage import Outage
 from service.ports import CheckpointWriter, Clock, LastCheckpoint, RefusedStream
 
 _log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Checkpointer:
         self._is_writer = False
         self._last: LastCheckpoint | None = None
         self._refused: Sequence[RefusedStream] = ()
-        self._error: str | None = None
+        self._outage = Outage(_log, "checkpoints are held up, trying on", "checkpoints are written again")
         self._thread = threading.Thread(target=self._serve, name="checkpointer", daemon=True)
 
     def start(self) -> None:
@@ -79,7 +80,7 @@ class Checkpointer:
             number=None if last is None else last.number,
             age_s=None if last is None else max(0, self._clock() - last.observed_ns) / 1e9,
             refused=self._refused,
-            error=self._error,
+            error=self._outage.problem,
             is_writer=self._is_writer,
         )
 
@@ -88,25 +89,21 @@ class Checkpointer:
             problem = self._attempt(self._hold_and_write)
             # Looked at also when nothing could be written here: another process may have.
             unseen = self._attempt(self._look)
-            self._error = problem or unseen
+            self._outage.note(problem or unseen)
             self._stopping.wait(self._pause_s())
 
     def _attempt(self, step: Callable[[], None]) -> str | None:
-        """Take a step, and return why it failed; a problem is logged when it is a new one."""
+        """Take a step, and return why it failed."""
         try:
             step()
         except TryLaterError as error:
-            problem = error.detail
+            return error.detail
         except AuditraceError as error:
-            problem = str(error)
+            return str(error)
         except Exception as error:  # noqa: BLE001 - a thread that died would leave the ledger without checkpoints
             _log.exception("the checkpointer goes on after this")
-            problem = f"unexpected {type(error).__name__}: {error}"
-        else:
-            return None
-        if problem != self._error:
-            _log.error("checkpoints are held up, trying on: %s", problem)
-        return problem
+            return f"unexpected {type(error).__name__}: {error}"
+        return None
 
     def _hold_and_write(self) -> None:
         holds = False

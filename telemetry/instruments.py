@@ -21,6 +21,7 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
+        self._is_observing = True
         self._committed = self._counter(names.METRIC_AUDITRACE_AUDIT_RECORDS_COMMITTED)
         self._delivered = self._counter(names.METRIC_AUDITRACE_AUDIT_RECORDS_DELIVERED)
         self._parked = self._counter(names.METRIC_AUDITRACE_AUDIT_RECORDS_PARKED)
@@ -83,6 +84,10 @@ class Instruments:
         }
         self._request.record(duration_s, _known(attributes))
 
+    def stop_observing(self) -> None:
+        """Leave out what `observe` and `observe_each` read from now on: what they read is about to be closed."""
+        self._is_observing = False
+
     def observe(self, outbox: Callable[[], tuple[int, float]], jobs: Callable[[], Mapping[str, int]]) -> None:
         """Read these whenever metrics are collected; to be called once.
 
@@ -121,7 +126,9 @@ class Instruments:
 
     def _gauge(self, name: str, read: Callable[[CallbackOptions], Iterable[Observation]]) -> None:
         unit, description = names.METRICS[name]
-        self._meter.create_observable_gauge(name, [read], unit, description)
+        self._meter.create_observable_gauge(
+            name, [lambda options: read(options) if self._is_observing else ()], unit, description
+        )
 
 
 def _observing(read: Callable[[], float | None]) -> Callable[[CallbackOptions], Iterable[Observation]]:

@@ -84,26 +84,31 @@ class Telemetry:
         with self._rendering:
             return generate_latest(self._registry)
 
-    def shutdown(self) -> None:
+    def shutdown(self, within_s: float | None = None) -> None:
         """Flush and end everything, in at most five seconds (commands: one); what could not be sent by then is dropped.
 
         Never raises; after the first time, does nothing.
+
+        Args:
+            within_s: how many seconds there are, if less.
         """
         with self._closing:
             if self._is_closed:
                 return
             self._is_closed = True
         self._output.stop_exporting()
-        deadline = time.monotonic() + self._shutdown_s
+        shutdown_s = self._shutdown_s if within_s is None else min(self._shutdown_s, within_s)
+        deadline = time.monotonic() + shutdown_s
         # Threads of their own, because a provider waits for its exporter, and exporters wait for their collector.
         threads = [threading.Thread(target=_quietly, args=[shutdown], daemon=True) for shutdown in self._providers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self.instruments.stop_observing()
         if any(thread.is_alive() for thread in threads):
             # The log stays as it is for what exporters will still say.
-            _log.warning("telemetry that could not be sent within %.0f seconds was dropped", self._shutdown_s)
+            _log.warning("telemetry that could not be sent within %.1f seconds was dropped", shutdown_s)
             return
         self._output.close()
 

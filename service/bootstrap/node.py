@@ -149,11 +149,11 @@ class Node:
         create_private_file(path, created.value.key.encode() + b"\n")
         return path
 
-    def close(self) -> None:
-        """Close everything, the ledger first."""
+    def close(self, telemetry_s: float | None = None) -> None:
+        """Close everything, the ledger first; telemetry has at most `telemetry_s` seconds to be sent."""
         self.opened.close_ledger()
         # Before the reads end: the last collection of metrics looks at the outbox and the jobs.
-        self.telemetry.shutdown()
+        self.telemetry.shutdown(telemetry_s)
         self.opened.close()
 
     def _system_record(self, event_name: str) -> AuditRecord:

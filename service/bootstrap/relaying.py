@@ -49,11 +49,11 @@ class RelayNode:
         except TryLaterError:
             return None
 
-    def close(self) -> None:
-        """Close everything; the relay has ended."""
+    def close(self, telemetry_s: float | None = None) -> None:
+        """Close everything; the relay has ended. Telemetry has at most `telemetry_s` seconds to be sent."""
         self.relay.close()
         self._give_up_name()
-        self.telemetry.shutdown()
+        self.telemetry.shutdown(telemetry_s)
 
 
 def relay_of(settings: Settings, outbox: Outbox, instruments: Instruments) -> Relay:

@@ -56,7 +56,7 @@ def _relay(arguments: argparse.Namespace) -> int:
         return _again(lambda opened: opened.replay(stream_id, first), go_on, as_json=arguments.json)
     if arguments.once:
         return _once(as_json=arguments.json)
-    return relay(examine_settings())
+    return relay(examine_settings(), print_line)
 
 
 def _once(*, as_json: bool) -> int:

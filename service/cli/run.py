@@ -35,4 +35,4 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _work(_: argparse.Namespace) -> int:
-    return work(examine_settings())
+    return work(examine_settings(), print_line)

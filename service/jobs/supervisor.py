@@ -1,10 +1,10 @@
 """The process between a worker and a command, so that no process of a run outlives its worker.
 
 It is a process of its own with the standard library alone, because each run starts one. Standard input is the control
-pipe: one JSON line that says what to run, then lines `cancel`, or `until` with a time to which the lease was extended;
-its end means that the worker is gone, or has read what it wants. Standard output takes a JSON line when the command has
-started, and one when the run is over. A run whose lease ends is killed, so that whoever reclaims it is alone even when
-its worker stands still.
+pipe: one JSON line that says what to run, then lines `cancel`, `kill`, or `until` with a time to which the lease was
+extended; its end means that the worker is gone, or has read what it wants. Standard output takes a JSON line when the
+command has started, and one when the run is over. A run whose lease ends is killed, so that whoever reclaims it is
+alone even when its worker stands still.
 
 No process escapes: the supervisor adopts orphaned descendants (PR_SET_CHILD_SUBREAPER), and a run is over only when
 the kernel says that no child is left. Processes cannot gain privileges (PR_SET_NO_NEW_PRIVS), so they can always be
@@ -148,7 +148,7 @@ class Run:
             if word == b"until":
                 self._lease_until_ms = int(argument)
             else:
-                self._stop("cancelled", GRACE_S)
+                self._stop("cancelled", 0.0 if word == b"kill" else GRACE_S)
 
     def _stop(self, reason: str, grace_s: float) -> None:
         """Ask the process group to end, and have it killed after the grace; the first reason counts."""

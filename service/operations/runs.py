@@ -31,6 +31,11 @@ class Claimed(msgspec.Struct, frozen=True):
     request: RunRequest
     span: AuditedSpan
 
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"run {self.run.number} of job {self.job.job_id}"
+
 
 Conclude = Callable[[Transaction, Job, Run, Operation, int], Decision[Job]]
 

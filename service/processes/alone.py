@@ -1,6 +1,5 @@
 """`auditrace work` and `auditrace relay`: a worker or a relay without the API, beside any number of other processes."""
 
-import logging
 import time
 from contextlib import closing
 
@@ -10,34 +9,39 @@ from service.bootstrap.examined import WORKER
 from service.bootstrap.node import Node
 from service.bootstrap.relaying import RelayNode
 from service.config import Settings
-from service.processes.parts import LEFT, Parts
-from service.processes.stopping import StopSignal
+from service.processes.parts import Parts
+from service.processes.stopping import DELIVERIES_KEEP, LEAST_TELEMETRY_S, Grace, Say, StopSignal, left_of, tell
 from service.relay import Drained, Patience, Replayed, Watch
 
-_log = logging.getLogger(__name__)
 
-
-def work(settings: Settings) -> int:
-    """Run jobs until a stop is asked for, and return the exit status of a clean stop."""
+def work(settings: Settings, say: Say) -> int:
+    """Run jobs until a stop is asked for, and return the exit status of a clean stop; `say` takes lines for people."""
     with StopSignal() as stop:
-        parts = Parts(Node(settings, "worker", is_daemon=True, checks=WORKER), with_worker=True, with_relay=False)
+        parts = Parts(Node(settings, "worker", is_daemon=True, checks=WORKER), say, with_worker=True, with_relay=False)
         parts.start()
         stop.wait()
+        stop.on_second(parts.grace.hurry)
         parts.stop()
     return 0
 
 
-def relay(settings: Settings) -> int:
-    """Deliver until a stop is asked for, and return the exit status of a clean stop."""
+def relay(settings: Settings, say: Say) -> int:
+    """Deliver until a stop is asked for, and return the exit status of a clean stop; `say` takes lines for people."""
+    grace = Grace(settings.shutdown_grace_ms / 1000, time.monotonic)
     with StopSignal() as stop:
         node = RelayNode(settings, is_daemon=True)
+        grace.at_hurry(node.relay.hurry)
         try:
             node.relay.start()
             stop.wait()
-            if not node.relay.stop(settings.shutdown_grace_ms / 1000):
-                _log.warning(LEFT)
+            grace.begin()
+            stop.on_second(grace.hurry)
+            node.relay.stop(grace.left_s(kept=DELIVERIES_KEEP))
+            left = node.left_out()
+            held = node.relay.state().error
         finally:
-            node.close()
+            node.close(max(LEAST_TELEMETRY_S, grace.left_s()))
+        tell(say, f"auditrace stopped: {left_of(None if left is None else left[1], held)}")
     return 0
 
 

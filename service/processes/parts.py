@@ -1,8 +1,6 @@
 """What runs in a process beside its main thread: worker, relay, checkpoints and verification, in order."""
 
-import logging
 from collections.abc import Mapping
-from typing import Final
 
 from service.api.parts import FAILED, READY
 from service.bootstrap.node import Node
@@ -10,14 +8,19 @@ from service.bootstrap.relaying import relay_of
 from service.checkpointer import Checkpointer
 from service.errors import AuditraceError, TryLaterError
 from service.processes.gauges import observe
+from service.processes.stopping import (
+    DELIVERIES_KEEP,
+    KILL_SHARE,
+    LEAST_TELEMETRY_S,
+    RUNS_KEEP,
+    Grace,
+    Say,
+    left_of,
+    tell,
+)
 from service.selfcheck import SelfCheck
 from service.worker.preparation import RunSurroundings
 from service.worker.worker import Worker, WorkerSettings
-
-_log = logging.getLogger(__name__)
-
-LEFT: Final = "records are left in the outbox; they are delivered after the next start"
-"""What a process logs that could not deliver all of its records within the grace."""
 
 
 class Parts:
@@ -27,9 +30,10 @@ class Parts:
     the last checkpoint written, then the outbox drains as far as the sink takes it within the grace.
     """
 
-    def __init__(self, node: Node, *, with_worker: bool, with_relay: bool) -> None:
+    def __init__(self, node: Node, say: Say, *, with_worker: bool, with_relay: bool) -> None:
         self._node = node
-        self._grace_s = node.settings.shutdown_grace_ms / 1000
+        self._say = say
+        self.grace = Grace(node.settings.shutdown_grace_ms / 1000, node.monotonic)
         self._checkpointer = Checkpointer(
             node.checkpoints, node.settings.checkpoint_interval_ms / 1000, node.clock, node.monotonic
         )
@@ -44,6 +48,9 @@ class Parts:
         self._worker = _worker(node) if with_worker else None
         self._relay = relay_of(node.settings, node.opened.outbox(), node.telemetry.instruments) if with_relay else None
         node.committed += [part.wake for part in (self._worker, self._relay) if part is not None]
+        for part in (self._worker, self._relay):
+            if part is not None:
+                self.grace.at_hurry(part.hurry)
         observe(node, self._checkpointer, self._selfcheck)
 
     def start(self) -> None:
@@ -55,18 +62,39 @@ class Parts:
         if self._worker is not None:
             self._worker.start()
 
+    def retire(self) -> None:
+        """Claim no run from now on, and say which ones are waited for."""
+        self.grace.begin()
+        runs = self._worker.retire() if self._worker is not None else ()
+        if runs:
+            tell(
+                self._say,
+                f"auditrace stops: it waits up to {self.grace.left_s(kept=RUNS_KEEP):.0f} s for {', '.join(runs)}; "
+                "ask again (Ctrl-C) to hand back what still runs, and stop now",
+            )
+
     def stop(self) -> None:
-        """Stop them in order, and close the node."""
+        """Stop them in order within the grace, close the node, and say what is left."""
+        self.retire()
         if self._worker is not None:
-            self._worker.stop(self._grace_s)
+            self._worker.stop(self.grace.left_s(kept=RUNS_KEEP), self.grace.seconds * KILL_SHARE)
         self._selfcheck.stop()
         self._checkpointer.stop()
         self._node.opened.close_ledger()
         if self._relay is not None:
-            if not self._relay.stop(self._grace_s):
-                _log.warning(LEFT)
+            self._relay.stop(self.grace.left_s(kept=DELIVERIES_KEEP))
+        left = self._left()
+        if self._relay is not None:
             self._relay.close()
-        self._node.close()
+        self._node.close(max(LEAST_TELEMETRY_S, self.grace.left_s()))
+        tell(self._say, f"auditrace stopped: {left}")
+
+    def _left(self) -> str:
+        try:
+            count = self._node.reads.outbox().depth
+        except AuditraceError:
+            count = None
+        return left_of(count, None if self._relay is None else self._relay.state().error)
 
     def ready(self) -> Mapping[str, str]:
         """Return how each part is; only a ledger that cannot be read or written makes it unready."""

@@ -1,8 +1,9 @@
 """`auditrace serve`: the API, and beside it worker, relay and checkpoints, in one process."""
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Generator
 from contextlib import ExitStack
 from typing import Final
 
@@ -22,14 +23,17 @@ from service.errors import SettingsError
 from service.operations.tallies import Tallies
 from service.processes.connections import ACCEPTED_AT_ONCE, allowed_connections, bounded
 from service.processes.parts import Parts
-from service.processes.stopping import StopSignal
+from service.processes.stopping import Say, StopSignal
 from telemetry.server import ServerSpans
 
 LISTENING: Final = "auditrace listens on "
 """How the line on standard output begins that says where the API is; it comes when requests are taken."""
 
+REQUESTS_SHARE: Final = 0.25
+"""What requests under way have of the grace to be answered, while runs have theirs."""
 
-def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, with_relay: bool) -> int:
+
+def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) -> int:
     """Serve until a stop is asked for, and return the exit status of a clean stop; `say` takes lines for the operator.
 
     Raises:
@@ -45,7 +49,7 @@ def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, 
             # Said with everything else that is wrong, by the node that is not opened then.
             settings = msgspec.structs.replace(settings, problems=(*settings.problems, *error.problems))
         node = Node(settings, "api", is_daemon=True, checks=list(dict.fromkeys(checks)))
-        parts = Parts(node, with_worker=with_worker, with_relay=with_relay)
+        parts = Parts(node, say, with_worker=with_worker, with_relay=with_relay)
         try:
             admin_key = node.ensure_admin_key()
             if admin_key is not None:
@@ -55,7 +59,7 @@ def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, 
             node.committed.append(waits.wake)
             app = create_app(_api(node, parts, waits))
             spans = ServerSpans(app, node.telemetry.tracer, node.telemetry.instruments, node.monotonic)
-            _Server(spans, settings, say, stop, waits).run(listeners)
+            _Server(spans, parts, say, stop, waits).run(listeners)
         finally:
             parts.stop()
     return 0
@@ -64,9 +68,8 @@ def serve(settings: Settings, say: Callable[[str], None], *, with_worker: bool, 
 class _Server(uvicorn.Server):
     """uvicorn on a socket that is bound already; says where it listens once it takes requests."""
 
-    def __init__(
-        self, app: ServerSpans, settings: Settings, say: Callable[[str], None], stop: StopSignal, waits: JobWaits
-    ) -> None:
+    def __init__(self, app: ServerSpans, parts: Parts, say: Say, stop: StopSignal, waits: JobWaits) -> None:
+        self._parts = parts
         self._say = say
         self._stop = stop
         self._waits = waits
@@ -83,14 +86,13 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 # An address from a header is a claim of the client, and records state where a request came from.
                 proxy_headers=False,
-                timeout_graceful_shutdown=max(1, settings.shutdown_grace_ms // 1000),
+                timeout_graceful_shutdown=max(1, int(parts.grace.seconds * REQUESTS_SHARE)),
             )
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve."""
         await super().startup(sockets)
-        # uvicorn hears signals only from its own start on, and only two of them.
         asyncio.get_running_loop().add_reader(self._stop.descriptor, self._leave)
         for bound in sockets or ():
             # asyncio made the queue of the kernel as short as what it accepts at once.
@@ -103,9 +105,30 @@ class _Server(uvicorn.Server):
         self._waits.release()
         await super().shutdown(sockets)
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to `StopSignal`: uvicorn would hear two of them, and only from its own start on."""
+        yield
+
     def _leave(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._stop.descriptor)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._stop.descriptor)
+        self._parts.grace.at_hurry(lambda: self._cut_in(loop))
+        self._stop.on_second(self._parts.grace.hurry)
+        self._parts.retire()
         self.should_exit = True
+
+    def _cut_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Closed once all requests were answered.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        """End the requests that are waited for."""
+        for task in self.server_state.tasks:
+            task.cancel()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def _api(node: Node, parts: Parts, waits: JobWaits) -> ApiServices:

@@ -1,16 +1,30 @@
-"""How a process learns that it is to stop: SIGTERM, SIGINT or SIGHUP, at any moment from its start on."""
+"""How a process learns that it is to stop, at any moment from its start on, and in what time it exits then."""
 
+import contextlib
 import os
 import select
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Final, Self
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ONCE: Final = b"h"
+_REQUEST: Final = b"."
+
+# Shares of the grace. What is kept from runs is for their ends, the last records, deliveries and telemetry.
+RUNS_KEEP: Final = 0.5
+KILL_SHARE: Final = 0.2
+DELIVERIES_KEEP: Final = 0.15
+LEAST_TELEMETRY_S: Final = 0.5
+
+Say = Callable[[str], None]
+"""Takes one line for the operator."""
 
 
 class StopSignal:
-    """Remembers that a stop was asked for. To be entered on the main thread.
+    """Remembers that a stop was asked for, by SIGTERM, SIGINT or SIGHUP. To be entered on the main thread.
 
     A pipe and no event: a handler that interrupts the very wait it is to end must not need the wait's lock.
     """
@@ -18,6 +32,7 @@ class StopSignal:
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before: dict[int, object] = {}
+        self._listening: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         # `nohup` has SIGHUP ignored, so that the process outlives its terminal.
@@ -32,8 +47,11 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler if callable(handler) else signal.SIG_DFL)
-        os.close(self._reading)
         os.close(self._writing)
+        if self._listening is not None:
+            # It reads the end of the pipe.
+            self._listening.join()
+        os.close(self._reading)
 
     @property
     def descriptor(self) -> int:
@@ -44,5 +62,81 @@ class StopSignal:
         """Return when a stop is asked for, or when the time is over; True when it is asked for."""
         return bool(select.select([self._reading], [], [], timeout_s)[0])
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        os.write(self._writing, b".")
+    def on_second(self, hurry: Callable[[], None]) -> None:
+        """Call `hurry`, from another thread, when a stop is asked for again; to be called once, after the first time.
+
+        SIGHUP does not count: a terminal that is closed may send it twice.
+        """
+        self._listening = threading.Thread(target=self._listen, args=[hurry], name="stop", daemon=True)
+        self._listening.start()
+
+    def _listen(self, hurry: Callable[[], None]) -> None:
+        requests = 0
+        while True:
+            select.select([self._reading], [], [])
+            received = os.read(self._reading, 64)
+            if not received:
+                return
+            # As the first one SIGHUP counts.
+            requests += received[:1].count(_ONCE) * (requests == 0) + received.count(_REQUEST)
+            if requests > 1:
+                hurry()
+                return
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        # A full pipe holds more requests than anybody counts.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writing, _ONCE if number == signal.SIGHUP else _REQUEST)
+
+
+class Grace:
+    """The time in which a process that was asked to stop exits. `hurry` ends it at once."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self.seconds = seconds
+        self._monotonic = monotonic
+        self._deadline: float | None = None
+        self._is_over = False
+        self._waits: list[Callable[[], None]] = []
+
+    def begin(self) -> None:
+        """Let the time run, if it does not yet."""
+        if self._deadline is None:
+            self._deadline = self._monotonic() + self.seconds
+
+    def left_s(self, kept: float = 0.0) -> float:
+        """Return how many seconds are left, when a part of the whole time (0 to 1) is kept for what comes later."""
+        if self._is_over or self._deadline is None:
+            return 0.0 if self._is_over else self.seconds * (1 - kept)
+        return max(0.0, self._deadline - self._monotonic() - self.seconds * kept)
+
+    def at_hurry(self, cut: Callable[[], None]) -> None:
+        """Have a wait cut short when there is no more time; `cut` is called from another thread."""
+        self._waits.append(cut)
+
+    def hurry(self) -> None:
+        """Leave no more time: what is waited for is given up."""
+        self._is_over = True
+        for cut in self._waits:
+            cut()
+
+
+def tell(say: Say, line: str) -> None:
+    """Say a line of a process that stops; whoever read what it says may be gone, and a stop is not to fail for that."""
+    with contextlib.suppress(OSError, ValueError):
+        say(line)
+
+
+def left_of(count: int | None, held: str | None) -> str:
+    """Return what a process that stopped says of the outbox.
+
+    Args:
+        count: how many records are not delivered; None when the database cannot tell.
+        held: why the sink took none the last time; None when it took them, or nothing is delivered here.
+    """
+    if count == 0:
+        return "every record is delivered"
+    records = "1 record is" if count == 1 else f"{count} records are"
+    text = "it cannot be told whether records are left" if count is None else f"{records} left in the outbox"
+    text += ", for a relay that runs or for the next start"
+    return text if held is None else f"{text}; the sink takes none: {held}"

@@ -46,6 +46,7 @@ class Relay:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._ended = threading.Event()
+        self._hurried = threading.Event()
         self._grace_s = 0.0
         self._is_drained = False
         self._thread = threading.Thread(target=self._serve, name="relay", daemon=True)
@@ -59,6 +60,11 @@ class Relay:
         """Say that something was committed; cheap, from any thread."""
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Have `stop` wait no longer; from any thread."""
+        self._hurried.set()
+        self._ended.set()
+
     def stop(self, grace_s: float) -> bool:
         """Deliver what is committed by now, within `grace_s` seconds, and end; True when nothing was left.
 
@@ -70,7 +76,7 @@ class Relay:
         self._stopping.set()
         self._wake.set()
         if self._thread.ident is not None:
-            self._thread.join(max(0.0, deadline - self._monotonic()) + 0.5)
+            self._ended.wait(max(0.0, deadline - self._monotonic()) + 0.5)
         self._leases.stop(0.5)
         return self._is_drained
 
@@ -90,7 +96,11 @@ class Relay:
         stop at the same time leave nothing behind if the sink takes records within the grace of each.
         """
         deadline = self._monotonic() + grace_s
-        return self._drain(lambda: deadline - self._monotonic(), self._ended.wait)
+
+        def left_s() -> float:
+            return 0.0 if self._hurried.is_set() else deadline - self._monotonic()
+
+        return self._drain(left_s, self._hurried.wait)
 
     def deliver_all(self, patience: Patience) -> Drained:
         """Deliver what is committed by now, however long it takes, and give the leases back.

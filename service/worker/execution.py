@@ -65,6 +65,12 @@ class Execution:
                 if self._process is not None:
                     self._process.cancel(reason)
 
+    def kill(self) -> None:
+        """Kill the command, if it has not ended; it was asked to end before."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+
 
 def _not_started(error_type: str, reason: str) -> Ended:
     return Ended(error_type=error_type, reason=reason, exit_code=None, duration_ms=0, is_retryable=False)

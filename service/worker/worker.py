@@ -13,6 +13,7 @@ from service.errors import AuditraceError, RefusedError, TryLaterError
 from service.jobs.command import boot_ms
 from service.operations.run_steps import Ended
 from service.operations.runs import CANCELLED, LEASE_LOST, WORKER_SHUTDOWN, RunOperations
+from service.outage import Outage
 from service.ports import Clock, Reads
 from service.secrets import DeploymentSecret
 from service.worker.execution import Execution
@@ -71,11 +72,15 @@ class Worker:
         self._lock = threading.Lock()
         self._executions: list[Execution] = []
         self._handed_over: queue.SimpleQueue[Execution | None] = queue.SimpleQueue()
+        self._outage = Outage(
+            _log, "the worker waits for the ledger", "the worker waits for the ledger no more", logging.WARNING
+        )
         self._renew_at = 0.0
         self._reclaim_at = 0.0
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._grace_ended = threading.Event()
+        self._hurried = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
         # The same threads for all runs, because each thread that reads the ledger has a connection of its own.
         self._slots = [
@@ -91,17 +96,35 @@ class Worker:
         """Look at once for what is due or not wanted any more; to be called after each commit. Never blocks."""
         self._woken.set()
 
-    def stop(self, grace_s: float) -> None:
+    def retire(self) -> Sequence[str]:
+        """Claim nothing from now on, and return which runs still go on. Never blocks."""
+        self._stopping.set()
+        self.wake()
+        return [one.claimed.name for one in self._running()]
+
+    def hurry(self) -> None:
+        """Kill what still runs and have `stop` hand it back now; from any thread."""
+        self._hurried.set()
+        self._grace_ended.set()
+        self.wake()
+
+    def stop(self, grace_s: float, kill_s: float | None = None) -> None:
         """Stop claiming, give runs `grace_s` seconds to end, then stop them and hand them back.
 
         Returns when no run is left. The ledger must still be open, because each end is recorded.
+
+        Args:
+            grace_s: for how long runs may go on.
+            kill_s: how long a run may take to heed SIGTERM; None is as long as any run may.
         """
-        self._stopping.set()
-        self.wake()
+        self.retire()
         if self._thread.ident is not None:
             self._thread.join(grace_s)
             self._grace_ended.set()
             self.wake()
+            if kill_s is not None:
+                self._thread.join(kill_s)
+                self.hurry()
             for thread in (self._thread, *self._slots):
                 thread.join()
 
@@ -113,10 +136,11 @@ class Worker:
                 if not self._stopping.is_set():
                     self._reclaim()
                     pause_s = self._claim()
+                self._outage.note(None)
             except TryLaterError as error:
-                _log.warning("the worker waits for the ledger: %s", error.detail)
-            except Exception:  # noqa: BLE001 - whatever it was, the runs in progress need their leases
-                _log.exception("the worker could not go on as intended")
+                self._outage.note(error.detail)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the runs in progress need their leases
+                self._outage.unexpected(error)
             self._grace_ended.wait(_SETTLE_S)
             self._woken.wait(pause_s)
             self._woken.clear()
@@ -133,6 +157,8 @@ class Worker:
         if self._grace_ended.is_set():
             for execution in running:
                 execution.stop(WORKER_SHUTDOWN)
+                if self._hurried.is_set():
+                    execution.kill()
         if not running:
             return
         cancelled = self._reads.cancelled_runs(self._operations.worker_id)
@@ -187,7 +213,7 @@ class Worker:
 
     def _run(self, execution: Execution) -> None:
         claimed = execution.claimed
-        name = f"run {claimed.run.number} of job {claimed.job.job_id}"
+        name = claimed.name
         started = time.monotonic()
         error_type: str | None = None
         try:
@@ -215,10 +241,14 @@ class Worker:
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """Do it again until it succeeds: an outage of the ledger loses no outcome, short of the end of the grace."""
+        outage = Outage(_log, "a run waits for the ledger", "a run waits for the ledger no more", logging.WARNING)
         while True:
             try:
-                return action()
+                done = action()
             except TryLaterError as error:
-                _log.warning("a run waits for the ledger: %s", error.detail)
+                outage.note(error.detail)
                 if self._grace_ended.wait(error.retry_after_s):
                     raise
+            else:
+                outage.note(None)
+                return done

@@ -60,6 +60,13 @@ description = "Sleep, for as long as nobody objects"
 command = ["sleep", "{seconds}"]
 [templates.sleep.parameters.seconds]
 type = "integer"
+
+[templates.wait]
+description = "Wait until there is a file"
+command = ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.05; done', "{file}"]
+[templates.wait.parameters.file]
+type = "string"
+pattern = ".*"
 """
 
 
@@ -80,6 +87,8 @@ class Service:
         self.root = ROOT
         """Whose code runs: that of the checkout in this folder."""
         self.url = ""
+        self.said: list[str] = []
+        """The lines that it wrote on standard output, over restarts."""
         self._arguments = arguments
         self._keys: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +190,7 @@ class Service:
 
     def _read(self, process: "subprocess.Popen[str]", started: threading.Event) -> None:
         for line in process.stdout or ():
+            self.said.append(line.rstrip("\n"))
             if line.startswith(LISTENING):
                 self.url = line.removeprefix(LISTENING).strip()
                 started.set()

@@ -1,0 +1,41 @@
+"""What a part of the process says of something that fails and works again: one line each, not one for each attempt."""
+
+import logging
+
+
+class Outage:
+    """Logs when something begins to fail, when it fails for another reason, and when it works again.
+
+    To be used by one thread; `problem` may be read by any.
+    """
+
+    def __init__(self, log: logging.Logger, fails: str, works_again: str, level: int = logging.ERROR) -> None:
+        """Say nothing yet.
+
+        Args:
+            log: where the lines go.
+            fails: begins the line about a problem.
+            works_again: the line about its end.
+            level: of the line about a problem; its end is a warning, so that whoever sees one sees both.
+        """
+        self._log = log
+        self._fails = fails
+        self._works_again = works_again
+        self._level = level
+        self.problem: str | None = None
+        """What is wrong now; None while it works."""
+
+    def unexpected(self, error: Exception) -> None:
+        """Note that the last attempt ended with an unforeseen error; its traceback is logged the first time."""
+        problem = f"unexpected {type(error).__name__}: {error}"
+        if problem != self.problem:
+            self._log.error("%s: %s", self._fails, problem, exc_info=error)
+        self.problem = problem
+
+    def note(self, problem: str | None) -> None:
+        """Note how the last attempt went: what was wrong, or None when it worked."""
+        if problem is not None and problem != self.problem:
+            self._log.log(self._level, "%s: %s", self._fails, problem)
+        elif problem is None and self.problem is not None:
+            self._log.warning("%s", self._works_again)
+        self.problem = problem

@@ -127,12 +127,14 @@ class Checkpointer:
         return True
 
     def _look(self) -> None:
-        self._last = self._writer.last()
+        last = self._writer.last()
         refused = self._writer.refused()
         for one in refused:
             if one not in self._refused:
                 _log.error("stream %s is not signed over: %s", one.stream_id, one.reason)
+        # In this order: whoever sees a checkpoint also sees what it refused.
         self._refused = refused
+        self._last = last
 
     def _pause_s(self) -> float:
         if not self._is_writer:

@@ -161,7 +161,7 @@ def test_a_ledger_is_copied_from_a_read_only_medium(
     target = postgres_server.create_database()
     with read_only(evidence, tmp_path / "medium") as medium:
         before = files_in(medium)
-        done = copied(f"sqlite:///{medium}/ledger.db", target, SECRET, lambda _: None)
+        done = copied(f"sqlite:///{medium}/ledger.db", target, lambda: SECRET, lambda _: None)
         assert files_in(medium) == before
     with psycopg.connect(target) as session:
         assert session.execute("SELECT count(*) FROM audit_records").fetchone() == (done.rows["records"],)
@@ -176,7 +176,7 @@ def test_a_copy_is_not_made_beside_locks_that_cannot_be_looked_at(
     (evidence / "ledger.db.owners").mkdir()
     (evidence / "ledger.db.owners" / "node-1").touch()
     with read_only(evidence, tmp_path / "medium") as medium, pytest.raises(SettingsError, match="to a folder that can"):
-        copied(f"sqlite:///{medium}/ledger.db", postgres_server.url("postgres"), SECRET, lambda _: None)
+        copied(f"sqlite:///{medium}/ledger.db", postgres_server.url("postgres"), lambda: SECRET, lambda _: None)
 
 
 def test_a_running_process_is_not_disturbed(running: SqliteStore, key: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from service.bootstrap.relaying import RelayNode
-from service.cli.output import print_json, print_line
+from service.cli.output import print_json, print_line, say_line
 from service.cli.replay import replay
 from service.config import examine_settings
 from service.errors import InvalidRequestError
@@ -56,7 +56,7 @@ def _relay(arguments: argparse.Namespace) -> int:
         return _again(lambda opened: opened.replay(stream_id, first), go_on, as_json=arguments.json)
     if arguments.once:
         return _once(as_json=arguments.json)
-    return relay(examine_settings(), print_line)
+    return relay(examine_settings(), say_line)
 
 
 def _once(*, as_json: bool) -> int:

@@ -4,7 +4,7 @@ import argparse
 
 import msgspec
 
-from service.cli.output import print_line
+from service.cli.output import say_line
 from service.config import MAX_PORT, examine_settings
 from service.processes.alone import work
 from service.processes.serve import serve
@@ -31,8 +31,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         problem = f"--port {arguments.port} is not a whole number from 0 to {MAX_PORT}"
         given |= {"port": 0, "problems": (*settings.problems, problem)}
     settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value is not None})
-    return serve(settings, print_line, with_worker=not arguments.no_worker, with_relay=not arguments.no_relay)
+    return serve(settings, say_line, with_worker=not arguments.no_worker, with_relay=not arguments.no_relay)
 
 
 def _work(_: argparse.Namespace) -> int:
-    return work(examine_settings(), print_line)
+    return work(examine_settings(), say_line)

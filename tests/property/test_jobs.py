@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.errors import BrokenLedgerError, LedgerUnavailableError, RefusedError
+from service.errors import BrokenLedgerError, LedgerUnavailableError, OperationFailedError, RefusedError
 from service.jobs.model import JobId, Status
 from service.operations.run_steps import Ended
 from service.operations.runs import WORKER_SHUTDOWN, Claimed
@@ -367,10 +367,10 @@ TestJobs.settings = settings(
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (Fault.BEFORE, BrokenError),
-        (Fault.AFTER, BrokenError),
+        (Fault.BEFORE, OperationFailedError),
+        (Fault.AFTER, OperationFailedError),
         (Fault.DISK_FULL, LedgerUnavailableError),
-        (Fault.HALF_A_CHANGE, BrokenError),
+        (Fault.HALF_A_CHANGE, OperationFailedError),
     ],
 )
 def test_a_fault_is_what_it_says(tmp_path: Path, fault: Fault, error: type[Exception]) -> None:

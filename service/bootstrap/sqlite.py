@@ -53,7 +53,7 @@ class SqliteDatabase:
             raise SettingsError(
                 [f"AUDITRACE_LANES is {lanes}, and SQLite takes one writer: leave it out, or name a PostgreSQL"]
             )
-        return examine(self._path, self._reading)
+        return examine(self._path, self._url, self._reading)
 
     def prepare(self) -> None:
         """Make the folder."""

@@ -10,6 +10,7 @@ from service.ports import LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.anchors import last_stored
 from service.store.signing_keys import registered_keys
+from service.store.sqlite.connection import URL_PREFIX
 from service.store.sqlite.identity import require_usable
 from service.store.sqlite.migrate import missing_steps
 from service.store.sqlite.owners import folder_of_owners
@@ -24,8 +25,13 @@ def keys_of(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -> 
         return registered_keys(executing(connection), secret) if _has_table(connection, "signing_keys") else ()
 
 
-def examine(path: Path, reading: Reading = in_use) -> str:
+def examine(path: Path, url: str, reading: Reading = in_use) -> str:
     """Return what there is, in a few words, once a file at this path could be opened for writing; nothing is made.
+
+    Args:
+        path: without symbolic links.
+        url: with the path as it was given: a link to a folder that is not there most often means one not mounted.
+        reading: how the file is opened for reading.
 
     Raises:
         SettingsError: it could not be, or a newer version has written it.
@@ -33,8 +39,9 @@ def examine(path: Path, reading: Reading = in_use) -> str:
         TryLaterError: it cannot be looked at.
     """
     size = _size(path)
-    for folder in (path.parent, folder_of_owners(path)):
-        if folder == path.parent or os.path.lexists(folder):
+    named = Path(url.removeprefix(URL_PREFIX))
+    for folder in (named.parent, folder_of_owners(path)):
+        if folder == named.parent or os.path.lexists(folder):
             why = why_no_file_in(folder)
             if why is not None:
                 raise SettingsError([f"the data folder {folder} cannot be written: {why}"], is_unread=True)

@@ -61,7 +61,7 @@ class Backend:
                 [binary, *self.arguments()], env=self.settings(), stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
         try:
-            poll_until(self._is_healthy, f"a healthy {self.name}", timeout_s=60.0)
+            poll_until(self._is_healthy, f"a healthy {self.name}", timeout_s=300.0)
         except TimeoutError as error:
             self._kill()
             raise BackendError(f"{error}\n{self._log_tail()}") from error

@@ -13,7 +13,7 @@ from service.jobs.command import boot_ms
 from service.jobs.outcome import Reason
 from service.jobs.runner import start_run
 from tests.support.collector import poll_until
-from tests.support.processes import start_process
+from tests.support.processes import Process, start_process
 from tests.support.runs import alive, run_spec
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def marker(tmp_path: Path) -> Iterator[str]:
         os.kill(pid, signal.SIGKILL)
 
 
-def _worker(root: Path, marker: str, runs: int) -> "subprocess.Popen[bytes]":
+def _worker(root: Path, marker: str, runs: int) -> Process:
     """Start a process that runs `runs` stubborn commands; its own command line does not hold the marker."""
     worker = start_process(
         [sys.executable, "-c", WORKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0

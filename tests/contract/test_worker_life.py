@@ -20,7 +20,7 @@ from tests.support.both_stores import BOTH, POSTGRES, SQLITE, Store
 from tests.support.collector import poll_until
 from tests.support.jobs import Jobs
 from tests.support.outages import OUTAGES
-from tests.support.processes import start_process
+from tests.support.processes import Process, pause, start_process
 from tests.support.runs import alive
 
 pytestmark = pytest.mark.stores(*BOTH)
@@ -45,18 +45,16 @@ def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
 
 
 @pytest.fixture
-def processes() -> Iterator[list["subprocess.Popen[bytes]"]]:
+def processes() -> Iterator[list[Process]]:
     """Worker processes, killed at the end if they still live."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Process] = []
     yield started
     for process in started:
         process.kill()
         process.communicate()
 
 
-def _start(
-    processes: list["subprocess.Popen[bytes]"], jobs: Jobs, *, lease_s: float = 60, renew_s: float = 10
-) -> "subprocess.Popen[bytes]":
+def _start(processes: list[Process], jobs: Jobs, *, lease_s: float = 60, renew_s: float = 10) -> Process:
     """Start a worker in a process of its own."""
     arguments = [str(jobs.folder), jobs.store.database, str(len(processes) + 1), str(lease_s), str(renew_s)]
     process = start_process(
@@ -254,7 +252,7 @@ def test_a_run_that_was_reclaimed_is_stopped(jobs: Jobs, tmp_path: Path) -> None
 # Killed and frozen.
 
 
-def test_a_killed_worker_is_replaced(jobs: Jobs, tmp_path: Path, processes: list["subprocess.Popen[bytes]"]) -> None:
+def test_a_killed_worker_is_replaced(jobs: Jobs, tmp_path: Path, processes: list[Process]) -> None:
     """After SIGKILL the run is closed as unknown and runs again, once the first command and all of it is dead."""
     process = _start(processes, jobs)
     pid = tmp_path / "pid"
@@ -293,14 +291,14 @@ def test_a_killed_worker_is_replaced(jobs: Jobs, tmp_path: Path, processes: list
 
 
 def test_a_frozen_worker_does_not_run_beside_its_successor(
-    jobs: Jobs, tmp_path: Path, processes: list["subprocess.Popen[bytes]"]
+    jobs: Jobs, tmp_path: Path, processes: list[Process]
 ) -> None:
     """When a worker stands still its command is killed before the lease ends; afterwards it goes on working."""
     process = _start(processes, jobs, lease_s=1.5, renew_s=0.3)
     pid = tmp_path / "pid"
     job = jobs.queued(STAYS.format(pid=pid))
     _pid(pid)
-    process.send_signal(signal.SIGSTOP)
+    pause(process, jobs.store.database)
     worker = jobs.worker()
     jobs.until(job.job_id, Status.SUCCEEDED)
     assert jobs.artifacts(job.job_id, 2)["stdout"] == b""
@@ -312,15 +310,15 @@ def test_a_frozen_worker_does_not_run_beside_its_successor(
     assert [run.status for run in jobs.runs(job.job_id)] == [RunStatus.UNKNOWN, RunStatus.SUCCEEDED]
 
 
-def test_workers_that_are_killed_again_and_again(
-    jobs: Jobs, tmp_path: Path, processes: list["subprocess.Popen[bytes]"]
-) -> None:
+def test_workers_that_are_killed_again_and_again(jobs: Jobs, tmp_path: Path, processes: list[Process]) -> None:
     """Wherever in its work a worker is killed, no job is lost, no run stays open, and no two ran at the same time."""
     script = f"flock -n {tmp_path}/$AUDITRACE_JOB_ID sleep 0.05 || echo beside"
-    queued = [jobs.queued(script).job_id for _ in range(6)]
+    queued: list[str] = []
     for progress in (1, 3, 4, 6):
-        process = _start(processes, jobs)
+        # New ones in each turn: however fast a worker is, there is something left to do for the next.
+        queued += [jobs.queued(script).job_id for _ in range(3)]
         before = len(jobs.records())
+        process = _start(processes, jobs)
         poll_until(lambda at=before + progress: len(jobs.records()) >= at, f"{progress} more records")
         process.kill()
         process.wait()
@@ -342,9 +340,7 @@ def test_workers_that_are_killed_again_and_again(
     assert jobs.store.verify().findings == ()
 
 
-def test_a_worker_process_that_ends_hands_back(
-    jobs: Jobs, tmp_path: Path, processes: list["subprocess.Popen[bytes]"]
-) -> None:
+def test_a_worker_process_that_ends_hands_back(jobs: Jobs, tmp_path: Path, processes: list[Process]) -> None:
     """What a process releases on its way out is carried out by another, at no attempt's cost."""
     process = _start(processes, jobs)
     pid = tmp_path / "pid"

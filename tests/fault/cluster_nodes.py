@@ -20,7 +20,7 @@ from tests.support.large_ledger import LargeLedger
 from tests.support.otlp_sink import Answer, OtlpSink, Request
 from tests.support.ports import ReservedPorts
 from tests.support.postgres import PostgresServer, running_server
-from tests.support.processes import start_process
+from tests.support.processes import Process, start_process
 from tests.support.service import STOP_S, Service
 
 SERVERS, WORKERS, RELAYS = 3, 3, 2
@@ -51,7 +51,7 @@ class Node:
         self._arguments = arguments
         self._environment = environment
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def start(self) -> None:
         """Start it; whether it is ready is for others to find out."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 from tests.support.collector import ROOT, poll_until, require_binary
 from tests.support.ports import ReservedPorts
-from tests.support.processes import start_process
+from tests.support.processes import Process, start_process
 
 JAEGER_CONFIG = ROOT / "deploy" / "backends" / "jaeger" / "jaeger.yaml"
 
@@ -39,7 +39,7 @@ class Backend:
         self._reserved = ReservedPorts(port_count)
         self.addresses = [f"127.0.0.1:{port}" for port in self._reserved.numbers]
         self.log_path = folder / f"{self.name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def arguments(self) -> Sequence[str]:
         """Returns the command line behind the binary."""

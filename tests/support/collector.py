@@ -21,7 +21,7 @@ from typing import Self
 import pytest
 
 from tests.support.ports import ReservedPorts
-from tests.support.processes import start_process
+from tests.support.processes import Process, start_process
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARIES = ROOT / "build" / "bin"
@@ -113,7 +113,7 @@ class Collector:
             "TRACE_METRICS_INTERVAL": "200ms",
             **(settings or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def audit_endpoint(self) -> str:

@@ -16,7 +16,7 @@ import httpx
 from tests.support.collector import ROOT, Collector, poll_until
 from tests.support.otlp_sink import Answer, OtlpSink, Request
 from tests.support.ports import ReservedPorts
-from tests.support.processes import Process, start_process
+from tests.support.processes import Process, pause, start_process
 from tests.support.service import STOP_S, Service
 
 
@@ -44,7 +44,7 @@ class RelayProcess:
     def pause(self) -> None:
         """Stop it in its tracks, as a machine that hangs would."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
+            pause(self._process, self._service.environment["AUDITRACE_DATABASE"])
 
     def resume(self) -> None:
         """Let it go on, as if nothing had happened."""
@@ -171,6 +171,11 @@ class Deployment:
     def load(self, clients: int = 4) -> Load:
         """Return clients that have not begun yet."""
         return Load(self.service.url, self.service.admin(), clients)
+
+    def delivered(self) -> int:
+        """Return how many committed records are delivered or parked."""
+        ((depth,),) = self.service.rows("SELECT coalesce(sum(number), 0) FROM delivery_cursors")
+        return int(depth)
 
     def undelivered(self) -> int:
         """Return how many committed records are neither delivered nor parked."""

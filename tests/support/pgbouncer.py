@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.collector import poll_until
 from tests.support.postgres import SUPERUSER, PostgresServer
-from tests.support.processes import start_process
+from tests.support.processes import Process, start_process
 
 _PORT: Final = 6432
 _DEBIAN: Final = Path("/usr/sbin/pgbouncer")
@@ -43,7 +43,7 @@ class PgBouncer:
         self.folder = folder
         self._config = folder / "pgbouncer.ini"
         self._log = folder / "pgbouncer.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         (folder / "users.txt").write_text(f'"{SUPERUSER}" ""\n', encoding="utf-8")
         if os.geteuid() == 0:
             account = pwd.getpwnam("nobody")

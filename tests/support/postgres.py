@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier
 from service.store.postgres.connection import connect
 from service.store.postgres.migrate import migrate
 from tests.support.collector import poll_until
-from tests.support.processes import start_process
+from tests.support.processes import Process, start_process
 
 SUPERUSER: Final = "auditrace"
 _TEMPLATE: Final = "auditrace_template"
@@ -67,7 +67,7 @@ class PostgresServer:
         self.data = folder / "data"
         self.log = folder / "postgres.log"
         self._settings = {**_SETTINGS, **({} if fsync else _FAST), **(settings or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._databases = 0
         if os.geteuid() == 0:
             account = pwd.getpwnam("nobody")

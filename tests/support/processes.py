@@ -4,14 +4,30 @@
 """
 
 import os
+import re
 import shutil
+import signal
+import sqlite3
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import Any
 
-Process: TypeAlias = "subprocess.Popen[Any]"
+
+class Process(subprocess.Popen[Any]):
+    """A process that a block which fails does not wait for: it is killed at once."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the end of the process, as at the end of any such block."""
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, error, trace)
+
 
 # The kernel ends a child when the thread that started it ends: hence one thread that lives as long as the test run.
 _STARTER = ThreadPoolExecutor(1, thread_name_prefix="starter")
@@ -27,9 +43,38 @@ def start_process(command: Sequence[str | Path], **options: Any) -> Process:
     """
     program, *arguments = map(os.fspath, command)
     owned = [*_OWNED, shutil.which(program) or program, *arguments]
-    process = _STARTER.submit(subprocess.Popen, owned, **options).result()
+    process = _STARTER.submit(Process, owned, **options).result()
     _started.append(process)
     return process
+
+
+def heeds(process: Process, number: signal.Signals) -> bool:
+    """Tell whether the process has a handler for this signal yet; before, the signal ends it as it ends any program."""
+    (caught,) = re.findall(r"SigCgt:\t(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+    return bool(int(caught, 16) & 1 << number - 1)
+
+
+def pause(process: Process, database: str) -> None:
+    """Stop a process in its tracks, at a moment when it does not hold the only lock to write to an embedded database.
+
+    With that lock it would hold up everybody else until it goes on, which is true of SQLite and not what is tested.
+    """
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        # Only then all of it stands still.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        if not database.startswith("sqlite:///") or _can_be_written(Path(database.removeprefix("sqlite:///"))):
+            return
+        process.send_signal(signal.SIGCONT)
+
+
+def _can_be_written(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        return True
 
 
 def mark() -> int:

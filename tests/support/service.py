@@ -19,7 +19,7 @@ from service.processes.serve import LISTENING
 from telemetry.audit.verify import Report, read, verify
 from tests.support.collector import ROOT, poll_until
 from tests.support.keys import public_key
-from tests.support.processes import start_process
+from tests.support.processes import Process, start_process
 
 START_S = 60.0
 STOP_S = 60.0
@@ -103,7 +103,7 @@ class Service:
             "AUDITRACE_TEMPLATES": str(folder / "jobs.toml"),
             **(settings or {}),
         }
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Process | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -188,7 +188,7 @@ class Service:
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
             return connection.execute(sql, values).fetchall()
 
-    def _read(self, process: "subprocess.Popen[str]", started: threading.Event) -> None:
+    def _read(self, process: Process, started: threading.Event) -> None:
         for line in process.stdout or ():
             self.said.append(line.rstrip("\n"))
             if line.startswith(LISTENING):

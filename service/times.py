@@ -43,6 +43,27 @@ def parse_time_ns(text: str, now_ns: int) -> int:
     return found_ns
 
 
+def parse_end_ns(text: str, now_ns: int) -> int:
+    """Return a time to come as nanoseconds since 1970: a day, a time with its offset, or a duration from now (`90d`).
+
+    Raises:
+        ValueError: saying what was found and what to write, or that the time is over.
+
+    Example:
+        >>> parse_end_ns("2h", 0), parse_end_ns("1970-01-02", 0)
+        (7200000000000, 86400000000000)
+    """
+    try:
+        found_ns = now_ns + parse_duration_ms(text) * 1_000_000
+    except ValueError:
+        found_ns = parse_time_ns(text, now_ns)
+    if found_ns >= _END_NS:
+        raise ValueError(f"{text!r} is not before the year 2262")
+    if found_ns <= now_ns:
+        raise ValueError(f"{text!r} is not a time to come")
+    return found_ns
+
+
 def require_order(since_ns: int | None, until_ns: int | None, since: str = "since", until: str = "until") -> None:
     """Refuse a span of time in which nothing can lie.
 

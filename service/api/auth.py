@@ -12,10 +12,12 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from service.api.key_uses import KeyUses
 from service.errors import UnauthenticatedError
 from service.jobs.model import TenantId
-from service.ports import ApiKey, Reads
+from service.ports import ApiKey, Clock, Reads
 from service.roles import EMITTER
+from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import Actor
 
 KEY_PREFIX: Final = "atk_"
@@ -52,8 +54,10 @@ class Authenticator(Protocol):
 class ApiKeyAuthenticator:
     """Checks `atk_<id>_<secret>` against the stored hash; a revoked key ends with the next request."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Reads, uses: KeyUses, clock: Clock) -> None:
         self._reads = reads
+        self._uses = uses
+        self._clock = clock
 
     async def authenticate(self, token: str) -> Credential:
         """Return the credential of an API key."""
@@ -65,6 +69,10 @@ class ApiKeyAuthenticator:
             raise UnauthenticatedError("the API key is not known: check that it was copied whole")
         if key.revoked_ns is not None:
             raise UnauthenticatedError("the API key was revoked")
+        if key.expires_ns is not None and key.expires_ns <= self._clock():
+            ended = rfc3339_nanos(key.expires_ns)
+            raise UnauthenticatedError(f"the API key expired at {ended}: ask an administrator for another")
+        self._uses.note(key_id)
         return credential_of(key)
 
 
@@ -87,7 +95,7 @@ class BearerAuthenticator:
 def credential_of(key: ApiKey) -> Credential:
     """Return what an API key stands for."""
     actor = Actor(key.name, "service" if key.roles == (EMITTER,) else "user")
-    return Credential(actor, key.tenant_id, frozenset(key.roles), "api_key")
+    return Credential(actor, key.tenant_id, frozenset(key.roles), "api_key", key.expires_ns)
 
 
 def bearer_token(authorizations: Sequence[str]) -> str:

@@ -2,15 +2,23 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
+from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
 from service.cli.output import print_json, print_line, print_table
 from service.config import examine_settings, read_settings
+from service.errors import InvalidRequestError
 from service.jobs.model import DEFAULT_TENANT, TenantId
-from service.ports import RegisteredKey
+from service.ports import ApiKey, RegisteredKey
 from service.roles import ROLES
+from service.times import parse_end_ns
+from telemetry.audit.chain import rfc3339_nanos
+
+_HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "CREATED", "LAST USE", "EXPIRES", "")
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +28,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     creating.add_argument("name", metavar="NAME", help="becomes the actor id; never given again in its tenant")
     creating.add_argument("--role", action="append", required=True, choices=ROLES, dest="roles", help="may be repeated")
     creating.add_argument("--tenant", default=DEFAULT_TENANT, help="default: %(default)s")
+    creating.add_argument(
+        "--expires", metavar="TIME", help="refuse the key from then on: 90d, 2027-01-31 or 2027-01-31T12:00:00Z"
+    )
     creating.add_argument("--json", action="store_true", help="print JSON")
     creating.set_defaults(command=_create)
     revoking = actions.add_parser("revoke", help="refuse a key from the next request on")
@@ -45,10 +56,19 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 def _create(arguments: argparse.Namespace) -> int:
     from service.bootstrap.node import open_ledger
 
+    expires_ns = _end_of(arguments.expires)
     with open_ledger(examine_settings(), "cli") as node, node.key_operations() as operations:
-        created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant)).value
+        created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant), expires_ns).value
     if arguments.json:
-        print_json({"id": created.id, "key": created.key, "roles": created.roles, "tenant": created.tenant})
+        print_json(
+            {
+                "id": created.id,
+                "key": created.key,
+                "roles": created.roles,
+                "tenant": created.tenant,
+                "expires_at": _time(expires_ns),
+            }
+        )
     else:
         print_line(f"{created.key}\n\nThis is the only time that the key of {created.name!r} is shown.")
     return 0
@@ -63,9 +83,20 @@ def _revoke(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _end_of(text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_end_ns(text, now_ns())
+    except ValueError as error:
+        raise InvalidRequestError(f"--expires: {error}") from error
+
+
+def _time(time_ns: int | None) -> str | None:
+    return None if time_ns is None else rfc3339_nanos(time_ns)
+
+
 def _list(arguments: argparse.Namespace) -> int:
     with closing(database_of(read_settings().database, as_it_lies=True).reads()) as reads:
-        keys = reads.keys()
+        keys, uses = reads.keys(), reads.key_uses()
     if arguments.json:
         print_json(
             [
@@ -74,15 +105,31 @@ def _list(arguments: argparse.Namespace) -> int:
                     "name": key.name,
                     "tenant": key.tenant_id,
                     "roles": key.roles,
+                    "created_at": _time(key.created_ns),
+                    "last_used_at": _time(uses.get(key.key_id)),
+                    "expires_at": _time(key.expires_ns),
+                    "revoked_at": _time(key.revoked_ns),
                     "revoked": key.revoked_ns is not None,
                 }
                 for key in keys
             ]
         )
     else:
-        rows = [(key.name, key.tenant_id, " ".join(key.roles), "revoked" if key.revoked_ns else "") for key in keys]
-        print_table(("NAME", "TENANT", "ROLES", ""), rows)
+        print_table(_HEADINGS, [_row(key, uses.get(key.key_id), now_ns()) for key in keys])
     return 0
+
+
+def _row(key: ApiKey, used_ns: int | None, at_ns: int) -> Sequence[str]:
+    end = "revoked" if key.revoked_ns is not None else ""
+    if not end and key.expires_ns is not None and key.expires_ns <= at_ns:
+        end = "expired"
+    moments = (_moment(key.created_ns), _moment(used_ns), _moment(key.expires_ns))
+    return (key.key_id, key.name, key.tenant_id, " ".join(key.roles), *moments, end)
+
+
+def _moment(time_ns: int | None) -> str:
+    """Return a time to the second, or that there was or is none."""
+    return "never" if time_ns is None else f"{rfc3339_nanos(time_ns)[:19]}Z"
 
 
 def _public(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from service.ports import ApiKey, PutKey, RevokeKey, Transaction
 from service.records import Fact, change
 from service.roles import ADMIN, ROLES, require
 from telemetry import names
+from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import Result, Target
 
 _SECRET_BYTES: Final = 32
@@ -42,8 +43,17 @@ class KeyOperations(Operation):
         TryLaterError: nothing was committed.
     """
 
-    def create(self, name: str, roles: Sequence[str], tenant_id: TenantId) -> Committed[NewKey]:
-        """Create a key; `name` becomes the actor id, and stays taken in its tenant for ever."""
+    def create(
+        self, name: str, roles: Sequence[str], tenant_id: TenantId, expires_ns: int | None = None
+    ) -> Committed[NewKey]:
+        """Create a key; `name` becomes the actor id, and stays taken in its tenant for ever.
+
+        Args:
+            name: of the key.
+            roles: what it may do.
+            tenant_id: whose key it is.
+            expires_ns: from when on it is refused, in nanoseconds since 1970; None is never.
+        """
         key_id = self.services.new_id().replace("-", "")
         secret = secrets.token_urlsafe(_SECRET_BYTES)
 
@@ -59,12 +69,16 @@ class KeyOperations(Operation):
                 roles=ordered,
                 secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
                 created_ns=now_ns,
+                expires_ns=expires_ns,
             )
+            changes = {"roles": change(None, ordered), "tenant": change(None, tenant_id)}
+            if expires_ns is not None:
+                changes["expires_at"] = change(None, rfc3339_nanos(expires_ns))
             fact = Fact(
                 event_name=names.EVENT_KEY_CREATE,
                 target=Target("key", name),
                 result=Result.SUCCESS,
-                changes={"roles": change(None, ordered), "tenant": change(None, tenant_id)},
+                changes=changes,
             )
             shown = NewKey(id=key_id, name=name, key=f"atk_{key_id}_{secret}", roles=ordered, tenant=tenant_id)
             return Decision([Step(fact=fact, writes=(PutKey(key),))], shown)

@@ -215,6 +215,10 @@ class Reads(Protocol):
         """Return all API keys, oldest first."""
         ...
 
+    def key_uses(self) -> Mapping[str, int]:
+        """Return when each API key that ever was used was so last, by its id, in nanoseconds since 1970."""
+        ...
+
     def job_counts(self) -> Mapping[Status, int]:
         """Return how many jobs are in each status."""
         ...

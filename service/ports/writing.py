@@ -96,6 +96,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     secret_sha256: str
     created_ns: int
     revoked_ns: int | None = None
+    expires_ns: int | None = None
 
 
 class IdempotencyEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +152,10 @@ class Transaction(OpenLedger, Protocol):
 
     def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
         """Return the key of this name, revoked ones included."""
+        ...
+
+    def note_use(self, key_id: str, used_ns: int) -> None:
+        """Note that an API key was used; a later use that was noted stands. Beside records, and none itself."""
         ...
 
     def has_keys(self) -> bool:

@@ -13,6 +13,7 @@ import uvicorn
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
 from service.api.jwt import JwtAuthenticator, JwtSettings, KeySet, fetch_from
+from service.api.key_uses import KeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import JobWaits
 from service.bootstrap.examined import API, DELIVERY, WORKER
@@ -150,7 +151,7 @@ def _api(node: Node, parts: Parts, waits: JobWaits) -> ApiServices:
 
 
 def _authenticator(node: Node) -> Authenticator:
-    keys = ApiKeyAuthenticator(node.reads)
+    keys = ApiKeyAuthenticator(node.reads, KeyUses(node.client_services().ledger, node.clock), node.clock)
     jwt = node.settings.jwt
     if jwt is None:
         return BearerAuthenticator(keys)

@@ -35,7 +35,7 @@ def decode_run(document: str) -> Run:
 
 def key_of(row: Sequence[Any]) -> ApiKey:
     """Return the API key of a row of the queries `key`, `key_named` and `keys`."""
-    key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns = row
+    key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns = row
     return ApiKey(
         key_id=key_id,
         name=name,
@@ -44,6 +44,7 @@ def key_of(row: Sequence[Any]) -> ApiKey:
         secret_sha256=secret_sha256,
         created_ns=created_ns,
         revoked_ns=revoked_ns,
+        expires_ns=expires_ns,
     )
 
 

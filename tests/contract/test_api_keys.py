@@ -10,9 +10,12 @@ from service.operations.keys import KeyOperations
 from service.records import AuditContext
 from service.roles import EMITTER, OPERATOR, VIEWER
 from telemetry import names
+from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import Actor
 from tests.support.api import ApiUnderTest, Client
 from tests.support.both_stores import BOTH
+from tests.support.collector import poll_until
+from tests.support.outages import OUTAGES
 
 pytestmark = pytest.mark.stores(*BOTH)
 
@@ -114,3 +117,60 @@ def test_a_key_that_only_hands_in_records_acts_as_a_service(api: ApiUnderTest) -
         client = Client(api, _keys(api).create(name, roles, DEFAULT).value.key)
         client.post("/v1/jobs", {})
         assert api.records(actor_id=name)[-1][names.AUDIT_ACTOR_TYPE] == kind
+
+
+def test_a_key_ends_when_it_was_said_to(api: ApiUnderTest) -> None:
+    """Until then it works and says when; from then on it is refused, and the record of its making told when."""
+    ends_ns = api.clock() + 3600 * 10**9
+    with api.leaves(CREATE) as left:
+        client = Client(api, _keys(api).create("ci-bot", [VIEWER], DEFAULT, ends_ns).value.key)
+    shown = rfc3339_nanos(ends_ns)
+    assert left[0].changes["expires_at"] == {"to": shown}
+    assert client.get("/v1/me").json()["expires_at"] == shown
+    api.clock.advance(3599)
+    assert client.get("/v1/me").status_code == 200
+    api.clock.advance(1)
+    refused = client.get("/v1/me")
+    assert refused.status_code == 401
+    assert refused.json()["detail"] == f"the API key expired at {shown}: ask an administrator for another"
+
+
+def test_the_end_of_a_key_is_not_put_off(api: ApiUnderTest) -> None:
+    """The database itself refuses it, as it refuses any other change of a key."""
+    _keys(api).create("ci-bot", [VIEWER], DEFAULT, api.clock() + 10**9)
+    for to in ("NULL", "9"):
+        with pytest.raises(Exception, match="not changed otherwise"):
+            api.store.execute(f"UPDATE api_keys SET expires_ns = {to} WHERE name = 'ci-bot'")
+
+
+def test_the_last_use_of_a_key_is_known_to_the_minute(api: ApiUnderTest) -> None:
+    """It is written beside the answers, at most once a minute for each key; a key that nobody used has none."""
+    idle, used = (_keys(api).create(name, [VIEWER], DEFAULT).value for name in ("idle", "used"))
+    client = Client(api, used.key)
+    times = []
+    for step in (30, 29, 1, 60):
+        assert client.get("/v1/me").status_code == 200
+        # Behind what the request has handed in.
+        api.lane.submit(lambda _: None).result()
+        times.append(api.store.reads.key_uses()[used.id])
+        api.clock.advance(step)
+    assert times[0] == times[1] == times[2]
+    assert 60 * 10**9 <= times[3] - times[0] < 61 * 10**9
+    assert idle.id not in api.store.reads.key_uses()
+    assert client.get("/v1/me", headers={"Authorization": f"Bearer {idle.key}x"}).status_code == 401
+    assert idle.id not in api.store.reads.key_uses()
+
+
+def test_a_use_that_cannot_be_written_holds_nobody_up(api: ApiUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+    """Requests are answered while the ledger takes nothing; one line says so, one that it takes uses again."""
+    client = Client(api, _keys(api).create("ci-bot", [VIEWER], DEFAULT).value.key)
+    enter, _ = OUTAGES[api.store.kind, "read-only"]
+    with enter(api.store, api.lane):
+        for _ in range(3):
+            assert client.get("/v1/me").status_code == 200
+            api.clock.advance(61)
+        poll_until(lambda: "are not written down" in caplog.text, "the line")
+    assert client.get("/v1/me").status_code == 200
+    poll_until(lambda: "are written down again" in caplog.text, "the other line")
+    told = [record.message for record in caplog.records if record.name == "service.api.key_uses"]
+    assert len(told) == 2, told

@@ -10,7 +10,7 @@ import pytest
 from service.config import read_settings
 from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
 from service.store.postgres.connection import connect, place_of, translate
-from service.store.postgres.migrate import migrations, schema_version
+from service.store.postgres.migrate import MIGRATIONS, schema_version
 from service.store.postgres.opening import durability, is_empty, migrate_database
 from service.store.postgres.pool import SessionPool
 from service.store.urls import is_postgres
@@ -113,7 +113,7 @@ def test_errors_of_the_driver_say_what_the_receiver_can_do() -> None:
 def test_a_new_database_is_brought_to_the_newest_schema_once(bare_url: str) -> None:
     """Every step is applied in order and named; the second time there is nothing to do."""
     assert is_empty(bare_url)
-    assert migrate_database(bare_url) == [step.name for step in migrations()]
+    assert migrate_database(bare_url) == [step.name for step in MIGRATIONS]
     assert migrate_database(bare_url) == []
     assert is_empty(bare_url)
 
@@ -122,7 +122,7 @@ def test_processes_that_migrate_at_once_do_not_disturb_each_other(bare_url: str)
     """Each step is applied by one of them, and each of them finds the newest schema afterwards."""
     with ThreadPoolExecutor(4) as threads:
         applied = list(threads.map(migrate_database, [bare_url] * 4))
-    assert sorted(name for names in applied for name in names) == [step.name for step in migrations()]
+    assert sorted(name for names in applied for name in names) == [step.name for step in MIGRATIONS]
 
 
 def test_a_step_that_fails_leaves_nothing_behind(bare_url: str) -> None:
@@ -133,7 +133,7 @@ def test_a_step_that_fails_leaves_nothing_behind(bare_url: str) -> None:
             migrate_database(bare_url)
         assert session.execute("SELECT to_regclass('jobs')").fetchall() == [(None,)]
         session.execute("DROP TABLE job_runs")
-    assert migrate_database(bare_url) == [step.name for step in migrations()[1:]]
+    assert migrate_database(bare_url) == [step.name for step in MIGRATIONS[1:]]
 
 
 def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:

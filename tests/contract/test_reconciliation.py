@@ -86,7 +86,8 @@ BREAKS: dict[str, Break] = {
         {"input_without_record"},
     ),
     "an API key that nobody made": Break(
-        ["INSERT INTO api_keys VALUES ('id', 'default', 'mallory', 'admin', 'hash', 1, NULL)"], {"key_without_record"}
+        ["INSERT INTO api_keys VALUES ('id', 'default', 'mallory', 'admin', 'hash', 1, NULL, NULL)"],
+        {"key_without_record"},
     ),
     "an API key has other roles": Break(
         ["UPDATE api_keys SET roles = 'admin' WHERE name = 'kept'"], {"key_without_record"}
@@ -99,6 +100,12 @@ BREAKS: dict[str, Break] = {
     ),
     "an API key is revoked and nobody did it": Break(
         ["UPDATE api_keys SET revoked_ns = 1 WHERE name = 'kept'"], {"key_without_record"}
+    ),
+    "an API key is made to last longer": Break(
+        ["UPDATE api_keys SET expires_ns = 9 WHERE name = 'kept'"], {"key_without_record"}
+    ),
+    "an API key is made to last for ever": Break(
+        ["UPDATE api_keys SET expires_ns = NULL WHERE name = 'revoked'"], {"key_without_record"}
     ),
     "a tip has another time": Break(
         [f"UPDATE audit_streams SET observed_ns = 1 WHERE {_OF_CLOSED_STREAM}"], {"tip_differs"}
@@ -209,6 +216,13 @@ def test_a_record_that_waits_for_delivery_and_is_gone_is_missed(ledger: Ledger) 
     keys = [f"DELETE FROM audit_record_keys WHERE {key_of}"] if ledger.kind == POSTGRES else []
     ledger.attack([*keys, f"DELETE FROM audit_records WHERE {_LAST_FACT}"])
     _expect(ledger, "outbox_differs", "refused", "verify")
+
+
+def test_a_schema_that_a_newer_version_added_to_is_left_to_that_version(ledger: Ledger) -> None:
+    """This one does not know what belongs there, so it says nothing is wrong, and nothing is right."""
+    ledger.attack(["INSERT INTO schema_additions (name) VALUES ('0099_later.addition.sql')"])
+    with pytest.raises(SettingsError, match="a newer version of auditrace added"):
+        ledger.reconcile()
 
 
 def test_a_forged_signing_key_is_named_and_the_rest_is_looked_over(ledger: Ledger) -> None:

@@ -1,11 +1,13 @@
 """Keys and checkpoints of a real service: its keys rotated while it runs, its ledger tampered with, its end."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -107,3 +109,40 @@ def test_a_forgery_is_refused_and_reported_by_readiness_and_doctor(service: Serv
     assert doctor.stdout.count(stream_id) >= 2
     assert service.stop() == 0
     assert service.command("verify", "--database", "--without-key", check=False).returncode == 1
+
+
+def test_the_list_of_keys_shows_when_each_was_made_was_used_and_ends(service: Service) -> None:
+    """People see times to the second, programs to the nanosecond; a wrong end is refused before anything is done."""
+    refused = service.command("keys", "create", "late", "--role", "viewer", "--expires", "2020-01-31", check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--expires: '2020-01-31' is not a time to come" in refused.stderr
+    with service:
+        service.command("keys", "create", "idle", "--role", "viewer")
+        made = json.loads(
+            service.command("keys", "create", "ann", "--role", "viewer", "--expires", "2h", "--json").stdout
+        )
+        seen = httpx.get(f"{service.url}/v1/me", headers={"Authorization": f"Bearer {made['key']}"}, timeout=60).json()
+        assert seen["expires_at"] == made["expires_at"]
+
+        def is_noted() -> bool:
+            (listed,) = [one for one in _listed(service) if one["name"] == "ann"]
+            return listed["last_used_at"] is not None
+
+        poll_until(is_noted, "the use to be noted")
+    keys = {str(one["name"]): one for one in _listed(service)}
+    assert keys["ann"]["id"] == made["id"]
+    assert str(keys["ann"]["created_at"]) <= str(keys["ann"]["last_used_at"]) < str(keys["ann"]["expires_at"])
+    assert (keys["idle"]["last_used_at"], keys["idle"]["expires_at"]) == (None, None)
+    shown = service.command("keys", "list").stdout
+    headings, *rows = [re.split(r" {2,}", line) for line in shown.splitlines()]
+    assert headings == ["ID", "NAME", "TENANT", "ROLES", "CREATED", "LAST USE", "EXPIRES"]
+    (row,) = [row for row in rows if row[1] == "ann"]
+    times = [f"{str(keys['ann'][name])[:19]}Z" for name in ("created_at", "last_used_at", "expires_at")]
+    assert row == [made["id"], "ann", "default", "viewer", *times]
+    (row,) = [row for row in rows if row[1] == "idle"]
+    assert row[5:] == ["never", "never"]
+
+
+def _listed(service: Service) -> list[dict[str, object]]:
+    listed: list[dict[str, object]] = json.loads(service.command("keys", "list", "--json").stdout)
+    return listed

@@ -15,7 +15,7 @@ from service.ports import Discrepancy
 from service.records import AuditContext
 from service.roles import ADMIN
 from service.secrets import DeploymentSecret
-from service.store.postgres.migrate import migrations
+from service.store.postgres.migrate import MIGRATIONS
 from service.store.postgres.reconciliation import reconcile as reconcile_postgres
 from service.store.sqlite.reconciliation import reconcile as reconcile_sqlite
 from telemetry.audit.record import Actor
@@ -24,6 +24,8 @@ from tests.support.jobs import Jobs
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_stores import PostgresStore, of_postgres
 from tests.support.stores import SECRET
+
+_YEAR_NS: Final = 365 * 24 * 3600 * 1_000_000_000
 
 _FRAGMENTS: Final = {
     "<document that succeeded>": {
@@ -163,7 +165,7 @@ def _let_everything_happen(jobs: Jobs) -> None:
     )
     keys = KeyOperations(jobs.services, context, jobs.services.tracing.root("keys"))
     keys.create("kept", ["viewer", "operator"], TenantId("default"))
-    keys.create("revoked", ["admin"], TenantId("acme"))
+    keys.create("revoked", ["admin"], TenantId("acme"), jobs.clock() + _YEAR_NS)
     keys.revoke("revoked", TenantId("acme"))
     _sign_and_deliver(jobs.store, jobs.lane)
 
@@ -183,7 +185,7 @@ def _sign_and_deliver(store: Store, first: Any) -> None:
 
 def _pass_time_again(url: str) -> None:
     """Put back the clock that the tests had replaced, which is part of the schema."""
-    clock = migrations()[0].sql.split("CREATE FUNCTION ledger_now_ns()")[1].split("$$;")[0]
+    clock = MIGRATIONS[0].sql.split("CREATE FUNCTION ledger_now_ns()")[1].split("$$;")[0]
     with psycopg.connect(url, autocommit=True) as session:
         session.execute(f"CREATE OR REPLACE FUNCTION ledger_now_ns(){clock}$$".encode())
         session.execute("DROP SEQUENCE test_clock")

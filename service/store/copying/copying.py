@@ -19,7 +19,7 @@ Step: TypeAlias = Literal["look over the source", "copy", "compare", "look over 
 
 TABLES: Final = (
     *("streams", "envelopes", "records", "cursors", "parked", "jobs", "versions", "runs", "turns", "inputs"),
-    *("artifacts", "secrets", "api_keys", "idempotency_keys", "signing_keys", "checkpoints", "anchors"),
+    *("artifacts", "secrets", "api_keys", "key_uses", "idempotency_keys", "signing_keys", "checkpoints", "anchors"),
 )
 """In the order in which they are written, so that each finds what it refers to."""
 

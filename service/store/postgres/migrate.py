@@ -1,76 +1,54 @@
 """Brings a database to the newest schema: numbered, forward-only steps, each in a transaction of its own."""
 
-import re
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Collection, Sequence
 from typing import Final
-
-import msgspec
 
 from service.errors import SettingsError
 from service.store.postgres.connection import Session, translated
+from service.store.steps import Step, missing_of, steps_of
 
-_FILE: Final = re.compile(r"^(\d{4})_[a-z_]+\.sql$")
+MIGRATIONS: Final = steps_of("service.store.postgres")
+
 _OLDEST_SERVER: Final = 150_000
 _LOCK: Final = b"SELECT pg_advisory_xact_lock(hashtext('auditrace migrations'))"
 # Asked of the catalogue and not of the session's memory of it, which another process may just have made stale.
-_HAS_STEPS: Final = b"""
-SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'schema_steps')
+_HAS_TABLE: Final = b"""
+SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = %(name)s)
 """
 _MAKE_STEPS: Final = b"""
 CREATE TABLE schema_steps (number bigint PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
 """
 _LAST_STEP: Final = b"SELECT coalesce(max(number), 0) FROM schema_steps"
 _ADD_STEP: Final = b"INSERT INTO schema_steps (number, name) VALUES (%(number)s, %(name)s)"
-
-
-class Migration(msgspec.Struct, frozen=True):
-    """One step; the schema is the sum of all steps in order."""
-
-    number: int
-    name: str
-    sql: str
-
-
-def migrations() -> Sequence[Migration]:
-    """Return every migration that this version knows, in order, numbered from 1 without gaps.
-
-    Raises:
-        ValueError: a file is misnamed, or a number is missing or stands twice.
-    """
-    folder = files("service.store.postgres").joinpath("migrations")
-    found: list[Migration] = []
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        match = _FILE.match(entry.name)
-        if match is None:
-            raise ValueError(f"{entry.name} is not named like 0001_words.sql")
-        found.append(Migration(int(match[1]), entry.name, entry.read_text(encoding="utf-8")))
-    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
-        raise ValueError("migrations are not numbered from 1 without gaps")
-    return found
+_ADDITIONS: Final = b"SELECT name FROM schema_additions"
+_ADD_ADDITION: Final = b"INSERT INTO schema_additions (name) VALUES (%(name)s)"
 
 
 def schema_version(session: Session) -> int:
-    """Return the number of the last migration that the database has seen; 0 for one without any."""
+    """Return the number of the last step, additions aside, that the database has seen; 0 for one without any."""
     with translated():
-        ((has_steps,),) = session.execute(_HAS_STEPS).fetchall()
-        if not has_steps:
+        if not _has_table(session, "schema_steps"):
             return 0
         ((version,),) = session.execute(_LAST_STEP).fetchall()
     return int(version)
 
 
-def missing_steps(session: Session) -> int:
-    """Return how many steps the database has not seen yet.
+def additions(session: Session) -> Collection[str]:
+    """Return the names of the additions that the database has seen."""
+    with translated():
+        if not _has_table(session, "schema_additions"):
+            return ()
+        return {name for (name,) in session.execute(_ADDITIONS).fetchall()}
+
+
+def missing_steps(session: Session) -> Sequence[Step]:
+    """Return the steps that the database has not seen yet.
 
     Raises:
         SettingsError: the server is not one that this version works on, or a newer version has been here.
     """
     _check_server(session)
-    missing = len(migrations()) - schema_version(session)
-    if missing < 0:
-        raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
-    return missing
+    return missing_of(MIGRATIONS, schema_version(session), additions(session))
 
 
 def migrate(session: Session) -> Sequence[str]:
@@ -83,26 +61,28 @@ def migrate(session: Session) -> Sequence[str]:
         SettingsError: the server is not one that this version works on, or a newer version has been here.
         TryLaterError: the database cannot be changed now.
     """
-    _check_server(session)
-    applied = [step.name for step in migrations() if schema_version(session) < step.number and _apply(session, step)]
-    missing_steps(session)
+    applied = [step.name for step in missing_steps(session) if _apply(session, step)]
     with translated():
         session.execute(b"SELECT make_record_partitions(ledger_now_ns())")
     return applied
 
 
-def _apply(session: Session, step: Migration) -> bool:
+def _apply(session: Session, step: Step) -> bool:
     with translated(), session.transaction():
         session.execute(_LOCK)
-        ((has_steps,),) = session.execute(_HAS_STEPS).fetchall()
-        if not has_steps:
-            session.execute(_MAKE_STEPS)
-        ((version,),) = session.execute(_LAST_STEP).fetchall()
-        if version >= step.number:
+        # Another process may have applied it meanwhile.
+        if step not in missing_steps(session):
             return False
+        if not _has_table(session, "schema_steps"):
+            session.execute(_MAKE_STEPS)
         session.execute(step.sql.encode())
-        session.execute(_ADD_STEP, {"number": step.number, "name": step.name})
+        session.execute(_ADD_ADDITION if step.is_addition else _ADD_STEP, {"number": step.number, "name": step.name})
     return True
+
+
+def _has_table(session: Session, name: str) -> bool:
+    ((has_table,),) = session.execute(_HAS_TABLE, {"name": name}).fetchall()
+    return bool(has_table)
 
 
 def _check_server(session: Session) -> None:

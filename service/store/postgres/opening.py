@@ -42,7 +42,7 @@ def examine(url: str) -> str:
     """
     session = connect(url)
     try:
-        missing = missing_steps(session)
+        missing = len(missing_steps(session))
         with translated():
             ((schema, may_create),) = session.execute(SQL["may_create"]).fetchall()
         version = session.info.server_version // 10_000

@@ -184,11 +184,17 @@ VALUES (%(job_id)s, %(run)s, %(name)s, %(size)s, %(sha256)s, %(payload)b)
 INSERT INTO job_secrets (job_id, name, ciphertext) VALUES (%(job_id)s, %(name)s, %(ciphertext)b)
 
 -- name: put_key
-INSERT INTO api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns)
-VALUES (%(key_id)s, %(tenant_id)s, %(name)s, %(roles)s, %(secret_sha256)s, %(created_ns)s)
+INSERT INTO api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, expires_ns)
+VALUES (%(key_id)s, %(tenant_id)s, %(name)s, %(roles)s, %(secret_sha256)s, %(created_ns)s, %(expires_ns)s)
 
 -- name: revoke_key
 UPDATE api_keys SET revoked_ns = %(revoked_ns)s WHERE key_id = %(key_id)s AND revoked_ns IS NULL
+
+-- name: note_use
+-- Left to whoever is noting a use of the same key: two that note several would wait for each other.
+INSERT INTO api_key_uses (key_id, used_ns)
+SELECT %(key_id)s, %(used_ns)s WHERE pg_try_advisory_xact_lock(hashtextextended('use of ' || %(key_id)s, 0))
+ON CONFLICT (key_id) DO UPDATE SET used_ns = greatest(api_key_uses.used_ns, excluded.used_ns)
 
 -- name: remember
 -- A few of those that have expired go with each new one; those that others are removing are left to them.
@@ -238,14 +244,19 @@ SELECT payload FROM job_artifacts WHERE job_id = %(job_id)s AND run = %(run)s AN
 SELECT name, ciphertext FROM job_secrets WHERE job_id = %(job_id)s
 
 -- name: key
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns FROM api_keys WHERE key_id = %(key_id)s
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
+WHERE key_id = %(key_id)s
 
 -- name: key_named
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns FROM api_keys
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
 WHERE tenant_id = %(tenant_id)s AND name = %(name)s
 
 -- name: keys
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns FROM api_keys ORDER BY created_ns, name
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
+ORDER BY created_ns, name
+
+-- name: key_uses
+SELECT key_id, used_ns FROM api_key_uses
 
 -- name: job_counts
 SELECT status, count(*) FROM jobs GROUP BY status

@@ -221,6 +221,10 @@ class PostgresReads:
         """Return all API keys, oldest first."""
         return [key_of(row) for row in self._all("keys")]
 
+    def key_uses(self) -> Mapping[str, int]:
+        """Return when each API key was used last, by its id."""
+        return dict(self._all("key_uses", {}))
+
     def job_counts(self) -> Mapping[Status, int]:
         """Return how many jobs are in each status."""
         return {Status(status): count for status, count in self._all("job_counts")}

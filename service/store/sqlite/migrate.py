@@ -1,62 +1,37 @@
 """Brings a SQLite file to the newest schema: numbered, forward-only steps, each in a transaction of its own."""
 
-import re
 import sqlite3
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Collection, Sequence
 from typing import Final
 
-import msgspec
-
-from service.errors import SettingsError
 from service.store.sqlite.connection import translated
+from service.store.steps import Step, missing_of, steps_of
 
-_FILE: Final = re.compile(r"^(\d{4})_[a-z_]+\.sql$")
-
-
-class Migration(msgspec.Struct, frozen=True):
-    """One step; the schema is the sum of all steps in order."""
-
-    number: int
-    name: str
-    sql: str
-
-
-def migrations() -> Sequence[Migration]:
-    """Return every migration that this version knows, in order, numbered from 1 without gaps.
-
-    Raises:
-        ValueError: a file is misnamed, or a number is missing or stands twice.
-    """
-    folder = files("service.store.sqlite").joinpath("migrations")
-    found: list[Migration] = []
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        match = _FILE.match(entry.name)
-        if match is None:
-            raise ValueError(f"{entry.name} is not named like 0001_words.sql")
-        found.append(Migration(int(match[1]), entry.name, entry.read_text(encoding="utf-8")))
-    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
-        raise ValueError("migrations are not numbered from 1 without gaps")
-    return found
+MIGRATIONS: Final = steps_of("service.store.sqlite")
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
-    """Return the number of the last migration that the file has seen; 0 for an empty file."""
+    """Return the number of the last step, additions aside, that the file has seen; 0 for an empty file."""
     with translated():
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 
 
-def missing_steps(connection: sqlite3.Connection) -> int:
-    """Return how many steps the file has not seen yet.
+def additions(connection: sqlite3.Connection) -> Collection[str]:
+    """Return the names of the additions that the file has seen."""
+    with translated():
+        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_additions'").fetchone() is None:
+            return ()
+        return {name for (name,) in connection.execute("SELECT name FROM schema_additions")}
+
+
+def missing_steps(connection: sqlite3.Connection) -> Sequence[Step]:
+    """Return the steps that the file has not seen yet.
 
     Raises:
         SettingsError: the file was written by a newer version.
     """
-    missing = len(migrations()) - schema_version(connection)
-    if missing < 0:
-        raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
-    return missing
+    return missing_of(MIGRATIONS, schema_version(connection), additions(connection))
 
 
 def migrate(connection: sqlite3.Connection) -> Sequence[str]:
@@ -68,25 +43,28 @@ def migrate(connection: sqlite3.Connection) -> Sequence[str]:
         SettingsError: the file was written by a newer version.
         TryLaterError: the file cannot be written now.
     """
-    applied: list[str] = []
-    for migration in migrations():
-        if schema_version(connection) >= migration.number:
-            continue
-        with translated():
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                if schema_version(connection) < migration.number:
-                    for statement in _statements(migration.sql):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version = {migration.number}")
-                    applied.append(migration.name)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-    missing_steps(connection)
-    return applied
+    return [step.name for step in missing_steps(connection) if _apply(connection, step)]
+
+
+def _apply(connection: sqlite3.Connection, step: Step) -> bool:
+    with translated():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have applied it meanwhile.
+            is_missing = step in missing_steps(connection)
+            if is_missing:
+                for statement in _statements(step.sql):
+                    connection.execute(statement)
+                if step.is_addition:
+                    connection.execute("INSERT INTO schema_additions (name) VALUES (?)", (step.name,))
+                else:
+                    connection.execute(f"PRAGMA user_version = {step.number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    return is_missing
 
 
 def _statements(sql: str) -> Sequence[str]:

@@ -54,7 +54,7 @@ def examine(path: Path, url: str, reading: Reading = in_use) -> str:
     if size == 0:
         return f"{path} is empty"
     with reading(path) as connection:
-        missing = missing_steps(connection)
+        missing = len(missing_steps(connection))
     return f"{path}{f'; the next start applies {missing} steps to its schema' if missing else ''}"
 
 

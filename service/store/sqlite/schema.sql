@@ -321,7 +321,7 @@ CREATE TABLE api_keys (
     roles         TEXT NOT NULL,
     secret_sha256 TEXT NOT NULL,
     created_ns    INTEGER NOT NULL,
-    revoked_ns    INTEGER,
+    revoked_ns    INTEGER, expires_ns INTEGER,
     -- A name is an actor id: never given to a second key.
     UNIQUE (tenant_id, name)
 ) STRICT;
@@ -469,4 +469,19 @@ CREATE TABLE refused_streams (
     since_ns  INTEGER NOT NULL,
     -- By the stream's own lane, which alone knows what it committed: no checkpoint signs over it, whatever it finds.
     disowned  INTEGER NOT NULL CHECK (disowned IN (0, 1))
+) STRICT;
+
+CREATE TABLE schema_additions (
+    name TEXT PRIMARY KEY
+) STRICT;
+
+CREATE TRIGGER api_keys_keep_their_end BEFORE UPDATE ON api_keys
+WHEN NEW.expires_ns IS NOT OLD.expires_ns
+BEGIN
+    SELECT RAISE(ABORT, 'a key is revoked once, and not changed otherwise');
+END;
+
+CREATE TABLE api_key_uses (
+    key_id  TEXT PRIMARY KEY REFERENCES api_keys (key_id),
+    used_ns INTEGER NOT NULL
 ) STRICT;

@@ -224,6 +224,10 @@ class SqliteTransaction:
         row = self._execute("key_named", {"tenant_id": tenant_id, "name": name}).fetchone()
         return key_of(row) if row else None
 
+    def note_use(self, key_id: str, used_ns: int) -> None:
+        """Note that an API key was used; a later use that was noted stands."""
+        self._execute("note_use", {"key_id": key_id, "used_ns": used_ns})
+
     def has_keys(self) -> bool:
         """True when at least one API key exists, revoked ones included."""
         return self._execute("keys", {}).fetchone() is not None

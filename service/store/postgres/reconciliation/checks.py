@@ -12,12 +12,13 @@ from service.errors import SettingsError
 from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
 from service.store.postgres.connection import Session, connect, place_of, translate, translated
-from service.store.postgres.migrate import migrations, schema_version
+from service.store.postgres.migrate import MIGRATIONS, additions, schema_version
 from service.store.postgres.reconciliation.schema import differences
 from service.store.postgres.snapshot import records_in
 from service.store.postgres.statements import executing
 from service.store.queries import Execute, Row, load_queries
 from service.store.reconciling import DamagedError, Wrong, reconciled
+from service.store.steps import require_same
 from telemetry.audit.verify import Found
 
 SQL: Final[Mapping[str, bytes]] = {
@@ -89,8 +90,7 @@ def reconcile(url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
 
 def reconcile_in(session: Session, url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
     """Yield the same of what an open transaction sees, what it wrote itself included."""
-    if schema_version(session) != len(migrations()):
-        raise SettingsError(["the schema of the database is not the one of this version: run auditrace migrate"])
+    require_same(MIGRATIONS, schema_version(session), additions(session))
     yield from reconciled(Examined(session, url, secret), _OWN)
 
 

@@ -89,7 +89,7 @@ WITH stated AS (
     SELECT event_name, target_id, comparable_json(body) -> 'attributes' -> 'auditrace.changes' AS changes
     FROM audit_records WHERE event_name IN ('key.create', 'key.revoke') AND result = 'success'
 )
-SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles'
+SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles and this end'
 FROM api_keys
 WHERE NOT EXISTS (
     SELECT FROM stated
@@ -98,6 +98,10 @@ WHERE NOT EXISTS (
             SELECT string_agg(role, ' ' ORDER BY place)
             FROM jsonb_array_elements_text(changes -> 'roles' -> 'to') WITH ORDINALITY AS given (role, place)
         ) = api_keys.roles
+        AND changes -> 'expires_at' ->> 'to' IS NOT DISTINCT FROM (
+            to_char(to_timestamp(expires_ns / 1000000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+            || '.' || lpad((expires_ns % 1000000000)::text, 9, '0') || 'Z'
+        )
 )
 UNION ALL
 SELECT

@@ -9,7 +9,7 @@ import psycopg
 
 from service.errors import SettingsError
 from service.store.postgres.connection import Session, connect, translated
-from service.store.postgres.migrate import migrations
+from service.store.postgres.migrate import MIGRATIONS
 from service.store.queries import load_queries
 
 _SQL: Final = {name: text.encode() for name, text in load_queries("service.store.postgres.reconciliation").items()}
@@ -72,7 +72,7 @@ def _as_migrated(url: str) -> _Definitions:
             except psycopg.errors.InsufficientPrivilege as error:
                 problem = "the schema is compared with one that is made and rolled back: use the role that migrates"
                 raise SettingsError([problem]) from error
-            for step in migrations():
+            for step in MIGRATIONS:
                 fresh.execute(step.sql.encode())
             fresh.execute(_SQL["partition_of_now"])
             return _definitions(fresh)

@@ -8,16 +8,17 @@ from typing import Final
 
 import msgspec
 
-from service.errors import SettingsError, TryLaterError
+from service.errors import TryLaterError
 from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
 from service.store.queries import Execute, Row, load_queries
 from service.store.reconciling import DamagedError, Wrong, reconciled
 from service.store.sqlite.connection import translate
-from service.store.sqlite.migrate import migrate, migrations, schema_version
+from service.store.sqlite.migrate import MIGRATIONS, additions, migrate, schema_version
 from service.store.sqlite.snapshot import records_in
 from service.store.sqlite.transaction import executing
 from service.store.sqlite.untouched import Reading, in_use
+from service.store.steps import require_same
 from telemetry.audit.verify import Found
 
 SQL: Final = load_queries("service.store.sqlite.reconciliation")
@@ -67,8 +68,7 @@ def reconcile(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -
     """
     with reading(path) as connection:
         connection.execute("BEGIN")
-        if schema_version(connection) != len(migrations()):
-            raise SettingsError(["the schema of the database is not the one of this version: run auditrace migrate"])
+        require_same(MIGRATIONS, schema_version(connection), additions(connection))
         yield from reconciled(Examined(connection, secret), _OWN)
 
 

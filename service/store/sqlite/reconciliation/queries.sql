@@ -83,7 +83,7 @@ WHERE sha256 IS NOT (
 )
 
 -- name: key_without_record
-SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles'
+SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles and this end'
 FROM api_keys
 WHERE NOT EXISTS (
     SELECT 1 FROM audit_records
@@ -93,6 +93,10 @@ WHERE NOT EXISTS (
             SELECT group_concat(value, ' ')
             FROM json_each(audit_records.body, '$.attributes."auditrace.changes".roles.to')
         ) = api_keys.roles
+        AND json_extract(body, '$.attributes."auditrace.changes".expires_at.to') IS (
+            strftime('%Y-%m-%dT%H:%M:%S', expires_ns / 1000000000, 'unixepoch')
+            || printf('.%09dZ', expires_ns % 1000000000)
+        )
 )
 UNION ALL
 SELECT

@@ -82,7 +82,7 @@ collector-full: ## Build the collector with Kafka and S3 too, and validate their
 	@deploy/otelcol/build.sh builder-full.yaml
 	@deploy/otelcol/effective.sh --check kafka s3
 
-backends: ## Build the backends and tools of the tests into build/bin (cached for all clones; minutes the first time)
+backends: ## Build the backends and tools of the tests into build/bin (cached for all clones; about half an hour the first time)
 	@deploy/backends/build.sh
 	@deploy/tools/build.sh
 	@deploy/opensearch/build.sh

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # command=package: what tests of system calls and pages need from the distribution.
-TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl \
+TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl sqlite3=sqlite3 xxd=xxd \
 	/usr/sbin/pgbouncer=pgbouncer
 
 .DEFAULT_GOAL := help

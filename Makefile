@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # command=package: what tests of system calls and pages need from the distribution.
-TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl \
+TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl sqlite3=sqlite3 xxd=xxd \
 	/usr/sbin/pgbouncer=pgbouncer
 
 .DEFAULT_GOAL := help
@@ -82,7 +82,7 @@ collector-full: ## Build the collector with Kafka and S3 too, and validate their
 	@deploy/otelcol/build.sh builder-full.yaml
 	@deploy/otelcol/effective.sh --check kafka s3
 
-backends: ## Build the backends and tools of the tests into build/bin (cached for all clones; minutes the first time)
+backends: ## Build the backends and tools of the tests into build/bin (cached for all clones; about half an hour the first time)
 	@deploy/backends/build.sh
 	@deploy/tools/build.sh
 	@deploy/opensearch/build.sh

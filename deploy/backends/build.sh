@@ -32,7 +32,12 @@ for name in "$@"; do
         trap 'rm -rf "$work"' EXIT
         trap 'exit 130' INT
         trap 'exit 143' TERM
-        echo "build.sh: building $name, some minutes on two cores" >&2
+        case $name in
+        jaeger) takes='about 8 minutes on two idle cores' ;;
+        victoria-logs) takes='about a minute on two idle cores' ;;
+        *) takes='some minutes' ;;
+        esac
+        echo "build.sh: building $name, $takes" >&2
         program=$(sed -n 's/^tool //p' "$module/go.mod")
         # CGO_ENABLED=0: no C compiler needed, and the binary runs anywhere. What is kept must start: hence the last step.
         if ! {

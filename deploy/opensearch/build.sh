@@ -25,7 +25,7 @@ if [ ! -x "$finished/opensearch" ] || [ "${1:-}" = --write-checksums ]; then
     trap 'rm -rf "$work"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    echo "build.sh: fetching the libraries of OpenSearch, some 45 MB" >&2
+    echo "build.sh: fetching the libraries of OpenSearch, some 45 MB, about half a minute" >&2
     fetch() {
         nice -n 10 mvn --batch-mode --file "$here/pom.xml" dependency:copy-dependencies \
             -DincludeScope=runtime "-DoutputDirectory=$work/lib"

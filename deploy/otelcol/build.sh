@@ -29,7 +29,11 @@ if [ ! -x "$finished" ]; then
     trap 'rm -rf "$work"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    echo "build.sh: building $name $version, some minutes on two cores" >&2
+    case $name in
+    otelcol) takes='about 2 minutes on two idle cores' ;;
+    *) takes='some minutes' ;;
+    esac
+    echo "build.sh: building $name $version, $takes" >&2
     # CGO_ENABLED=0: a static binary, which also runs in an empty container image.
     export CGO_ENABLED=0
     # The builder's output folder is a setting of its file; the copy gets it, so that the clone stays clean.

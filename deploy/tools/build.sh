@@ -32,6 +32,7 @@ grammars() {
         work=$(mktemp -d "$cache/.build.XXXXXX")
         trap 'rm -rf "$work"' EXIT
         cp "$here"/grammars/* "$work"
+        echo "build.sh: installing grammars, some minutes" >&2
         # Their own bounds on Node.js and each other are those of their builds, which are not made here.
         if ! (cd "$work" && npm ci --ignore-scripts --legacy-peer-deps --no-audit --no-fund && echo '[]' | node check.js) >"$work/log" 2>&1; then
             tail -n 20 "$work/log" >&2
@@ -51,6 +52,7 @@ environment() { # NAME
     if [ ! -e "$finished/.finished" ]; then
         mkdir -p "$cache"
         rm -rf "$finished"
+        echo "build.sh: installing $1, some minutes" >&2
         if ! {
             python3 -m venv "$finished" &&
                 "$finished/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$here/$1/requirements.txt"
@@ -97,7 +99,11 @@ for name in "$@"; do
         trap 'rm -rf "$work"' EXIT
         trap 'exit 130' INT
         trap 'exit 143' TERM
-        echo "build.sh: building $name, some minutes on two cores" >&2
+        case $name in
+        promtool) takes='about 4 minutes on two idle cores' ;;
+        *) takes='some minutes' ;;
+        esac
+        echo "build.sh: building $name, $takes" >&2
         # CGO_ENABLED=0: no C compiler needed, and the binary runs anywhere. What is kept must start: hence the last step.
         if ! {
             (cd "$here/$module" && CGO_ENABLED=0 nice -n 10 go build -mod=readonly -trimpath -tags "$tags" \

@@ -1,4 +1,7 @@
-"""What the OpenAPI document shows of each body, answer and problem: values of their types."""
+"""What the OpenAPI document shows of each body, answer and problem: values of their types.
+
+Template and plan are those of the shipped `line-count`, so that what is shown can be sent as it is.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -39,7 +42,7 @@ from service.errors import (
     UnsupportedMediaTypeError,
 )
 from service.jobs.model import Limits, Plan, RunStatus, Status
-from service.jobs.schemas import DIALECT
+from service.jobs.schemas import DIALECT, NEVER
 from service.ports import Receipt
 from telemetry.audit.checkpoint import Tip
 
@@ -48,7 +51,7 @@ _RECORD_ID: Final = "019b76da-a8b4-7f10-8a3e-77f0b6c1d2e3"
 _STREAM_ID: Final = "5f0c1c52-52d0-4b8e-9a55-0f7c4f6f2a11"
 _TRACE_ID: Final = "0af7651916cd43dd8448eb211c80319c"
 _SPAN_ID: Final = "b7ad6b7169203331"
-_PLAN_SHA256: Final = "f2f1d1a0c5e3b7d94a86e0c1b2a3948576fedcba09812345678abcdef0123456"
+_PLAN_SHA256: Final = "9d6254a53caff17c034dda3c296fefaeb07608bfa3cc03540bc54570686136dd"
 _FILE_SHA256: Final = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
 _TIME: Final = "2026-01-02T03:04:05.678901234Z"
 _JOB: Final = f"/v1/jobs/{_JOB_ID}"
@@ -58,13 +61,13 @@ _RECEIPT: Final = Receipt(
     _RECORD_ID, _STREAM_ID, 42, "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
 )
 _PLAN: Final = Plan(
-    argv=("wc", "-l", "/etc/hosts"),
-    environment={"LANG": "C"},
-    pass_environment=("TZ",),
+    argv=("wc", "-l", "--", "/etc/hosts"),
+    environment={"LC_ALL": "C"},
+    pass_environment=(),
     timeout_ms=30_000,
     max_attempts=3,
-    retry_exit_codes=(75,),
-    limits=Limits(memory_bytes=268_435_456, cpu_seconds=10, output_bytes=1_048_576),
+    retry_exit_codes=(),
+    limits=Limits(memory_bytes=67_108_864, cpu_seconds=30, output_bytes=65_536),
     inputs={},
     sha256=_PLAN_SHA256,
 )
@@ -97,6 +100,10 @@ _JOB_ANSWER: Final = JobAnswer(
     runs=[_RUN],
     links={"self": _JOB, "runs": f"{_JOB}/runs", "audit": f"{_JOB}/audit"},
     audit=_RECEIPT,
+)
+# A listing leaves out what only the job itself shows.
+_LISTED: Final = msgspec.structs.replace(
+    _JOB_ANSWER, runs=[msgspec.structs.replace(_RUN, stderr_end=msgspec.UNSET)], audit=msgspec.UNSET
 )
 _INPUT: Final = InputAnswer(
     name="data.csv",
@@ -158,19 +165,28 @@ _TIP: Final = Tip(
 _TEMPLATE: Final = TemplateAnswer(
     name="line-count",
     description="Count the lines of a file on the worker",
-    requires_confirmation=True,
-    distinct_confirmer=True,
+    requires_confirmation=False,
+    distinct_confirmer=False,
     timeout_ms=_PLAN.timeout_ms,
     max_attempts=_PLAN.max_attempts,
     limits=_PLAN.limits,
     parameters={
         "$schema": DIALECT,
         "type": "object",
-        "properties": {"path": {"type": "string", "maxLength": 1024, "pattern": "^(?:/[A-Za-z0-9._/-]{1,200})$"}},
+        "properties": {
+            "path": {
+                "type": "string",
+                "maxLength": 1024,
+                "pattern": r"^(?:/(etc|home|srv|tmp|var)(/(?!\.\.?(/|$))[A-Za-z0-9._\-]{1,100}){1,16})$",
+                "not": {"pattern": NEVER},
+                "description": "A file under /etc, /home, /srv, /tmp or /var, without ..",
+            }
+        },
         "required": ["path"],
         "additionalProperties": False,
     },
 )
+_PARTS: Final = ("ledger", "writes", "checkpoints", "verification", "worker", "delivery")
 _ME: Final = MeAnswer(
     actor_id="anna",
     actor_type="user",
@@ -190,7 +206,7 @@ EXAMPLES: Final[Mapping[type[msgspec.Struct], msgspec.Struct]] = {
         _ME,
         TemplatesAnswer([_TEMPLATE]),
         _JOB_ANSWER,
-        JobsAnswer([_JOB_ANSWER], "WzQxXQ"),
+        JobsAnswer([_LISTED], "WzQxXQ"),
         RunsAnswer([_RUN]),
         _INPUT,
         ArtifactsAnswer([_ARTIFACT]),
@@ -199,7 +215,7 @@ EXAMPLES: Final[Mapping[type[msgspec.Struct], msgspec.Struct]] = {
         StreamsAnswer([_STREAM], None),
         CheckpointsAnswer([_CHECKPOINT], "Wzdd"),
         ProofAnswer(record=_RECORD, checkpoint=_CHECKPOINT, tip=_TIP, hashes=[_RECEIPT.record_hash]),
-        Health("ready", {"ledger": "ok", "relay": "ok"}),
+        Health("ready", dict.fromkeys(_PARTS, "ok")),
     )
 }
 """A value of each type that is sent or answered."""

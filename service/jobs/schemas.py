@@ -13,7 +13,7 @@ from service.jobs.templates import Template
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 # What no text of a parameter may hold: see `is_unprintable`, and the form of a masked value.
-_NEVER: Final = (
+NEVER: Final = (
     r"[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|hmac-sha256:[0-9a-f]{64}"
 )
 _OPTION: Final = "|^-"
@@ -61,8 +61,8 @@ def _type(parameter: Parameter) -> Mapping[str, Any]:
 
 def _texts(pattern: str | None) -> Mapping[str, Any]:
     if pattern is None:
-        return {"not": {"pattern": _NEVER + _OPTION}}
+        return {"not": {"pattern": NEVER + _OPTION}}
     translated = ecma_pattern(pattern)
     if translated is None:
-        return {"not": {"pattern": _NEVER}, "$comment": f"must match this regular expression of Python: {pattern}"}
-    return {"pattern": translated, "not": {"pattern": _NEVER}}
+        return {"not": {"pattern": NEVER}, "$comment": f"must match this regular expression of Python: {pattern}"}
+    return {"pattern": translated, "not": {"pattern": NEVER}}

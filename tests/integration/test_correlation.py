@@ -13,12 +13,13 @@ import pytest
 from telemetry import names
 from telemetry.audit.verify import read, verify
 from tests.support.collector import ROOT, poll_until
-from tests.support.documented import Block, blocks_of, filled_in
+from tests.support.documented import Block, blocks_of, filled_in, typed_in
 from tests.support.keys import public_key
 from tests.support.observed import API, DENIED_LOGINS, WORKER, Observed
 
 BLOCKS = blocks_of(ROOT / "docs" / "correlation.md")
 FUNCTIONS = next(block for block in BLOCKS if block.section == "Where things stand")
+EXPORT = "Verified where it landed"
 WALK = "From an alert to one refused request"
 
 Record = Mapping[str, Any]
@@ -174,9 +175,11 @@ def test_nothing_that_the_document_calls_tried_escapes_this_module() -> None:
         (WALK, "http"): 1,
     }
     claimed = Counter((block.section, block.language) for block in BLOCKS if block.is_tried and block is not FUNCTIONS)
-    # JSON is for OpenSearch, and what is typed on a console is no query: both are test_opensearch's.
+    # JSON is for OpenSearch, and what is typed on a console is no query: test_opensearch and a test below type it.
+    typed = {section for section, language in claimed if language == "console"}
     claimed = Counter({block: count for block, count in claimed.items() if block[1] not in ("json", "console")})
     assert claimed == tested
+    assert typed == {EXPORT, "Into OpenSearch and back"}
 
 
 def ask_jaeger(observed: Observed, line: str, values: Mapping[str, str]) -> Any:
@@ -263,9 +266,24 @@ def test_the_edge_from_the_api_over_the_queue_to_the_worker_is_there(observed: O
 
 
 def test_what_came_back_verifies(observed: Observed, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The export of VictoriaLogs, and the collector's archive, are intact up to the last checkpoint."""
-    export = tmp_path_factory.mktemp("export") / "export.jsonl"
-    export.write_text("".join(f"{json.dumps(row)}\n" for row in observed.logs.query('"audit.record.id":*')))
+    """The export of VictoriaLogs that the document tells to type, and the archive, are intact."""
+    folder = tmp_path_factory.mktemp("export")
+    (folder / "public.pem").write_text(observed.service.command("keys", "public").stdout)
+    (block,) = (block for block in BLOCKS if block.section == EXPORT)
+    for typed in typed_in(block):
+        done = subprocess.run(
+            ["bash", "-c", typed.command],
+            env={
+                "PATH": f"{ROOT / '.venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+                "VICTORIA_LOGS": f"http://{observed.logs.addresses[0]}",
+            },
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    export = folder / "export.jsonl"
     key = public_key(observed.service.folder / "keys" / "signing.pem")
     for copy in (export, observed.collector.archive_dir):
         report = verify(read([copy]), public_keys=[key])

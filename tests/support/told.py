@@ -1,6 +1,7 @@
 """Runs what a document tells its reader to type, in one shell, and compares what comes with what the document shows.
 
-Numbers, ids, hashes and times differ from run to run: they are compared by their form. An id that the document shows
+Numbers, ids, hashes and times differ from run to run: they are compared by their form, and one of a thing may be
+several. An id that the document shows
 and types again later stands for the one that really came. `…` in a document stands for anything.
 """
 
@@ -12,46 +13,27 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from tests.support.collector import ROOT, poll_until
-from tests.support.processes import Process, start_process
+from tests.support.documented import Typed
+from tests.support.processes import Process, heeds, start_process
 
 _TOKEN = re.compile(
     r"(?P<uuid>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-    r"|(?P<time>\d{4}-\d\d-\d\dT[\d:.]+Z)|(?P<hex>\b(?=[0-9a-f]*\d)[0-9a-f]{16,64}\b)|(?P<number>\d+(?:\.\d+)?)"
+    r"|(?P<time>\d{4}-\d\d-\d\dT[\d:.]+Z)|(?P<hex>\b(?=[0-9a-f]*\d)[0-9a-f]{16,64}\b)"
+    r"|(?P<counted>\d+ (?P<noun>checkpoint|record|stream)s?\b)|(?P<number>\d+(?:\.\d+)?)"
     r"|(?P<any>…)|(?P<space>\s+)"
 )
 _FORMS = {
     "uuid": r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})",
     "time": r"\d{4}-\d\d-\d\dT[\d:.]+Z",
     "hex": r"[0-9a-f]+",
+    "counted": r"\d+ {noun}s?",
     "number": r"\d+(?:\.\d+)?",
     "any": r".*?",
     "space": r"\s*",
 }
-
-
-class Typed(NamedTuple):
-    """A command as a document shows it, and what it shows of the answer, empty where it shows nothing."""
-
-    command: str
-    shown: str
-
-
-def typed_in(block: str) -> list[Typed]:
-    """Return the commands of a console block: lines that begin with `$ `, with the lines that each goes on in."""
-    found: list[list[str]] = []
-    lines = iter(block.split("\n"))
-    for line in lines:
-        if line.startswith("$ "):
-            command = line.removeprefix("$ ")
-            while command.endswith("\\"):
-                command = command.removesuffix("\\") + next(lines).strip()
-            found.append([command])
-        elif found:
-            found[-1].append(line)
-    return [Typed(command, "\n".join(shown).strip()) for command, *shown in found]
 
 
 def as_shown(shown: str) -> re.Pattern[str]:
@@ -59,7 +41,8 @@ def as_shown(shown: str) -> re.Pattern[str]:
     parts: list[str] = []
     at = 0
     for token in _TOKEN.finditer(shown):
-        parts += [re.escape(shown[at : token.start()]), _FORMS[token.lastgroup or ""]]
+        form = _FORMS[token.lastgroup or ""].replace("{noun}", token["noun"] or "")
+        parts += [re.escape(shown[at : token.start()]), form]
         at = token.end()
     return re.compile("".join([*parts, re.escape(shown[at:])]), re.DOTALL)
 
@@ -75,7 +58,7 @@ class Shell:
 
     def __init__(self, folder: Path, environment: Mapping[str, str], instead: Mapping[str, str]) -> None:
         self._folder = folder
-        self._instead = instead
+        self._instead = dict(instead)
         self._ids: dict[str, str] = {}
         self._running: dict[str, Process] = {}
         self._marks = 0
@@ -111,6 +94,10 @@ class Shell:
         self._shell.kill()
         self._shell.communicate()
 
+    def means(self, told: str, true: str) -> None:
+        """From here on type something else instead of a text of the document."""
+        self._instead[told] = true
+
     def follow(self, typed: Typed, status: int = 0) -> str:
         """Type a command, hold what comes against what the document shows, and return it.
 
@@ -138,11 +125,22 @@ class Shell:
                 stderr=output,
                 start_new_session=True,
             )
-        form = as_shown(self._made_true(typed.shown))
+        form, process = as_shown(self._made_true(typed.shown)), self._running[kind]
+
+        def is_there() -> bool:
+            assert process.poll() is None, f"$ {typed.command}\nended with {process.returncode}:\n{log.read_text()}"
+            # What shows nothing is there when it takes the signal by which it is stopped.
+            return form.search(log.read_text()) is not None if typed.shown else heeds(process, signal.SIGTERM)
+
         try:
-            poll_until(lambda: form.search(log.read_text()) is not None, f"what `{typed.command}` shows")
+            poll_until(is_there, f"what `{typed.command}` shows")
         except TimeoutError as error:
             raise AssertionError(f"{error}:\n{log.read_text()}") from error
+
+    def stop_all(self) -> None:
+        """Press Ctrl-C in every terminal."""
+        for kind in [*self._running]:
+            self.stop(kind)
 
     def stop(self, kind: str) -> None:
         """Press Ctrl-C in the terminal of a command that runs on."""

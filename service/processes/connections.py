@@ -11,6 +11,11 @@ from typing import Final, cast
 from service.processes.wire import StrictProtocol
 
 HEAD_S: Final = 30.0
+IDLE_S: Final = 75
+"""How long a connection between two requests is kept: longer than clients (5 s) and load balancers (60 s) keep theirs.
+
+Whoever closes first must be the client, or its next request meets a connection that is just being closed.
+"""
 ACCEPTED_AT_ONCE: Final = 32
 """asyncio accepts so many connections at a time, and some times more before one that is refused is closed."""
 

@@ -22,7 +22,7 @@ from service.bootstrap.node import VERSION, Node
 from service.config import Settings
 from service.errors import SettingsError
 from service.operations.tallies import Tallies
-from service.processes.connections import ACCEPTED_AT_ONCE, allowed_connections, bounded
+from service.processes.connections import ACCEPTED_AT_ONCE, IDLE_S, allowed_connections, bounded
 from service.processes.parts import Parts
 from service.processes.stopping import Say, StopSignal
 from telemetry.server import ServerSpans
@@ -87,6 +87,7 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 # An address from a header is a claim of the client, and records state where a request came from.
                 proxy_headers=False,
+                timeout_keep_alive=IDLE_S,
                 timeout_graceful_shutdown=max(1, int(parts.grace.seconds * REQUESTS_SHARE)),
             )
         )

@@ -5,6 +5,7 @@ leniently. Behind each comes a second, sound request: it is answered when the co
 """
 
 import re
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -272,3 +273,15 @@ def test_a_refusal_after_an_answer_is_an_answer_of_its_own(service: Service) -> 
 def test_an_old_client_is_answered_and_let_go(service: Service) -> None:
     """HTTP/1.0 is taken, also without a Host; the connection ends with the answer."""
     assert exchanged(service, b"GET /health/live HTTP/1.0\r\n\r\n" + NEXT) == [200]
+
+
+def test_a_connection_outlives_the_pauses_of_its_client(service: Service) -> None:
+    """Clients keep a connection for 5 s and more: the server is not the one that closes it between two requests."""
+    _, _, place = service.url.partition("//")
+    host, _, port = place.partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            # Readable would be what is left of the answer, and then the end of the connection.
+            poll_until(lambda: not select.select([connection], [], [], 6)[0] or not connection.recv(65536), "a pause")

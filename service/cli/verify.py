@@ -1,16 +1,14 @@
 """`auditrace verify`: prove from any copy of the ledger that nothing was dropped, edited, reordered or inserted."""
 
 import argparse
-import errno
 import re
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
+from service.cli.copies import copy_of, is_database_url, reading_copies, require_archives, require_no_tables
 from service.cli.output import print_json, print_line
 from service.cli.progress import reading_progress
 from service.cli.public_keys import NO_KEY, read_public_keys
@@ -21,7 +19,6 @@ from service.times import parse_time_ns
 from service.units import parse_duration_ms
 from telemetry.audit.verify import (
     Comparison,
-    Copy,
     Expected,
     Found,
     KnownCheckpoint,
@@ -30,17 +27,13 @@ from telemetry.audit.verify import (
     Scope,
     compare,
     proof_in,
-    tables_in,
     verify_copy,
     verify_proof,
 )
 
 T = TypeVar("T")
 
-_SQLITE: Final = b"SQLite format 3\0"
-_DATABASES: Final = ("sqlite:", "postgresql:", "postgres:")
 _END: Final = ("at_least", "max_age", "receipt", "require_anchored")
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CHECKPOINT: Final = re.compile(r"([1-9][0-9]{0,15}):([0-9a-f]{64})")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
@@ -129,9 +122,9 @@ def _key_problems(arguments: argparse.Namespace) -> Sequence[str]:
 
 
 def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> Report | ProofReport:
-    _require(arguments.paths)
+    require_archives(arguments.paths)
     keys = read_public_keys(arguments.public_key)
-    with _reading():
+    with reading_copies():
         for path in arguments.paths:
             proof = proof_in(path)
             if proof is not None:
@@ -144,24 +137,18 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
     paths: list[Path] = arguments.paths
     if not paths and arguments.database is None:
         paths = [settings.archive.parent]
-        _require(paths)
-    with _reading(), reading_progress() as progress:
-        _require_no_tables(paths)
+        require_archives(paths)
+    with reading_copies(), reading_progress() as progress:
+        require_no_tables(paths)
         return verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
 
 
 def _compare(names: Sequence[str], scope: Scope) -> Comparison:
-    _require([Path(name) for name in names if not name.startswith(_DATABASES)])
-    one, other = (_copy(name) for name in names)
-    with _reading(), reading_progress() as progress:
-        _require_no_tables([*one.paths, *other.paths])
+    require_archives([Path(name) for name in names if not is_database_url(name)])
+    one, other = (copy_of(name) for name in names)
+    with reading_copies(), reading_progress() as progress:
+        require_no_tables([*one.paths, *other.paths])
         return compare(one, other, scope=scope, progress=progress)
-
-
-def _copy(name: str) -> Copy:
-    if name.startswith(_DATABASES):
-        return Copy(name, found=database_of(name, as_it_lies=True).records())
-    return Copy(name, [Path(name)])
 
 
 def _refuse_beside_compare(arguments: argparse.Namespace, problems: list[str]) -> None:
@@ -181,46 +168,10 @@ def _refuse_beside_proof(arguments: argparse.Namespace, path: Path) -> None:
     _raise(problems)
 
 
-def _require_no_tables(paths: Sequence[Path]) -> None:
-    _raise(
-        [
-            f"{path} is a table (CSV), which cannot be verified: it lacks the text of the records that was hashed. "
-            "Exports with the format otlp-json or jsonl can (`auditrace export`, /v1/audit/export)"
-            for path in tables_in(paths)
-        ]
-    )
-
-
 def _given(arguments: argparse.Namespace, options: Sequence[str]) -> Sequence[str]:
     """Return those of the options that are given, as they are written."""
     given = [option for option in options if getattr(arguments, option) not in (None, False, [])]
     return ["PATH" if option == "paths" else f"--{option.replace('_', '-')}" for option in given]
-
-
-@contextmanager
-def _reading() -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            room = f"there is no room in {tempfile.gettempdir()} for what memory does not hold: set TMPDIR"
-            raise SettingsError([f"{room} to a folder that has some"]) from error
-        where = "" if error.filename is None else f" {error.filename}"
-        raise SettingsError([f"the copy could not be read{where}: {error.strerror or error}"]) from error
-
-
-def _require(paths: Sequence[Path]) -> None:
-    problems = [f"{path} does not exist" for path in paths if not path.exists()]
-    problems += [f"{path} is a database: write --database sqlite:///{path}" for path in paths if _is_database(path)]
-    _raise(problems)
-
-
-def _is_database(path: Path) -> bool:
-    """Tell whether a file is one of SQLite's, which no archive begins like."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def _raise(problems: Sequence[str]) -> None:

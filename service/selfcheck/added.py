@@ -92,6 +92,12 @@ class Added:
             first = stored[-1].record.sequence_number + 1
 
 
+def last_number(reads: Reads) -> int:
+    """Return the number of the last checkpoint; 0 while there is none."""
+    last = _last_checkpoint(reads)
+    return 0 if last is None else last.number
+
+
 def _last_checkpoint(reads: Reads) -> CheckpointRow | None:
     rows = reads.checkpoints(None, 1).rows
     return rows[0] if rows else None

@@ -1,7 +1,7 @@
 """What verifications of the own ledger found, and when the whole ledger is to be asked whether it is still so."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -67,8 +67,11 @@ class Alarm:
         self._due_s = ended_s + max(self._pause_s, REST * (ended_s - began_s))
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
-    def settle(self, report: Report, known: frozenset[Finding]) -> None:
-        """Take what the whole ledger shows: of the findings that were `known` before, only what it shows is left."""
+    def settle(self, report: Report, settled: Sequence[Finding], known: frozenset[Finding]) -> None:
+        """Take what the whole ledger shows: of the findings that were `known` before, only what it shows is left.
+
+        Of what it shows, `settled` is added; the rest may go away by itself.
+        """
         if report.verdict == "not_checked":
             return
         shown = {_apart_from_place(finding) for finding in report.findings}
@@ -76,7 +79,7 @@ class Alarm:
         self._findings = {
             finding: behind for finding, behind in self._findings.items() if finding in shown or finding not in known
         }
-        self.add(report.findings if report.verdict == "broken" else (), 0)
+        self.add(settled if report.verdict == "broken" else (), 0)
         if not self._findings:
             self._pause_s = self._interval_s
             _log.warning(

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from service.errors import AuditraceError, TryLaterError
 from service.ports import Reads, RegisteredKey
-from service.selfcheck.added import Added, Mark
+from service.selfcheck.added import Added, Mark, last_number
 from service.selfcheck.alarm import Alarm
-from telemetry.audit.verify import Found, Scope, verify
+from service.selfcheck.unsettled import Unsettled
+from telemetry.audit.verify import Finding, Found, Report, Scope, verify
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class SelfCheck:
 
     The first time begins at the last checkpoint, which is taken as it is: what is before that is the business of
     `auditrace verify --database`. Of all processes the one that writes checkpoints verifies. While there are findings
-    it verifies the whole ledger now and then, and drops what that does not show (`Alarm`).
+    it verifies the whole ledger now and then, and drops what that does not show (`Alarm`). What a step of the clock can
+    make of an untouched ledger is held back until the checkpoints had the time to settle it (`Unsettled`).
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SelfCheck:
         self._stopping = threading.Event()
         self._mark: Mark | None = None
         self._alarm = Alarm(interval_s)
+        self._unsettled = Unsettled()
         self._ended: float | None = None
         self._error: str | None = None
         self._thread = threading.Thread(target=self._serve, name="selfcheck", daemon=True)
@@ -112,8 +115,9 @@ class SelfCheck:
         report = verify(added.found(), public_keys=self._public_keys(), scope=scope)
         if self._stopping.is_set():
             return
-        self._alarm.add(report.findings, added.mark.number)
-        self._mark = added.next_mark
+        next_mark = added.next_mark or added.mark
+        self._alarm.add(self._settled(report, next_mark.number), added.mark.number)
+        self._mark = next_mark
         self._ended = self._monotonic()
 
     def _verify_all(self) -> None:
@@ -124,7 +128,11 @@ class SelfCheck:
             return
         finally:
             self._alarm.asked(began_s, self._monotonic())
-        self._alarm.settle(report, known)
+        last = report.last_checkpoint
+        self._alarm.settle(report, self._settled(report, 0 if last is None else last.number), known)
+
+    def _settled(self, report: Report, last: int) -> Sequence[Finding]:
+        return self._unsettled.settled(report.findings, last, lambda: last_number(self._reads))
 
     def _all_records(self) -> Iterator[Found]:
         """Yield all records, and do not keep what is added meanwhile waiting for as long as that takes."""

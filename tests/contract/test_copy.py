@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from service.bootstrap.copying import copied
-from service.errors import BrokenLedgerError, SettingsError
+from service.errors import BrokenLedgerError, LedgerUnavailableError, SettingsError
 from service.jobs.model import Status, TenantId
 from service.operations.keys import KeyOperations
 from service.records import AuditContext
@@ -199,6 +199,20 @@ def test_what_comes_out_otherwise_is_not_committed(source: Path, target: str) ->
     with pytest.raises(BrokenLedgerError, match="parked came out otherwise"):
         copy_ledger(source, target, SECRET)
     assert not any(_rows_of(target).values())
+
+
+def test_a_source_that_is_replaced_meanwhile_is_not_copied(source: Path, target: str, tmp_path: Path) -> None:
+    """What is at its path by then may be another ledger, which processes can have begun to write."""
+    path = Path(shutil.copy(source, tmp_path / "ledger.db"))
+
+    def replace(step: str) -> None:
+        if step == "look over the target":
+            path.rename(tmp_path / "kept.db")
+            shutil.copy(source, path)
+
+    with pytest.raises(LedgerUnavailableError, match="was moved, removed or replaced while in use"):
+        copy_ledger(path, target, SECRET, replace)
+    assert is_empty(target)
 
 
 def test_a_target_whose_schema_was_changed_is_not_filled(source: Path, target: str) -> None:

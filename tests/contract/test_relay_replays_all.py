@@ -1,5 +1,6 @@
 """`auditrace relay --replay-all` fills a new sink: nothing is left out, wherever it is ended and begun again."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -314,3 +315,20 @@ def test_a_database_that_is_busy_is_waited_for(ledger: Store) -> None:
 
     assert _replay(relay, replays, None, Freeing()).reason is None
     assert sorted(sink.kept) == committed(ledger)
+
+
+@pytest.mark.stores(SQLITE)
+def test_a_database_that_is_replaced_fills_no_sink(ledger: Store, tmp_path: Path) -> None:
+    """What is not the ledger any more is not sent as if it were; once it is back, the next run goes on."""
+    path, kept, sink = Path(ledger.database.removeprefix("sqlite:///")), tmp_path / "kept", FakeSink()
+
+    def replace() -> None:
+        if not kept.exists():
+            path.rename(kept)
+            shutil.copy(kept, path)
+
+    done = _replay(relay_over(ledger, sink, max_records=10), ledger.replays(), Seen(replace))
+    assert (done.accepted, sink.kept) == (0, [])
+    assert str(done.reason).startswith("the database's file, or its log, was moved, removed or replaced")
+    kept.replace(path)
+    assert _replay(relay_over(ledger, sink), ledger.replays()).accepted == 90

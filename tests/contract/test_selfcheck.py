@@ -478,6 +478,42 @@ def test_a_checkpoint_that_is_written_while_a_turn_reads_gives_no_false_alarm(
     assert rig.check.state().error is None
 
 
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_a_clock_that_is_set_is_no_finding(rig: Rig, step_s: int) -> None:
+    """Records of the new time, which look as if somebody had appended them, wait for the checkpoints to cover them."""
+    other = rig.store.lane("other")
+    rig.commit(2, other)
+    rig.checkpoint()
+    rig.require_nothing()
+    rig.store.clock.advance(step_s)
+    for _ in range(4):
+        rig.commit(2)
+        rig.commit(2, other)
+        rig.require_nothing()
+        rig.checkpoint()
+        rig.require_nothing()
+
+
+def test_a_record_that_is_not_covered_two_checkpoints_later_is_a_finding(rig: Rig) -> None:
+    """Then it was no step of the clock: the checkpoints leave the record out, as they do what somebody appended."""
+    other = rig.store.lane("other")
+    rig.commit(2, other)
+    rig.checkpoint()
+    rig.require_nothing()
+    stream_id = rig.commit(1, other)
+    with rig.store.attacking() as connection:
+        connection.execute("UPDATE audit_streams SET mac = 'forged' WHERE stream_id = ?", (stream_id,))
+    rig.store.clock.advance(400)
+    for _ in range(2):
+        rig.checkpoint()
+        rig.require_nothing()
+    rig.checkpoint()
+    assert rig.findings() == 1
+    assert str(rig.check.state().first).startswith(f"record_unanchored at {stream_id}:")
+    rig.now_s += INTERVAL_S
+    assert rig.findings() == 1
+
+
 def test_a_rotation_is_no_finding(rig: Rig) -> None:
     """Checkpoints before and after a change of the signing key verify, each with the key of its time."""
     new = Signer(FOREIGN_KEY)

@@ -17,6 +17,8 @@ from service.store.sqlite.identity import network_problem
 from service.store.sqlite.lane import COMMIT_ELSEWHERE
 from service.store.sqlite.owners import OwnerLocks, living_owners
 from service.store.sqlite.untouched import untouched
+from tests.support.collector import poll_until
+from tests.support.ledger_maker import FOREIGN_KEY
 from tests.support.stores import SqliteStore
 
 # Fails while any process but itself has SQLite's shared lock, which every open connection to a WAL database has.
@@ -83,23 +85,47 @@ def test_nothing_is_committed_to_a_file_that_is_not_in_its_place(
 ) -> None:
     """Requests are refused with what to do, as long as it lasts; once it is back all goes on in the same stream."""
     lane = store.lane()
-    writer, outbox = store.checkpoints(lane), store.outbox()
+    writer, outbox, replays = store.checkpoints(lane), store.outbox(), store.replays()
     first = _commit(store, lane)
+    assert writer.write() is not None
     store.reads.outbox()
+    replays.begin(from_start=True)
+    reading = [store.reads.outbox, writer.look, writer.last, writer.refused, writer.registered]
     harm(store.path)
     for attempt in (
         lambda: _commit(store, lane),
         writer.hold,
+        writer.release,
+        lambda: writer.register(FOREIGN_KEY),
         lambda: outbox.take(10, 2**20),
-        *([] if harm is _remove_the_log else [store.reads.outbox]),
+        lambda: replays.begin(from_start=False),
+        lambda: replays.next(10, 2**20),
+        lambda: replays.answered(0),
+        replays.end,
+        *([] if harm is _remove_the_log else reading),
     ):
         with pytest.raises(LedgerUnavailableError, match="put it back, or stop every process"):
             attempt()
     mend(store.path)
     second = _commit(store, lane)
-    assert (second.stream_id, second.sequence_number) == (first.stream_id, first.sequence_number + 1)
+    assert (second.stream_id, second.sequence_number) == (first.stream_id, first.sequence_number + 2)
     assert writer.write() is not None
     assert store.verify().verdict == "intact"
+    store.close()
+
+
+def test_a_lane_that_waits_writes_nothing_to_a_log_that_was_taken_away(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Processes that start now have another log for the same file: the lease of the stream is not renewed either."""
+    _commit(store, store.lane())
+    _remove_the_log(store.path)
+    log = store.path.with_name("kept").read_bytes()
+    store.clock.advance(9)
+    poll_until(lambda: "lease could not be renewed" in caplog.text, "the lane to renew its lease")
+    assert "put it back, or stop every process" in caplog.text
+    assert store.path.with_name("kept").read_bytes() == log
+    _put_the_log_back(store.path)
     store.close()
 
 

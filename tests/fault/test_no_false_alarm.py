@@ -1,59 +1,25 @@
 """A verifier that cries wolf is switched off: whatever happens to the processes, an untouched ledger is intact."""
 
-import re
 import sys
-import threading
 from pathlib import Path
 
-import httpx
-
-from service.bootstrap.databases import database_of
-from telemetry.audit.verify import Report, read, verify
 from tests.support.collector import poll_until
 from tests.support.deployment import Load
 from tests.support.keys import public_key
 from tests.support.ports import ReservedPorts
 from tests.support.processes import start_process
 from tests.support.service import Service
+from tests.support.watch import Watch, await_verification, copies_of
 
 ROUNDS = 3
 
 
-class Watch:
-    """Verifies archive and database of a live service again and again, and keeps what was not intact."""
-
-    def __init__(self, service: Service) -> None:
-        self.alarms: list[tuple[str, Report]] = []
-        self.verified = 0
-        self._service = service
-        self._key = public_key(service.folder / "keys" / "signing.pem")
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def once_more(self) -> None:
-        """Wait until both copies were looked at from their beginning again."""
-        goal = self.verified + 2
-        poll_until(lambda: self.verified >= goal or bool(self.alarms), "another look")
-
-    def _look(self) -> None:
-        url = f"sqlite:///{self._service.database}"
-        while not self._ended.wait(0.2):
-            for where, found in (
-                ("archive", read([self._service.archive.parent])),
-                ("database", database_of(url).records()),
-            ):
-                report = verify(found, public_keys=[self._key])
-                if report.verdict != "intact":
-                    self.alarms.append((where, report))
-            self.verified += 1
+def watch_of(service: Service) -> Watch:
+    """Return a watch over archive and database of a service."""
+    return Watch(
+        copies_of(f"sqlite:///{service.database}", service.archive.parent),
+        public_key(service.folder / "keys" / "signing.pem"),
+    )
 
 
 def test_a_live_ledger_never_raises_an_alarm(tmp_path: Path) -> None:
@@ -63,7 +29,7 @@ def test_a_live_ledger_never_raises_an_alarm(tmp_path: Path) -> None:
     service.start()
     try:
         poll_until(lambda: service.archive.exists() and service.verify().verdict == "intact", "a checkpoint")
-        with Watch(service) as watch, Load(service.url, service.admin(), 2) as load:
+        with watch_of(service) as watch, Load(service.url, service.admin(), 2) as load:
             for _ in range(ROUNDS):
                 load.wait_for(10)
                 service.kill()
@@ -77,7 +43,7 @@ def test_a_live_ledger_never_raises_an_alarm(tmp_path: Path) -> None:
     finally:
         service.kill()
     assert watch.alarms == []
-    assert watch.verified >= 3 * ROUNDS
+    assert min(watch.verified.values()) >= 3 * ROUNDS
 
 
 def test_the_watch_would_see_an_alarm(tmp_path: Path) -> None:
@@ -88,7 +54,7 @@ def test_the_watch_would_see_an_alarm(tmp_path: Path) -> None:
     text = service.archive.read_text()
     assert "somebody" in text
     service.archive.write_text(text.replace("somebody", "somebodx", 1))
-    with Watch(service) as watch:
+    with watch_of(service) as watch:
         watch.once_more()
     assert {report.verdict for where, report in watch.alarms if where == "archive"} == {"broken"}
 
@@ -119,23 +85,5 @@ def test_a_worker_that_is_killed_leaves_no_alarm(tmp_path: Path) -> None:
         poll_until(lambda: service.rows(at_rest, stream_id, 1) == [(1,)], "the end of the worker's stream")
         # The first reading may have none before it, and the turn that is under way may have begun before the end.
         for _ in range(3):
-            await_verification(service)
+            await_verification(service.url)
         assert "does not verify" not in service.log.read_text()
-
-
-def await_verification(service: Service) -> None:
-    """Wait until the service verified its ledger once more."""
-    ages_s = [verified_ago_s(service)]
-
-    def is_done() -> bool:
-        ages_s.append(verified_ago_s(service))
-        return ages_s[-1] < ages_s[-2]
-
-    poll_until(is_done, "another verification")
-
-
-def verified_ago_s(service: Service) -> float:
-    """Return how long ago the service last verified its ledger; a minute while it has not."""
-    metrics = httpx.get(f"{service.url}/metrics").text
-    found = re.search(r"^auditrace_audit_verification_age_seconds\S* (\S+)$", metrics, re.MULTILINE)
-    return 60.0 if found is None else float(found[1])

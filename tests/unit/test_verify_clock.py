@@ -65,9 +65,24 @@ def test_what_is_sealed_after_a_step_back_is_suspect_until_a_checkpoint_covers_i
     made.step_minutes -= HOUR
     made.append(3)
 
-    assert {finding.code for finding in check(made).findings} == {"record_unanchored"}
+    report = check(made)
+    assert {finding.code for finding in report.findings} == {"record_unanchored"}
+    assert report.summary().endswith("if that can be, verify again then")
     made.checkpoint(3)
     assert check(made).findings == ()
+
+
+def test_a_step_of_the_clock_excuses_nothing_else() -> None:
+    """Beside any other finding nothing is said of the clock."""
+    made = Ledger(minutes_between=1 / 7)
+    goes_on(made, 1)
+    made.step_minutes -= HOUR
+    made.append(3)
+    made.records.pop(2)
+
+    report = check(made)
+    assert {finding.code for finding in report.findings} > {"record_unanchored"}
+    assert "clock" not in report.summary()
 
 
 def test_a_record_that_was_sealed_shortly_before_is_not_suspect() -> None:

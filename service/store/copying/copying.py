@@ -70,6 +70,7 @@ def copy_ledger(
                 _require_same(table, copied.rows(table), taking.rows(table))
             note("look over the target")
             _require_nothing_wrong("the copy", taking.discrepancies(secret))
+            copied.require_in_place()
             note("commit")
             taking.commit()
     note("done")

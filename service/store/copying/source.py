@@ -53,6 +53,14 @@ class Source:
     ) -> None:
         self._opened.__exit__(kind, error, trace)
 
+    def require_in_place(self) -> None:
+        """Raise when the path names another file by now, which processes may have begun to write.
+
+        Raises:
+            LedgerUnavailableError: it was moved, removed or replaced.
+        """
+        self._connection.require_in_place()
+
     def months(self) -> Sequence[int]:
         """Return moments such that each month in which there are records has one; nanoseconds since the epoch."""
         with translated():

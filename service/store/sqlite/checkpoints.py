@@ -24,7 +24,7 @@ from service.store.checkpointing import (
 )
 from service.store.restoring import first_after_restore, restore_record
 from service.store.signing_keys import register, registered_keys
-from service.store.sqlite.connection import connect, translated
+from service.store.sqlite.connection import FileConnection, connect
 from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.restore import end_streams
@@ -65,16 +65,15 @@ class SqliteCheckpoints:
 
     def hold(self) -> bool:
         """Take or renew the lease; False while another process that is alive holds it."""
-        self._connection.require_in_place()
-        with translated(), _writing(self._connection):
+        with _writing(self._connection):
             # Without the key the lease would only keep others from writing.
             self._signer(self._keys(self._connection))
             return self._take_lease(self._connection)
 
     def release(self) -> None:
         """Give the lease back."""
-        with translated():
-            self._release(self._connection)
+        with self._connection.in_place() as connection:
+            self._release(connection)
 
     def write(self) -> Checkpointed | None:
         """Close orphaned streams and sign the tips of all streams that changed; None without the lease.
@@ -94,12 +93,12 @@ class SqliteCheckpoints:
 
     def look(self) -> Survey:
         """Look at the committed streams as the next checkpoint would, and change nothing."""
-        with translated():
-            self._reading.execute("BEGIN")
+        with self._reading.in_place() as reading:
+            reading.execute("BEGIN")
             try:
-                return survey(executing(self._reading), self._settings.secret)
+                return survey(executing(reading), self._settings.secret)
             finally:
-                self._reading.execute("ROLLBACK")
+                reading.execute("ROLLBACK")
 
     def last(self) -> LastCheckpoint | None:
         """Return the last checkpoint, whoever wrote it; None before the first.
@@ -107,22 +106,21 @@ class SqliteCheckpoints:
         Raises:
             BrokenLedgerError: something that this process saw committed is gone.
         """
-        self._reading.require_in_place()
-        with translated():
-            self._witness.require_all(executing(self._reading))
-            last = last_stored(executing(self._reading))
+        with self._reading.in_place() as reading:
+            self._witness.require_all(executing(reading))
+            last = last_stored(executing(reading))
         self._witness.saw_checkpoint(last)
         return None if last is None else LastCheckpoint(last.number, last.observed_ns)
 
     def refused(self) -> Sequence[RefusedStream]:
         """Return the streams that the last checkpoint, whoever wrote it, refused."""
-        with translated():
-            return [RefusedStream(*row) for row in self._reading.execute(SQL["refused_streams"]).fetchall()]
+        with self._reading.in_place() as reading:
+            return [RefusedStream(*row) for row in reading.execute(SQL["refused_streams"]).fetchall()]
 
     def registered(self) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger in the order of their registration; the last one signs now."""
-        with translated():
-            return registered_keys(executing(self._reading), self._settings.secret)
+        with self._reading.in_place() as reading:
+            return registered_keys(executing(reading), self._settings.secret)
 
     def register(self, signer: Signer) -> None:
         """Register the public key on a ledger that knows none and holds no checkpoint yet.
@@ -130,7 +128,7 @@ class SqliteCheckpoints:
         Raises:
             SettingsError: the ledger knows a key, and was begun with another ledger secret than this process has.
         """
-        with translated(), _writing(self._connection):
+        with _writing(self._connection):
             (has_signed,) = self._connection.execute(SQL["has_signed"]).fetchone()
             if has_signed:
                 self._keys(self._connection)
@@ -292,12 +290,13 @@ class SqliteCheckpoints:
 
 
 @contextmanager
-def _writing(connection: sqlite3.Connection) -> Generator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+def _writing(connection: FileConnection) -> Generator[None]:
+    with connection.in_place():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

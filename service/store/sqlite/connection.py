@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
 from service.store.sqlite.identity import FileId, HeldFile, file_id, hold, require_local
@@ -53,6 +53,17 @@ class FileConnection(sqlite3.Connection):
                 "the database's file, or its log, was moved, removed or replaced while in use: put it back, or stop "
                 "every process that works on it, and start again"
             )
+
+    @contextmanager
+    def in_place(self) -> Generator[Self]:
+        """Use it, once the file is found to be in its place, and raise the errors of the service.
+
+        Raises:
+            LedgerUnavailableError: as `require_in_place` says.
+        """
+        self.require_in_place()
+        with translated():
+            yield self
 
     def close(self) -> None:
         """Close it; may be called again."""

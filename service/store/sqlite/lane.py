@@ -225,8 +225,9 @@ class SqliteLane:
         if self._connection is None:
             return
         try:
-            self._stream.renew(self._connection)
-        except sqlite3.Error as error:
+            with self._connection.in_place() as connection:
+                self._stream.renew(connection)
+        except AuditraceError as error:
             _log.warning("the stream's lease could not be renewed: %s", error)
             self._stream.rolled_back()
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from service.errors import NotFoundError
 from service.ports import Clock, Lag, OutboxRecord
-from service.store.sqlite.connection import connect, translated
+from service.store.sqlite.connection import connect
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.stream import LEASE_NS, is_leased
 from service.store.sqlite.transaction import SQL
@@ -213,9 +213,8 @@ class SqliteOutbox:
 
     @contextmanager
     def _using(self) -> Generator[None]:
-        with self._lock, translated():
-            # Else the cursors of a file that was replaced would be moved, and nothing of the new one be delivered.
-            self._connection.require_in_place()
+        # Else the cursors of a file that was replaced would be moved, and nothing of the new one be delivered.
+        with self._lock, self._connection.in_place():
             yield
 
     @contextmanager

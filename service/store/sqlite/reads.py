@@ -35,7 +35,6 @@ from service.store.rows import (
     stored_of,
     stream_of,
 )
-from service.store.sqlite.connection import FileConnection, translated
 from service.store.sqlite.transaction import SQL
 from service.store.sqlite.untouched import Reading, in_use
 
@@ -259,15 +258,14 @@ class SqliteReads:
 
     @contextmanager
     def _connection(self) -> Generator[sqlite3.Connection]:
-        connection: FileConnection | None = getattr(self._local, "connection", None)
+        connection = getattr(self._local, "connection", None)
         if connection is None:
             with self._lock:
                 if self._is_closed:
                     raise LedgerUnavailableError("the ledger is closed: the service is stopping")
                 connection = self._connections.enter_context(self._reading(self._path))
             self._local.connection = connection
-        connection.require_in_place()
-        with translated():
+        with connection.in_place():
             yield connection
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from service.ports import OutboxRecord, ReplayBegun
-from service.store.sqlite.connection import connect, translated
+from service.store.sqlite.connection import connect
 from service.store.sqlite.outbox import outbox_record
 from service.store.sqlite.transaction import SQL
 
@@ -34,10 +34,10 @@ class SqliteReplays:
         """Go on where an earlier run stopped, or at the first record."""
         if from_start:
             self.end()
-        with translated():
-            found = self._connection.execute(SQL["replay"], {"name": self._name}).fetchone()
-            (self._last,) = self._connection.execute(SQL["last_position"]).fetchone()
-            (total,) = self._connection.execute(SQL["delivered_count"]).fetchone()
+        with self._connection.in_place() as connection:
+            found = connection.execute(SQL["replay"], {"name": self._name}).fetchone()
+            (self._last,) = connection.execute(SQL["last_position"]).fetchone()
+            (total,) = connection.execute(SQL["delivered_count"]).fetchone()
         place = _Place()
         if found is not None:
             place, self._records = msgspec.json.decode(found[0], type=_Place), found[1]
@@ -48,7 +48,11 @@ class SqliteReplays:
         """Return the next records that were delivered, the same ones until `answered`; none at the end."""
         found: list[OutboxRecord] = []
         values = {"behind": self._position, "last": self._last, "limit": max_records}
-        with translated(), closing(self._connection.execute(SQL["delivered_behind"], values)) as rows:
+        # Else a sink would be filled from a file that is not the database any more.
+        with (
+            self._connection.in_place() as connection,
+            closing(connection.execute(SQL["delivered_behind"], values)) as rows,
+        ):
             for position, *columns in rows:
                 record = outbox_record(tuple(columns))
                 max_bytes -= len(record.log_record)
@@ -62,14 +66,14 @@ class SqliteReplays:
         """Keep that the sink has answered for all that `next` returned, and refused so many until now."""
         position, records = self._read
         place = msgspec.json.encode(_Place(position, refused)).decode()
-        with translated():
-            self._connection.execute(SQL["put_replay"], {"name": self._name, "place": place, "records": records})
+        with self._connection.in_place() as connection:
+            connection.execute(SQL["put_replay"], {"name": self._name, "place": place, "records": records})
         self._position, self._records = position, records
 
     def end(self) -> None:
         """Forget how far it got."""
-        with translated():
-            self._connection.execute(SQL["forget_replay"], {"name": self._name})
+        with self._connection.in_place() as connection:
+            connection.execute(SQL["forget_replay"], {"name": self._name})
 
     def close(self) -> None:
         """Close the connection."""

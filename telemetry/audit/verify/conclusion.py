@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -13,6 +12,7 @@ from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.verify.checkpoints import Judge, Seen
 from telemetry.audit.verify.findings import Fault, Findings, Noted, is_broken
 from telemetry.audit.verify.ids import Ids
+from telemetry.audit.verify.in_scope import InScope
 from telemetry.audit.verify.named import NamedCheckpoint, Window
 from telemetry.audit.verify.onlooker import Onlooker, name_of
 from telemetry.audit.verify.report import Report
@@ -33,8 +33,6 @@ from telemetry.audit.verify.sources import Reading
 from telemetry.audit.verify.spill import Groups, Run, Sorter, rows_of
 from telemetry.audit.verify.standing import ANCHOR_BYTES, Anchor, Relied, Standing, unpack_anchor
 from telemetry.audit.verify.streams import Outcome, Situation, StreamWalk
-
-_NEVER: Final = 2**64
 
 
 def conclude(
@@ -61,11 +59,10 @@ class _Conclusion:
         self._keys = Keyring(keys, chain.from_iterable(one.rotations for one in self._gathered))
         self._anchors = Sorter(folder / "anchors", ANCHOR_BYTES)
         self._standing = Standing(self._anchors, scope)
+        self._in_scope = InScope(scope, self._standing)
         self._onlooker = Onlooker(expected.receipts)
         self._known: Seen | None = None
-        self._begins: dict[bytes, int] = {}
         self._losers: defaultdict[bytes, set[bytes]] = defaultdict(set)
-        self._covered = None if scope.covered is None else {key_of(one)[0]: at for one, at in scope.covered.items()}
         self._wanted = {key_of(stream_id)[0] for stream_id in scope.streams}
         self._texts = {key_of(stream_id)[0]: stream_id for stream_id in scope.streams}
         self._receipts: defaultdict[bytes, defaultdict[int, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
@@ -172,11 +169,10 @@ class _Conclusion:
                 break
             closed = first.number if first.closed and closed is None else closed
             first = None
-        begin = self._begin(stream, first)
         situation = Situation(
             stream_id=self._text_of(stream),
-            begin=begin,
-            begin_by=self._begin_by(stream),
+            begin=self._in_scope.begin_of(stream, first),
+            begin_by=self._in_scope.begin_by(stream),
             since_ns=self._scope.since_ns or 0,
             anchored=standing.anchored.get(stream, 0),
             closed=closed,
@@ -192,49 +188,18 @@ class _Conclusion:
         outcome = StreamWalk(situation, named, self._findings.add, losers).run(rows)
         if losers:
             self._losers[stream] = losers
-        if not self._scope.is_everything:
-            self._begins[stream] = outcome.begin
+        self._in_scope.keep(stream, outcome.begin)
         return outcome
-
-    def _begin(self, stream: bytes, first: Anchor | None) -> int | None:
-        """Return the number of a stream behind which to begin, None when nothing but the time can tell.
-
-        `first` is its first tip behind the start.
-        """
-        standing = self._standing
-        if not self._scope.is_window or (standing.start is None and standing.last is not None):
-            return 0
-        if self._covered is not None:
-            return self._covered.get(stream, 0)
-        if stream in standing.before:
-            return standing.before[stream]
-        if standing.has_all_before:
-            return 0
-        return None if first is None else first.first - 1
-
-    def _begin_by(self, stream: bytes) -> int:
-        """Return up to which number the first records of a stream may be missing.
-
-        What was sealed in one transaction with the checkpoint at the start no tip before it names: a copy may begin
-        with the checkpoint, unless that was asked for and with it everything that is not covered.
-        """
-        start = self._standing.start
-        if start is None or start.stream != stream or start.number == self._scope.behind:
-            return 0
-        return start.place
 
     def _check_ids(self) -> int:
         """Check that no two records share an id, and return how many ids there are."""
         ids = Ids(self._losers, self._standing.anchored)
         rows = self._rows((one.ids for one in self._gathered), ID_ROW_BYTES)
         if not self._scope.is_everything:
-            rows = (row for row in rows if self._is_in_scope(unpack_id_row(row).stream, unpack_id_row(row).number))
+            rows = (row for row in rows if self._in_scope.holds(*_place_of(row)))
         for fault, row in ids.run(rows):
             self._findings.add(noted_at(fault, self._text_of(row.stream), row))
         return ids.count
-
-    def _is_in_scope(self, stream: bytes, number: int) -> bool:
-        return self._scope.is_everything or number > self._begins.get(stream, _NEVER)
 
     def _add_early_findings(self) -> None:
         """Add what was found on records by themselves, as far as they are in the scope."""
@@ -244,7 +209,7 @@ class _Conclusion:
             if (
                 noted.stream_id is None
                 or noted.number is None
-                or self._is_in_scope(key_of(noted.stream_id)[0], noted.number)
+                or self._in_scope.holds(key_of(noted.stream_id)[0], noted.number)
             ):
                 self._findings.add(noted)
 
@@ -266,6 +231,11 @@ class _Conclusion:
 
     def _rows(self, runs: Iterable[Sequence[Run]], row_bytes: int | None = None) -> Iterator[bytes]:
         return rows_of(list(chain.from_iterable(runs)), self._folder / "merged", row_bytes)
+
+
+def _place_of(row: bytes) -> tuple[bytes, int]:
+    unpacked = unpack_id_row(row)
+    return unpacked.stream, unpacked.number
 
 
 def _named(relied: Relied | None) -> NamedCheckpoint | None:

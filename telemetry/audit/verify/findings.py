@@ -57,6 +57,10 @@ class Fault(NamedTuple):
     detail: str
 
 
+SEALED_BEFORE: Final = "sealed over five minutes before the last checkpoint, and none covers it"
+"""The detail of the only finding that a step of the clock makes of an untouched ledger."""
+
+
 class Finding(msgspec.Struct, frozen=True):
     """One thing that is wrong, and where: `number` is the number in the stream, `place` the copy that shows it."""
 

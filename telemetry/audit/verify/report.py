@@ -8,6 +8,7 @@ from telemetry.audit.verify.findings import Finding
 from telemetry.audit.verify.named import Beginning, Covers, KeyUse, NamedCheckpoint, SeenReceipt, Window
 from telemetry.audit.verify.telling import (
     beginning_lines,
+    clock_lines,
     count,
     covers_lines,
     finding_line,
@@ -61,7 +62,8 @@ class Report(msgspec.Struct, frozen=True):
 
     def summary(self) -> str:
         """Return the report for a reader at a terminal: the verdict, what it rests on, and a line for each finding."""
-        return "\n".join(map(printable, [*self._verdict(), *self._basis(), *map(finding_line, self.findings)]))
+        lines = [*self._verdict(), *self._basis(), *map(finding_line, self.findings), *clock_lines(self.findings)]
+        return "\n".join(map(printable, lines))
 
     def _verdict(self) -> list[str]:
         is_checked = self.signatures == "checked"

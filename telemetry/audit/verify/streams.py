@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from telemetry.audit.verify.findings import Fault, Noted
+from telemetry.audit.verify.findings import SEALED_BEFORE, Fault, Noted
 from telemetry.audit.verify.rows import (
     BEFORE,
     CHECKPOINT,
@@ -236,8 +236,7 @@ class StreamWalk:
             self._behind += 1
             sealed_by = situation.sealed_by_ns
             if sealed_by is not None and not row.is_(UNOBSERVED) and row.observed < sealed_by - GRACE_NS:
-                detail = "sealed over five minutes before the last checkpoint, and none covers it"
-                self._note_at(Fault("record_unanchored", detail), row)
+                self._note_at(Fault("record_unanchored", SEALED_BEFORE), row)
             elif situation.all_anchored and not row.is_(CHECKPOINT):
                 self._note_at(Fault("record_unanchored", "no checkpoint covers it yet"), row)
         # Only checkpoints may follow the end of a stream.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from telemetry.audit.verify.findings import Finding
+from telemetry.audit.verify.findings import SEALED_BEFORE, Finding
 from telemetry.audit.verify.named import Beginning, Covers, KeyUse, NamedCheckpoint, SeenReceipt, Window
 
 _MOST_CHARACTERS: Final = 1_000
@@ -31,6 +31,15 @@ def finding_line(finding: Finding) -> str:
     where = "" if finding.stream_id is None else f" {finding.stream_id} {finding.number or '-'}"
     place = "" if finding.place is None else f" ({finding.place})"
     return f"{finding.code}{where}: {finding.detail}{place}"
+
+
+def clock_lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield what else can be the reason when all findings are such as a step of the clock makes."""
+    if findings and {finding.detail for finding in findings} == {SEALED_BEFORE}:
+        yield (
+            "this is also how records look when the clock was set, until two more checkpoints were written: if that "
+            "can be, verify again then"
+        )
 
 
 def window_lines(window: Window, last: NamedCheckpoint | None) -> list[str]:

@@ -1,0 +1,55 @@
+"""Which records of each stream the scope asks for: all of them, or those behind what a window leaves out."""
+
+from typing import Final
+
+from telemetry.audit.verify.rows import key_of
+from telemetry.audit.verify.scope import Scope
+from telemetry.audit.verify.standing import Anchor, Standing
+
+_NEVER: Final = 2**64
+
+
+class InScope:
+    """Tells it once all checkpoints were taken in; streams are named by their keys."""
+
+    def __init__(self, scope: Scope, standing: Standing) -> None:
+        self._scope = scope
+        self._standing = standing
+        self._covered = None if scope.covered is None else {key_of(one)[0]: at for one, at in scope.covered.items()}
+        self._begins: dict[bytes, int] = {}
+
+    def begin_of(self, stream: bytes, first: Anchor | None) -> int | None:
+        """Return the number of a stream behind which to begin, None when nothing but the time can tell.
+
+        `first` is its first tip behind the start.
+        """
+        standing = self._standing
+        if not self._scope.is_window or (standing.start is None and standing.last is not None):
+            return 0
+        if self._covered is not None:
+            return self._covered.get(stream, 0)
+        if stream in standing.before:
+            return standing.before[stream]
+        if standing.has_all_before:
+            return 0
+        return None if first is None else first.first - 1
+
+    def begin_by(self, stream: bytes) -> int:
+        """Return up to which number the first records of a stream may be missing.
+
+        What was sealed in one transaction with the checkpoint at the start no tip before it names: a copy may begin
+        with the checkpoint, unless that was asked for and with it everything that is not covered.
+        """
+        start = self._standing.start
+        if start is None or start.stream != stream or start.number == self._scope.behind:
+            return 0
+        return start.place
+
+    def keep(self, stream: bytes, begin: int) -> None:
+        """Keep behind which number a stream was found to begin, for `holds`."""
+        if not self._scope.is_everything:
+            self._begins[stream] = begin
+
+    def holds(self, stream: bytes, number: int) -> bool:
+        """Tell whether a record is in the scope; nothing is of a stream of which `keep` was not told."""
+        return self._scope.is_everything or number > self._begins.get(stream, _NEVER)

@@ -14,6 +14,7 @@ from service.variables import service_links, unknown_variables
 T = TypeVar("T")
 
 _LONGEST_INTERVAL_MS: Final = 24 * 3_600_000
+_MOST_DIGITS: Final = 18
 MAX_PORT: Final = 65_535
 MAX_LANES: Final = 64
 
@@ -175,7 +176,8 @@ class _Reader:
 
     def number(self, name: str, default: str, low: int, high: int, instead: str | None = None) -> int:
         def parse(text: str) -> int:
-            if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            is_whole = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+            if not (is_whole and low <= int(text) <= high):
                 raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
             return int(text)
 

@@ -71,7 +71,7 @@ def _once(*, as_json: bool) -> int:
     if done.reason is None:
         return 0
     for line in _unfinished(done, done.reason):
-        sys.stderr.write(line + "\n")
+        print_error(line)
     return 1
 
 

@@ -1,7 +1,8 @@
 """The settings: read once from the environment, checked together, all problems reported at once."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -105,6 +106,22 @@ def _of_this_process() -> Mapping[str, str]:
         # Not set, by the specification; the SDK, which reads it itself, would take it for a wrong number.
         del os.environ[name]
     return os.environ.copy()
+
+
+@contextmanager
+def without_otel_variables() -> Generator[None]:
+    """Hide the `OTEL_*` variables within the block, in which the SDK is loaded.
+
+    It reads some of them while it is loaded, and ends the process, or logs a traceback, for one that is wrong, before
+    anything can say in a line which ones are.
+    """
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def variables() -> Sequence[str]:

@@ -140,7 +140,8 @@ def _grpc_log_exporter(settings: SignalSettings) -> LogRecordExporter:
 def _grpc_compression(settings: SignalSettings) -> "Compression":
     from grpc import Compression
 
-    return {"gzip": Compression.Gzip, "deflate": Compression.Deflate}.get(settings.compression, Compression.NoCompression)
+    known = {"none": Compression.NoCompression, "gzip": Compression.Gzip, "deflate": Compression.Deflate}
+    return known[settings.compression]
 
 
 def _metadata(settings: SignalSettings) -> Sequence[tuple[str, str]]:

@@ -183,6 +183,7 @@ class _Reader:
         name, text = self.text(*_specific_first("COMPRESSION", signal)) or ("", "none")
         if text.lower() not in _COMPRESSIONS:
             self.problems.append(f"{name}: {text!r} is none of {', '.join(_COMPRESSIONS)}")
+            return "none"
         return text.lower()
 
     def ratio(self, name: str) -> float:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 from service.cli.output import hold_standard_streams, print_error, print_line
+from service.config import without_otel_variables
 from service.errors import AuditraceError, RefusedError, SettingsError, TryLaterError
 from telemetry.errors import TelemetryError, TelemetrySettingsError
 
@@ -62,7 +63,9 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
     for command in COMMANDS:
         added = commands.add_parser(command.name, help=command.purpose)
         if command.name == chosen:
-            getattr(import_module(f"service.cli.{command.module}"), command.add)(added)
+            with without_otel_variables():
+                module = import_module(f"service.cli.{command.module}")
+            getattr(module, command.add)(added)
     return top
 
 

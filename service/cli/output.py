@@ -85,7 +85,7 @@ def hold_standard_streams() -> None:
 
 
 def _redirect_to_nowhere(stream: TextIO) -> None:
-    """Have what is left in the buffer go nowhere: at the end of the process it would fail again, and change its status."""
+    """Have what is left in the buffer go nowhere: it would fail again at the end, and change the exit status."""
     descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(descriptor, stream.fileno())
     os.close(descriptor)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from service.bootstrap.relaying import RelayNode
-from service.cli.output import print_json, print_line, say_line
+from service.cli.output import print_error, print_json, print_line, say_line
 from service.cli.replay import replay
 from service.config import examine_settings
 from service.errors import InvalidRequestError

@@ -77,6 +77,14 @@ def _newer(folder: Path) -> Mapping[str, str]:
     return {}
 
 
+def _foreign(folder: Path) -> Mapping[str, str]:
+    (folder / "var").mkdir()
+    with closing(sqlite3.connect(folder / DATABASE)) as connection:
+        connection.execute("CREATE TABLE recipes (text)")
+        connection.execute("PRAGMA user_version = 1")
+    return {}
+
+
 def _encrypted(folder: Path) -> Mapping[str, str]:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open sesame"))
@@ -115,6 +123,7 @@ BEFORE_THE_FIRST_START: dict[str, tuple[Break, str, list[str]]] = {
     ),
     "two lanes on a file": (_set(AUDITRACE_LANES="2"), "database", ["AUDITRACE_LANES is 2"]),
     "a file that is no database": (_file(DATABASE, b"no database" * 1000), "database", ["file is not a database"]),
+    "the database of another program": (_foreign, "database", ["auditrace.db is the database of another program"]),
     "no server": (
         _set(AUDITRACE_DATABASE="postgresql://127.0.0.1:{port}/x"),
         "database",

@@ -11,6 +11,8 @@ import msgspec
 from service.errors import SettingsError
 from service.store.sqlite.connection import translated
 
+_TABLES: Final = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+_OF_LEDGER: Final = "audit_records"
 _FILE: Final = re.compile(r"^(\d{4})_[a-z_]+\.sql$")
 
 
@@ -51,8 +53,14 @@ def missing_steps(connection: sqlite3.Connection) -> int:
     """Return how many steps the file has not seen yet.
 
     Raises:
-        SettingsError: the file was written by a newer version.
+        SettingsError: the file was written by a newer version, or is the database of another program.
     """
+    with translated():
+        tables = {str(name) for (name,) in connection.execute(_TABLES)}
+    if tables and _OF_LEDGER not in tables:
+        (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+        to_do = "set AUDITRACE_DATABASE to a file of its own for the ledger"
+        raise SettingsError([f"{path} is the database of another program, with tables of its own: {to_do}"])
     missing = len(migrations()) - schema_version(connection)
     if missing < 0:
         raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
@@ -65,9 +73,10 @@ def migrate(connection: sqlite3.Connection) -> Sequence[str]:
     Killed at any point, the file holds whole steps only. Two processes at once do not disturb each other.
 
     Raises:
-        SettingsError: the file was written by a newer version.
+        SettingsError: the file was written by a newer version, or is the database of another program.
         TryLaterError: the file cannot be written now.
     """
+    missing_steps(connection)
     applied: list[str] = []
     for migration in migrations():
         if schema_version(connection) >= migration.number:

@@ -14,7 +14,6 @@ from service.variables import service_links, unknown_variables
 
 T = TypeVar("T")
 
-_LONGEST_INTERVAL_MS: Final = 24 * 3_600_000
 _MOST_DIGITS: Final = 18
 MAX_PORT: Final = 65_535
 MAX_LANES: Final = 64
@@ -149,11 +148,11 @@ def _settings(reader: "_Reader", environment: Mapping[str, str]) -> Settings:
         trace_url_template=reader.trace_url_template(),
         lanes=reader.optional_number("AUDITRACE_LANES", 1, MAX_LANES),
         worker_slots=reader.number("AUDITRACE_WORKER_SLOTS", "2", 1, 256),
-        run_lease_ms=reader.parsed("AUDITRACE_RUN_LEASE", "60s", parse_duration_ms),
-        run_renew_ms=reader.parsed("AUDITRACE_RUN_RENEW", "10s", parse_duration_ms),
-        shutdown_grace_ms=reader.parsed("AUDITRACE_SHUTDOWN_GRACE", "20s", parse_duration_ms),
-        checkpoint_interval_ms=reader.parsed("AUDITRACE_CHECKPOINT_INTERVAL", "60s", _interval_ms),
-        self_check_interval_ms=reader.parsed("AUDITRACE_SELF_CHECK_INTERVAL", "60s", _interval_ms),
+        run_lease_ms=reader.duration_ms("AUDITRACE_RUN_LEASE", "60s", "1s", "24h"),
+        run_renew_ms=reader.duration_ms("AUDITRACE_RUN_RENEW", "10s", "100ms", "12h"),
+        shutdown_grace_ms=reader.duration_ms("AUDITRACE_SHUTDOWN_GRACE", "20s", "0s", "24h"),
+        checkpoint_interval_ms=reader.duration_ms("AUDITRACE_CHECKPOINT_INTERVAL", "60s", "1s", "24h"),
+        self_check_interval_ms=reader.duration_ms("AUDITRACE_SELF_CHECK_INTERVAL", "60s", "1s", "24h"),
         max_input_bytes=reader.parsed("AUDITRACE_MAX_INPUT", "8MiB", parse_size_bytes),
         min_free_bytes=reader.parsed("AUDITRACE_MIN_FREE", "64MiB", parse_size_bytes),
         work_folder=reader.path("AUDITRACE_WORK_FOLDER"),
@@ -200,6 +199,15 @@ class _Reader:
 
         return self.parsed(name, default, parse, instead)
 
+    def duration_ms(self, name: str, default: str, shortest: str, longest: str) -> int:
+        def parse(text: str) -> int:
+            milliseconds = parse_duration_ms(text)
+            if not parse_duration_ms(shortest) <= milliseconds <= parse_duration_ms(longest):
+                raise ValueError(f"{text} is not between {shortest} and {longest}")
+            return milliseconds
+
+        return self.parsed(name, default, parse)
+
     def choice(self, name: str, default: str, *others: str) -> str:
         def parse(text: str) -> str:
             if text not in (default, *others):
@@ -243,10 +251,3 @@ class _Reader:
             roles_claim=roles_claim,
             tenant_claim=tenant_claim,
         )
-
-
-def _interval_ms(text: str) -> int:
-    interval_ms = parse_duration_ms(text)
-    if not 1_000 <= interval_ms <= _LONGEST_INTERVAL_MS:
-        raise ValueError(f"{text} is not between 1s and 24h")
-    return interval_ms

@@ -1,7 +1,8 @@
 """The settings: read once from the environment, checked together, all problems reported at once."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -13,7 +14,7 @@ from service.variables import service_links, unknown_variables
 
 T = TypeVar("T")
 
-_LONGEST_INTERVAL_MS: Final = 24 * 3_600_000
+_MOST_DIGITS: Final = 18
 MAX_PORT: Final = 65_535
 MAX_LANES: Final = 64
 
@@ -106,6 +107,22 @@ def _of_this_process() -> Mapping[str, str]:
     return os.environ.copy()
 
 
+@contextmanager
+def without_otel_variables() -> Generator[None]:
+    """Hide the `OTEL_*` variables within the block, in which the SDK is loaded.
+
+    It reads some of them while it is loaded, and ends the process, or logs a traceback, for one that is wrong, before
+    anything can say in a line which ones are.
+    """
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
 def variables() -> Sequence[str]:
     """Return the names of all settings, sorted."""
     reader = _Reader({})
@@ -131,11 +148,11 @@ def _settings(reader: "_Reader", environment: Mapping[str, str]) -> Settings:
         trace_url_template=reader.trace_url_template(),
         lanes=reader.optional_number("AUDITRACE_LANES", 1, MAX_LANES),
         worker_slots=reader.number("AUDITRACE_WORKER_SLOTS", "2", 1, 256),
-        run_lease_ms=reader.parsed("AUDITRACE_RUN_LEASE", "60s", parse_duration_ms),
-        run_renew_ms=reader.parsed("AUDITRACE_RUN_RENEW", "10s", parse_duration_ms),
-        shutdown_grace_ms=reader.parsed("AUDITRACE_SHUTDOWN_GRACE", "20s", parse_duration_ms),
-        checkpoint_interval_ms=reader.parsed("AUDITRACE_CHECKPOINT_INTERVAL", "60s", _interval_ms),
-        self_check_interval_ms=reader.parsed("AUDITRACE_SELF_CHECK_INTERVAL", "60s", _interval_ms),
+        run_lease_ms=reader.duration_ms("AUDITRACE_RUN_LEASE", "60s", "1s", "24h"),
+        run_renew_ms=reader.duration_ms("AUDITRACE_RUN_RENEW", "10s", "100ms", "12h"),
+        shutdown_grace_ms=reader.duration_ms("AUDITRACE_SHUTDOWN_GRACE", "20s", "0s", "24h"),
+        checkpoint_interval_ms=reader.duration_ms("AUDITRACE_CHECKPOINT_INTERVAL", "60s", "1s", "24h"),
+        self_check_interval_ms=reader.duration_ms("AUDITRACE_SELF_CHECK_INTERVAL", "60s", "1s", "24h"),
         max_input_bytes=reader.parsed("AUDITRACE_MAX_INPUT", "8MiB", parse_size_bytes),
         min_free_bytes=reader.parsed("AUDITRACE_MIN_FREE", "64MiB", parse_size_bytes),
         work_folder=reader.path("AUDITRACE_WORK_FOLDER"),
@@ -175,11 +192,21 @@ class _Reader:
 
     def number(self, name: str, default: str, low: int, high: int, instead: str | None = None) -> int:
         def parse(text: str) -> int:
-            if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            is_whole = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+            if not (is_whole and low <= int(text) <= high):
                 raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
             return int(text)
 
         return self.parsed(name, default, parse, instead)
+
+    def duration_ms(self, name: str, default: str, shortest: str, longest: str) -> int:
+        def parse(text: str) -> int:
+            milliseconds = parse_duration_ms(text)
+            if not parse_duration_ms(shortest) <= milliseconds <= parse_duration_ms(longest):
+                raise ValueError(f"{text} is not between {shortest} and {longest}")
+            return milliseconds
+
+        return self.parsed(name, default, parse)
 
     def choice(self, name: str, default: str, *others: str) -> str:
         def parse(text: str) -> str:
@@ -224,10 +251,3 @@ class _Reader:
             roles_claim=roles_claim,
             tenant_claim=tenant_claim,
         )
-
-
-def _interval_ms(text: str) -> int:
-    interval_ms = parse_duration_ms(text)
-    if not 1_000 <= interval_ms <= _LONGEST_INTERVAL_MS:
-        raise ValueError(f"{text} is not between 1s and 24h")
-    return interval_ms

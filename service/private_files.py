@@ -57,7 +57,11 @@ def read_private_file(path: Path, what: str) -> bytes:
         SettingsError: missing, unreadable, or open to others; it says what to do.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        found = path.stat().st_mode
+        if stat.S_ISDIR(found):
+            # Nobody is told to change the mode of a folder, which may be /tmp.
+            raise SettingsError([f"the {what} {path} is a folder"])
+        mode = stat.S_IMODE(found)
         if mode & _OTHERS:
             raise SettingsError([f"the {what} {path} has mode {mode:04o} and is open to others: chmod 600 {path}"])
         return path.read_bytes()

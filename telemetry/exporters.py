@@ -1,13 +1,13 @@
 """The exporters of traces, metrics and ordinary logs that the settings ask for.
 
-They read endpoints, certificates, compression and timeouts from the process environment themselves; headers are
-given to them as they were checked. The gRPC ones are imported where they are used, because importing gRPC costs more
-than starting a command.
+They read endpoints, certificates and timeouts from the process environment themselves; headers are given to them as
+they were checked, and compression too to those of gRPC, which by themselves know `gzip` alone. The gRPC ones are
+imported where they are used, because importing gRPC costs more than starting a command.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -21,6 +21,9 @@ from requests.adapters import HTTPAdapter
 from telemetry.otel_settings import CONSOLE, GRPC, OTLP, SignalSettings
 from telemetry.otlp_headers import metadata_of
 from telemetry.proxies import grpc_options
+
+if TYPE_CHECKING:
+    from grpc import Compression
 
 # The console is standard error: standard output belongs to what commands print.
 
@@ -107,19 +110,38 @@ def _channel_options(settings: SignalSettings) -> tuple[tuple[str, str]]:
 def _grpc_span_exporter(settings: SignalSettings) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(headers=_metadata(settings), channel_options=_channel_options(settings))
+    return OTLPSpanExporter(
+        headers=_metadata(settings),
+        channel_options=_channel_options(settings),
+        compression=_grpc_compression(settings),
+    )
 
 
 def _grpc_metric_exporter(settings: SignalSettings) -> MetricExporter:
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-    return OTLPMetricExporter(headers=_metadata(settings), channel_options=_channel_options(settings))
+    return OTLPMetricExporter(
+        headers=_metadata(settings),
+        channel_options=_channel_options(settings),
+        compression=_grpc_compression(settings),
+    )
 
 
 def _grpc_log_exporter(settings: SignalSettings) -> LogRecordExporter:
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
-    return OTLPLogExporter(headers=_metadata(settings), channel_options=_channel_options(settings))
+    return OTLPLogExporter(
+        headers=_metadata(settings),
+        channel_options=_channel_options(settings),
+        compression=_grpc_compression(settings),
+    )
+
+
+def _grpc_compression(settings: SignalSettings) -> "Compression":
+    from grpc import Compression
+
+    known = {"none": Compression.NoCompression, "gzip": Compression.Gzip, "deflate": Compression.Deflate}
+    return known[settings.compression]
 
 
 def _metadata(settings: SignalSettings) -> Sequence[tuple[str, str]]:

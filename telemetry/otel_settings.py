@@ -35,6 +35,7 @@ SAMPLERS: Final = (
     "parentbased_traceidratio",
 )
 LONGEST_TIMEOUT_S: Final = 3600
+_COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _DEFAULT_ENDPOINT: Final[Mapping[str, str]] = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
 
 
@@ -46,6 +47,8 @@ class SignalSettings(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     proxy: str | None = None
     """The URL of the proxy, which may hold credentials; None to connect to the endpoint itself."""
+    compression: str = "none"
+    """`none`, `gzip` or `deflate`."""
 
 
 class OtelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +122,8 @@ class _Reader:
         if OTLP in exporters:
             self._check_otlp(signal, endpoint, protocol)
             proxy = self._proxy(protocol, _DEFAULT_ENDPOINT[protocol] if endpoint is None else endpoint[1])
-            return SignalSettings(exporters, protocol, self._headers(signal, protocol), proxy)
+            headers, compression = self._headers(signal, protocol), self._compression(signal)
+            return SignalSettings(exporters, protocol, headers, proxy, compression)
         return SignalSettings(exporters, protocol)
 
     def _proxy(self, protocol: str, endpoint: str) -> str | None:
@@ -171,12 +175,16 @@ class _Reader:
             if found is not None and (file := unreadable(Path(found[1]))) is not None:
                 self.problems.append(f"{found[0]}: {file.why}")
                 self.unread += not file.is_missing
-        compression = self.text(*_specific_first("COMPRESSION", signal))
-        if compression is not None and compression[1].lower() not in {"none", "gzip", "deflate"}:
-            self.problems.append(f"{compression[0]}: {compression[1]!r} is none of none, gzip, deflate")
         timeout = self.text(*_specific_first("TIMEOUT", signal))
         if timeout is not None and not _is_timeout(timeout[1]):
             self.problems.append(f"{timeout[0]}: {timeout[1]!r} is not a number of seconds up to {LONGEST_TIMEOUT_S}")
+
+    def _compression(self, signal: Signal) -> str:
+        name, text = self.text(*_specific_first("COMPRESSION", signal)) or ("", "none")
+        if text.lower() not in _COMPRESSIONS:
+            self.problems.append(f"{name}: {text!r} is none of {', '.join(_COMPRESSIONS)}")
+            return "none"
+        return text.lower()
 
     def ratio(self, name: str) -> float:
         found = self.text(name)

@@ -89,6 +89,8 @@ def _check(number: int, name: str, value: str, *, is_grpc: bool) -> None:
     if not values.fullmatch(value):
         allowed = "printable ASCII characters" if is_grpc else "printable ASCII characters and tabs"
         raise ValueError(f"{_PAIRS}; pair {number} has a value that cannot be sent: it may have {allowed}")
+    if value != value.strip():
+        raise ValueError(f"{_PAIRS}; pair {number} has a value that cannot be sent: it begins or ends with a blank")
     if is_grpc and name.endswith(_BINARY):
         try:
             _decoded(value)

@@ -95,7 +95,8 @@ def carry_out(name: str, check: Check, subject: Subject) -> Outcome:
     except (AuditraceError, TelemetryError) as error:
         return Outcome(name, "wrong", (str(error),))
     except OSError as error:
-        return Outcome(name, "unknown", (f"{error.filename} cannot be looked at: {error.strerror}",))
+        what = error.filename or "the working folder"
+        return Outcome(name, "unknown", (f"{what} cannot be looked at: {error.strerror}",))
 
 
 def _settings(subject: Subject) -> str:

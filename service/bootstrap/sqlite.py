@@ -64,7 +64,7 @@ class SqliteDatabase:
 
     def require(self) -> None:
         """Raise unless the file is there, and, unless it is read as it lies, no other name of it is in use."""
-        require_ledger(self._path, self._url)
+        require_ledger(self._path, self._url, self._reading)
         if not self._as_it_lies:
             hold(self._path).release()
 

@@ -12,6 +12,7 @@ import msgspec
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
+from service.cli.output import print_error, printing
 from service.config import read_settings
 from service.errors import BrokenLedgerError, SettingsError
 from service.operations.exports import ROWS_AT_ONCE, ExportFormat, Writer, body_lines, csv_rows, otlp_lines
@@ -66,7 +67,7 @@ def _export(arguments: argparse.Namespace) -> int:
     reads = database_of(read_settings().database, as_it_lies=True).reads()
     with _output(arguments.output) as output, closing(reads):
         count = _copy(reads, where, write, output)
-    sys.stderr.write(f"{count} records\n")
+    print_error(f"{count} records")
     return 0
 
 
@@ -119,8 +120,9 @@ def _filter(arguments: argparse.Namespace) -> RecordFilter:
 def _output(path: Path | None) -> Generator[BinaryIO]:
     """Yield where to write; a file has its name only once everything is on disk."""
     if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with printing():
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
     if os.path.lexists(path):
         raise SettingsError([f"{path} exists: name a new file"])

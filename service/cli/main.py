@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
+from service.cli.output import hold_standard_streams, print_error, print_line
+from service.config import without_otel_variables
 from service.errors import AuditraceError, RefusedError, SettingsError, TryLaterError
 from telemetry.errors import TelemetryError, TelemetrySettingsError
 
@@ -45,7 +47,7 @@ class _Version(argparse.Action):
         # Loading this takes as long as all the rest of `--help`.
         from importlib.metadata import version
 
-        sys.stdout.write(f"auditrace {version('auditrace')}\n")
+        print_line(f"auditrace {version('auditrace')}")
         parser.exit()
 
 
@@ -61,15 +63,18 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
     for command in COMMANDS:
         added = commands.add_parser(command.name, help=command.purpose)
         if command.name == chosen:
-            getattr(import_module(f"service.cli.{command.module}"), command.add)(added)
+            with without_otel_variables():
+                module = import_module(f"service.cli.{command.module}")
+            getattr(module, command.add)(added)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    hold_standard_streams()
     given = _with_times(sys.argv[1:] if arguments is None else arguments)
-    parsed = parser(given[0] if given else None).parse_args(given)
     try:
+        parsed = parser(given[0] if given else None).parse_args(given)
         status: int = parsed.command(parsed)
     except (SettingsError, TelemetrySettingsError) as error:
         return _could_not(error.problems)
@@ -79,8 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _could_not([str(error)])
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has seen enough.
-        sys.stderr.close()
         return 0
+    except OSError as error:
+        # Python would end with 1, which is a negative answer.
+        return _could_not([f"{error.filename or 'the working folder'} cannot be used: {error.strerror or error}"])
     except KeyboardInterrupt:
         return 130
     return status
@@ -99,5 +106,5 @@ def _with_times(arguments: Sequence[str]) -> list[str]:
 
 def _could_not(problems: Sequence[str]) -> int:
     for problem in problems:
-        sys.stderr.write(f"auditrace: {problem}\n")
+        print_error(f"auditrace: {problem}")
     return 2

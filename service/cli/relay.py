@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from service.bootstrap.relaying import RelayNode
-from service.cli.output import print_json, print_line, say_line
+from service.cli.output import print_error, print_json, print_line, say_line
 from service.cli.replay import replay
 from service.config import examine_settings
 from service.errors import InvalidRequestError
@@ -71,7 +71,7 @@ def _once(*, as_json: bool) -> int:
     if done.reason is None:
         return 0
     for line in _unfinished(done, done.reason):
-        sys.stderr.write(line + "\n")
+        print_error(line)
     return 1
 
 

@@ -33,6 +33,7 @@ class Parts:
     def __init__(self, node: Node, say: Say, *, with_worker: bool, with_relay: bool) -> None:
         self._node = node
         self._say = say
+        self._is_retired = False
         self.grace = Grace(node.settings.shutdown_grace_ms / 1000, node.monotonic)
         self._checkpointer = Checkpointer(
             node.checkpoints, node.settings.checkpoint_interval_ms / 1000, node.clock, node.monotonic
@@ -63,7 +64,10 @@ class Parts:
             self._worker.start()
 
     def retire(self) -> None:
-        """Claim no run from now on, and say which ones are waited for."""
+        """Claim no run from now on, and say which ones are waited for; once, however often it is asked for."""
+        if self._is_retired:
+            return
+        self._is_retired = True
         self.grace.begin()
         runs = self._worker.retire() if self._worker is not None else ()
         if runs:

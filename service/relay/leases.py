@@ -42,7 +42,8 @@ class Leases:
         try:
             act()
         except AuditraceError as error:
-            if not self._is_failing:
+            # After the end the database is closed under a step that was still under way.
+            if not self._is_failing and not self._ended.is_set():
                 _log.warning("the leases could not be %s: %s", what, error)
             self._is_failing = True
         else:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from service.errors import AuditraceError
 from service.ports import Clock, Outbox, Replays
@@ -15,6 +16,8 @@ from service.relay.state import Progress, RelayState
 from service.relay.stopping import Drained, Farewell, left_in, reason_of
 from telemetry.delivery import Sink
 from telemetry.instruments import Instruments
+
+_LAST_STEP_S: Final = 0.5
 
 
 class Relay:
@@ -76,8 +79,10 @@ class Relay:
         self._stopping.set()
         self._wake.set()
         if self._thread.ident is not None:
-            self._ended.wait(max(0.0, deadline - self._monotonic()) + 0.5)
-        self._leases.stop(0.5)
+            self._ended.wait(max(0.0, deadline - self._monotonic()))
+            # Also told to wait no longer, it ends its step and gives its leases back, before the database is closed.
+            self._thread.join(_LAST_STEP_S)
+        self._leases.stop(_LAST_STEP_S)
         return self._is_drained
 
     def state(self) -> RelayState:
@@ -165,7 +170,8 @@ class Relay:
         return run.run(from_start=from_start)
 
     def close(self) -> None:
-        """Close the connections to database and sink; to be called when nothing is delivered any more."""
+        """Close the connections to database and sink; what is still under way fails, and nothing is said of that."""
+        self._progress.end()
         self._outbox.close()
         self._sink.close()
 

@@ -42,6 +42,7 @@ class Progress:
     def __init__(self, address: str, clock: Clock) -> None:
         self._clock = clock
         self._kinds: set[str] = set()
+        self._has_ended = False
         self.state = RelayState(address=address)
 
     def gets_on(self) -> None:
@@ -63,7 +64,7 @@ class Progress:
     def fails(self, kind: str, error: str, pause_s: float) -> bool:
         """An attempt failed; logged, and True, when none of this outage failed for this kind of reason before."""
         state = self.state
-        is_news = kind not in self._kinds
+        is_news = kind not in self._kinds and not self._has_ended
         if is_news:
             _log.error("audit records are held, and sent to %s until they are delivered: %s", state.address, error)
         self._kinds.add(kind)
@@ -77,6 +78,10 @@ class Progress:
             parked=state.parked,
         )
         return is_news
+
+    def end(self) -> None:
+        """Database and sink are closed: what fails from now on is no news."""
+        self._has_ended = True
 
     def parks(self, parked: int) -> None:
         """So many records are parked now."""

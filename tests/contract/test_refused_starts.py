@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -204,6 +206,36 @@ def test_all_mistakes_of_all_settings_come_at_once(start: Start) -> None:
         )
 
 
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_what_the_sdk_reads_while_it_is_loaded_is_refused_in_lines_too(tmp_path: Path, command: str) -> None:
+    """No traceback of OpenTelemetry comes before them, and none instead of them."""
+    wrong = {
+        "OTEL_PYTHON_CONTEXT": "nowhere",
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "none-such",
+        "OTEL_RESOURCE_ATTRIBUTES": "a,=b",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-5",
+    }
+    environment = {"PYTHONPATH": str(ROOT), "AUDITRACE_PORT": "0", **wrong}
+    done = subprocess.run(
+        [sys.executable, "-m", "service", command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == (2 if command == "serve" else 1)
+    told = (
+        done.stderr.splitlines()
+        if command == "serve"
+        else [line for line in done.stdout.splitlines() if "OTEL" in line]
+    )
+    assert len(told) == 5, done.stderr
+    assert all(any(name in line for line in told) for name in wrong)
+    assert command == "serve" or done.stderr == ""
+
+
 def test_options_are_settings_too(start: Start) -> None:
     """`--port` is refused together with what else is wrong."""
     start.set({"AUDITRACE_LANES": "many"})
@@ -277,6 +309,48 @@ def test_a_command_in_the_wrong_folder_makes_nothing_and_says_where_it_looked(st
     (line,) = errors.splitlines()
     assert f"there is no ledger at sqlite:///{DATABASE} ({start.folder / DATABASE})" in line
     assert start.tree() == {}
+
+
+FOREIGN: Final = (
+    *(command for command in LOOKING if not command.startswith("copy")),
+    "relay",
+    "relay --once --json",
+    "relay --replay-all",
+)
+
+
+@pytest.mark.parametrize("command", FOREIGN)
+def test_a_command_makes_no_ledger_in_the_database_of_another_program(start: Start, command: str) -> None:
+    """A path that is off by one leads to a file of something else, which stays as it is to the byte."""
+    (start.folder / "var").mkdir()
+    with closing(sqlite3.connect(start.folder / DATABASE)) as connection:
+        connection.execute("CREATE TABLE recipes (text)")
+    before = start.tree()
+    status, printed, errors = start.run(*command.split())
+    assert (status, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert str(start.folder / DATABASE) in line
+    assert start.tree() == before
+
+
+@pytest.mark.parametrize("command", ["keys list", "keys revoke anna", "keys public", "export", "relay --once"])
+def test_a_file_that_is_no_database_is_named(start: Start, command: str) -> None:
+    """Whoever looks at the wrong file is told at which one."""
+    private(start.folder / DATABASE, b"no database" * 1000)
+    status, _, errors = start.run(*command.split())
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert f"{start.folder / DATABASE}: " in errors
+
+
+@pytest.mark.parametrize("command", ["keys revoke anna", "keys create anna --role admin", "relay --once"])
+def test_a_schema_alone_is_no_ledger(start: Start, command: str) -> None:
+    """After `auditrace migrate` nothing was committed yet: the first start makes the keys, and no other command."""
+    assert start.run("migrate")[0] == 0
+    before = start.tree()
+    status, _, errors = start.run(*command.split())
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert f"there is no ledger at sqlite:///{DATABASE}" in errors
+    assert start.tree() == before
 
 
 @pytest.mark.parametrize("command", ["doctor", "templates", "doctor --ledger"])

@@ -1,6 +1,7 @@
 """What failed and works again is logged once by the relay, however many attempts lie in between."""
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 
@@ -123,3 +124,27 @@ def test_a_mistake_in_the_code_is_logged_once_with_its_trace(
         relay.once()
     assert len(list(lines)) == 2
     assert sum(record.exc_info is not None for record in caplog.records) == 1
+
+
+def test_nothing_is_said_of_a_database_that_this_process_has_closed(store: Store, lines: Lines) -> None:
+    """A relay that is told to wait no longer may still have an answer outstanding when its database is closed."""
+    asked, answers = threading.Event(), threading.Event()
+
+    def late(_: Sequence[Arrived]) -> Answer:
+        asked.set()
+        assert answers.wait(60)
+        return Accepted()
+
+    commit(store, store.lane(), 3)
+    sink = FakeSink(late)
+    relay = relay_over(store, sink)
+    others = threading.enumerate()
+    relay.start()
+    assert asked.wait(60)
+    relay.hurry()
+    relay.stop(3600)
+    relay.close()
+    answers.set()
+    for thread in set(threading.enumerate()).difference(others):
+        thread.join(60)
+    assert list(lines) == []

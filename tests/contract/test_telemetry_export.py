@@ -94,6 +94,19 @@ def test_every_signal_carries_the_headers(sink: OtlpSink, start: Start, protocol
     }
 
 
+@pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_every_signal_is_compressed_as_asked(sink: OtlpSink, start: Start, protocol: str, compression: str) -> None:
+    """Over gRPC too, whose exporters know only `gzip` by themselves and end the start for anything else."""
+    telemetry = start({**variables(sink, protocol), "OTEL_EXPORTER_OTLP_COMPRESSION": compression})
+    telemetry.instruments.record_committed("success")
+    telemetry.tracer.start_span("work").end()
+    LOG.warning("said")
+    telemetry.shutdown()
+    assert len(sink.spans()) == len(sink.log_records()) == 1
+    assert sink.metrics()
+
+
 def test_only_what_is_asked_for_is_sent(sink: OtlpSink, start: Start) -> None:
     """Signals that are switched off stay here, although there is an endpoint."""
     off = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}

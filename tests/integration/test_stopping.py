@@ -87,6 +87,8 @@ def test_a_stop_says_which_runs_it_waits_for_and_a_second_one_ends_them_at_once(
         assert service.rows("SELECT status FROM jobs WHERE job_id = ?", job_id) == [("queued",)]
         if role == "serve":
             service.process = None
+            assert sum("stops: it waits" in line for line in service.said) == 1
+    assert [one for one in _log(service) if "closed" in one["message"]] == []
     assert service.rows("SELECT count(*) FROM audit_streams WHERE closed = 0") == [(0,)]
     assert service.verify().verdict == "intact"
 

@@ -77,6 +77,14 @@ def _newer(folder: Path) -> Mapping[str, str]:
     return {}
 
 
+def _foreign(folder: Path) -> Mapping[str, str]:
+    (folder / "var").mkdir()
+    with closing(sqlite3.connect(folder / DATABASE)) as connection:
+        connection.execute("CREATE TABLE recipes (text)")
+        connection.execute("PRAGMA user_version = 1")
+    return {}
+
+
 def _encrypted(folder: Path) -> Mapping[str, str]:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open sesame"))
@@ -93,6 +101,16 @@ JWT = {"AUDITRACE_JWT_ISSUER": "https://id.example", "AUDITRACE_JWT_AUDIENCE": "
 BEFORE_THE_FIRST_START: dict[str, tuple[Break, str, list[str]]] = {
     "a number that is none": (_set(AUDITRACE_PORT="x"), "settings", ["AUDITRACE_PORT: 'x' is not a whole number"]),
     "a name that is none": (_set(AUDITRACE_PROT="1"), "settings", ["did you mean AUDITRACE_PORT?"]),
+    "a lease that ends at once": (
+        _set(AUDITRACE_RUN_LEASE="0s", AUDITRACE_RUN_RENEW="0s"),
+        "settings",
+        ["AUDITRACE_RUN_LEASE: 0s is not between 1s and 24h", "AUDITRACE_RUN_RENEW: 0s is not between 100ms and 12h"],
+    ),
+    "times without end": (
+        _set(AUDITRACE_RUN_LEASE="999999999d", AUDITRACE_SHUTDOWN_GRACE="999999999d"),
+        "settings",
+        ["AUDITRACE_RUN_LEASE: 999999999d is not", "AUDITRACE_SHUTDOWN_GRACE: 999999999d is not between 0s and 24h"],
+    ),
     "two that do not fit": (_set(AUDITRACE_RUN_RENEW="50s"), "settings", ["at most half of AUDITRACE_RUN_LEASE"]),
     "half of an issuer": (_set(AUDITRACE_JWT_ISSUER="x"), "settings", ["set AUDITRACE_JWT_AUDIENCE, AUDITRACE_JWT_J"]),
     "no such address": (_set(AUDITRACE_HOST="192.0.2.1"), "listening", ["cannot listen on 192.0.2.1:0: Cannot assign"]),
@@ -115,6 +133,7 @@ BEFORE_THE_FIRST_START: dict[str, tuple[Break, str, list[str]]] = {
     ),
     "two lanes on a file": (_set(AUDITRACE_LANES="2"), "database", ["AUDITRACE_LANES is 2"]),
     "a file that is no database": (_file(DATABASE, b"no database" * 1000), "database", ["file is not a database"]),
+    "the database of another program": (_foreign, "database", ["auditrace.db is the database of another program"]),
     "no server": (
         _set(AUDITRACE_DATABASE="postgresql://127.0.0.1:{port}/x"),
         "database",
@@ -222,7 +241,7 @@ LATER: dict[str, tuple[Break, str, list[str]]] = {
         "signing key",
         ["is a link to a file"],
     ),
-    "a folder in its place": (_folder(f"{KEYS}/signing.pem"), "signing key", ["signing.pem has mode"]),
+    "a folder in its place": (_folder(f"{KEYS}/signing.pem"), "signing key", ["signing.pem is a folder"]),
     "a signing key for all": (_mode(f"{KEYS}/signing.pem", 0o644), "signing key", ["chmod 600"]),
     "no secret": (_remove(f"{KEYS}/ledger.secret"), "ledger secret", ["ledger.secret is missing: restore"]),
     "another secret": (

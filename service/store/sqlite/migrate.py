@@ -4,10 +4,14 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from service.errors import SettingsError
 from service.store.sqlite.connection import translated
 from service.store.steps import Step, missing_of, steps_of
 
 MIGRATIONS: Final = steps_of("service.store.sqlite")
+
+_TABLES: Final = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+_OF_LEDGER: Final = "audit_records"
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
@@ -29,8 +33,14 @@ def missing_steps(connection: sqlite3.Connection) -> Sequence[Step]:
     """Return the steps that the file has not seen yet.
 
     Raises:
-        SettingsError: the file was written by a newer version.
+        SettingsError: the file was written by a newer version, or is the database of another program.
     """
+    with translated():
+        tables = {str(name) for (name,) in connection.execute(_TABLES)}
+    if tables and _OF_LEDGER not in tables:
+        (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+        to_do = "set AUDITRACE_DATABASE to a file of its own for the ledger"
+        raise SettingsError([f"{path} is the database of another program, with tables of its own: {to_do}"])
     return missing_of(MIGRATIONS, schema_version(connection), additions(connection))
 
 
@@ -40,7 +50,7 @@ def migrate(connection: sqlite3.Connection) -> Sequence[str]:
     Killed at any point, the file holds whole steps only. Two processes at once do not disturb each other.
 
     Raises:
-        SettingsError: the file was written by a newer version.
+        SettingsError: the file was written by a newer version, or is the database of another program.
         TryLaterError: the file cannot be written now.
     """
     return [step.name for step in missing_steps(connection) if _apply(connection, step)]

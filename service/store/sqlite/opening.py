@@ -2,10 +2,11 @@
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from service.errors import SettingsError
+from service.errors import BrokenLedgerError, LedgerUnavailableError, SettingsError
 from service.ports import LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.anchors import last_stored
@@ -53,18 +54,18 @@ def examine(path: Path, url: str, reading: Reading = in_use) -> str:
         raise SettingsError([f"the database {path} cannot be written: {why}"], is_unread=True)
     if size == 0:
         return f"{path} is empty"
-    with reading(path) as connection:
+    with _named(path), reading(path) as connection:
         missing = len(missing_steps(connection))
     return f"{path}{f'; the next start applies {missing} steps to its schema' if missing else ''}"
 
 
-def require_ledger(path: Path, url: str) -> None:
-    """Raise unless there is a file, that of this URL, which holds something.
+def require_ledger(path: Path, url: str, reading: Reading = in_use) -> None:
+    """Raise unless there is a ledger in the file of this URL: nothing is made in another database.
 
     Raises:
         SettingsError: there is none, which most often means that this is another folder than that of the service.
     """
-    if not _size(path):
+    if is_empty(path, reading):
         to_do = "run this in the folder of the service, or set AUDITRACE_DATABASE; the first start makes one"
         raise SettingsError([f"there is no ledger at {url} ({path}): {to_do}"])
 
@@ -73,7 +74,7 @@ def is_empty(path: Path, reading: Reading = in_use) -> bool:
     """True while nothing was committed to the database, and no key registered: only then may keys be made for it."""
     if not _size(path):
         return True
-    with reading(path) as connection:
+    with _named(path), reading(path) as connection:
         return not any(
             _has_table(connection, table) and connection.execute(SQL[has_rows]).fetchone()[0]
             for table, has_rows in (("signing_keys", "has_signed"), ("audit_streams", "has_streams"))
@@ -86,6 +87,17 @@ def last_and_refused(path: Path, reading: Reading = in_use) -> tuple[LastCheckpo
         last = last_stored(executing(connection))
         refused = [RefusedStream(*row) for row in connection.execute(SQL["refused_streams"])]
     return None if last is None else LastCheckpoint(last.number, last.observed_ns), refused
+
+
+@contextmanager
+def _named(path: Path) -> Generator[None]:
+    """Say in errors which file it is: the wrong one, most often. Only commands and starts show them."""
+    try:
+        yield
+    except BrokenLedgerError as error:
+        raise BrokenLedgerError(f"{path}: {error}") from error
+    except LedgerUnavailableError as error:
+        raise LedgerUnavailableError(f"{path}: {error.detail}", reason=error.reason) from error
 
 
 def _size(path: Path) -> int | None:

@@ -7,7 +7,8 @@ imported where they are used, because importing gRPC costs more than starting a 
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from importlib import import_module
+from typing import Any, cast
 
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -21,9 +22,6 @@ from requests.adapters import HTTPAdapter
 from telemetry.otel_settings import CONSOLE, GRPC, OTLP, SignalSettings
 from telemetry.otlp_headers import metadata_of
 from telemetry.proxies import grpc_options
-
-if TYPE_CHECKING:
-    from grpc import Compression
 
 # The console is standard error: standard output belongs to what commands print.
 
@@ -137,11 +135,10 @@ def _grpc_log_exporter(settings: SignalSettings) -> LogRecordExporter:
     )
 
 
-def _grpc_compression(settings: SignalSettings) -> "Compression":
-    from grpc import Compression
-
-    known = {"none": Compression.NoCompression, "gzip": Compression.Gzip, "deflate": Compression.Deflate}
-    return known[settings.compression]
+def _grpc_compression(settings: SignalSettings) -> Any:
+    # gRPC comes without types.
+    known = import_module("grpc").Compression
+    return {"none": known.NoCompression, "gzip": known.Gzip, "deflate": known.Deflate}[settings.compression]
 
 
 def _metadata(settings: SignalSettings) -> Sequence[tuple[str, str]]:

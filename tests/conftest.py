@@ -115,6 +115,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
+    """Leave to fixtures of many tests what they start, also when a test asks for one in the midst of its code."""
+    before = processes.mark()
+    value = yield
+    if fixturedef.scope != "function":
+        processes.outlives_tests(before)
+    return value
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     """Kill what the test itself started and left behind, also when it failed, and say so."""
     yield

@@ -81,6 +81,28 @@ def test_what_a_test_leaves_behind_is_killed_and_told(tmp_path: Path, ends: str)
     assert _is_gone(int((tmp_path / "pid").read_text()))
 
 
+def test_what_a_fixture_of_many_tests_starts_is_its_own(tmp_path: Path) -> None:
+    """Also when the first test asks for it in the midst of its code: the second one still finds it."""
+    file = tmp_path / "test_shared.py"
+    file.write_text(
+        "import pytest\n"
+        "from tests.conftest import *\n"
+        "from tests.support.processes import start_process\n"
+        "@pytest.fixture(scope='session')\n"
+        "def shared():\n"
+        "    process = start_process(['sleep', '600'])\n"
+        "    yield process\n"
+        "    process.kill()\n"
+        "    process.wait()\n"
+        "@pytest.mark.parametrize('turn', range(2))\n"
+        "def test_shared(turn, request):\n"
+        "    assert request.getfixturevalue('shared').poll() is None\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_reserved_port_is_for_its_server_alone() -> None:
     """Nobody gets it by asking for any port; its server may listen, end and listen again; without one it refuses."""
     reserved = ReservedPorts(20)

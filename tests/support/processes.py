@@ -82,6 +82,11 @@ def mark() -> int:
     return len(_started)
 
 
+def outlives_tests(since: int) -> None:
+    """Leave to their fixture the processes that were started since the mark: they are of more than one test."""
+    del _started[since:]
+
+
 def left_since(since: int) -> list[Process]:
     """Return the processes that were started since the mark and still run."""
     return [process for process in _started[since:] if process.poll() is None]

@@ -29,6 +29,7 @@ from telemetry.audit.verify import (
     Report,
     Scope,
     compare,
+    is_answer,
     proof_in,
     tables_in,
     verify_copy,
@@ -137,6 +138,14 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
             if proof is not None:
                 _refuse_beside_proof(arguments, path)
                 return verify_proof(proof, keys)
+        _raise(
+            [
+                f"{path} is an answer of the API, and no copy of the ledger: receipts and refusals go with --receipt, "
+                "and exports (/v1/audit/export) and proofs (/v1/audit/records/ID/proof) can be verified"
+                for path in arguments.paths
+                if is_answer(path)
+            ]
+        )
     settings = read_settings()
     found: Iterable[Found] = ()
     if arguments.database is not None:

@@ -78,6 +78,10 @@ def _require_sound_head(headers: Headers, method: str, *, takes_json: bool) -> N
         raise InvalidRequestError("Idempotency-Key must be 1 to 255 printable ASCII characters")
     if method == "PUT" and "content-range" in headers:
         raise InvalidRequestError("Content-Range is not taken: send the input as a whole")
+    is_packed = headers.get("content-encoding", "identity").strip().lower() != "identity"
+    if is_packed and (takes_json or method == "PUT"):
+        # A body is what was sent, byte for byte: its hash is on record, and it is what a run is given.
+        raise UnsupportedMediaTypeError("Content-Encoding is not taken: send the body as it is")
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if takes_json and has_body and media_type != "application/json":

@@ -26,7 +26,7 @@ _FILTERS: Final = {
     "since": "Observed at this time or later.",
     "until": "Observed before this time.",
 }
-_FORMS: Final[Mapping[str, Mapping[str, Any]]] = {"job_id": UUID, "stream_id": UUID, "request_id": REQUEST_ID}
+_FORMS: Final[Mapping[str, Mapping[str, Any]]] = {"job_id": UUID, "stream_id": UUID}
 
 
 def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:

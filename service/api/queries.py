@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 from litestar.params import QueryParameter
 
+from service.api.fields import REQUEST_ID
 from service.api.parts import parts_of
 from service.api.requests import ApiRequest
 from service.errors import InvalidRequestError
@@ -43,6 +44,19 @@ SpanId = Annotated[
     str | None, QueryParameter(pattern="^[0-9a-f]{16}$", description="16 hexadecimal digits in small letters")
 ]
 
+Uuid = Annotated[
+    str | None,
+    QueryParameter(
+        pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", description="a UUID in small letters"
+    ),
+]
+RequestId = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=REQUEST_ID["pattern"], description="1 to 128 letters, digits, dots, underscores and hyphens"
+    ),
+]
+
 
 async def provide_where(
     request: ApiRequest,
@@ -55,9 +69,9 @@ async def provide_where(
     target_id: QueryText = None,
     trace_id: TraceId = None,
     span_id: SpanId = None,
-    job_id: QueryText = None,
-    stream_id: QueryText = None,
-    request_id: QueryText = None,
+    job_id: Uuid = None,
+    stream_id: Uuid = None,
+    request_id: RequestId = None,
     tenant_id: QueryText = None,
     since: QueryTime = None,
     until: QueryTime = None,

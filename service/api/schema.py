@@ -189,9 +189,7 @@ def _refusals(operation: Mapping[str, Any], route: _Route) -> Iterator[int]:
         yield 409
         if ("header", "If-Match") in places:
             yield 412
-        yield 413
-        if route.body is not None:
-            yield 415
+        yield from (413, 415)
     if EVENT in route.options:
         yield 429
     yield from (500, 503)

@@ -26,6 +26,7 @@ from telemetry.audit.verify import (
     Report,
     Scope,
     compare,
+    is_answer,
     proof_in,
     verify_copy,
     verify_proof,
@@ -130,6 +131,14 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
             if proof is not None:
                 _refuse_beside_proof(arguments, path)
                 return verify_proof(proof, keys)
+        _raise(
+            [
+                f"{path} is an answer of the API, and no copy of the ledger: receipts and refusals go with --receipt, "
+                "and exports (/v1/audit/export) and proofs (/v1/audit/records/ID/proof) can be verified"
+                for path in arguments.paths
+                if is_answer(path)
+            ]
+        )
     settings = read_settings()
     found: Iterable[Found] = ()
     if arguments.database is not None:

@@ -1,5 +1,6 @@
 """The edges of HTTP: methods, odd paths, bodies in pieces, clients that hang up; asked of the real server by bytes."""
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -154,6 +155,24 @@ def test_a_part_of_an_input_is_refused(shared_api: ApiUnderTest) -> None:
     assert "Content-Range" in problem["detail"]
     assert record.target == ("job", job["id"])
     assert shared_api.store.reads.inputs(job["id"]) == []
+
+
+@on_both
+def test_a_packed_input_is_refused(shared_api: ApiUnderTest) -> None:
+    """`Content-Encoding` is 415 (RFC 9110, 8.4), recorded, and what is packed is not stored as what it holds."""
+    client = shared_api.someone()
+    job = client.new_job()
+    problem, record = shared_api.refused(
+        names.EVENT_INPUT_WRITE,
+        415,
+        "unsupported_media_type",
+        lambda: client.put(f"/v1/jobs/{job['id']}/inputs/a", gzip.compress(b"x"), headers={"Content-Encoding": "gzip"}),
+    )
+    assert "Content-Encoding" in problem["detail"]
+    assert record.target == ("job", job["id"])
+    assert shared_api.store.reads.inputs(job["id"]) == []
+    kept = client.put(f"/v1/jobs/{job['id']}/inputs/a", b"x", headers={"Content-Encoding": "identity"})
+    assert kept.status_code == 200
 
 
 @on_both

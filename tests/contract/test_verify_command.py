@@ -420,6 +420,51 @@ def test_a_file_without_a_receipt_is_refused(run: Run, tmp_path: Path, archive: 
     assert "receipt" in errors
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sequence_number": 0},
+        {"sequence_number": -1},
+        {"record_hash": "x"},
+        {"record_hash": "A" * 64},
+        {"stream_id": "mine"},
+        {"record_id": "\x1b[2J\n"},
+    ],
+)
+def test_a_receipt_that_no_record_can_have_is_refused(
+    run: Run, tmp_path: Path, archive: Path, ledger: Ledger, wrong: dict[str, Any]
+) -> None:
+    """It was in no copy ever: "intact" would be said of a copy that lacks what was asked for."""
+    receipt = file_of(tmp_path, "receipt.json", json.dumps(receipt_of(ledger.records[0]) | wrong))
+    status, printed, errors = run(archive, "--without-key", "--receipt", receipt)
+
+    assert (status, printed, len(errors.splitlines())) == (2, "", 1)
+    assert "holds a receipt that no service gave" in errors
+    assert "\x1b" not in errors
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda receipt: receipt,
+        lambda receipt: {"id": "job-1", "status": "created", "audit": receipt},
+        lambda receipt: {"status": 409, "audit_record_id": receipt["record_id"], "audit": receipt},
+        lambda _: {"status": 401, "audit_record_id": None, "audit": None},
+        lambda receipt: {"records": [receipt], "next_cursor": None},
+    ],
+)
+def test_an_answer_of_the_api_is_no_copy_that_is_broken(
+    run: Run, tmp_path: Path, ledger: Ledger, answer: Callable[[dict[str, Any]], Any], indent: int | None
+) -> None:
+    """Whoever verifies a receipt as if it were a copy is told what to do, and gets no alarm."""
+    file = file_of(tmp_path, "answer.json", json.dumps(answer(receipt_of(ledger.records[0])), indent=indent))
+    status, printed, errors = run(file, "--without-key")
+
+    assert (status, printed, len(errors.splitlines())) == (2, "", 1)
+    assert f"{file} is an answer of the API" in errors
+
+
 def test_a_refusal_without_a_receipt_says_where_to_get_it(
     run: Run, tmp_path: Path, archive: Path, ledger: Ledger
 ) -> None:

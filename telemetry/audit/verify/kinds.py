@@ -17,6 +17,7 @@ _TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv"})
 _PROOF: Final = frozenset({"record", "checkpoint", "tip", "hashes"})
 # Bodies hold no such text, as quotes are escaped in them: what holds none is not decoded, however large it is.
 _OF_PROOF: Final = re.compile(rb'"(?:checkpoint|tip|hashes)"\s*:')
+_OF_ANSWER: Final = re.compile(rb'"(?:audit|audit_record_id|next_cursor|record_hash)"\s*:')
 _COPIES_BEGIN: Final = (b'{"resourceLogs":', b'{"attributes":')
 _ANYTHING: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 
@@ -40,6 +41,28 @@ def proof_in(path: Path) -> bytes | None:
     Raises:
         OSError: the file cannot be opened or read.
     """
+    text = _document_in(path)
+    return text if text is not None and _is_proof(text) else None
+
+
+def is_answer(path: Path) -> bool:
+    """Tell whether a file holds another answer of the API: a receipt, a refusal, or a page of a listing.
+
+    Raises:
+        OSError: the file cannot be opened or read.
+    """
+    value = _decoded(_document_in(path) or b"", _OF_ANSWER)
+    if not is_object(value) or "body" in value:
+        return False
+    receipt = value.get("audit", value)
+    return "next_cursor" in value or "audit_record_id" in value or (is_object(receipt) and set(_HEAD) <= receipt.keys())
+
+
+def _document_in(path: Path) -> bytes | None:
+    """Return the text of what a file begins with: its first line, or all of it when that is a bracket alone.
+
+    None of a folder, and of what is a copy by its beginning.
+    """
     if path.is_dir():
         return None
     for part in parts_of(File(path, may_vanish=False)):
@@ -48,8 +71,7 @@ def proof_in(path: Path) -> bytes | None:
         if first.startswith(_COPIES_BEGIN):
             return None
         # A document over several lines: what stands on the first alone is none.
-        text = b"".join([first, *(line or b"" for line in lines)]) if first.strip() == b"{" else first
-        return text if _is_proof(text) else None
+        return b"".join([first, *(line or b"" for line in lines)]) if first.strip() == b"{" else first
     return None
 
 
@@ -63,11 +85,16 @@ def _is_table(file: File) -> bool:
 
 
 def _is_proof(text: bytes) -> bool:
-    if _OF_PROOF.search(text) is None:
-        return False
+    value = _decoded(text, _OF_PROOF)
+    # One that lost a member is still one, to say so.
+    return is_object(value) and "record" in value and len(_PROOF & value.keys()) > 1
+
+
+def _decoded(text: bytes, begins_to_look_like: re.Pattern[bytes]) -> object:
+    if begins_to_look_like.search(text) is None:
+        return None
     try:
         value: object = _ANYTHING.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return False
-    # One that lost a member is still one, to say so.
-    return is_object(value) and "record" in value and len(_PROOF & value.keys()) > 1
+        return None
+    return value

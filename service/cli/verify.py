@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
+from service.cli.copies import require_copies, require_paths
 from service.cli.output import print_json, print_line
 from service.cli.progress import reading_progress
 from service.cli.public_keys import NO_KEY, read_public_keys
@@ -30,14 +31,12 @@ from telemetry.audit.verify import (
     Scope,
     compare,
     proof_in,
-    tables_in,
     verify_copy,
     verify_proof,
 )
 
 T = TypeVar("T")
 
-_SQLITE: Final = b"SQLite format 3\0"
 _DATABASES: Final = ("sqlite:", "postgresql:", "postgres:")
 _END: Final = ("at_least", "max_age", "receipt", "require_anchored")
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -129,7 +128,7 @@ def _key_problems(arguments: argparse.Namespace) -> Sequence[str]:
 
 
 def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> Report | ProofReport:
-    _require(arguments.paths)
+    require_paths(arguments.paths)
     keys = read_public_keys(arguments.public_key)
     with _reading():
         for path in arguments.paths:
@@ -144,17 +143,17 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
     paths: list[Path] = arguments.paths
     if not paths and arguments.database is None:
         paths = [settings.archive.parent]
-        _require(paths)
+        require_paths(paths)
     with _reading(), reading_progress() as progress:
-        _require_no_tables(paths)
+        require_copies(paths)
         return verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
 
 
 def _compare(names: Sequence[str], scope: Scope) -> Comparison:
-    _require([Path(name) for name in names if not name.startswith(_DATABASES)])
+    require_paths([Path(name) for name in names if not name.startswith(_DATABASES)])
     one, other = (_copy(name) for name in names)
     with _reading(), reading_progress() as progress:
-        _require_no_tables([*one.paths, *other.paths])
+        require_copies([*one.paths, *other.paths], compared=True)
         return compare(one, other, scope=scope, progress=progress)
 
 
@@ -181,16 +180,6 @@ def _refuse_beside_proof(arguments: argparse.Namespace, path: Path) -> None:
     _raise(problems)
 
 
-def _require_no_tables(paths: Sequence[Path]) -> None:
-    _raise(
-        [
-            f"{path} is a table (CSV), which cannot be verified: it lacks the text of the records that was hashed. "
-            "Exports with the format otlp-json or jsonl can (`auditrace export`, /v1/audit/export)"
-            for path in tables_in(paths)
-        ]
-    )
-
-
 def _given(arguments: argparse.Namespace, options: Sequence[str]) -> Sequence[str]:
     """Return those of the options that are given, as they are written."""
     given = [option for option in options if getattr(arguments, option) not in (None, False, [])]
@@ -207,20 +196,6 @@ def _reading() -> Generator[None]:
             raise SettingsError([f"{room} to a folder that has some"]) from error
         where = "" if error.filename is None else f" {error.filename}"
         raise SettingsError([f"the copy could not be read{where}: {error.strerror or error}"]) from error
-
-
-def _require(paths: Sequence[Path]) -> None:
-    problems = [f"{path} does not exist" for path in paths if not path.exists()]
-    problems += [f"{path} is a database: write --database sqlite:///{path}" for path in paths if _is_database(path)]
-    _raise(problems)
-
-
-def _is_database(path: Path) -> bool:
-    """Tell whether a file is one of SQLite's, which no archive begins like."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def _raise(problems: Sequence[str]) -> None:

@@ -5,13 +5,12 @@ import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 from service.bootstrap.databases import database_of
 from service.errors import SettingsError
-from telemetry.audit.verify import Copy, tables_in
+from telemetry.audit.verify import Copy, NoCopy, no_copies_in
 
-_SQLITE: Final = b"SQLite format 3\0"
 _DATABASES: Final = ("sqlite:", "postgresql:", "postgres:")
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -32,29 +31,25 @@ def is_database_url(name: str) -> bool:
     return name.startswith(_DATABASES)
 
 
-def require_archives(paths: Sequence[Path]) -> None:
-    """Raise unless all paths are there, and none of them is a database.
+def require_paths(paths: Sequence[Path]) -> None:
+    """Require files or folders that exist.
 
     Raises:
-        SettingsError: naming each, and what to write instead.
+        SettingsError: some do not; all of them at once.
     """
-    problems = [f"{path} does not exist" for path in paths if not path.exists()]
-    problems += [f"{path} is a database: write --database sqlite:///{path}" for path in paths if _is_database(path)]
+    problems = [f"{path} does not exist: name the file or the folder of a copy" for path in paths if not path.exists()]
     if problems:
         raise SettingsError(problems)
 
 
-def require_no_tables(paths: Sequence[Path]) -> None:
-    """Raise when there is a table among what is at these paths.
+def require_copies(paths: Sequence[Path], *, compared: bool = False) -> None:
+    """Require that no file is known to be something else; `compared` says that paths may also be database URLs.
 
     Raises:
-        SettingsError: naming each, and what to export instead.
+        SettingsError: a file is no copy; all of them at once, each with what to do instead.
+        OSError: a file cannot be opened or read.
     """
-    problems = [
-        f"{path} is a table (CSV), which cannot be verified: it lacks the text of the records that was hashed. "
-        "Exports with the format otlp-json or jsonl can (`auditrace export`, /v1/audit/export)"
-        for path in tables_in(paths)
-    ]
+    problems = [_problem(found, is_given=found.path in paths, compared=compared) for found in no_copies_in(paths)]
     if problems:
         raise SettingsError(problems)
 
@@ -76,9 +71,25 @@ def reading_copies() -> Generator[None]:
         raise SettingsError([f"the copy could not be read{where}: {error.strerror or error}"]) from error
 
 
-def _is_database(path: Path) -> bool:
-    """Tell whether a file is one of SQLite's, which no archive begins like."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
+def _problem(found: NoCopy, *, is_given: bool, compared: bool) -> str:
+    match found.kind:
+        case "table":
+            return (
+                f"{found.path} is a table (CSV), which cannot be verified: it lacks the text of the records that was "
+                "hashed. Exports with the format otlp-json or jsonl can (`auditrace export`, /v1/audit/export)"
+            )
+        case "database":
+            option = "" if compared else "--database "
+            otherwise = "" if is_given else ", or name the archive's folder alone"
+            return f"{found.path} is a database: write {option}sqlite:///{found.path}{otherwise}"
+        case "receipt":
+            use = "" if compared else ": name the copy that holds its record, and this file with --receipt"
+            return f"{found.path} is an answer of the API with a receipt, not a copy{use}"
+        case "problem":
+            return f"{found.path} is an error that the API answered, not a copy{found.detail}"
+        case "page":
+            return f"{found.path} is a page of what the API lists, not a copy: export the records instead"
+        case "proof":
+            return f"{found.path} is the proof of one record: verify it by itself"
+        case _:
+            assert_never(found.kind)

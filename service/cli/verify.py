@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
-from service.cli.copies import copy_of, is_database_url, reading_copies, require_archives, require_no_tables
+from service.cli.copies import copy_of, is_database_url, reading_copies, require_copies, require_paths
 from service.cli.output import print_json, print_line
 from service.cli.progress import reading_progress
 from service.cli.public_keys import NO_KEY, read_public_keys
@@ -26,7 +26,6 @@ from telemetry.audit.verify import (
     Report,
     Scope,
     compare,
-    is_answer,
     proof_in,
     verify_copy,
     verify_proof,
@@ -123,7 +122,7 @@ def _key_problems(arguments: argparse.Namespace) -> Sequence[str]:
 
 
 def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> Report | ProofReport:
-    require_archives(arguments.paths)
+    require_paths(arguments.paths)
     keys = read_public_keys(arguments.public_key)
     with reading_copies():
         for path in arguments.paths:
@@ -131,14 +130,6 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
             if proof is not None:
                 _refuse_beside_proof(arguments, path)
                 return verify_proof(proof, keys)
-        _raise(
-            [
-                f"{path} is an answer of the API, and no copy of the ledger: receipts and refusals go with --receipt, "
-                "and exports (/v1/audit/export) and proofs (/v1/audit/records/ID/proof) can be verified"
-                for path in arguments.paths
-                if is_answer(path)
-            ]
-        )
     settings = read_settings()
     found: Iterable[Found] = ()
     if arguments.database is not None:
@@ -146,17 +137,17 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
     paths: list[Path] = arguments.paths
     if not paths and arguments.database is None:
         paths = [settings.archive.parent]
-        require_archives(paths)
+        require_paths(paths)
     with reading_copies(), reading_progress() as progress:
-        require_no_tables(paths)
+        require_copies(paths)
         return verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
 
 
 def _compare(names: Sequence[str], scope: Scope) -> Comparison:
-    require_archives([Path(name) for name in names if not is_database_url(name)])
+    require_paths([Path(name) for name in names if not is_database_url(name)])
     one, other = (copy_of(name) for name in names)
     with reading_copies(), reading_progress() as progress:
-        require_no_tables([*one.paths, *other.paths])
+        require_copies([*one.paths, *other.paths], compared=True)
         return compare(one, other, scope=scope, progress=progress)
 
 

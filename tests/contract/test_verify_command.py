@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from service.bootstrap.clock import now_ns
 from service.cli import progress
 from service.cli.main import main
+from service.roles import VIEWER
 from telemetry.audit.verify import sources
 from tests.support.api import ApiUnderTest
 from tests.support.both_stores import BOTH, Store
@@ -351,7 +353,7 @@ def test_two_copies_are_compared(run: Run, tmp_path: Path, archive: Path, store:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--without-key", "missing.jsonl"], "missing.jsonl does not exist"),
+        (["--without-key", "missing.jsonl"], "missing.jsonl does not exist: name the file or the folder of a copy"),
         (["--public-key", "missing.pem", "."], "the public key missing.pem cannot be read"),
         (
             ["--since", "yesterday", "."],
@@ -385,6 +387,73 @@ def test_a_database_is_no_archive(run: Run, store: SqliteStore) -> None:
 
     assert (status, printed) == (2, "")
     assert f"write --database sqlite:///{store.path}" in errors
+
+
+def test_a_folder_with_a_database_is_no_archive(run: Run, tmp_path: Path, store: SqliteStore, archive: Path) -> None:
+    """The folder above the archive, which holds the database too, is not called broken: what to write is said."""
+    status, printed, errors = run(store.path.parent, archive, "--without-key", "--json")
+
+    assert (status, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert f"{store.path} is a database: write --database sqlite:///{store.path}, or name the archive's" in line
+
+
+def test_a_database_is_compared_by_its_url(run: Run, store: SqliteStore, archive: Path) -> None:
+    """To compare a database, its URL stands in the place of the path; --database does not go with --compare."""
+    status, printed, errors = run("--compare", archive, store.path)
+
+    assert (status, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert line.endswith(f"{store.path} is a database: write sqlite:///{store.path}")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_receipt_is_no_copy(run: Run, tmp_path: Path, api: ApiUnderTest, indent: int | None) -> None:
+    """An answer of the API given as a copy is not called broken: it goes with --receipt."""
+    answer = api.someone().post("/v1/jobs", {"template": "missing"}).json()
+    file = file_of(tmp_path, "folder/answer.json", json.dumps(answer, indent=indent))
+    for path in (file, file.parent):
+        status, printed, errors = run(path, "--without-key", "--json")
+
+        assert (status, printed) == (2, "")
+        (line,) = errors.splitlines()
+        assert f"{file} is an answer of the API with a receipt, not a copy" in line
+        assert "--receipt" in line
+
+
+def test_an_error_that_was_saved_as_an_export_is_no_copy(run: Run, tmp_path: Path, api: ApiUnderTest) -> None:
+    """What the API answers to a wrong key, saved as an export, is not called broken: what it says is shown."""
+    answer = api.someone(VIEWER).get("/v1/audit/export").json()
+    answer |= {"audit": None, "detail": f"{answer['detail']}\x1b[2J"}
+    file = file_of(tmp_path, "export.jsonl", json.dumps(answer))
+    status, printed, errors = run(file, "--without-key", "--json")
+
+    assert (status, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert f"{file} is an error that the API answered, not a copy: this needs the role auditor" in line
+    assert "\x1b" not in errors
+
+
+def test_a_copy_without_a_record_says_so(run: Run, tmp_path: Path, archive: Path, key: Path) -> None:
+    """An empty or wrong folder, and a stream that is not there, are told in a sentence."""
+    (tmp_path / "empty").mkdir()
+    status, printed, _ = run(tmp_path / "empty", "--public-key", key)
+    assert status == 2
+    assert "no record was found: is this the file or the folder of the copy?" in printed
+    status, printed, _ = run(archive, "--public-key", key, "--stream", "missing")
+    assert status == 2
+    assert "no record was found of stream missing" in printed
+    assert "no record was found" not in run(archive, "--public-key", key)[1]
+
+
+def test_a_proof_is_not_compared(run: Run, tmp_path: Path, archive: Path, api: ApiUnderTest) -> None:
+    """A proof beside another copy is refused, and not read as a copy without records."""
+    proof = {"record": {}, "checkpoint": None, "tip": None, "hashes": []}
+    file = file_of(tmp_path, "proof.json", json.dumps(proof))
+    status, printed, errors = run("--compare", archive, file)
+
+    assert (status, printed) == (2, "")
+    assert f"{file} is the proof of one record: verify it by itself" in errors
 
 
 def test_all_wrong_arguments_are_told_at_once(run: Run) -> None:
@@ -462,7 +531,7 @@ def test_an_answer_of_the_api_is_no_copy_that_is_broken(
     status, printed, errors = run(file, "--without-key")
 
     assert (status, printed, len(errors.splitlines())) == (2, "", 1)
-    assert f"{file} is an answer of the API" in errors
+    assert re.search(rf"{file} is .*\bAPI\b.*, not a copy", errors)
 
 
 def test_a_refusal_without_a_receipt_says_where_to_get_it(

@@ -4,7 +4,7 @@ from telemetry.audit.verify.archive import read
 from telemetry.audit.verify.compare import Comparison, Copy, compare
 from telemetry.audit.verify.findings import Code, Finding
 from telemetry.audit.verify.found import Found, Index, Place
-from telemetry.audit.verify.kinds import is_answer, proof_in, tables_in
+from telemetry.audit.verify.kinds import NoCopy, no_copies_in, proof_in
 from telemetry.audit.verify.proof import verify_proof
 from telemetry.audit.verify.proof_report import ProofReport
 from telemetry.audit.verify.report import Report, Verdict
@@ -21,6 +21,7 @@ __all__ = [
     "Found",
     "Index",
     "KnownCheckpoint",
+    "NoCopy",
     "Place",
     "Progress",
     "ProofReport",
@@ -29,10 +30,9 @@ __all__ = [
     "Scope",
     "Verdict",
     "compare",
-    "is_answer",
+    "no_copies_in",
     "proof_in",
     "read",
-    "tables_in",
     "verify",
     "verify_copy",
     "verify_proof",

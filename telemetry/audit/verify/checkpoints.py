@@ -233,4 +233,5 @@ def _gap(first: int, last: int) -> Fault:
 
 
 def _signature_fault(signature: str) -> Fault:
-    return Fault("signature", f"{signature or 'a missing signature'} is none of a key that may sign this number")
+    made = f"no key that may sign this number made the signature {signature}"
+    return Fault("signature", made if signature else "it has no signature")

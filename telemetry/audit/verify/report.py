@@ -14,6 +14,7 @@ from telemetry.audit.verify.telling import (
     finding_line,
     key_lines,
     named,
+    nothing_lines,
     other_key_lines,
     printable,
     receipt_line,
@@ -72,6 +73,7 @@ class Report(msgspec.Struct, frozen=True):
         lines = [f"{verdict}: {found}, {self.unanchored} not yet anchored, {count(self.checkpoints, 'checkpoint')}"]
         if not is_checked:
             lines.append("signatures not checked: no public key given, so whoever wrote this copy may have made it up")
+        lines.extend(nothing_lines(self.records, self.window))
         lines.extend(other_key_lines(self.keys, self.other_keys))
         if self.beginning is not None:
             lines.extend(beginning_lines(self.beginning))

@@ -42,6 +42,15 @@ def clock_lines(findings: Sequence[Finding]) -> Iterator[str]:
         )
 
 
+def nothing_lines(records: int, window: Window | None) -> list[str]:
+    """Return that nothing was there to verify, if so."""
+    if records:
+        return []
+    if window is not None and window.streams:
+        return [f"no record was found of stream {stream}" for stream in window.streams]
+    return ["no record was found: is this the file or the folder of the copy?"]
+
+
 def window_lines(window: Window, last: NamedCheckpoint | None) -> list[str]:
     """Return what was verified, and what was not."""
     if window.start is not None:

@@ -16,6 +16,7 @@ from service.bootstrap.database import LedgerParts
 from service.bootstrap.databases import database_of
 from service.bootstrap.examined import COMMAND
 from service.config import Settings
+from service.errors import ConflictError
 from service.ids import new_id_from
 from service.jobs.backoff import retry_delay_s
 from service.jobs.model import DEFAULT_TENANT
@@ -137,12 +138,16 @@ class Node:
     def ensure_admin_key(self) -> Path | None:
         """Make the first key on a database without keys; returns the file that holds it, or None.
 
+        Of several first starts at the same time one makes it.
         A process that dies between key and file leaves a key that nobody holds: `auditrace keys create` makes another.
         """
         if self.reads.keys():
             return None
-        with self.key_operations() as operations:
-            created = operations.create("admin", [ADMIN], DEFAULT_TENANT)
+        try:
+            with self.key_operations() as operations:
+                created = operations.create("admin", [ADMIN], DEFAULT_TENANT)
+        except ConflictError:
+            return None
         path = self.settings.admin_key
         # One that is there belongs to an earlier database: nothing accepts it any more.
         path.unlink(missing_ok=True)

@@ -90,6 +90,8 @@ class Replaying:
             raise _EndedError
         self._tried(lambda: self._replays.answered(self._refused))
         self._done += len(records)
+        # Relays may have delivered some of them since they were counted.
+        self._total = max(self._total, self._done)
         self._patience.gets_on()
         self._progress.flows(max(0, self._total - self._done))
         self._watch.goes_on(self._done, self._total)

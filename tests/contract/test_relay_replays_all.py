@@ -213,6 +213,16 @@ def test_it_runs_beside_relays(ledger: Store) -> None:
     assert sorted(set(sink.kept)) == committed(ledger)
 
 
+def test_what_relays_deliver_meanwhile_is_counted_among_the_whole(ledger: Store) -> None:
+    """Records that were committed before it began and delivered after are sent too: never more than there are."""
+    commit(ledger, ledger.lane(), 30)
+    seen = Seen(lambda: drain(relay_over(ledger, FakeSink())))
+    done = _replay(relay_over(ledger, FakeSink(), max_records=20), ledger.replays(), seen)
+    assert (done.accepted, done.reason) == (done.total, None)
+    assert done.total > 90
+    assert [(sent, total) for sent, total in seen.progress if sent > total] == []
+
+
 def test_two_at_a_time_pass_over_nothing(ledger: Store) -> None:
     """Each sends what the other sends too; when one ends, the other goes on."""
     sink = FakeSink()

@@ -8,6 +8,8 @@ const form = element("filters");
 let nextCursor = null;
 let shownRecord = null;
 let listed = null;
+// What the rows match: `listed` says what was asked for last.
+let matched = null;
 let generation = 0;
 
 function node(tag, properties = {}, ...children) {
@@ -66,7 +68,8 @@ async function list({ more = false } = {}) {
     const page = await ask(`/v1/audit/records?${asked}`);
     if (mine !== generation) return;
     const first = more ? element("rows").childElementCount : 0;
-    if (!more) element("rows").replaceChildren();
+    if (!more) clear();
+    matched = listed;
     element("rows").append(...page.records.map(row));
     nextCursor = page.next_cursor;
     const count = element("rows").childElementCount;
@@ -76,11 +79,20 @@ async function list({ more = false } = {}) {
     if (more) element("rows").children[first]?.querySelector("button").focus();
   } catch (error) {
     if (mine !== generation) return;
+    // What matches something else must not stand under the new title.
+    if (matched !== listed) clear();
     say("");
     complain(error);
   } finally {
     if (mine === generation) element("records").removeAttribute("aria-busy");
   }
+}
+
+function clear() {
+  matched = null;
+  element("rows").replaceChildren();
+  element("table").hidden = true;
+  element("older").hidden = true;
 }
 
 function nothing() {
@@ -93,7 +105,7 @@ function row(record) {
   const made = node("tr", {},
     node("td", {}, time(record.timestamp)),
     node("td", {}, open),
-    node("td", {}, attributes["audit.actor.id"]),
+    node("td", { title: attributes["audit.actor.id"] }, ends(attributes["audit.actor.id"])),
     node("td", {}, `${attributes["audit.target.type"]} `, short(attributes["audit.target.id"])),
     node("td", {}, resultMark(attributes["auditrace.result"])),
     node("td", {}, deliveryMark(record.delivery)),
@@ -109,9 +121,13 @@ function time(text) {
 }
 
 // Ids that were made at the same time begin alike: their ends tell them apart.
+function ends(text) {
+  return text.replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, (id) => `…${id.slice(-8)}`);
+}
+
 function short(text) {
-  const ends = text.replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, (id) => `…${id.slice(-8)}`);
-  return node("span", { className: "id", title: text, textContent: ends.length > 32 ? `${ends.slice(0, 30)}…` : ends });
+  const shown = ends(text);
+  return node("span", { className: "id", title: text, textContent: shown.length > 32 ? `${shown.slice(0, 30)}…` : shown });
 }
 
 function mark(text, kind, sign) {
@@ -325,9 +341,7 @@ function forget() {
   listed = null;
   generation += 1;
   element("records").removeAttribute("aria-busy");
-  element("rows").replaceChildren();
-  element("table").hidden = true;
-  element("older").hidden = true;
+  clear();
   complain(null);
   hideDetail();
   welcome();

@@ -122,16 +122,19 @@ def test_a_link_from_a_span_shows_exactly_its_records(service: Service, story: d
 
 
 def test_times_are_passed_on_as_they_were_typed(service: Service, story: dict[str, Any], page: Browser) -> None:
-    """A day or a duration ago filters as in the API, and what is no time is answered with what to write."""
+    """A day or a duration ago filters as in the API; what is no time is answered with what to write, and no record."""
     count = len(service.client().trail(story["id"]))
     _sign_in(page, service.admin())
     _go(page, f"job_id={story['id']}&since=-2h")
     page.wait(f"{SETTLED} && {ROWS} === {count}", "the records of the last hours")
     _go(page, f"job_id={story['id']}&until=2026-01-01")
     page.wait(f"{SETTLED} && {ROWS} === 0", "nothing of so long ago")
+    _go(page, f"job_id={story['id']}")
+    page.wait(f"{SETTLED} && {ROWS} === {count}", "the records of the job")
     _go(page, f"job_id={story['id']}&since=yesterday")
     told = "document.getElementById('problem').textContent"
     page.wait(f"{told}.includes('write 2026-11-30 (UTC)')", "what to write")
+    assert page.evaluate("document.getElementById('table').hidden")
     assert page.evaluate("document.forms['filters'].elements['since'].value") == "yesterday"
 
 
@@ -174,7 +177,7 @@ def test_what_goes_wrong_is_said(service: Service, story: dict[str, Any], page: 
 
 
 def test_everything_has_a_name_and_can_be_read(service: Service, story: dict[str, Any], page: Browser) -> None:
-    """Every control has a name, headings are in order, and texts have contrast, in light and dark, large and small."""
+    """Every control has a name, headings are in order, texts have contrast, none is cut: light, dark, large, small."""
     _sign_in(page, service.admin())
     _go(page, "record=" + service.client().trail(story["id"])[0]["record_id"])
     page.wait("!document.getElementById('detail').hidden", "the record")
@@ -193,6 +196,8 @@ def test_everything_has_a_name_and_can_be_read(service: Service, story: dict[str
             )
             assert page.evaluate(CONTRAST) == []
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            cut = "[...document.querySelectorAll('.scroll')].filter((each) => each.scrollWidth > each.clientWidth)"
+            assert page.evaluate(f"{cut}.length") == 0
 
 
 def test_a_service_that_is_away_is_said_and_looked_for_again(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from service.jobs.templates import load_templates
 from service.keyfiles import SigningKeys, examine_secret
 from service.private_files import require_file_can_be_made
 from service.variables import service_links
-from telemetry.delivery import examine_archive, open_sink, sink_settings
+from telemetry.delivery import archived_in, examine_archive, open_sink, sink_settings
 from telemetry.errors import TelemetryError, TelemetrySettingsError
 from telemetry.files import why_no_file_in
 from telemetry.otel_settings import read_otel_settings
@@ -147,10 +147,20 @@ def _delivery(subject: Subject) -> str:
     sink = sink_settings(settings.environment, settings.audit_endpoint, settings.audit_token_file)
     if sink is None:
         examine_archive(settings.archive)
+        _require_own_archive(subject)
         return f"embedded archive {settings.archive}"
     # Reads certificates, keys and token; nothing is sent.
     open_sink(sink, lambda: 0).close()
     return f"{sink.endpoint}{_through(sink.proxy)}"
+
+
+def _require_own_archive(subject: Subject) -> None:
+    """Raise when an empty database would be begun beside an archive: two ledgers in one archive never verify."""
+    held = archived_in(subject.settings.archive) if subject.is_empty else None
+    # Asked again, because another first start may have begun the ledger and delivered meanwhile.
+    if held is not None and subject.database is not None and subject.database.is_empty():
+        to_do = "name that one (AUDITRACE_DATABASE), or another archive (AUDITRACE_AUDIT_ARCHIVE)"
+        raise SettingsError([f"the database is empty, and {held} holds records of another one: {to_do}"])
 
 
 def _signing_key(subject: Subject) -> str:

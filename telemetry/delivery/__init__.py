@@ -11,7 +11,7 @@ from telemetry.delivery.answers import (
     Unreachable,
     blames_records,
 )
-from telemetry.delivery.archive import ArchiveSink, examine_archive
+from telemetry.delivery.archive import ArchiveSink, archived_in, examine_archive
 from telemetry.delivery.endpoints import GRPC
 from telemetry.delivery.http import HttpSink
 from telemetry.delivery.settings import SinkSettings, sink_settings
@@ -25,6 +25,7 @@ __all__ = [
     "Sink",
     "SinkSettings",
     "Unreachable",
+    "archived_in",
     "blames_records",
     "examine_archive",
     "open_sink",

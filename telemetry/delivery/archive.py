@@ -4,6 +4,7 @@ A request is one line, written with its line feed in one write and synced before
 """
 
 import fcntl
+import glob
 import os
 import threading
 import time
@@ -137,6 +138,16 @@ def examine_archive(path: Path) -> None:
     if why is not None:
         raise _unwritable(path, why)
     _check(path)
+
+
+def archived_in(path: Path) -> Path | None:
+    """Return a file, also a full one, of the archive at this path that holds something; None if none does.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    full = sorted(path.parent.glob(f"{glob.escape(path.stem)}-*{glob.escape(path.suffix)}"))
+    return next((file for file in (path, *full) if file.exists() and file.stat().st_size), None)
 
 
 def _unwritable(path: Path, why: str) -> TelemetrySettingsError:

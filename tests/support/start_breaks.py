@@ -190,6 +190,16 @@ BEFORE_THE_FIRST_START: dict[str, tuple[Break, str, list[str]]] = {
         "delivery",
         ["cannot be written: Is a directory"],
     ),
+    "an archive of another ledger": (
+        _file("var/archive/audit.jsonl", b'{"resourceLogs":[]}\n'),
+        "delivery",
+        ["the database is empty, and var/archive/audit.jsonl holds records of another one: name that one"],
+    ),
+    "a full archive of another ledger": (
+        _file("var/archive/audit-2026-11-30T08-00-00.000.jsonl", b'{"resourceLogs":[]}\n'),
+        "delivery",
+        ["audit-2026-11-30T08-00-00.000.jsonl holds records of another one"],
+    ),
     "a proxy of no kind": (
         _set(AUDITRACE_AUDIT_ENDPOINT="http://c.example/v1/logs", HTTP_PROXY=f"foo://me:{SECRET}@proxy"),
         "delivery",

@@ -279,10 +279,27 @@ def test_a_server_that_a_start_cannot_work_on_is_refused(start: Start, postgres_
         session.execute("DELETE FROM schema_steps WHERE number > 1")
         session.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         session.execute("CREATE ROLE lowly LOGIN")
-        session.execute("GRANT SELECT ON schema_steps TO lowly")
+        session.execute("GRANT SELECT ON schema_steps, schema_additions TO lowly")
     start.set({"PGOPTIONS": "-c role=lowly"})
     start.refused("database", ["may make no tables in the schema public"])
     start.set({"PGOPTIONS": ""})
+    postgres_server.drop_database(url)
+
+
+def test_a_server_where_another_program_has_the_names_of_the_ledger_is_refused(
+    start: Start, postgres_server: PostgresServer
+) -> None:
+    """Before any key is made: the schema would fail half-way, and the keys would belong to no database."""
+    url = postgres_server.create_database("template0")
+    with psycopg.connect(url, autocommit=True) as session:
+        session.execute("CREATE TABLE jobs (text text)")
+        session.execute("CREATE VIEW leases AS SELECT 1")
+    start.set({"AUDITRACE_DATABASE": url})
+    start.refused("database", ["the schema public has jobs, leases of another program"])
+    with psycopg.connect(url, autocommit=True) as session:
+        session.execute("DROP TABLE jobs")
+        session.execute("ALTER VIEW leases RENAME TO lease_holders")
+    assert start.run("migrate")[0] == 0
     postgres_server.drop_database(url)
 
 

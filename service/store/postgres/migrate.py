@@ -1,5 +1,6 @@
 """Brings a database to the newest schema: numbered, forward-only steps, each in a transaction of its own."""
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -17,6 +18,12 @@ SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tab
 """
 _MAKE_STEPS: Final = b"""
 CREATE TABLE schema_steps (number bigint PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
+"""
+_RELATION: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX|VIEW) (\w+)", re.MULTILINE)
+_TAKEN: Final = b"""
+SELECT current_schema(), coalesce(array_agg(relname::text ORDER BY relname), '{}')
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = current_schema() AND relname = ANY(%(names)s)
 """
 _LAST_STEP: Final = b"SELECT coalesce(max(number), 0) FROM schema_steps"
 _ADD_STEP: Final = b"INSERT INTO schema_steps (number, name) VALUES (%(number)s, %(name)s)"
@@ -45,10 +52,23 @@ def missing_steps(session: Session) -> Sequence[Step]:
     """Return the steps that the database has not seen yet.
 
     Raises:
-        SettingsError: the server is not one that this version works on, or a newer version has been here.
+        SettingsError: the server is not one that this version works on, a newer version has been here, or another
+            program has the names of the ledger.
     """
     _check_server(session)
-    return missing_of(MIGRATIONS, schema_version(session), additions(session))
+    version = schema_version(session)
+    if version == 0:
+        _require_free_names(session)
+    return missing_of(MIGRATIONS, version, additions(session))
+
+
+def _require_free_names(session: Session) -> None:
+    names = [name for step in MIGRATIONS for name in _RELATION.findall(step.sql)]
+    with translated():
+        ((schema, taken),) = session.execute(_TAKEN, {"names": names}).fetchall()
+    if taken:
+        to_do = "give the ledger a database of its own, or a schema by the role's search_path"
+        raise SettingsError([f"the schema {schema} has {', '.join(taken)} of another program: {to_do}"])
 
 
 def migrate(session: Session) -> Sequence[str]:

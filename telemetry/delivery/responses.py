@@ -3,9 +3,11 @@
 Source: OTLP specification, "Partial Success" and "OTLP/HTTP Throttling"; RFC 9110, section 10.2.3.
 """
 
+import json
 import math
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Final, cast
 
 from google.protobuf.json_format import Parse, ParseError
 from google.protobuf.message import DecodeError
@@ -15,6 +17,7 @@ from telemetry.delivery.answers import Accepted, Answer, Refused, Rejected
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
+_MEMBERS: Final = frozenset({"partialSuccess", "partial_success"})
 
 _SHOWN = 200
 """How much of a sink's own words is kept."""
@@ -32,6 +35,7 @@ def answer_of_body(body: bytes, content_type: str) -> Answer:
     """Return what the body of a 200 says; one that is no OTLP response, a web page for example, acknowledges nothing.
 
     An empty body is an empty protobuf message, which rejects nothing; proxies then set any content type or none.
+    JSON with other members only is no OTLP response either: so answers the health check of the collector, at any path.
 
     Args:
         body: as it came, decompressed.
@@ -41,14 +45,18 @@ def answer_of_body(body: bytes, content_type: str) -> Answer:
         return Accepted()
     media_type = content_type.partition(";")[0].strip().lower()
     try:
-        # Protobuf's own reader takes an empty list for an empty message.
-        if media_type == JSON and not body.lstrip().startswith(b"["):
+        if media_type == JSON and _may_be_otlp(json.loads(body)):
             return answer_of(Parse(body, ExportLogsServiceResponse(), ignore_unknown_fields=True))
         if media_type == PROTOBUF:
             return answer_of(ExportLogsServiceResponse.FromString(body))
-    except (DecodeError, ParseError, UnicodeDecodeError):
+    except (DecodeError, ParseError, RecursionError, ValueError):
         media_type = f"a broken {media_type}"
     return Refused(0, "not_otlp", f"the answer is {media_type or 'of no type'}, not OTLP: is the URL right?")
+
+
+def _may_be_otlp(value: object) -> bool:
+    """Tell whether a decoded body is a response: empty, or with the member that a response has, beside any other."""
+    return isinstance(value, dict) and (not value or not _MEMBERS.isdisjoint(cast("dict[str, object]", value)))
 
 
 def retry_after_s(text: str | None, now_s: float) -> float | None:

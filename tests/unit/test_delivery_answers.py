@@ -37,6 +37,8 @@ def _response(rejected: int, message: str = "") -> bytes:
         (b"", "text/plain; charset=utf-8", Accepted()),
         (b'{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"x"}}', JSON, Rejected(2, "x")),
         (b'{"partialSuccess":{},"more":1}', JSON, Accepted()),
+        (b'{"partial_success":{"rejected_log_records":"2"}}', JSON, Rejected(2, "")),
+        (b"{}", JSON, Accepted()),
     ],
 )
 def test_an_otlp_response_is_read(body: bytes, content_type: str, answer: object) -> None:
@@ -55,11 +57,13 @@ def test_an_otlp_response_is_read(body: bytes, content_type: str, answer: object
         (b"{", JSON),
         (b"[]", JSON),
         (b"\xff", JSON),
+        (b'{"status":"Server available","upSince":"2026-11-30T13:54:57Z","uptime":"22m"}', JSON),
+        (b'{"error":"no such path"}', JSON),
         (b"\x0a\x05\x08", PROTOBUF),
     ],
 )
 def test_what_is_no_otlp_response_acknowledges_nothing(body: bytes, content_type: str) -> None:
-    """A web page behind a wrong URL answers 200 too."""
+    """A web page behind a wrong URL answers 200 too, and so does the collector's health check at any path."""
     answer = answer_of_body(body, content_type)
     assert isinstance(answer, Refused)
     assert not blames_records(answer)

@@ -27,6 +27,18 @@ def parse_duration_ms(text: str) -> int:
     return int(match[1]) * _MS[match[2]]
 
 
+def shown_size(size_bytes: int) -> str:
+    """Return a size for a reader, rounded down to a tenth of the largest unit that it reaches.
+
+    Example:
+        >>> shown_size(68_607_541_248), shown_size(64 * 2**20), shown_size(500)
+        ('63.8 GiB', '64.0 MiB', '0.4 KiB')
+    """
+    unit = next((unit for unit in ("GiB", "MiB") if size_bytes >= _BYTES[unit]), "KiB")
+    tenths = size_bytes * 10 // _BYTES[unit]
+    return f"{tenths // 10}.{tenths % 10} {unit}"
+
+
 def parse_size_bytes(text: str) -> int:
     """Return a size in bytes; zero is a size.
 

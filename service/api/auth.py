@@ -89,7 +89,9 @@ class BearerAuthenticator:
             return await self._keys.authenticate(token)
         if self._tokens is not None and token.count(".") == 2:
             return await self._tokens.authenticate(token)
-        raise UnauthenticatedError("the bearer token has no form that this service knows")
+        raise UnauthenticatedError(
+            "the bearer token is neither an API key (atk_…) nor a JSON Web Token that is accepted here"
+        )
 
 
 def credential_of(key: ApiKey) -> Credential:

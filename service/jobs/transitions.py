@@ -49,7 +49,8 @@ def trigger(job: Job, request: RunRequest, *, requires_confirmation: bool, now_n
     if job.status is Status.DRAFT_READY and requires_confirmation:
         raise TransitionRefusedError("this template requires a confirmation before the run")
     if job.status not in {Status.CONFIRMED, Status.DRAFT_READY}:
-        raise TransitionRefusedError(f"only a confirmed job, or a draft, can be run; the job is {job.status}")
+        advice = ": make its draft first" if job.status is Status.CREATED else ""
+        raise TransitionRefusedError(f"only a confirmed job, or a draft, can be run; the job is {job.status}{advice}")
     return _enqueue(job, request, _max_attempts(job), now_ns, not_before_ns=now_ns)
 
 

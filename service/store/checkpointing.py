@@ -96,7 +96,8 @@ def signer_of(keys: Sequence[RegisteredKey], private_key: Callable[[str], Signer
     wanted = keys[-1].fingerprint
     signer = private_key(wanted)
     if signer is None:
-        raise SettingsError([f"checkpoints are signed with the key {wanted}, whose private key this process lacks"])
+        lacks = f"checkpoints are signed with the key {wanted}, whose private key this process lacks"
+        raise SettingsError([f"{lacks}: put its file where AUDITRACE_SIGNING_KEY names it"])
     return signer
 
 

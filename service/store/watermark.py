@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from service.errors import DiskLowError
 from service.ports import Ledger, Work
+from service.units import shown_size
 
 T = TypeVar("T")
 
@@ -38,8 +39,8 @@ class DiskWatermark:
         if free_bytes >= self._min_free_bytes:
             return None
         return (
-            f"the disk of {self._folder} has {free_bytes} bytes left, less than the {self._min_free_bytes} "
-            "that are kept free (AUDITRACE_MIN_FREE): make room"
+            f"the disk of {self._folder} has {shown_size(free_bytes)} left, less than the "
+            f"{shown_size(self._min_free_bytes)} that are kept free (AUDITRACE_MIN_FREE): make room"
         )
 
     def free_bytes(self) -> int:

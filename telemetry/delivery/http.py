@@ -67,11 +67,19 @@ class HttpSink:
         except httpx.TimeoutException as error:
             return Unreachable("timeout", f"no answer within {self._settings.timeout_s:g} s ({type(error).__name__})")
         except httpx.RequestError as error:
-            return Unreachable(type(error).__name__, shown(str(error)) or type(error).__name__)
+            return Unreachable(
+                type(error).__name__, shown(f"{str(error) or type(error).__name__}{self._advice(error)}")
+            )
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _advice(self, error: httpx.RequestError) -> str:
+        # So begin the texts of h11 about bytes that are not HTTP/1.1.
+        if not (isinstance(error, httpx.RemoteProtocolError) and str(error).startswith("illegal")):
+            return ""
+        return f": the answer is not HTTP/1.1; write grpc://{urlsplit(self.address).netloc} where it is a port for gRPC"
 
     def _answer(self, response: httpx.Response, deadline: float) -> Answer:
         body = bytearray()

@@ -126,6 +126,7 @@ def test_a_step_that_the_state_does_not_allow_is_409(api: ApiUnderTest, step: st
     path = f"/v1/jobs/{job['id']}"
     problem, record = api.refused(event, 409, error_type, lambda: client.post(path + step))
     assert "created" in problem["detail"]
+    assert ("make its draft first" in problem["detail"]) == (step == "/run")
     assert record.target == ("job", job["id"])
     assert client.get(path).json()["version"] == 1
 

@@ -122,7 +122,9 @@ def test_a_process_without_the_private_key_says_so_and_lets_others_write(turns: 
     keeper = store.checkpoints(store.lane("keeper"))
     stranger = turns.start(store.checkpoints(store.lane("stranger"), Signer(FOREIGN_KEY)))
     poll_until(lambda: stranger.state().error is not None, "the problem")
-    assert "private key" in str(stranger.state().error)
+    assert "whose private key this process lacks: put its file where AUDITRACE_SIGNING_KEY" in str(
+        stranger.state().error
+    )
     turns.reaches(turns.start(keeper), 1)
     turns.reaches(stranger, 1)
     assert stranger.state().error is not None

@@ -89,6 +89,16 @@ def test_an_answer_that_does_not_end_is_no_answer(server: OtlpSink) -> None:
     assert "does not end" in answer.message
 
 
+def test_a_port_for_grpc_is_told_with_what_to_write(server: OtlpSink) -> None:
+    """Who names the port for gRPC with http:// reads how it is written, beside what the library says."""
+    address = server.grpc_endpoint.removeprefix("http://")
+    settings = sink_settings({}, f"http://{address}/v1/logs")
+    assert settings is not None
+    answer = open_sink(settings, wall_clock).send(REQUEST)
+    assert isinstance(answer, Unreachable)
+    assert f"write grpc://{address} where it is a port for gRPC" in answer.message
+
+
 def test_a_token_is_read_again_when_its_file_changes(server: OtlpSink, tmp_path: Path) -> None:
     """Whoever rotates it need not restart anything; a file that is missing for a moment changes nothing."""
     seen = _seen(server)

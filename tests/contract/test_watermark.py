@@ -28,7 +28,9 @@ def test_work_passes_while_there_is_room(store: SqliteStore) -> None:
 def test_work_is_refused_below_the_mark_and_nothing_is_written(store: SqliteStore) -> None:
     """Below the mark work is answered with an error that says what to do, and the database stays as it was."""
     ledger = WatermarkedLedger(store.lane(), DiskWatermark(store.path.parent, 2**62, Seconds()))
-    with pytest.raises(DiskLowError, match="AUDITRACE_MIN_FREE"):
+    with pytest.raises(
+        DiskLowError, match=r"iB left, less than the 4294967296.0 GiB that are kept free \(AUDITRACE_MIN_FREE"
+    ):
         ledger.submit(lambda transaction: transaction.save(store.fact())).result()
     assert store.rows("SELECT count(*) FROM audit_records") == [(0,)]
 

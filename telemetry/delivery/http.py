@@ -15,6 +15,7 @@ import httpx
 import zstandard
 
 from telemetry.delivery.answers import Answer, Refused, Unreachable
+from telemetry.delivery.limited import Limited
 from telemetry.delivery.responses import PROTOBUF, answer_of_body, retry_after_s, shown
 from telemetry.delivery.settings import SinkSettings
 from telemetry.delivery.watched import Renewed
@@ -23,6 +24,8 @@ from telemetry.otlp_headers import authorization
 
 USER_AGENT: Final = "auditrace"
 _MAX_ANSWER_BYTES: Final = 1 << 20
+_STEPS: Final = 3
+"""To connect, to send and to wait may each take as long as the timeout has it; all of it no longer than that."""
 # The lowest levels: records are alike, so that higher ones cost much and gain little.
 _COMPRESSORS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "gzip": lambda request: gzip.compress(request, compresslevel=1, mtime=0),
@@ -47,6 +50,7 @@ class HttpSink:
         self._settings = settings
         self._clock = clock
         self._compress = _COMPRESSORS.get(settings.compression)
+        self._limited = Limited(settings.timeout_s * _STEPS)
         try:
             self._client = Renewed(self._new_client, settings.files, settings.endpoint)
         except (OSError, ValueError) as error:
@@ -61,15 +65,19 @@ class HttpSink:
         """Post the request and return the answer."""
         body = self._compress(request) if self._compress else request
         deadline = time.monotonic() + self._settings.timeout_s
-        try:
-            with self._client.current().stream("POST", self._settings.endpoint, content=body) as response:
-                return self._answer(response, deadline)
-        except httpx.TimeoutException as error:
-            return Unreachable("timeout", f"no answer within {self._settings.timeout_s:g} s ({type(error).__name__})")
-        except httpx.RequestError as error:
-            return Unreachable(
-                type(error).__name__, shown(f"{str(error) or type(error).__name__}{self._advice(error)}")
-            )
+        client, traced = self._client.current(), {"trace": self._limited.trace}
+        with self._limited.request() as is_over:
+            try:
+                with client.stream("POST", self._settings.endpoint, content=body, extensions=traced) as response:
+                    return self._answer(response, deadline)
+            except httpx.TimeoutException as error:
+                return self._timeout(self._settings.timeout_s, error)
+            except httpx.RequestError as error:
+                if is_over.is_set():
+                    return self._timeout(self._settings.timeout_s * _STEPS, error)
+                return Unreachable(
+                    type(error).__name__, shown(f"{str(error) or type(error).__name__}{self._advice(error)}")
+                )
 
     def close(self) -> None:
         """Close the connection."""
@@ -80,6 +88,10 @@ class HttpSink:
         if not (isinstance(error, httpx.RemoteProtocolError) and str(error).startswith("illegal")):
             return ""
         return f": the answer is not HTTP/1.1; write grpc://{urlsplit(self.address).netloc} where it is a port for gRPC"
+
+    @staticmethod
+    def _timeout(limit_s: float, error: Exception) -> Unreachable:
+        return Unreachable("timeout", f"no answer within {limit_s:g} s ({type(error).__name__})")
 
     def _answer(self, response: httpx.Response, deadline: float) -> Answer:
         body = bytearray()

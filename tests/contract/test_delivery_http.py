@@ -1,5 +1,8 @@
 """How requests travel over HTTP: with the headers asked for, on one connection, by secrets that may change."""
 
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,6 +100,53 @@ def test_a_port_for_grpc_is_told_with_what_to_write(server: OtlpSink) -> None:
     answer = open_sink(settings, wall_clock).send(REQUEST)
     assert isinstance(answer, Unreachable)
     assert f"write grpc://{address} where it is a port for gRPC" in answer.message
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first", "then"),
+    [
+        ("http", HEAD, b"X-Anything: x\r\n"),
+        ("http", b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+        (
+            "http",
+            HEAD + b"Content-Encoding: gzip\r\nContent-Length: 99999\r\n\r\n\x1f\x8b\x08\x08" + b"\0" * 6,
+            b"name",
+        ),
+        ("https", b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", b"\x03"),
+    ],
+    ids=["head", "interim answers", "packed body", "handshake"],
+)
+def test_a_peer_that_sends_a_little_again_and_again_is_not_waited_for_without_end(
+    scheme: str, first: bytes, then: bytes
+) -> None:
+    """No single read takes long, and there is no answer: the relay would hold its records, and say nothing of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_drip, args=[listener, first, then], daemon=True).start()
+        endpoint = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/v1/logs"
+        settings = sink_settings({"OTEL_EXPORTER_OTLP_TIMEOUT": "0.5"}, endpoint)
+        assert settings is not None
+        sink = open_sink(settings, wall_clock)
+        answers: list[object] = []
+        sending = threading.Thread(target=lambda: answers.append(sink.send(REQUEST)), daemon=True)
+        sending.start()
+        sending.join(60)
+    assert answers, "still waiting"
+    assert isinstance(answers[0], Unreachable | Refused)
+    sink.close()
+
+
+def _drip(listener: socket.socket, first: bytes, then: bytes) -> None:
+    with suppress(OSError):
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(1 << 20)
+            peer.sendall(first)
+            while True:
+                peer.sendall(then)
+                threading.Event().wait(0.05)
 
 
 def test_a_token_is_read_again_when_its_file_changes(server: OtlpSink, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.bootstrap.node import open_node
-from service.cli.output import print_json, print_line, print_table
+from service.cli.output import print_error, print_json, print_line, print_table
 from service.cli.story import CAST, DemoError, Story
 from service.config import Settings, read_settings, shipped_templates
 from service.jobs.model import DEFAULT_TENANT
@@ -33,7 +33,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "that this left, with the verdict of `auditrace verify` over them."
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="use this new folder for the data, and keep it")
-    parser.add_argument("--json", action="store_true", help="print the records and the report as JSON at the end")
+    parser.add_argument(
+        "--json", action="store_true", help="print the records and the report as JSON; the story goes to standard error"
+    )
     parser.set_defaults(command=_demo)
 
 
@@ -43,12 +45,14 @@ def _demo(arguments: argparse.Namespace) -> int:
         with _serving(folder, settings) as url, tempfile.TemporaryDirectory(prefix="auditrace-demo-") as stage:
             (Path(stage) / "forgotten.log").write_text("nobody needs this\n")
             _make_old(Path(stage) / "forgotten.log")
-            story = Story(url, _keys(settings), Path(stage), threading.Event().wait)
+            # Standard output is for one document then.
+            line = print_error if arguments.json else print_line
+            story = Story(url, _keys(settings), Path(stage), threading.Event().wait, line)
             try:
                 told = story.tell()
                 records = story.records(told.job_ids)
             except DemoError as error:
-                sys.stderr.write(f"auditrace: the demo went wrong: {error}\n")
+                print_error(f"auditrace: the demo went wrong: {error}")
                 return 1
             finally:
                 story.close()

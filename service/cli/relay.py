@@ -39,13 +39,16 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "started again, it goes on where it stopped",
     )
     parser.add_argument("--from-start", action="store_true", help="with --replay-all: do not go on, begin anew")
-    parser.add_argument("--json", action="store_true", help="print JSON about what was sent, if it exits by itself")
+    parser.add_argument("--json", action="store_true", help="print JSON about what was sent, where it ends by itself")
     parser.set_defaults(command=_relay)
 
 
 def _relay(arguments: argparse.Namespace) -> int:
     if arguments.from_start and not arguments.replay_all:
         raise InvalidRequestError("--from-start belongs to --replay-all")
+    ends = arguments.once or arguments.retry_parked or arguments.replay_all or arguments.replay_from is not None
+    if arguments.json and not ends:
+        raise InvalidRequestError("--json belongs to what ends by itself: --once, --retry-parked, --replay-from …")
     if arguments.replay_all:
         return replay(from_start=arguments.from_start, as_json=arguments.json)
     if arguments.retry_parked:

@@ -8,8 +8,6 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from service.cli.output import print_line
-
 _TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.2
 _MARGIN: Final = " " * 11
@@ -38,14 +36,25 @@ class Told(msgspec.Struct, frozen=True):
 class Story:
     """Tells the story step by step, each printed when it has happened."""
 
-    def __init__(self, url: str, keys: Mapping[str, str], stage: Path, wait: Callable[[float], object]) -> None:
-        """Play against the service at `url`; `stage` is a folder whose old files the story deletes."""
+    def __init__(
+        self,
+        url: str,
+        keys: Mapping[str, str],
+        stage: Path,
+        wait: Callable[[float], object],
+        line: Callable[[str], object],
+    ) -> None:
+        """Play against the service at `url`; `stage` is a folder whose old files the story deletes.
+
+        `line` takes what is told.
+        """
         self._clients = {
             name: httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=_TIMEOUT_S)
             for name, key in keys.items()
         }
         self._stage = stage
         self._wait = wait
+        self._line = line
         self._step = 0
 
     def tell(self) -> Told:
@@ -82,14 +91,14 @@ class Story:
         )
         path = f"/{job['id']}"
         plan = self._post("omar", "looks at the plan: the exact command, and its hash", f"{path}/draft", 200)["plan"]
-        print_line(f"{_MARGIN}{' '.join(plan['argv'])}\n{_MARGIN}sha256 {plan['sha256']}")
+        self._line(f"{_MARGIN}{' '.join(plan['argv'])}\n{_MARGIN}sha256 {plan['sha256']}")
         approval = {"confirmed": True, "plan_sha256": plan["sha256"], "notes": "checked with the team"}
         self._post("omar", "tries to confirm his own job, and is refused", f"{path}/confirm", 403, approval)
         self._post("ann", "confirms exactly this plan, which also queues the run", f"{path}/confirm", 200, approval)
         self._until("a worker runs it", "omar", job["id"], "succeeded")
         artifact = self._clients["omar"].get(f"/v1/jobs{path}/runs/1/artifacts/stdout")
         self._say("omar", "reads what was deleted", artifact, 200)
-        print_line(f"{_MARGIN}{artifact.text.strip()}")
+        self._line(f"{_MARGIN}{artifact.text.strip()}")
         return str(job["id"])
 
     def _failure(self) -> str:
@@ -123,7 +132,7 @@ class Story:
             if job["status"] == status and len(job["runs"]) == runs:
                 self._say("", what, answer, 200)
                 if status == "failed":
-                    print_line(f"{_MARGIN}{job['runs'][-1]['stderr_end'].strip()}")
+                    self._line(f"{_MARGIN}{job['runs'][-1]['stderr_end'].strip()}")
                 return
             if time.monotonic() > deadline:
                 raise DemoError(f"waited {_TIMEOUT_S:g} s until {what}; the job is {job['status']}")
@@ -132,8 +141,8 @@ class Story:
     def _say(self, who: str, what: str, answer: httpx.Response, expected: int) -> None:
         self._step += 1
         asked = f"{answer.status_code}  {who} " if who else " " * 5
-        print_line(f"{self._step:4}  {asked}{what}")
+        self._line(f"{self._step:4}  {asked}{what}")
         if answer.status_code != expected:
             raise DemoError(f"expected {expected}, got {answer.status_code}: {answer.text}")
         if expected >= 400:
-            print_line(f"{_MARGIN}{answer.json()['detail']}")
+            self._line(f"{_MARGIN}{answer.json()['detail']}")

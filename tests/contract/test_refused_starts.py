@@ -236,6 +236,13 @@ def test_what_the_sdk_reads_while_it_is_loaded_is_refused_in_lines_too(tmp_path:
     assert command == "serve" or done.stderr == ""
 
 
+def test_a_relay_that_does_not_end_prints_no_document(start: Start) -> None:
+    """`--json` is one document on standard output, and a process that runs on has none to print."""
+    status, printed, errors = start.run("relay", "--json")
+    assert (status, printed, len(errors.splitlines())) == (2, "", 1)
+    assert "--json belongs to what ends by itself" in errors
+
+
 def test_options_are_settings_too(start: Start) -> None:
     """`--port` is refused together with what else is wrong."""
     start.set({"AUDITRACE_LANES": "many"})

@@ -228,7 +228,8 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 def test_the_demo_ends_with_an_intact_ledger(tmp_path: Path) -> None:
     """`auditrace demo` tells its story against a real server and exits 0 only when its archive verifies."""
     done = Service(tmp_path).command("demo", "--json")
-    last = json.loads(done.stdout[done.stdout.index("\n{") :])
+    last = json.loads(done.stdout)
+    assert "omar creates a job" in done.stderr
     assert last["report"]["verdict"] == "intact"
     results = {record["attributes"][names.AUDITRACE_RESULT] for record in last["records"]}
     assert results == {"success", "denied", "rejected", "error"}

@@ -140,6 +140,8 @@ def _reconciled(subject: Subject, found: list[Discrepancy]) -> str:
     try:
         database = _database(subject)
         database.require()
+        if subject.is_empty:
+            raise TryLaterError(f"there is no ledger in {database.place} yet: the first start makes one")
         found.extend(database.discrepancies(_secret(subject)))
     except SettingsError as error:
         # Not a finding about the ledger: it was not looked at.

@@ -108,6 +108,17 @@ def test_what_the_first_start_makes_is_not_missed_before_it(deployment: Deployme
     assert "there is no ledger" in not_right["ledger"]
 
 
+@pytest.mark.stores(*BOTH)
+def test_a_database_that_was_only_migrated_lacks_no_secret(deployment: Deployment) -> None:
+    """Nobody is told to restore the secret of a ledger that has not begun: it cannot be looked at, and that is said."""
+    deployment.set("POSTGRES_STANDBY", "optional")
+    status, not_right, found = deployment.examine("--ledger")
+    not_right.pop("durability", None)
+    assert (list(not_right), found) == (["ledger"], [])
+    assert "there is no ledger" in not_right["ledger"]
+    assert status in {1, 2}
+
+
 WRONG: dict[str, tuple[Callable[[Deployment, Store], object], list[str], str]] = {
     "a key that others may read": (
         lambda deployment, _: deployment.key.chmod(0o640),

@@ -107,6 +107,11 @@ class Node:
             return self.services
         return msgspec.structs.replace(self.services, ledger=WatermarkedLedger(self.writes, self.watermark))
 
+    @property
+    def place(self) -> str:
+        """Which database this is: the absolute path of a file, or the name, host and port of a server's."""
+        return self._database.place
+
     def registered_keys(self) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger, read on a connection of its own: from any thread."""
         return self._database.keys(self.secret)

@@ -140,7 +140,17 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
         require_paths(paths)
     with reading_copies(), reading_progress() as progress:
         require_copies(paths)
-        return verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
+        report = verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
+    _require_reached(report, scope)
+    return report
+
+
+def _require_reached(report: Report, scope: Scope) -> None:
+    """Raise when nothing was found wrong, and the copy ends before where verification was to begin."""
+    last = 0 if report.last_checkpoint is None else report.last_checkpoint.number
+    if scope.behind is not None and last < scope.behind and report.verdict != "broken":
+        found = f"its last one is {last}" if last else "it has none"
+        raise SettingsError([f"the copy does not go as far as checkpoint {scope.behind}: {found}"])
 
 
 def _compare(names: Sequence[str], scope: Scope) -> Comparison:

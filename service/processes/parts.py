@@ -140,7 +140,8 @@ class Parts:
         state = self._selfcheck.state()
         problems = [f"held up: {state.error}"] if state.error is not None else []
         if state.findings:
-            problems.append(f"{state.findings} findings, first {state.first}: run `{state.command}`")
+            findings = "1 finding" if state.findings == 1 else f"{state.findings} findings"
+            problems.append(f"{findings}, first {state.first}: run `{state.command}`")
         return "; ".join(problems) or READY
 
 

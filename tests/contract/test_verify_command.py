@@ -446,6 +446,14 @@ def test_a_copy_without_a_record_says_so(run: Run, tmp_path: Path, archive: Path
     assert "no record was found" not in run(archive, "--public-key", key)[1]
 
 
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_a_copy_that_ends_before_where_to_begin_is_not_intact(run: Run, archive: Path, key: Path, form: str) -> None:
+    """A copy that was cut short has nothing behind the checkpoint: whoever asks for it gets no good verdict."""
+    status, printed, errors = run(archive, "--public-key", key, "--behind", "100", *filter(None, [form]))
+    assert (status, printed) == (2, "")
+    assert re.search(r"does not go as far as checkpoint 100: its last one is \d+\n", errors)
+
+
 def test_a_proof_is_not_compared(run: Run, tmp_path: Path, archive: Path, api: ApiUnderTest) -> None:
     """A proof beside another copy is refused, and not read as a copy without records."""
     proof = {"record": {}, "checkpoint": None, "tip": None, "hashes": []}

@@ -3,20 +3,23 @@
 import argparse
 import os
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
 from service.cli.output import print_json, print_line, print_table
-from service.config import examine_settings, read_settings
+from service.config import examine_settings, read_settings, without_otel_variables
 from service.errors import InvalidRequestError
 from service.jobs.model import DEFAULT_TENANT, TenantId
 from service.ports import ApiKey, RegisteredKey
 from service.roles import ROLES
 from service.times import parse_end_ns
 from telemetry.audit.chain import rfc3339_nanos
+
+if TYPE_CHECKING:
+    from service.bootstrap.node import Node
 
 _HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "CREATED", "LAST USE", "EXPIRES", "")
 
@@ -53,11 +56,15 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 # Each action loads what it needs: a list of keys is there in the time that telemetry alone takes to be loaded.
-def _create(arguments: argparse.Namespace) -> int:
-    from service.bootstrap.node import open_ledger
+def _open_ledger() -> "AbstractContextManager[Node]":
+    with without_otel_variables():
+        from service.bootstrap.node import open_ledger
+    return open_ledger(examine_settings(), "cli")
 
+
+def _create(arguments: argparse.Namespace) -> int:
     expires_ns = _end_of(arguments.expires)
-    with open_ledger(examine_settings(), "cli") as node, node.key_operations() as operations:
+    with _open_ledger() as node, node.key_operations() as operations:
         created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant), expires_ns).value
     if arguments.json:
         print_json(
@@ -75,9 +82,7 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    from service.bootstrap.node import open_ledger
-
-    with open_ledger(examine_settings(), "cli") as node, node.key_operations() as operations:
+    with _open_ledger() as node, node.key_operations() as operations:
         operations.revoke(arguments.name, TenantId(arguments.tenant))
     print_line(f"revoked {arguments.name}")
     return 0
@@ -155,9 +160,7 @@ def _public(arguments: argparse.Namespace) -> int:
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
-    from service.bootstrap.node import open_ledger
-
-    with open_ledger(examine_settings(), "cli") as node:
+    with _open_ledger() as node:
         first = node.keys.rotate(
             lambda: node.checkpoints.registered()[-1].fingerprint, arguments.new_key, node.checkpoints.rotate
         )

@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -90,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _could_not([f"{error.filename or 'the working folder'} cannot be used: {error.strerror or error}"])
     except KeyboardInterrupt:
         return 130
+    except Exception:  # noqa: BLE001 - shown whole; Python would end with 1, which is a negative answer
+        traceback.print_exc()
+        return 2
     return status
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.bootstrap.node import open_node
+from service.cli.main import main
 from service.config import read_settings
 from tests.support.collector import ROOT
 from tests.support.service import Service
@@ -77,3 +78,16 @@ def test_a_working_folder_that_is_gone_is_said_in_a_line(tmp_path: Path) -> None
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
         assert "None" not in done.stderr
+
+
+def test_what_nobody_foresaw_is_no_negative_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error of the program itself shows where it is, and ends with 2: `verify` says "broken" with 1."""
+
+    def fail(_: object) -> int:
+        raise LookupError("a fault of the program")
+
+    monkeypatch.setattr("service.cli.templates._templates", fail)
+    assert main(["templates"]) == 2
+    assert "LookupError: a fault of the program" in capsys.readouterr().err

@@ -236,6 +236,16 @@ def test_what_the_sdk_reads_while_it_is_loaded_is_refused_in_lines_too(tmp_path:
     assert command == "serve" or done.stderr == ""
 
 
+def test_no_command_ends_in_the_sdk_while_it_is_loaded(tmp_path: Path) -> None:
+    """A command that loads it late says in lines what is wrong, as those do that load it at their start."""
+    environment = {"PYTHONPATH": str(ROOT), "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-5"}
+    command = [sys.executable, "-m", "service", "keys", "create", "ann", "--role", "viewer"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("auditrace: there is no ledger at ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_relay_that_does_not_end_prints_no_document(start: Start) -> None:
     """`--json` is one document on standard output, and a process that runs on has none to print."""
     status, printed, errors = start.run("relay", "--json")

@@ -29,11 +29,11 @@ THROTTLED = names.EVENT_REQUEST_THROTTLED
         ("Bearer", "form: Bearer"),
         ("Bearer ", "form: Bearer"),
         ("Bearer " + "x" * 8193, "form: Bearer"),
-        ("Bearer something", "no form"),
+        ("Bearer something", "is neither an API key"),
         ("Bearer atk_", "not known"),
         ("Bearer atk_unknown_secret", "not known"),
         ("Bearer atk_%00_secret", "not known"),
-        ("Bearer a.b.c", "no form"),
+        ("Bearer a.b.c", "is neither an API key"),
     ],
 )
 def test_a_credential_that_does_not_hold_is_401(api: ApiUnderTest, authorization: str | None, told: str) -> None:

@@ -21,6 +21,7 @@ from tests.support.service import STOP_S, Service
 API = "auditrace"
 WORKER = "auditrace-worker"
 DENIED_LOGINS = 5
+_DENIED = 'http_server_request_duration_seconds_count{http_response_status_code="401", http_route="/v1/jobs"}'
 
 
 class Observed:
@@ -95,8 +96,11 @@ class Observed:
         failing = olga.run("fail")
         olga.until(approved, "succeeded")
         olga.until(failing, "failed")
-        for _ in range(DENIED_LOGINS):
+        for number in range(DENIED_LOGINS):
             assert httpx.get(f"{self.service.url}/v1/jobs", headers={"Authorization": "Bearer no"}).status_code == 401
+            if number == 0:
+                # What Prometheus sees for the first time with its last value has not increased.
+                poll_until(lambda: bool(self.metrics.query(_DENIED)), "the first denied login in Prometheus")
         self.jobs = {"approved": approved, "failing": failing}
 
     def settle(self) -> None:

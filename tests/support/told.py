@@ -89,7 +89,8 @@ class Shell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self._running.values():
-            process.kill()
+            # With all that the command started.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._shell.kill()
         self._shell.communicate()

@@ -18,6 +18,7 @@ from tests.support.stores import SqliteStore
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker by which tests say which stores they are for; without it they are for SQLite alone."""
+    config.pluginmanager.register(_SharedFixtures())
     config.addinivalue_line("markers", "stores(*names): run the test with each of these stores")
     # What whoever runs the tests has set for a service or a proxy of their own.
     for name in inherited_settings(os.environ):  # noqa: TID251 - of the test run
@@ -114,14 +115,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     return (yield)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
-    """Leave to fixtures of many tests what they start, also when a test asks for one in the midst of its code."""
-    before = processes.mark()
-    value = yield
-    if fixturedef.scope != "function":
-        processes.outlives_tests(before)
-    return value
+class _SharedFixtures:
+    """Hears of every fixture: a hook of this file hears of none that belongs to the whole run."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
+        """Leave to fixtures of many tests what they start, also when a test asks for one in the midst of its code."""
+        before = processes.mark()
+        value = yield
+        if fixturedef.scope != "function":
+            processes.outlives_tests(before)
+        return value
 
 
 @pytest.hookimpl(wrapper=True)

@@ -83,10 +83,12 @@ def test_what_a_test_leaves_behind_is_killed_and_told(tmp_path: Path, ends: str)
 
 def test_what_a_fixture_of_many_tests_starts_is_its_own(tmp_path: Path) -> None:
     """Also when the first test asks for it in the midst of its code: the second one still finds it."""
-    file = tmp_path / "test_shared.py"
+    file = tmp_path / "below" / "test_shared.py"
+    file.parent.mkdir()
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (file.parent / "conftest.py").write_text("from tests.conftest import *\n")
     file.write_text(
         "import pytest\n"
-        "from tests.conftest import *\n"
         "from tests.support.processes import start_process\n"
         "@pytest.fixture(scope='session')\n"
         "def shared():\n"
@@ -98,7 +100,7 @@ def test_what_a_fixture_of_many_tests_starts_is_its_own(tmp_path: Path) -> None:
         "def test_shared(turn, request):\n"
         "    assert request.getfixturevalue('shared').poll() is None\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", str(file)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", str(file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -54,7 +54,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
         try:
             admin_key = node.ensure_admin_key()
             if admin_key is not None:
-                say(f"a new ledger was begun in {node.place}")
+                say(f"the ledger is in {node.place}")
                 say(f"the key of the first administrator is in {admin_key}")
             parts.start()
             waits = JobWaits(node.reads)

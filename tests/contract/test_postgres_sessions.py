@@ -9,7 +9,8 @@ import pytest
 
 from service.config import read_settings
 from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
-from service.store.postgres.connection import connect, place_of, translate
+from service.store.postgres import migrate as migrate_module
+from service.store.postgres.connection import Session, connect, place_of, translate
 from service.store.postgres.migrate import MIGRATIONS, schema_version
 from service.store.postgres.opening import durability, is_empty, migrate_database
 from service.store.postgres.pool import SessionPool
@@ -123,6 +124,22 @@ def test_processes_that_migrate_at_once_do_not_disturb_each_other(bare_url: str)
     with ThreadPoolExecutor(4) as threads:
         applied = list(threads.map(migrate_database, [bare_url] * 4))
     assert sorted(name for names in applied for name in names) == [step.name for step in MIGRATIONS]
+
+
+def test_a_process_that_migrates_between_two_looks_is_no_other_program(
+    bare_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two first starts, the one that saw an empty database finds the names of the ledger taken by the other."""
+    turns = iter([True])
+
+    def look(session: Session) -> int:
+        version = schema_version(session)
+        if next(turns, False):
+            assert migrate_database(bare_url) != []
+        return version
+
+    monkeypatch.setattr(migrate_module, "schema_version", look)
+    assert migrate_database(bare_url) == []
 
 
 def test_a_step_that_fails_leaves_nothing_behind(bare_url: str) -> None:

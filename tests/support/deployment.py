@@ -174,8 +174,8 @@ class Deployment:
 
     def delivered(self) -> int:
         """Return how many committed records are delivered or parked."""
-        ((depth,),) = self.service.rows("SELECT coalesce(sum(number), 0) FROM delivery_cursors")
-        return int(depth)
+        ((count,),) = self.service.rows("SELECT coalesce(sum(number), 0) FROM delivery_cursors")
+        return int(count)
 
     def undelivered(self) -> int:
         """Return how many committed records are neither delivered nor parked."""

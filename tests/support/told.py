@@ -1,8 +1,8 @@
 """Runs what a document tells its reader to type, in one shell, and compares what comes with what the document shows.
 
 Numbers, ids, hashes and times differ from run to run: they are compared by their form, and one of a thing may be
-several. An id that the document shows
-and types again later stands for the one that really came. `…` in a document stands for anything.
+several. An id that the document shows and types again later stands for the one that really came. `…` in a document
+stands for anything.
 """
 
 import os

@@ -223,7 +223,7 @@ class PostgresReads:
 
     def key_uses(self) -> Mapping[str, int]:
         """Return when each API key was used last, by its id."""
-        return dict(self._all("key_uses", {}))
+        return dict(self._all("key_uses"))
 
     def job_counts(self) -> Mapping[Status, int]:
         """Return how many jobs are in each status."""

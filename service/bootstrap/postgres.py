@@ -7,7 +7,8 @@ from service.bootstrap.database import LedgerParts
 from service.errors import SettingsError
 from service.ports import Clock, Discrepancy, Durability, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
-from service.store.postgres.checkpoints import CheckpointSettings, PostgresCheckpoints
+from service.store.checkpointing import CheckpointSettings
+from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
 from service.store.postgres.opening import durability, examine, is_empty, keys_of, last_and_refused, migrate_database
@@ -15,8 +16,8 @@ from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
 from service.store.postgres.replays import PostgresReplays
+from service.store.postgres.session import LaneSettings
 from service.store.postgres.snapshot import recorded
-from service.store.postgres.stream import LaneSettings
 from service.store.postgres.wakeups import Wakeups
 from telemetry.audit.verify import Found
 
@@ -89,9 +90,8 @@ class PostgresDatabase:
 
     def outbox(self, owner: str, clock: Clock) -> tuple[PostgresOutbox, Callable[[], None]]:
         """Open the undelivered records; the leases of `owner` are given back by the relay itself."""
-        del clock
         self.require()
-        return PostgresOutbox(self._url, owner), lambda: None
+        return PostgresOutbox(self._url, owner, clock), lambda: None
 
     def replays(self, sink: str) -> PostgresReplays:
         """Open what was delivered, for the sink of this name."""
@@ -110,7 +110,7 @@ class OpenedPostgres:
 
     def __init__(self, url: str, parts: LedgerParts) -> None:
         self._url = url
-        self._owner = parts.owner
+        self._owner, self._clock = parts.owner, parts.clock
         self._wakeups = Wakeups(url, parts.on_hint)
 
         def on_commit(outcomes: Sequence[str]) -> None:
@@ -133,18 +133,19 @@ class OpenedPostgres:
         )
         self.checkpoints = PostgresCheckpoints(
             CheckpointSettings(
-                url=url,
                 lanes=self.ledger,
-                owner=parts.owner,
                 secret=parts.secret,
+                clock=parts.clock,
+                owner=parts.owner,
                 system_record=parts.system_record,
                 private_key=parts.private_key,
-            )
+            ),
+            url,
         )
 
     def outbox(self) -> PostgresOutbox:
         """Open the undelivered records."""
-        return PostgresOutbox(self._url, self._owner)
+        return PostgresOutbox(self._url, self._owner, self._clock)
 
     def close_ledger(self) -> None:
         """Close the streams and write the last checkpoint behind them."""

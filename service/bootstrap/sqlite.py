@@ -7,7 +7,8 @@ from service.bootstrap.database import LedgerParts
 from service.errors import SettingsError
 from service.ports import Clock, Discrepancy, Durability, LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
-from service.store.sqlite.checkpoints import CheckpointSettings, SqliteCheckpoints
+from service.store.checkpointing import CheckpointSettings
+from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.connection import connect, create, database_path
 from service.store.sqlite.identity import hold
 from service.store.sqlite.lane import LaneSettings, SqliteLane
@@ -149,14 +150,15 @@ class OpenedSqlite:
         )
         self.checkpoints = SqliteCheckpoints(
             CheckpointSettings(
-                path=path,
-                lane=self.ledger,
-                locks=self._locks,
+                lanes=self.ledger,
                 secret=parts.secret,
                 clock=parts.clock,
+                owner=parts.owner,
                 system_record=parts.system_record,
                 private_key=parts.private_key,
-            )
+            ),
+            path,
+            self._locks,
         )
 
     @property

@@ -158,10 +158,6 @@ class Transaction(OpenLedger, Protocol):
         """Note that an API key was used; a later use that was noted stands. Beside records, and none itself."""
         ...
 
-    def has_keys(self) -> bool:
-        """True when at least one API key exists, revoked ones included."""
-        ...
-
 
 Work: TypeAlias = Callable[[Transaction], T]
 """Runs inside a lane's transaction. It may run more than once, so it has no effect outside the transaction."""

@@ -1,112 +1,305 @@
-"""What a checkpoint states, whatever database it is written to."""
+"""Writes checkpoints into the ledger, in the transactions of a lane (docs/audit-format.md, section 6)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
-from service.errors import BrokenLedgerError, SettingsError
-from service.ports import Checkpointed, RegisteredKey
+from service.errors import FencedError, LedgerBusyError, SettingsError
+from service.ports import Checkpointed, Clock, LastCheckpoint, RefusedStream, RegisteredKey, Transition
 from service.secrets import DeploymentSecret
-from service.store.anchors import StoredCheckpoint
+from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow, store
+from service.store.checkpoint_records import Named, stated_behind, stating, stating_rotation, to_name
 from service.store.queries import Execute
-from service.store.signing_keys import registered_keys
-from service.store.survey import Hashed, StreamState, Survey
+from service.store.restoring import first_after_restore, restore_record
+from service.store.signing_keys import keys_of_begun, register, registered_keys, signer_of
+from service.store.streams import SystemRecord
+from service.store.survey import Hashed, Survey, survey
+from service.store.witness import Witness
+from service.store.writing import LedgerTransaction
 from telemetry import names
-from telemetry.audit.canonical import Value
-from telemetry.audit.checkpoint import Checkpoint, Tip, leaves
-from telemetry.audit.record import AuditRecord
 from telemetry.audit.signer import Signer
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 CHECKPOINT_LEASE: Final = "checkpoint"
-MAX_TIPS: Final = 200
+
+R = TypeVar("R")
+T = TypeVar("T", bound=LedgerTransaction)
+T_co = TypeVar("T_co", bound=LedgerTransaction, covariant=True)
 
 
-class Written(msgspec.Struct, frozen=True):
+class Lanes(Protocol[T_co]):
+    """The lanes of this process."""
+
+    witness: Witness
+
+    def submit(self, work: Callable[[T_co], R]) -> "Future[R]":
+        """Queue `work`; the future is resolved after its commit."""
+        ...
+
+
+class CheckpointSettings(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """What checkpoints are written with."""
+
+    lanes: Lanes[T]
+    secret: DeploymentSecret
+    clock: Clock
+    owner: str
+    system_record: SystemRecord
+    private_key: Callable[[str], Signer | None]
+    """Returns the private key with this fingerprint, None when this process does not hold it."""
+
+
+class _Written(msgspec.Struct, frozen=True):
     """What one transaction wrote, and the last checkpoint of it, which its process has seen once it is committed."""
 
     done: Checkpointed
     last: StoredCheckpoint
 
 
-class Named(msgspec.Struct, frozen=True):
-    """A stream that a checkpoint names, and the tip by which it does."""
+class Checkpoints(ABC, Generic[T]):
+    """Implements `service.ports.CheckpointWriter` for one process, but for what differs between databases."""
 
-    state: StreamState
-    tip: Tip
+    def __init__(self, settings: CheckpointSettings[T]) -> None:
+        self._settings = settings
+        self._witness = settings.lanes.witness
 
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
 
-def to_name(found: Survey) -> Sequence[Sequence[Named]]:
-    """Return the streams that the next checkpoints name, each of which takes so many; without any, one that is empty.
+    @abstractmethod
+    def _read(self, work: Callable[[Execute], R]) -> R:
+        """Return what `work` finds in one snapshot of what is committed."""
 
-    Named is what grew, opened or closed since the last one.
-    """
-    named = [Named(state, _tip(state, hashed)) for state, hashed in found.sound]
-    news = [one for one in named if one.tip.number >= one.tip.first or one.tip.closed != (one.state.anchor_closed == 1)]
-    return [news[at : at + MAX_TIPS] for at in range(0, max(1, len(news)), MAX_TIPS)]
+    @abstractmethod
+    def _change(self, work: Callable[[Execute], R]) -> R:
+        """Run `work` in a transaction beside the lanes, and return what it returns after the commit."""
 
+    @abstractmethod
+    def _lock(self, execute: Execute) -> None:
+        """Keep other processes from writing checkpoints or registering keys until the transaction ends."""
 
-def stated_behind(last: StoredCheckpoint | None, named: Sequence[Named], number: int | None) -> Checkpoint:
-    """Return what the checkpoint behind `last` states; after a restore it has another `number` than the next one."""
-    before = last.number if last else 0
-    return Checkpoint(
-        number=number or before + 1,
-        prev_number=None if number is None else before,
-        tips=tuple(one.tip for one in named),
-        streams=(last.streams if last else 0) + sum(one.state.anchor_number is None for one in named),
-        records=(last.records if last else 0) + sum(one.tip.number - (one.state.anchor_number or 0) for one in named),
-        prev_hash=last.hash if last else None,
-        prev_signature=last.signature if last else None,
-    )
+    @abstractmethod
+    def _take_lease(self, execute: Execute) -> bool:
+        """Take or renew the lease; False while another process that is alive holds it."""
 
+    @abstractmethod
+    def _close_orphans(self, transaction: T) -> Sequence[str]:
+        """Close the streams whose processes are dead, and return them."""
 
-def stating(record: AuditRecord, attributes: Mapping[str, Value]) -> AuditRecord:
-    """Return a record that states this too."""
-    return msgspec.structs.replace(record, attributes={**record.attributes, **attributes})
+    @abstractmethod
+    def _end_streams(self, transaction: T) -> Sequence[str]:
+        """Close every stream but that of the transaction, each where it stands, and return those that were open.
 
+        Raises:
+            LedgerBusyError: processes work on the database.
+        """
 
-def stating_rotation(record: AuditRecord, old: Signer, new: Signer, first: int) -> AuditRecord:
-    """Return the record of a rotation: which key signs from which checkpoint on."""
-    changes: dict[str, Value] = {
-        "public_key": {"from": old.public_pem, "to": new.public_pem},
-        "first_checkpoint": {"to": first},
-    }
-    target = {names.AUDIT_TARGET_TYPE: "key", names.AUDIT_TARGET_ID: new.fingerprint}
-    return stating(record, {**target, names.AUDITRACE_CHANGES: changes})
+    def hold(self) -> bool:
+        """Take or renew the lease; False while another process that is alive holds it."""
 
+        def hold(execute: Execute) -> bool:
+            # Without the key the lease would only keep others from writing.
+            self._signer(self._keys(execute))
+            return self._take_lease(execute)
 
-def keys_of_begun(execute: Execute, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
-    """Return the keys of a ledger that has begun.
+        return self._change(hold)
 
-    Raises:
-        SettingsError, BrokenLedgerError: as `registered_keys` does; the last also when there is none.
-    """
-    keys = registered_keys(execute, secret)
-    if not keys:
-        raise BrokenLedgerError("no signing key is registered, though the ledger has begun")
-    return keys
+    def release(self) -> None:
+        """Give the lease back."""
+        self._change(self._release)
 
+    def write(self) -> Checkpointed | None:
+        """Close orphaned streams and sign the tips of all streams that changed; None without the lease.
 
-def signer_of(keys: Sequence[RegisteredKey], private_key: Callable[[str], Signer | None]) -> Signer:
-    """Return the private key that signs now.
+        Most is hashed before the transaction, so that writers wait for what came in meanwhile only.
+        """
+        # Before anything is hashed: raises when the database was set back.
+        self.last()
+        known = {state.stream_id: hashed for state, hashed in self.look().sound}
+        return self._saw(self._settings.lanes.submit(lambda transaction: self._write(transaction, known)).result())
 
-    Raises:
-        SettingsError: this process does not hold it.
-    """
-    wanted = keys[-1].fingerprint
-    signer = private_key(wanted)
-    if signer is None:
-        lacks = f"checkpoints are signed with the key {wanted}, whose private key this process lacks"
-        raise SettingsError([f"{lacks}: put its file where AUDITRACE_SIGNING_KEY names it"])
-    return signer
+    def write_last(self, transaction: T) -> Checkpointed | None:
+        """Write the checkpoints of a clean shutdown, behind the close of the streams, and give the lease back."""
+        written = self._write(transaction, {})
+        self._release(transaction.execute)
+        return written.done if written else None
 
+    def look(self) -> Survey:
+        """Look at the committed streams as the next checkpoint would, and change nothing."""
+        return self._read(lambda execute: survey(execute, self._settings.secret))
 
-def _tip(state: StreamState, hashed: Hashed) -> Tip:
-    return Tip(
-        stream_id=state.stream_id,
-        first=state.first,
-        number=state.number,
-        hash=state.hash,
-        leaves=leaves(hashed.hashes),
-        closed=state.closed == 1,
-    )
+    def last(self) -> LastCheckpoint | None:
+        """Return the last checkpoint, whoever wrote it; None before the first.
+
+        Raises:
+            BrokenLedgerError: something that this process saw committed is gone.
+        """
+
+        def look(execute: Execute) -> StoredCheckpoint | None:
+            self._witness.require_all(execute)
+            return last_stored(execute)
+
+        last = self._read(look)
+        self._witness.saw_checkpoint(last)
+        return None if last is None else LastCheckpoint(last.number, last.observed_ns)
+
+    def refused(self) -> Sequence[RefusedStream]:
+        """Return the streams that the last checkpoint, whoever wrote it, refused."""
+        return self._read(lambda execute: [RefusedStream(*row) for row in execute("refused_streams", {})])
+
+    def registered(self) -> Sequence[RegisteredKey]:
+        """Return the public keys of the ledger in the order of their registration; the last one signs now."""
+        return self._read(lambda execute: registered_keys(execute, self._settings.secret))
+
+    def register(self, signer: Signer) -> None:
+        """Register the public key on a ledger that knows none and holds no checkpoint yet.
+
+        Raises:
+            SettingsError: the ledger knows a key, and was begun with another ledger secret than this process has.
+        """
+        secret, now_ns = self._settings.secret, self._settings.clock()
+
+        def register_first(execute: Execute) -> None:
+            self._lock(execute)
+            ((has_signed,),) = execute("has_signed", {})
+            if has_signed:
+                self._keys(execute)
+            else:
+                register(execute, secret, signer, number=1, first_checkpoint=1, now_ns=now_ns)
+
+        self._change(register_first)
+
+    def rotate(self, new: Signer) -> int:
+        """Let `new` sign from the next checkpoint on, and return that checkpoint's number.
+
+        Raises:
+            SettingsError: this process does not hold the private key that signs now, or `new` has signed before.
+        """
+        return self._settings.lanes.submit(lambda transaction: self._rotate(transaction, new)).result()
+
+    def restore(self) -> Checkpointed:
+        """Close every stream of a database that was set back, and go on behind numbers that may have been used.
+
+        Raises:
+            LedgerBusyError: processes work on the database.
+        """
+        written = self._settings.lanes.submit(self._restore).result()
+        self._saw(written)
+        return written.done
+
+    def _saw(self, written: _Written | None) -> Checkpointed | None:
+        if written is None:
+            return None
+        self._witness.saw_checkpoint(written.last)
+        return written.done
+
+    def _restore(self, transaction: T) -> _Written:
+        execute, secret = transaction.execute, self._settings.secret
+        self._lock(execute)
+        last = last_to_follow(execute, secret, self._keys(execute))
+        closed = self._end_streams(transaction)
+        first = first_after_restore(last, transaction.now_ns)
+        record = self._settings.system_record(names.EVENT_AUDIT_RESTORE)
+        transaction.save(Transition(record=restore_record(record, last, first, len(closed))))
+        written = self._write(transaction, {}, first)
+        if written is None:
+            raise LedgerBusyError("another process writes checkpoints: stop every process, and try again in 10 s")
+        done = Checkpointed(written.done.numbers, closed, written.done.refused)
+        return _Written(done, written.last)
+
+    def _write(self, transaction: T, known: Mapping[str, Hashed], first: int | None = None) -> _Written | None:
+        execute, secret = transaction.execute, self._settings.secret
+        self._lock(execute)
+        if not self._take_lease(execute):
+            return None
+        # Also at a clean stop, which is what an operator does who was told that the database was set back.
+        self._witness.require_all(execute)
+        keys = self._keys(execute)
+        signer = self._signer(keys)
+        last = last_to_follow(execute, secret, keys)
+        closed = self._close_orphans(transaction)
+        found = survey(execute, secret, own=transaction.tip, known=known)
+        for refused in found.refused:
+            if refused.stream_id == transaction.tip.stream_id:
+                # The checkpoint goes into another stream, which it can sign over.
+                raise FencedError(refused.reason)
+        transaction.certify(signer.fingerprint)
+        added: list[StoredCheckpoint] = []
+        for named in to_name(found):
+            last = self._add(transaction, signer, last, named, first)
+            first = None
+            added.append(last)
+        self._note_refused(execute, found.refused)
+        return _Written(Checkpointed([checkpoint.number for checkpoint in added], closed, found.refused), added[-1])
+
+    def _add(
+        self,
+        transaction: T,
+        signer: Signer,
+        last: StoredCheckpoint | None,
+        named: Sequence[Named],
+        number: int | None = None,
+    ) -> StoredCheckpoint:
+        """Write one checkpoint behind `last`, and move the anchors of the streams that it names.
+
+        After a restore it has another `number` than the one that follows.
+        """
+        stated = stated_behind(last, named, number)
+        record = stating(self._settings.system_record(names.EVENT_AUDIT_CHECKPOINT), stated.attributes())
+        sealed = transaction.save_signed(record, signer)
+        return store(
+            transaction.execute,
+            self._settings.secret,
+            stated,
+            record=sealed.tip,
+            signature=sealed.signature or "",
+            fingerprint=signer.fingerprint,
+        )
+
+    def _rotate(self, transaction: T, new: Signer) -> int:
+        execute, secret = transaction.execute, self._settings.secret
+        self._lock(execute)
+        self._witness.require_all(execute)
+        keys = self._keys(execute)
+        old = self._signer(keys)
+        if new.fingerprint in {key.fingerprint for key in keys}:
+            raise SettingsError([f"the key {new.fingerprint} signs or has signed: rotation needs one that never has"])
+        last = last_to_follow(execute, secret, keys)
+        first = last.number + 1 if last else 1
+        transaction.certify(old.fingerprint)
+        record = self._settings.system_record(names.EVENT_AUDIT_KEY_ROTATE)
+        sealed = transaction.save_signed(stating_rotation(record, old, new, first), old)
+        register(
+            execute,
+            secret,
+            new,
+            number=len(keys) + 1,
+            first_checkpoint=first,
+            now_ns=transaction.now_ns,
+            rotation=sealed.tip.record_id,
+        )
+        transaction.certify(new.fingerprint)
+        return first
+
+    def _release(self, execute: Execute) -> None:
+        execute("release_lease", {"name": CHECKPOINT_LEASE, "owner": self._settings.owner})
+
+    def _keys(self, execute: Execute) -> Sequence[RegisteredKey]:
+        return keys_of_begun(execute, self._settings.secret)
+
+    def _signer(self, keys: Sequence[RegisteredKey]) -> Signer:
+        return signer_of(keys, self._settings.private_key)
+
+    def _note_refused(self, execute: Execute, refused: Sequence[RefusedStream]) -> None:
+        now_refused = {stream.stream_id for stream in refused}
+        for stream_id, _ in list(execute("refused_streams", {})):
+            if stream_id not in now_refused:
+                execute("forget_refused", {"stream_id": stream_id})
+        for stream in refused:
+            values = {"stream_id": stream.stream_id, "reason": stream.reason, "now_ns": self._settings.clock()}
+            execute("put_refused", values)

@@ -1,7 +1,7 @@
 """Named SQL: every statement of a store stands in its `queries.sql`, behind a line `-- name: <name>`."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -13,6 +13,10 @@ Row: TypeAlias = tuple[Any, ...]
 
 Execute: TypeAlias = Callable[[str, Mapping[str, object]], Iterable[Row]]
 """Executes a named statement of one store in the transaction that is open, and gives its rows."""
+
+
+Search: TypeAlias = Callable[[str, Mapping[str, object], Sequence[str]], Iterable[Row]]
+"""Executes a named statement that only reads, with conditions (placeholders are `:name`) where it says `{where}`."""
 
 
 def load_queries(package: str) -> Mapping[str, str]:
@@ -27,3 +31,14 @@ def load_queries(package: str) -> Mapping[str, str]:
     if len(set(names)) != len(names):
         raise ValueError(f"a query of {package} is named twice")
     return MappingProxyType({name: sql.strip() for name, sql in zip(names, statements, strict=True)})
+
+
+def with_conditions(statement: str, conditions: Sequence[str]) -> str:
+    """Return a statement with conditions where it says `{where}`."""
+    return statement.replace("{where}", " AND ".join(conditions) or "true")
+
+
+def one(rows: Iterable[Row]) -> Row | None:
+    """Return the row of a statement that gives at most one; None when it gave none."""
+    found = list(rows)
+    return found[0] if found else None

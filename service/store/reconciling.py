@@ -1,12 +1,13 @@
-"""How a database of any kind is reconciled: which checks there are, and those that both stores share.
+"""How a database of any kind is reconciled: which checks there are, and what each of them does.
 
-A check is a function here, one of its store, or else the statement of its name in the store's `queries.sql` for it.
+A check is a function here, or else the statement of its name in the store's `queries.sql` for reconciliation.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -29,27 +30,23 @@ class DamagedError(Exception):
     """A check could not be carried out, because of what is in the database."""
 
 
-class Examined(Protocol):
+class Examined(ABC):
     """A database as checks look at it: one snapshot."""
 
-    @property
-    def secret(self) -> DeploymentSecret:
-        """What a process of its deployment knows."""
-        ...
+    def __init__(self, execute: Execute, secret: DeploymentSecret) -> None:
+        """Look at it by statements of the store, knowing what a process of its deployment knows."""
+        self.execute = execute
+        self.secret = secret
 
-    @property
-    def execute(self) -> Execute:
-        """Executes statements of the store."""
-        ...
-
+    @abstractmethod
     def rows(self, name: str) -> Iterator[Row]:
         """Yield the rows of a statement of the reconciliation; those of a check are places and details."""
-        ...
 
+    @abstractmethod
     def records(self) -> Iterator[Found]:
         """Yield every record, as the verifier takes them."""
-        ...
 
+    @abstractmethod
     def attempt(self) -> AbstractContextManager[None]:
         """Return the block for one check: what fails in it leaves the snapshot to the checks that follow.
 
@@ -57,18 +54,22 @@ class Examined(Protocol):
             DamagedError: it failed because of what is in the database.
             AuditraceError: it failed otherwise.
         """
-        ...
+
+    @abstractmethod
+    def integrity(self) -> Wrong:
+        """Yield what the database itself finds wrong in its storage."""
+
+    @abstractmethod
+    def schema(self) -> Wrong:
+        """Yield every object that is not as the migrations make it: a trigger that is gone guards nothing."""
+
+    @abstractmethod
+    def foreign_keys(self) -> Wrong:
+        """Yield the rows that name rows which do not exist."""
 
 
-E = TypeVar("E", bound=Examined)
-
-
-def reconciled(examined: E, own: Mapping[str, Callable[[E], Wrong]]) -> Iterator[Discrepancy]:
+def reconciled(examined: Examined) -> Iterator[Discrepancy]:
     """Yield everything that is wrong in a database, check by check; one that cannot be carried out keeps none back.
-
-    Args:
-        examined: the database.
-        own: the checks of its store, by name.
 
     Raises:
         SettingsError: it belongs to another ledger secret, or this process may not look at it.
@@ -80,7 +81,7 @@ def reconciled(examined: E, own: Mapping[str, Callable[[E], Wrong]]) -> Iterator
     for name in CHECKS:
         try:
             with examined.attempt():
-                for place, detail in _wrong(examined, name, own):
+                for place, detail in _wrong(examined, name):
                     yield Discrepancy(name, place, detail)
         except DamagedError as error:
             yield Discrepancy(name, "database", f"it is damaged, so that this cannot be checked: {error}")
@@ -100,11 +101,9 @@ def _require_own(examined: Examined) -> None:
         raise SettingsError(["the ledger secret is not the one that this database was begun with: restore its file"])
 
 
-def _wrong(examined: E, name: str, own: Mapping[str, Callable[[E], Wrong]]) -> Wrong:
-    if name in own:
-        yield from own[name](examined)
-    elif name in _SHARED:
-        yield from _SHARED[name](examined)
+def _wrong(examined: Examined, name: str) -> Wrong:
+    if name in _CODE:
+        yield from _CODE[name](examined)
     else:
         yield from examined.rows(name)
 
@@ -171,7 +170,10 @@ def _verify(examined: Examined) -> Wrong:
         yield place, f"{finding.code}: {finding.detail}"
 
 
-_SHARED: Final[Mapping[str, Callable[[Examined], Wrong]]] = {
+_CODE: Final[Mapping[str, Callable[[Examined], Wrong]]] = {
+    "integrity": lambda examined: examined.integrity(),
+    "schema": lambda examined: examined.schema(),
+    "foreign_keys": lambda examined: examined.foreign_keys(),
     "document_differs": _documents,
     "column_differs": _columns,
     "content_differs": _contents,

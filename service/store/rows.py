@@ -49,7 +49,7 @@ def key_of(row: Sequence[Any]) -> ApiKey:
 
 
 def record_of_row(row: Sequence[Any]) -> RecordRow:
-    """Return the record of a row of the query `record_columns`; what it is ordered by may stand behind."""
+    """Return the record of a row of the queries `record` and `records`; what it is ordered by may stand behind."""
     record_id, stream_id, number, record_hash, event_name, observed_ns, body, delivery, *_order = row
     return RecordRow(
         record_id=record_id,
@@ -86,7 +86,7 @@ def checkpoint_of(row: Sequence[Any]) -> CheckpointRow:
 
 
 def stored_of(row: Sequence[Any]) -> StoredRecord:
-    """Return the record of a row of the query `stored_columns`."""
+    """Return the record of a row of the queries `stored` and `stored_of_stream`."""
     log_record, resource, scope, *record = row
     return StoredRecord(
         record=record_of_row(record), log_record=bytes(log_record), resource=bytes(resource), scope=bytes(scope)

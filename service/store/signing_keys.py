@@ -1,6 +1,6 @@
 """The public keys of the ledger as the database has them: which one signs, and from which checkpoint on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -52,6 +52,32 @@ def keys_and_forged(execute: Execute, secret: DeploymentSecret) -> tuple[Sequenc
     return [_key(row) for row in held], [row.fingerprint for row in rows if row not in held]
 
 
+def keys_of_begun(execute: Execute, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
+    """Return the keys of a ledger that has begun.
+
+    Raises:
+        SettingsError, BrokenLedgerError: as `registered_keys` does; the last also when there is none.
+    """
+    keys = registered_keys(execute, secret)
+    if not keys:
+        raise BrokenLedgerError("no signing key is registered, though the ledger has begun")
+    return keys
+
+
+def signer_of(keys: Sequence[RegisteredKey], private_key: Callable[[str], Signer | None]) -> Signer:
+    """Return the private key that signs now.
+
+    Raises:
+        SettingsError: this process does not hold it.
+    """
+    wanted = keys[-1].fingerprint
+    signer = private_key(wanted)
+    if signer is None:
+        lacks = f"checkpoints are signed with the key {wanted}, whose private key this process lacks"
+        raise SettingsError([f"{lacks}: put its file where AUDITRACE_SIGNING_KEY names it"])
+    return signer
+
+
 def register(
     execute: Execute,
     secret: DeploymentSecret,
@@ -68,7 +94,7 @@ def register(
         "fingerprint": signer.fingerprint,
         "public_key": signer.public_pem,
         "first_checkpoint": first_checkpoint,
-        "registered_ns": now_ns,
+        "now_ns": now_ns,
         "rotation": rotation,
         "mac": _mac(secret, number, signer.public_pem, first_checkpoint, rotation),
     }

@@ -3,8 +3,7 @@
 The provider has one processor and no limits, no sampler and no queue: what it is given, it seals at once.
 """
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final, Protocol, cast
 
@@ -21,6 +20,7 @@ from telemetry.audit.canonical import Value
 from telemetry.audit.chain import Tip, body_bytes, next_tip, sequence_attributes
 from telemetry.audit.limits import fit
 from telemetry.audit.record import AuditRecord, SpanRef
+from telemetry.audit.signer import SIGNED_EVENTS, Signer
 from telemetry.errors import NoTransactionError, RecordNotSealedError, TelemetrySettingsError
 
 SCOPE_NAME: Final = "auditrace.audit"
@@ -54,26 +54,29 @@ class OpenLedger(Protocol):
         """Return the time of sealing; never less than that of the record before."""
         ...
 
-    def signature(self, event_name: str, body: bytes) -> str | None:
-        """Return the signature that a record of this event carries; None for events that are not signed."""
-        ...
-
     def append(self, sealed: SealedRecord) -> None:
         """Write the record; it is committed with the transaction, or not at all."""
         ...
 
 
-_OPEN: ContextVar[OpenLedger] = ContextVar("auditrace_open_ledger")
+class _Emission:
+    """One record on its way through the SDK: where it is sealed into, with which key, and what became of it."""
+
+    def __init__(self, ledger: OpenLedger, signer: Signer | None) -> None:
+        self.ledger = ledger
+        self.signer = signer
+        self.sealed: SealedRecord | None = None
+
+    def signature(self, event_name: str, body: bytes) -> str | None:
+        """Return the signature over a body of an event that is signed; None for all others."""
+        if event_name not in SIGNED_EVENTS:
+            return None
+        if self.signer is None:
+            raise RecordNotSealedError(f"a record of {event_name} must be signed, and no key was given")
+        return self.signer.sign(body)
 
 
-@contextmanager
-def sealing_into(ledger: OpenLedger) -> Generator[None]:
-    """Seal every record emitted within this block, on this thread, into `ledger`."""
-    token = _OPEN.set(ledger)
-    try:
-        yield
-    finally:
-        _OPEN.reset(token)
+_EMISSION: ContextVar[_Emission] = ContextVar("auditrace_emission")
 
 
 class LedgerProcessor(LogRecordProcessor):
@@ -85,9 +88,10 @@ class LedgerProcessor(LogRecordProcessor):
         Raises:
             NoTransactionError: no transaction is open on this thread; nothing was written.
         """
-        ledger = _OPEN.get(None)
-        if ledger is None:
+        emission = _EMISSION.get(None)
+        if emission is None:
             raise NoTransactionError("an audit record was emitted outside a ledger transaction")
+        ledger = emission.ledger
         record = log_record.log_record
         resource = _resource(log_record)
         # Sorted, because backends show attributes in the order in which they come.
@@ -104,14 +108,14 @@ class LedgerProcessor(LogRecordProcessor):
         )
         tip = next_tip(ledger.tip, str(attributes[names.AUDIT_RECORD_ID]), body, observed_ns)
         index: dict[str, Value] = {**attributes, names.AUDIT_INTEGRITY_HASH: tip.hash}
-        signature = ledger.signature(event_name, body)
+        signature = emission.signature(event_name, body)
         if signature is not None:
             index[names.AUDIT_INTEGRITY_VALUE] = signature
         record.observed_timestamp = observed_ns
         record.body = body.decode()
         record.attributes = cast("Any", index)
         severity = record.severity_number.value if record.severity_number else 0
-        sealed = otlp.log_record_bytes(
+        otlp_bytes = otlp.log_record_bytes(
             event_name=event_name,
             timestamp_ns=timestamp_ns,
             observed_ns=observed_ns,
@@ -120,7 +124,9 @@ class LedgerProcessor(LogRecordProcessor):
             body=record.body,
             attributes=index,
         )
-        ledger.append(SealedRecord(tip, event_name, timestamp_ns, span, attributes, body, sealed, signature))
+        sealed = SealedRecord(tip, event_name, timestamp_ns, span, attributes, body, otlp_bytes, signature)
+        ledger.append(sealed)
+        emission.sealed = sealed
 
     def shutdown(self) -> None:
         """Nothing is held back, so there is nothing to shut down."""
@@ -168,15 +174,21 @@ class AuditLogger:
             return self
         return AuditLogger(self._resource.merge(Resource(certificate)), self._version)
 
-    def emit(self, record: AuditRecord, ledger: OpenLedger) -> None:
-        """Seal `record` into `ledger`, through the Logs API; when this returns, it is part of the transaction.
+    def emit(self, record: AuditRecord, ledger: OpenLedger, signer: Signer | None = None) -> SealedRecord:
+        """Seal `record` into `ledger`, through the Logs API; what is returned is part of the transaction.
+
+        Args:
+            record: what is stated.
+            ledger: the open transaction.
+            signer: the key for an event that is signed.
 
         Raises:
             CanonicalFormError: a value cannot stand in a body; nothing was written.
-            RecordNotSealedError: the SDK swallowed the record; nothing was written.
+            RecordNotSealedError: the SDK swallowed the record, or the key is missing; nothing was written.
         """
-        before = ledger.tip.number
-        with sealing_into(ledger):
+        emission = _Emission(ledger, signer)
+        token = _EMISSION.set(emission)
+        try:
             self._logger.emit(
                 LogRecord(
                     timestamp=record.timestamp_ns,
@@ -186,8 +198,11 @@ class AuditLogger:
                     event_name=record.event_name,
                 )
             )
-        if ledger.tip.number != before + 1:
+        finally:
+            _EMISSION.reset(token)
+        if emission.sealed is None:
             raise RecordNotSealedError(f"record {record.record_id} was emitted but not sealed")
+        return emission.sealed
 
 
 def _context(span: SpanRef) -> Context:

@@ -5,11 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.errors import BrokenLedgerError, SettingsError
+from service.errors import SettingsError
 from service.jobs.model import Status
 from service.ports import Ledger, Receipt, Transition
 from telemetry import names
 from telemetry.audit.signer import Signer
+from telemetry.errors import RecordNotSealedError
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.collector import poll_until
 from tests.support.ledger_maker import FOREIGN_KEY
@@ -271,7 +272,7 @@ def test_checkpoints_and_keys_cannot_be_replaced(store: Store, statement: str) -
 def test_a_signed_event_cannot_be_saved_without_a_key(store: Store) -> None:
     """No path through the store commits a checkpoint record that is not signed."""
     unsigned = Transition(record=store.system_record(names.EVENT_AUDIT_CHECKPOINT))
-    with pytest.raises(BrokenLedgerError):
+    with pytest.raises(RecordNotSealedError):
         store.lane().submit(lambda transaction: transaction.save(unsigned)).result()
     assert _stated(store) == []
 

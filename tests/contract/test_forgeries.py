@@ -58,9 +58,6 @@ def _forge(store: Store, behind: Tip) -> SealedRecord:
         def observe_ns(self) -> int:
             return store.clock()
 
-        def signature(self, event_name: str, body: bytes) -> str | None:
-            return None
-
         def append(self, record: SealedRecord) -> None:
             sealed.append(record)
             self.tip = record.tip

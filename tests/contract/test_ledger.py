@@ -14,7 +14,7 @@ from telemetry import names
 from telemetry.audit.canonical import sha256_hex
 from telemetry.audit.record import Target
 from tests.support.both_stores import BOTH, SQLITE, Store
-from tests.support.stores import SECRET, new_job
+from tests.support.stores import SECRET, connection_of, new_job
 
 pytestmark = pytest.mark.stores(*BOTH)
 
@@ -207,11 +207,11 @@ def test_a_full_disk_fails_the_group_and_changes_nothing(store: Store) -> None:
     lane = store.lane()
     lane.submit(_save(store, store.transition(new_job("job-1")))).result()
     big = msgspec.structs.replace(new_job("job-2"), parameters={"path": "x" * 4_000_000})
-    lane.submit(lambda transaction: transaction._connection.execute("PRAGMA max_page_count = 100")).result()
+    lane.submit(lambda transaction: connection_of(transaction).execute("PRAGMA max_page_count = 100")).result()
     with pytest.raises(LedgerUnavailableError):
         lane.submit(_save(store, store.transition(big))).result()
     assert store.reads.job("job-2", None) is None
-    lane.submit(lambda transaction: transaction._connection.execute("PRAGMA max_page_count = 100000")).result()
+    lane.submit(lambda transaction: connection_of(transaction).execute("PRAGMA max_page_count = 100000")).result()
     assert lane.submit(_save(store, store.transition(big))).result().sequence_number >= 2
 
 

@@ -18,7 +18,7 @@ from telemetry import names
 from tests.support.both_stores import POSTGRES
 from tests.support.collector import poll_until
 from tests.support.postgres_stores import PostgresStore
-from tests.support.stores import new_job
+from tests.support.stores import connection_of, new_job
 
 pytestmark = pytest.mark.stores(POSTGRES)
 
@@ -185,8 +185,8 @@ def test_a_statement_that_takes_too_long_fails_alone(store: PostgresStore) -> No
 
     def slow(transaction: Any) -> None:
         transaction.save(store.transition(new_job("job-slow")))
-        transaction._session.execute("SET LOCAL statement_timeout = '20ms'")
-        transaction._session.execute("SELECT pg_sleep(30)")
+        connection_of(transaction).execute("SET LOCAL statement_timeout = '20ms'")
+        connection_of(transaction).execute("SELECT pg_sleep(30)")
 
     first, cancelled, last = _group(lane, [_made(store, "job-1"), slow, _made(store, "job-2")])
     assert (first.result().sequence_number, last.result().sequence_number) == (2, 3)

@@ -34,7 +34,7 @@ class _Ledger:
         # Large tables are what the planner is asked about, so small ones are planned for as if they were.
         self.session.execute("SET enable_seqscan = off")
         self.reads = PostgresReads(self.url)
-        self.outbox = PostgresOutbox(self.url, "explained")
+        self.outbox = PostgresOutbox(self.url, "explained", lambda: 0)
 
     def explain(self, target: Any, method: str, *arguments: Any) -> Mapping[str, Any]:
         """Return the plan of the last statement by which `method` reads."""
@@ -142,7 +142,7 @@ def test_a_replay_reads_on_from_where_it_is(ledgers: tuple[_Ledger, _Ledger]) ->
             "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY observed_ns), max(observed_ns) FROM audit_records"
         ).fetchall()
         explaining = Explaining(ledger.session)
-        place = {"observed_ns": middle_ns, "stream_id": "", "last_ns": last_ns}
+        place = {"observed_ns": middle_ns, "stream_id": "", "last": last_ns}
         rows = explaining.execute(SQL["records_behind"], {**place, "limit": PAGE, "max_bytes": 2**20}).fetchall()
         assert len(rows) == PAGE, size
         costs.append(buffers(explaining.plans[-1]))

@@ -32,9 +32,6 @@ class OneStream:
         self.observe_ns = ManualClock()
         self.sealed: list[SealedRecord] = []
 
-    def signature(self, event_name: str, body: bytes) -> str | None:
-        return Signer(KEY).sign(body) if event_name in SIGNED_EVENTS else None
-
     def append(self, sealed: SealedRecord) -> None:
         self.sealed.append(sealed)
         self.tip = sealed.tip
@@ -67,7 +64,7 @@ def test_stored_bytes_decode_equal_to_what_the_stock_exporter_encodes_for_every_
     log._provider.add_log_record_processor(witness)
     ids = record_ids()
     for record in every_event(ids):
-        log.emit(record, ledger)
+        log.emit(record, ledger, Signer(KEY))
     assert {record.event_name for record in ledger.sealed} == set(names.ACTIONS)
     for sealed, seen in zip(ledger.sealed, witness.seen, strict=True):
         stored = ExportLogsServiceRequest.FromString(
@@ -80,7 +77,7 @@ def test_a_signature_stands_in_the_index_of_signed_events_and_never_in_a_body() 
     """Checkpoints and key rotations carry `audit.integrity.value` beside their body; no other record does."""
     log, ledger = AuditLogger(RESOURCE, "0.1.0"), OneStream()
     for record in every_event(record_ids()):
-        log.emit(record, ledger)
+        log.emit(record, ledger, Signer(KEY))
     for sealed in ledger.sealed:
         attributes = {pair.key: pair.value.string_value for pair in LogRecordMessage.FromString(sealed.otlp).attributes}
         assert (names.AUDIT_INTEGRITY_VALUE in attributes) == (sealed.event_name in SIGNED_EVENTS)

@@ -22,8 +22,8 @@ from service.store.sqlite.connection import connect
 from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
-from service.store.sqlite.transaction import SQL
-from tests.support.stores import SqliteStore, new_job
+from service.store.sqlite.statements import SQL
+from tests.support.stores import SqliteStore, connection_of, new_job
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def test_a_full_disk_fails_the_whole_group_and_the_lane_recovers(store: SqliteSt
     """What cannot be written fails all that would have been committed with it; once there is room, work goes on."""
     lane = store.lane()
     first = _commit(store, lane, "job-1")
-    lane.submit(lambda transaction: transaction.connection.execute("PRAGMA max_page_count = 100")).result()
+    lane.submit(lambda transaction: connection_of(transaction).execute("PRAGMA max_page_count = 100")).result()
     big = msgspec.structs.replace(new_job("job-big"), parameters={"path": "x" * 4_000_000})
     futures = _group(
         lane,
@@ -161,7 +161,7 @@ def test_a_full_disk_fails_the_whole_group_and_the_lane_recovers(store: SqliteSt
             future.result()
     assert store.rows("SELECT job_id FROM jobs") == [("job-1",)]
     assert store.rows("SELECT max(number) FROM audit_records") == [(first.sequence_number,)]
-    lane.submit(lambda transaction: transaction.connection.execute("PRAGMA max_page_count = 100000")).result()
+    lane.submit(lambda transaction: connection_of(transaction).execute("PRAGMA max_page_count = 100000")).result()
     assert _commit(store, lane, "job-4").sequence_number == first.sequence_number + 1
     store.checkpoints(lane).write()
     assert store.verify().verdict == "intact"
@@ -172,7 +172,7 @@ def test_work_that_ends_the_transaction_by_itself_harms_nobody_for_long(store: S
     lane = store.lane()
     first = _commit(store, lane, "job-1")
     with pytest.raises(BrokenLedgerError):
-        lane.submit(lambda transaction: transaction.connection.execute("ROLLBACK")).result()
+        lane.submit(lambda transaction: connection_of(transaction).execute("ROLLBACK")).result()
     assert _commit(store, lane, "job-2").sequence_number == first.sequence_number + 1
     store.checkpoints(lane).write()
     assert store.verify().verdict == "intact"
@@ -183,7 +183,7 @@ def test_commits_are_on_disk_when_they_are_acknowledged(store: SqliteStore) -> N
     settings = ["journal_mode", "synchronous", "foreign_keys"]
 
     def read(transaction: Any) -> list[object]:
-        return [transaction.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in settings]
+        return [connection_of(transaction).execute(f"PRAGMA {name}").fetchone()[0] for name in settings]
 
     assert store.lane().submit(read).result() == ["wal", 2, 1]
 

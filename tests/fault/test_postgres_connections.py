@@ -16,7 +16,7 @@ from tests.support.collector import poll_until
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_proxy import PostgresProxy
 from tests.support.postgres_stores import PostgresStore
-from tests.support.stores import new_job
+from tests.support.stores import connection_of, new_job
 
 pytestmark = pytest.mark.stores(POSTGRES)
 
@@ -51,8 +51,9 @@ def _once() -> Callable[[], bool]:
 
 def _end_session_of(transaction: Any) -> None:
     """End the session of an open transaction, as an operator or a failing server does."""
-    ((pid,),) = transaction._session.execute("SELECT pg_backend_pid()").fetchall()
-    with psycopg.connect(transaction._session.info.dsn, autocommit=True) as other:
+    session = connection_of(transaction)
+    ((pid,),) = session.execute("SELECT pg_backend_pid()").fetchall()
+    with psycopg.connect(session.info.dsn, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
 

@@ -30,7 +30,7 @@ from telemetry import names
 from telemetry.audit.record import Target
 from tests.support.depth import examples
 from tests.support.jobs import Jobs
-from tests.support.stores import SqliteStore, new_job
+from tests.support.stores import SqliteStore, connection_of, new_job
 
 T = TypeVar("T")
 
@@ -144,7 +144,7 @@ def _refused_by_the_database(committing: Future[T]) -> Future[T]:
 
 def _fill(transaction: Any) -> None:
     """Let the database find no room for another page, as on a full disk."""
-    connection = transaction.connection
+    connection = connection_of(transaction)
     connection.execute("PRAGMA max_page_count = 1")
     try:
         connection.execute("CREATE TABLE too_large AS SELECT zeroblob(100000) AS filling")
@@ -154,7 +154,7 @@ def _fill(transaction: Any) -> None:
 
 def _change_a_job_silently(transaction: Any) -> None:
     """Change a job and record nothing, as forgotten code would do."""
-    transaction.connection.execute(
+    connection_of(transaction).execute(
         "UPDATE jobs SET version = version + 1, document = json_set(document, '$.version', version + 1)"
         " WHERE job_id = (SELECT max(job_id) FROM jobs)"
     )

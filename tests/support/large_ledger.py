@@ -16,9 +16,10 @@ from psycopg.sql import SQL, Identifier
 
 from service.jobs.model import Job, JobId, Run, RunStatus, Status, TenantId
 from service.secrets import DeploymentSecret
-from service.store.postgres.checkpoints import CheckpointSettings, PostgresCheckpoints
+from service.store.checkpointing import CheckpointSettings
+from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.lanes import PostgresLanes
-from service.store.postgres.stream import LaneSettings
+from service.store.postgres.session import LaneSettings
 from service.store.rows import encode
 from telemetry import names
 from telemetry.audit.chain import Tip
@@ -56,9 +57,6 @@ class _Stream:
     def observe_ns(self) -> int:
         self._now_ns += _STEP_NS
         return self._now_ns
-
-    def signature(self, event_name: str, body: bytes) -> None:
-        """Nothing that is signed is sealed here."""
 
     def append(self, sealed: SealedRecord) -> None:
         said, tip = sealed.attributes, sealed.tip
@@ -226,13 +224,14 @@ class LargeLedger:
         )
         writer = PostgresCheckpoints(
             CheckpointSettings(
-                url=self._url,
                 lanes=lanes,
-                owner="large",
                 secret=self._secret,
+                clock=lambda: self._now_ns,
+                owner="large",
                 system_record=self._system_record,
                 private_key=lambda wanted: self._signer if wanted == self._signer.fingerprint else None,
-            )
+            ),
+            self._url,
         )
         writer.register(self._signer)
         writer.write()

@@ -9,6 +9,7 @@ import psycopg
 from service.errors import LedgerUnavailableError
 from service.store.sqlite.connection import connect
 from tests.support.both_stores import POSTGRES, SQLITE, Store
+from tests.support.stores import connection_of
 
 Outage: TypeAlias = Callable[[Store, Any], AbstractContextManager[None]]
 """Lasts as long as its block, for the lane of a store that it is given."""
@@ -24,20 +25,20 @@ END $$
 @contextmanager
 def _disk_full(_: Store, lane: Any) -> Iterator[None]:
     """SQLite may not grow the file by a single page: what it meets, and says, on a full disk."""
-    ((pages,),) = _on_sqlite(lane, "PRAGMA page_count")
-    _on_sqlite(lane, f"PRAGMA max_page_count = {pages}")
+    ((pages,),) = _on(lane, "PRAGMA page_count")
+    _on(lane, f"PRAGMA max_page_count = {pages}")
     with suppress(LedgerUnavailableError):
         # Pages that were left free are used up, so that the next record needs one more.
         while True:
-            _on_sqlite(lane, "INSERT INTO audit_envelopes (resource, scope) VALUES (randomblob(2000), x'')")
+            _on(lane, "INSERT INTO audit_envelopes (resource, scope) VALUES (randomblob(2000), x'')")
     yield
-    _on_sqlite(lane, "PRAGMA max_page_count = 1073741823")
+    _on(lane, "PRAGMA max_page_count = 1073741823")
 
 
 @contextmanager
 def _mounted_read_only(_: Store, lane: Any) -> Iterator[None]:
     """The lane's connection may not write, as on a file system that was mounted read-only."""
-    connection = lane.submit(lambda transaction: transaction.connection).result()
+    connection = lane.submit(connection_of).result()
     connection.execute("PRAGMA query_only = 1")
     yield
     connection.execute("PRAGMA query_only = 0")
@@ -47,7 +48,7 @@ def _mounted_read_only(_: Store, lane: Any) -> Iterator[None]:
 def _file_locked(store: Store, lane: Any) -> Iterator[None]:
     """Another process holds the write lock, for longer than the lane waits."""
     assert store.kind == SQLITE
-    _on_sqlite(lane, "PRAGMA busy_timeout = 1")
+    _on(lane, "PRAGMA busy_timeout = 1")
     with closing(connect(store.path)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -58,7 +59,7 @@ def _file_locked(store: Store, lane: Any) -> Iterator[None]:
 def _no_primary(store: Store, lane: Any) -> Iterator[None]:
     """The lane's session is gone, and only what takes no writes answers: what a standby's clients see."""
     assert store.kind == POSTGRES
-    ((pid,),) = _on_postgres(lane, b"SELECT pg_backend_pid()")
+    ((pid,),) = _on(lane, b"SELECT pg_backend_pid()")
     with psycopg.connect(store.url, autocommit=True) as administrator:
         administrator.execute(_READ_ONLY.format("on").encode())
         administrator.execute("SELECT pg_terminate_backend(%s, 30000)", [pid])
@@ -72,7 +73,7 @@ def _no_primary(store: Store, lane: Any) -> Iterator[None]:
 def _table_locked(store: Store, lane: Any) -> Iterator[None]:
     """Another session lets everybody read the records and nobody add one, for longer than the lane waits."""
     assert store.kind == POSTGRES
-    _on_postgres(lane, _HARDLY_WAIT)
+    _on(lane, _HARDLY_WAIT)
     with psycopg.connect(store.url) as other:
         other.execute("LOCK TABLE audit_records IN EXCLUSIVE MODE")
         yield
@@ -123,11 +124,6 @@ def leases_locked(store: Store, writer: Any) -> Iterator[None]:
         other_session.rollback()
 
 
-def _on_sqlite(lane: Any, sql: str) -> list[tuple[Any, ...]]:
+def _on(lane: Any, sql: str | bytes) -> list[tuple[Any, ...]]:
     """Run a statement on the lane's own connection, in a transaction of the lane."""
-    return lane.submit(lambda transaction: transaction.connection.execute(sql).fetchall()).result()
-
-
-def _on_postgres(lane: Any, sql: bytes) -> list[tuple[Any, ...]]:
-    """Run a statement on the lane's own session, in a transaction of the lane."""
-    return lane.submit(lambda transaction: transaction._session.execute(sql).fetchall()).result()
+    return lane.submit(lambda transaction: connection_of(transaction).execute(sql).fetchall()).result()

@@ -136,8 +136,8 @@ def _claim(jobs: Jobs) -> Callable[[], bool]:
 def _relay(url: str, folder: Path, instance: int) -> None:
     instruments = Instruments(NoOpMeterProvider().get_meter("test"))
     sink = ArchiveSink(folder / "archive" / f"relay-{instance}.jsonl", time.time_ns)  # noqa: TID251 - names of files
-    outbox = PostgresOutbox(url, f"relay-{instance}")
     clock = time.time_ns  # noqa: TID251 - a process of its own
+    outbox = PostgresOutbox(url, f"relay-{instance}", clock)
     relay = Relay(outbox, sink, RelaySettings(poll_s=0.1), instruments, clock, time.monotonic, random.random)
     relay.start()
     sys.stdin.read()

@@ -19,15 +19,16 @@ from opentelemetry.sdk.resources import Resource
 from service.jobs.model import Job
 from service.ports import RegisteredKey, Transition, Write
 from service.secrets import DeploymentSecret
-from service.store.postgres.checkpoints import CheckpointSettings, PostgresCheckpoints
+from service.store.checkpointing import CheckpointSettings
+from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import connect
 from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.opening import keys_of
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.replays import PostgresReplays
+from service.store.postgres.session import LaneSettings
 from service.store.postgres.statements import SQL
-from service.store.postgres.stream import LaneSettings
 from telemetry import names
 from telemetry.audit.canonical import Value
 from telemetry.audit.ledger import AuditLogger
@@ -209,13 +210,14 @@ class PostgresStore:
         held = signers or (Signer(KEY),)
         writer = PostgresCheckpoints(
             CheckpointSettings(
-                url=self.url,
                 lanes=lane,
-                owner=self._owners[lane],
                 secret=SECRET,
+                clock=self.clock,
+                owner=self._owners[lane],
                 system_record=self.system_record,
                 private_key=lambda wanted: next((one for one in held if one.fingerprint == wanted), None),
-            )
+            ),
+            self.url,
         )
         writer.register(held[0])
         self._writers.append(writer)
@@ -306,7 +308,7 @@ class PostgresStore:
     def outbox(self, owner: str = "relay") -> PostgresOutbox:
         """Open the outbox, as the relay of a process of its own would."""
         name = f"{owner}-{self._instance}-{next(self._relay_numbers)}"
-        outbox = PostgresOutbox(self.url, name)
+        outbox = PostgresOutbox(self.url, name, self.clock)
         self._relays[outbox] = name
         return outbox
 

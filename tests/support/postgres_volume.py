@@ -10,7 +10,8 @@ import msgspec
 from opentelemetry.sdk.resources import Resource
 
 from service.store.postgres.connection import connect
-from service.store.postgres.transaction import Place, PostgresTransaction, place_behind
+from service.store.postgres.statements import executing
+from service.store.writing import behind
 from telemetry import names
 from telemetry.audit.chain import Tip
 from telemetry.audit.ledger import AuditLogger, SealedRecord
@@ -26,16 +27,17 @@ _COLUMNS: Final = (
 )
 
 
-class _Sealing(PostgresTransaction):
-    """Seals as a lane does, and keeps the rows to be copied in."""
+class _Sealing:
+    """Seals as a lane does, and keeps the rows to be copied in; implements `telemetry.audit.ledger.OpenLedger`."""
 
-    def __init__(self, place: Place, start_ns: int) -> None:
-        self.place = place
-        self.now_ns = start_ns
+    def __init__(self, tip: Tip, envelope_id: int) -> None:
+        self.tip = tip
+        self.now_ns = 0
         self.rows: list[Sequence[Any]] = []
+        self._envelope_id = envelope_id
 
-    def signature(self, event_name: str, body: bytes) -> str | None:
-        return None
+    def observe_ns(self) -> int:
+        return max(self.now_ns, self.tip.observed_ns + 1)
 
     def append(self, sealed: SealedRecord) -> None:
         said = sealed.attributes
@@ -61,10 +63,10 @@ class _Sealing(PostgresTransaction):
                 sealed.span.span_id,
                 sealed.body.decode(),
                 sealed.otlp,
-                self.place.envelope_id,
+                self._envelope_id,
             )
         )
-        self.place = Place(sealed.tip, self.place.audit_log, self.place.envelope_id)
+        self.tip = sealed.tip
 
 
 def fill(url: str, count: int, months: int = 12, seed: int = 1) -> None:
@@ -84,7 +86,7 @@ def fill(url: str, count: int, months: int = 12, seed: int = 1) -> None:
         opened = {"owner": "fill", "session": "none", "opened_ns": now_ns - span_ns, "lease_ns": 0}
         session.execute(_OPEN, {"stream_id": stream_id, **opened})
         session.execute("INSERT INTO delivery_cursors (stream_id, number) VALUES (%s, 0)", [stream_id])
-        sealing = _Sealing(place_behind(session, Tip(stream_id), audit_log), 0)
+        sealing = _Sealing(Tip(stream_id), behind(executing(session), Tip(stream_id), audit_log).envelope_id)
         made = 0
         for batch in _batches(each):
             for _ in range(batch):
@@ -97,7 +99,7 @@ def fill(url: str, count: int, months: int = 12, seed: int = 1) -> None:
                 for row in sealing.rows:
                     copy.write_row(row)
             sealing.rows.clear()
-        tip = sealing.place.tip
+        tip = sealing.tip
         mac = SECRET.tip_mac(tip.stream_id, tip.number, tip.hash)
         session.execute(_CLOSE, {**msgspec.structs.asdict(tip), "mac": mac})
     session.execute("ANALYZE")

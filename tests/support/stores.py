@@ -14,7 +14,8 @@ from opentelemetry.sdk.resources import Resource
 from service.jobs.model import Job, JobId, Status, TenantId
 from service.ports import RegisteredKey, Transition, Write
 from service.secrets import DeploymentSecret
-from service.store.sqlite.checkpoints import CheckpointSettings, SqliteCheckpoints
+from service.store.checkpointing import CheckpointSettings
+from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.connection import connect, create
 from service.store.sqlite.lane import LaneSettings, SqliteLane
 from service.store.sqlite.migrate import migrate
@@ -23,7 +24,8 @@ from service.store.sqlite.outbox import SqliteOutbox
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.replays import SqliteReplays
-from service.store.sqlite.transaction import SQL
+from service.store.sqlite.statements import SQL
+from service.store.writing import LedgerTransaction
 from telemetry import names
 from telemetry.audit.canonical import Value
 from telemetry.audit.ledger import AuditLogger
@@ -103,14 +105,15 @@ class SqliteStore:
         held = signers or (Signer(KEY),)
         writer = SqliteCheckpoints(
             CheckpointSettings(
-                path=self.path,
-                lane=lane,
-                locks=self._owners[lane],
+                lanes=lane,
                 secret=SECRET,
                 clock=self.clock,
+                owner=self._owners[lane].owner,
                 system_record=self.system_record,
                 private_key=find or (lambda wanted: next((one for one in held if one.fingerprint == wanted), None)),
-            )
+            ),
+            self.path,
+            self._owners[lane],
         )
         writer.register(held[0])
         self._writers.append(writer)
@@ -248,3 +251,9 @@ def new_job(job_id: str = "job-1", status: Status = Status.CREATED, version: int
         updated_ns=1,
         trace_id=SPAN.trace_id,
     )
+
+
+def connection_of(transaction: LedgerTransaction) -> Any:
+    """Return the driver's connection of an open transaction, to do there what the store never does."""
+    rows: Any = transaction.execute("keys", {})
+    return rows.connection

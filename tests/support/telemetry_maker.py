@@ -17,7 +17,7 @@ from telemetry.audit.canonical import Value
 from telemetry.audit.chain import Tip
 from telemetry.audit.ledger import AuditLogger, SealedRecord
 from telemetry.audit.otlp import key_values, resource_logs_bytes
-from telemetry.audit.signer import SIGNED_EVENTS, Signer
+from telemetry.audit.signer import Signer
 from tests.support.catalogue import every_event
 from tests.support.ids import ManualClock, record_ids
 from tests.support.ledger_maker import KEY
@@ -34,9 +34,6 @@ class _Stream:
         self.tip = Tip("e7507070-ef32-44b3-846d-9f04952e23ea")
         self.observe_ns = ManualClock()
         self.sealed: list[SealedRecord] = []
-
-    def signature(self, event_name: str, body: bytes) -> str | None:
-        return Signer(KEY).sign(body) if event_name in SIGNED_EVENTS else None
 
     def append(self, sealed: SealedRecord) -> None:
         self.sealed.append(sealed)
@@ -58,7 +55,7 @@ def audit_request(prefix: int = 1) -> ExportLogsServiceRequest:
     """
     log, stream = AuditLogger(Resource({names.SERVICE_NAME: SERVICE, "service.instance.id": "i-1"}), "0.1.0"), _Stream()
     for record in every_event(record_ids(prefix)):
-        log.emit(record, stream)
+        log.emit(record, stream, Signer(KEY))
     parts = resource_logs_bytes(log.resource_bytes, log.scope_bytes, [sealed.otlp for sealed in stream.sealed])
     return ExportLogsServiceRequest.FromString(parts)
 

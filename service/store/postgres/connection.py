@@ -10,13 +10,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
 from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+from service.store.leases import LEASE_S
 from service.store.postgres.pooling import OF_OTHER_SESSIONS, require_own_session
 from service.store.postgres.session_settings import settle
 from service.store.urls import is_postgres
 
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
-
-LEASE_S: Final = 10
 
 _TCP: Final[Mapping[str, str]] = {
     # A peer that is gone without a word must not hold a lane for longer than a lease.

@@ -11,12 +11,12 @@ import psycopg
 from psycopg import errors
 
 from service.errors import AuditraceError, BrokenLedgerError, FencedError, LedgerBusyError, LedgerUnavailableError
+from service.store.leases import RENEW_S
 from service.store.postgres.connection import translate
 from service.store.postgres.intake import Entry, Intake
-from service.store.postgres.session import LaneSession, LostSessionError, PostgresWork
-from service.store.postgres.stream import LaneSettings
-from service.store.postgres.transaction import OvertakenError, Place
+from service.store.postgres.session import LaneSession, LaneSettings, LostSessionError, PostgresWork
 from service.store.witness import Witness
+from service.store.writing import OvertakenError, Position
 
 T = TypeVar("T")
 
@@ -26,7 +26,6 @@ MAX_BATCH: Final = 64
 """More savepoints in one transaction would make every other session look up theirs on disk."""
 
 LANES: Final = 4
-RENEW_S: Final = 2.0
 _TRIES: Final = 5
 _REDOS: Final = 3
 # What another transaction is in the way of: it succeeds, or is refused for good, once that one has ended.
@@ -88,7 +87,7 @@ class _Lane:
     def __init__(self, settings: LaneSettings, intake: Intake, witness: Witness, number: int) -> None:
         self._session = LaneSession(settings, witness)
         self._intake = intake
-        self._closed: Place | None = None
+        self._closed: Position | None = None
         self._thread = threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True)
         self._thread.start()
 
@@ -125,7 +124,7 @@ class _Lane:
             except FencedError as error:
                 # Nothing was committed, so the group is redone in a new stream, which nobody else has seen.
                 self._session.roll_back()
-                self._session.leave_stream(error)
+                self._session.disown_stream(error)
                 failure = error
             except LostSessionError:
                 self._session.drop()

@@ -13,7 +13,7 @@ SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid || '@' ||
 SELECT make_record_partitions(ledger_now_ns())
 
 -- name: begin_sealing
--- The lock says since when this transaction may seal records, so that listings do not run ahead of it (horizon.py).
+-- The lock says since when this transaction may seal records, so that listings do not run ahead of it (listing_horizon.py).
 -- The time of sealing is read behind it.
 WITH announced AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(ledger_now_ns() / 1000))
 SELECT ledger_now_ns(), pg_backend_pid(), current_setting('session_replication_role') FROM announced
@@ -94,6 +94,7 @@ WITH added AS (
 )
 INSERT INTO job_versions (job_id, version, status, record_id, document_sha256)
 SELECT job_id, version, status, %(record_id)s, %(document_sha256)s FROM added
+RETURNING version
 
 -- name: change_job
 WITH changed AS (
@@ -104,6 +105,7 @@ WITH changed AS (
 )
 INSERT INTO job_versions (job_id, version, status, record_id, document_sha256)
 SELECT job_id, version, status, %(record_id)s, %(document_sha256)s FROM changed
+RETURNING version
 
 -- name: locked_job
 -- In a group nobody waits for a row while it holds others.
@@ -159,6 +161,7 @@ UPDATE job_runs SET lease_until_ns = %(until_ns)s
 FROM jobs
 WHERE jobs.job_id = job_runs.job_id AND job_runs.job_id = %(job_id)s AND number = %(run)s AND worker_id = %(worker_id)s
     AND lease_until_ns IS NOT NULL AND jobs.status = 'running'
+RETURNING number
 
 -- name: start_run
 INSERT INTO job_runs (job_id, number, status, worker_id, document, lease_until_ns)
@@ -167,6 +170,7 @@ VALUES (%(job_id)s, %(number)s, %(status)s, %(worker_id)s, %(document)s, %(lease
 -- name: end_run
 UPDATE job_runs SET status = %(status)s, document = %(document)s, lease_until_ns = NULL
 WHERE job_id = %(job_id)s AND number = %(number)s AND lease_until_ns IS NOT NULL
+RETURNING number
 
 -- name: run
 SELECT document FROM job_runs WHERE job_id = %(job_id)s AND number = %(number)s
@@ -189,6 +193,7 @@ VALUES (%(key_id)s, %(tenant_id)s, %(name)s, %(roles)s, %(secret_sha256)s, %(cre
 
 -- name: revoke_key
 UPDATE api_keys SET revoked_ns = %(revoked_ns)s WHERE key_id = %(key_id)s AND revoked_ns IS NULL
+RETURNING key_id
 
 -- name: note_use
 -- Left to whoever is noting a use of the same key: two that note several would wait for each other.
@@ -211,6 +216,7 @@ VALUES (%(tenant_id)s, %(actor_id)s, %(route)s, %(key_sha256)s, %(body_sha256)s,
 ON CONFLICT (tenant_id, actor_id, route, key_sha256) DO UPDATE
 SET body_sha256 = excluded.body_sha256, job_id = excluded.job_id, expires_ns = excluded.expires_ns
 WHERE idempotency_keys.expires_ns <= %(now_ns)s
+RETURNING key_sha256
 
 -- name: remembered
 SELECT tenant_id, actor_id, route, key_sha256, body_sha256, job_id, expires_ns FROM idempotency_keys
@@ -223,7 +229,7 @@ WHERE tenant_id = %(tenant_id)s AND actor_id = %(actor_id)s AND route = %(route)
 SELECT document FROM jobs WHERE job_id = %(job_id)s AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
 
 -- name: jobs
-SELECT document FROM jobs
+SELECT document FROM jobs WHERE {where} ORDER BY created_ns DESC, job_id DESC LIMIT %(limit)s
 
 -- name: runs
 SELECT document FROM job_runs WHERE job_id = %(job_id)s ORDER BY number
@@ -285,18 +291,21 @@ ORDER BY key
 -- Both functions are evaluated from left to right; the lock itself is of no use here.
 SELECT pg_advisory_lock(%(key)s), pg_advisory_unlock(%(key)s)
 
--- name: record_columns
+-- name: records
 SELECT
     records.record_id, records.stream_id, records.number, hash, event_name, observed_ns, body,
     CASE
         WHEN parked_records.number IS NOT NULL THEN 'parked'
         WHEN records.number <= cursors.number THEN 'delivered'
         ELSE 'committed'
-    END
+    END,
+    observed_ns, records.stream_id
 FROM audit_records AS records
 JOIN delivery_cursors AS cursors USING (stream_id)
 LEFT JOIN parked_records
     ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
+WHERE observed_ns <= %(before_ns)s AND (observed_ns, records.stream_id) < (%(before_ns)s, %(before_id)s) AND {where}
+ORDER BY observed_ns DESC, records.stream_id DESC LIMIT %(limit)s
 
 -- name: record
 SELECT
@@ -323,7 +332,26 @@ WHERE stream_id = %(stream_id)s AND number BETWEEN %(first)s AND %(last)s AND ob
 )
 ORDER BY observed_ns
 
--- name: stored_columns
+-- name: stored
+SELECT
+    otlp, resource, scope,
+    records.record_id, records.stream_id, records.number, hash, event_name, observed_ns, body,
+    CASE
+        WHEN parked_records.number IS NOT NULL THEN 'parked'
+        WHEN records.number <= cursors.number THEN 'delivered'
+        ELSE 'committed'
+    END,
+    observed_ns, records.stream_id
+FROM audit_records AS records
+JOIN audit_envelopes USING (envelope_id)
+JOIN delivery_cursors AS cursors USING (stream_id)
+LEFT JOIN parked_records
+    ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
+WHERE observed_ns >= %(behind_ns)s AND (observed_ns, records.stream_id) > (%(behind_ns)s, %(behind_id)s)
+    AND observed_ns < %(newest)s AND {where}
+ORDER BY observed_ns, records.stream_id LIMIT %(limit)s
+
+-- name: stored_of_stream
 SELECT
     otlp, resource, scope,
     records.record_id, records.stream_id, records.number, hash, event_name, observed_ns, body,
@@ -337,6 +365,8 @@ JOIN audit_envelopes USING (envelope_id)
 JOIN delivery_cursors AS cursors USING (stream_id)
 LEFT JOIN parked_records
     ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
+WHERE records.stream_id = %(stream_id)s AND records.number BETWEEN %(first)s AND %(last)s
+ORDER BY records.number LIMIT %(limit)s
 
 -- name: streams
 SELECT
@@ -416,6 +446,7 @@ ON CONFLICT (name) DO UPDATE SET
     owner = excluded.owner,
     until_ns = excluded.until_ns
 WHERE leases.owner = excluded.owner OR leases.until_ns NOT BETWEEN ledger_now_ns() AND ledger_now_ns() + 2 * %(lease_ns)s
+RETURNING epoch
 
 -- name: release_lease
 UPDATE leases SET until_ns = 0 WHERE name = %(name)s AND owner = %(owner)s
@@ -434,6 +465,7 @@ UPDATE audit_streams SET closed = 1 WHERE stream_id = (
         AND alive_until_ns NOT BETWEEN ledger_now_ns() AND ledger_now_ns() + 2 * %(lease_ns)s
     FOR NO KEY UPDATE SKIP LOCKED
 )
+RETURNING stream_id
 
 -- name: streams_to_anchor
 -- Streams that are open, or that differ from what the last checkpoint named.
@@ -516,7 +548,7 @@ SELECT EXISTS (SELECT FROM signing_keys) OR EXISTS (SELECT FROM audit_checkpoint
 -- name: register_key
 INSERT INTO signing_keys (number, fingerprint, public_key, first_checkpoint, registered_ns, rotation, mac)
 VALUES (
-    %(number)s, %(fingerprint)s, %(public_key)s, %(first_checkpoint)s, %(registered_ns)s, %(rotation)s, %(mac)s
+    %(number)s, %(fingerprint)s, %(public_key)s, %(first_checkpoint)s, ledger_now_ns(), %(rotation)s, %(mac)s
 )
 
 -- name: all_records
@@ -599,6 +631,7 @@ SELECT EXISTS (
 UPDATE delivery_cursors SET number = greatest(number, %(last)s)
 WHERE stream_id = %(stream_id)s AND owner = %(owner)s AND epoch = %(epoch)s
     AND number BETWEEN %(first)s - 1 AND %(last)s
+RETURNING number
 
 -- name: park
 INSERT INTO parked_records (stream_id, number, reason, parked_ns)
@@ -655,8 +688,8 @@ SELECT (
     (SELECT coalesce(sum(number), 0) FROM delivery_cursors) - (SELECT count(*) FROM parked_records)
 )::bigint
 
--- name: last_observed
-SELECT observed_ns FROM audit_records ORDER BY observed_ns DESC LIMIT 1
+-- name: last_place
+SELECT coalesce((SELECT observed_ns FROM audit_records ORDER BY observed_ns DESC LIMIT 1), 0)
 
 -- name: records_behind
 -- In the order of time, in which a checkpoint comes behind what it names. One record more than fits, so that a record
@@ -670,7 +703,7 @@ FROM (
         sum(octet_length(otlp)) OVER (ORDER BY observed_ns, stream_id) - octet_length(otlp) AS before_bytes
     FROM audit_records
     WHERE (observed_ns, stream_id) > (%(observed_ns)s, %(stream_id)s)
-        AND observed_ns BETWEEN %(observed_ns)s AND %(last_ns)s
+        AND observed_ns BETWEEN %(observed_ns)s AND %(last)s
     ORDER BY observed_ns, stream_id LIMIT %(limit)s
 ) AS records
 JOIN audit_envelopes USING (envelope_id)

@@ -12,10 +12,11 @@ from service.errors import AuditraceError, FencedError, LedgerUnavailableError, 
 from service.store.postgres.connection import Session, connect_again, translate, translated
 from service.store.postgres.fate import was_committed
 from service.store.postgres.pooling import OF_OTHER_SESSIONS
-from service.store.postgres.statements import SQL
-from service.store.postgres.stream import LaneSettings, LaneStream
-from service.store.postgres.transaction import Place, PostgresTransaction
+from service.store.postgres.statements import SQL, executing
+from service.store.postgres.transaction import PostgresTransaction
+from service.store.streams import Begun, LaneStream, StreamSettings
 from service.store.witness import Witness
+from service.store.writing import Position
 from telemetry.errors import TelemetryError
 
 T = TypeVar("T")
@@ -28,6 +29,12 @@ PostgresWork: TypeAlias = Callable[[PostgresTransaction], T]
 """Work that knows which store it runs on; `service.ports.Work` is the kind that does not."""
 
 
+class LaneSettings(StreamSettings, frozen=True, kw_only=True):
+    """What lanes are made of."""
+
+    url: str
+
+
 class LostSessionError(Exception):
     """The connection was lost before the commit was asked for: nothing is committed, and all can be done again."""
 
@@ -38,7 +45,7 @@ class LaneSession:
     def __init__(self, settings: LaneSettings, witness: Witness) -> None:
         self._settings = settings
         self._witness = witness
-        self._stream = LaneStream(settings)
+        self._stream: LaneStream[PostgresTransaction] = LaneStream(settings)
         self._session: Session | None = None
         self._name = ""
         self._pid = 0
@@ -53,17 +60,17 @@ class LaneSession:
         """
         session = self._connected()
         with self._guarded():
-            now_ns = self._begin(session)
-            if self._stream.is_ahead_of(now_ns):
+            begun = self._begin(session)
+            if self._stream.is_ahead_of(begun.now_ns):
                 session.execute(b"ROLLBACK")
                 self.close_stream()
                 session = self._connected()
-                now_ns = self._begin(session)
-            if now_ns > self._partitioned_until_ns - _PARTITION_MARGIN_NS:
+                begun = self._begin(session)
+            if begun.now_ns > self._partitioned_until_ns - _PARTITION_MARGIN_NS:
                 session.execute(b"ROLLBACK")
-                self._make_partitions(session, now_ns)
-                now_ns = self._begin(session)
-            return self._stream.begin(session, self._name, now_ns)
+                self._make_partitions(session, begun.now_ns)
+                begun = self._begin(session)
+            return self._stream.begin(begun)
 
     def attempt(self, transaction: PostgresTransaction, work: PostgresWork[T], *, is_patient: bool) -> T:
         """Run `work` in a savepoint and return what it returns; what it raises has left nothing behind.
@@ -77,8 +84,8 @@ class LaneSession:
             LostSessionError: the connection was lost; the transaction is gone.
             FencedError: the stream is not this lane's any more; nothing of the transaction can be committed.
         """
-        before = transaction.place
-        transaction.is_patient = is_patient
+        before = transaction.position
+        transaction.wait_for_jobs(is_patient=is_patient)
         with self._guarded():
             self._held.execute(b"SAVEPOINT work")
         try:
@@ -108,8 +115,10 @@ class LaneSession:
             AuditraceError: the database refused; nothing is committed, unless the text says that this is not known.
         """
         with self._guarded():
-            self._stream.move(self._held, transaction)
-        self._finish(transaction, is_open=True)
+            self._stream.move(transaction)
+        self._finish(transaction)
+        if self._session is not None:
+            self._stream.committed(transaction.position)
 
     def roll_back(self) -> None:
         """Undo what was not committed; a stream that was just being opened is forgotten."""
@@ -117,48 +126,53 @@ class LaneSession:
             self.drop()
         self._stream.rolled_back()
 
-    def leave_stream(self, fenced: FencedError) -> None:
+    def disown_stream(self, fenced: FencedError) -> None:
         """Go on in another stream, once what was not committed is undone."""
-        if self._session is not None:
-            self._stream.leave(self._session, fenced)
+        if self._session is None:
+            return
+        try:
+            self._stream.disown(executing(self._session), fenced)
+        except psycopg.Error:
+            _log.exception("a stream that somebody else wrote could not be disowned")
 
     def renew(self) -> None:
         """Say, while there is nothing to commit, that the stream's process is alive."""
         if self._session is None:
             return
         try:
-            self._stream.renew(self._session)
+            self._stream.renew(executing(self._session), self._settings.clock())
         except psycopg.Error as error:
             _log.warning("the stream's lease could not be renewed: %s", translate(error))
             self.drop()
 
-    def close_stream(self) -> Place | None:
-        """Write the stream's last record and return the place behind it; when that fails, a checkpoint closes it."""
-        place = self._stream.end()
-        if place is None or self._session is None:
+    def close_stream(self) -> Position | None:
+        """Write the stream's last record and return the position behind it; when that fails, a checkpoint closes it."""
+        if self._session is None or not self._stream.is_open:
             return None
         try:
             with self._guarded():
-                transaction = self._stream.close(self._session, place, self._begin(self._session))
-            self._finish(transaction, is_open=False)
+                transaction = self._stream.begin(self._begin(self._session))
+                self._stream.end(transaction)
+            self._finish(transaction)
         except (AuditraceError, TelemetryError, LostSessionError) as error:
             _log.warning("the stream was left open, the next checkpoint closes it: %r", error)
             self.roll_back()
             if isinstance(error, FencedError):
-                self._stream.committed(place, is_open=True)
-                self.leave_stream(error)
+                self.disown_stream(error)
+            self._stream.leave()
             return None
-        return transaction.place
+        self._stream.leave()
+        return transaction.position
 
-    def commit_behind(self, closed: Place, work: PostgresWork[object]) -> None:
-        """Run `work` behind the close; when that fails, the next checkpoint of another process covers the stream."""
+    def commit_behind(self, end: Position, work: PostgresWork[object]) -> None:
+        """Run `work` behind the end; when that fails, the next checkpoint of another process covers the stream."""
         try:
             session = self._connected()
             with self._guarded():
-                transaction = PostgresTransaction(session, self._settings.clock, closed, self._begin(session))
+                transaction = self._begin(session).transaction(end)
                 work(transaction)
-                self._stream.extend(session, closed, transaction)
-            self._finish(transaction, is_open=False)
+                self._stream.move_behind_end(transaction, end)
+            self._finish(transaction)
         except (AuditraceError, TelemetryError, LostSessionError) as error:
             _log.warning("the last checkpoint could not be written, the next process writes it: %r", error)
             self.roll_back()
@@ -166,9 +180,9 @@ class LaneSession:
     def drop(self) -> None:
         """Close the session, and give up the stream with it."""
         session, self._session = self._session, None
-        left = self._stream.end()
+        left = self._stream.leave()
         if left is not None:
-            self._witness.lost_sight(left.tip)
+            self._witness.lost_sight(left)
         if session is not None:
             session.close()
 
@@ -209,14 +223,18 @@ class LaneSession:
             self._session, self._partitioned_until_ns = session, 0
         return self._held
 
-    def _begin(self, session: Session) -> int:
+    def _begin(self, session: Session) -> Begun[PostgresTransaction]:
         session.execute(b"BEGIN")
         ((now_ns, pid, triggers),) = session.execute(SQL["begin_sealing"]).fetchall()
         if pid != self._pid or triggers != "origin":
             # The next session is looked at from the beginning, and the reason is found there.
             session.close()
             raise LostSessionError
-        return int(now_ns)
+
+        def transaction(position: Position) -> PostgresTransaction:
+            return PostgresTransaction(session, self._settings.clock, position, int(now_ns))
+
+        return Begun(executing(session), int(now_ns), transaction, self._name)
 
     def _make_partitions(self, session: Session, now_ns: int) -> None:
         try:
@@ -226,7 +244,7 @@ class LaneSession:
                 raise
             _log.warning("the next partitions could not be made, trying again: %s", translate(error))
 
-    def _finish(self, transaction: PostgresTransaction, *, is_open: bool) -> None:
+    def _finish(self, transaction: PostgresTransaction) -> None:
         try:
             self._held.execute(b"COMMIT")
         except psycopg.Error as error:
@@ -237,8 +255,6 @@ class LaneSession:
             if not self._took_place(transaction, error):
                 raise LostSessionError from error
             self._witness.lost_sight(transaction.tip)
-        else:
-            self._stream.committed(transaction.place, is_open=is_open)
         self._settings.on_commit(transaction.outcomes)
 
     def _took_place(self, transaction: PostgresTransaction, lost: psycopg.Error) -> bool:

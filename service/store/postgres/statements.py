@@ -1,11 +1,12 @@
 """The statements of this store, by name, as the driver takes them."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from service.store.postgres.connection import Session
-from service.store.queries import Execute, Row, load_queries
+from service.store.queries import Execute, Row, Search, load_queries, with_conditions
 
 SQL: Final[Mapping[str, bytes]] = MappingProxyType(
     {name: text.encode() for name, text in load_queries("service.store.postgres").items()}
@@ -14,17 +15,31 @@ SQL: Final[Mapping[str, bytes]] = MappingProxyType(
 # What may be more than should be in memory at once.
 _LONG: Final = frozenset({"records_of_stream", "all_records"})
 _ROWS_AT_ONCE: Final = 500
+_NAMED: Final = re.compile(r":([a-z_]+)")
 
 
 def executing(session: Session) -> Execute:
-    """Return what executes statements on `session`, in whose open transaction long answers are fetched in parts."""
+    """Return what executes statements on `session`, in whose open transaction long answers are fetched in parts.
+
+    Answers come in binary form, which costs least.
+    """
 
     def execute(name: str, values: Mapping[str, object]) -> Iterable[Row]:
         if name not in _LONG:
-            return session.execute(SQL[name], values)
+            return session.execute(SQL[name], values, binary=True)
         return _in_parts(session, name, values)
 
     return execute
+
+
+def searching(session: Session) -> Search:
+    """Return what executes statements that only read on `session`."""
+
+    def search(name: str, values: Mapping[str, object], conditions: Sequence[str]) -> Iterable[Row]:
+        named = [_NAMED.sub(r"%(\1)s", condition) for condition in conditions]
+        return session.execute(with_conditions(SQL[name].decode(), named).encode(), values, binary=True)
+
+    return search
 
 
 def _in_parts(session: Session, name: str, values: Mapping[str, object]) -> Iterable[Row]:

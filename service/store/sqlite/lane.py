@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -17,10 +18,14 @@ from service.errors import (
     LedgerUnavailableError,
     ShuttingDownError,
 )
+from service.store.leases import RENEW_S
 from service.store.sqlite.connection import FileConnection, connect, is_of_disk, reason_of, translate, translated
-from service.store.sqlite.stream import RENEW_S, LaneStream, StreamSettings
-from service.store.sqlite.transaction import Place, SqliteTransaction
+from service.store.sqlite.owners import OwnerLocks
+from service.store.sqlite.statements import executing
+from service.store.sqlite.transaction import SqliteTransaction
+from service.store.streams import Begun, LaneStream, StreamSettings
 from service.store.witness import Witness
+from service.store.writing import Position
 from telemetry.errors import TelemetryError
 
 T = TypeVar("T")
@@ -39,8 +44,8 @@ COMMIT_ELSEWHERE: Final = _UNKNOWN.format("the database was moved or replaced")
 class LaneSettings(StreamSettings, frozen=True, kw_only=True):
     """What a lane is made of."""
 
-    on_commit: Callable[[Sequence[str]], None]
-    """Called after each commit with the outcomes of its records; must not raise or block."""
+    path: Path
+    locks: OwnerLocks
 
 
 SqliteWork: TypeAlias = Callable[[SqliteTransaction], T]
@@ -65,7 +70,7 @@ class SqliteLane:
         self._intake = threading.Lock()
         self._is_closed = False
         self._connection: FileConnection | None = None
-        self._stream = LaneStream(settings)
+        self._stream: LaneStream[SqliteTransaction] = LaneStream(settings)
         self.witness = Witness()
         self._last: SqliteWork[object] | None = None
         self._thread = threading.Thread(target=self._serve, name="lane", daemon=True)
@@ -155,13 +160,13 @@ class SqliteLane:
 
     def _transact(self, group: Sequence[_Entry]) -> Sequence[tuple[Any, Exception | None]]:
         """Run the group in one transaction and return each one's value or failure, after the commit."""
-        if self._stream.has_stepped_back():
+        if self._stream.is_ahead_of(self._settings.clock()):
             self._end_stream()
         connection = self._connected()
         with translated():
-            connection.execute("BEGIN IMMEDIATE")
+            begun = self._begin(connection)
         try:
-            transaction = self._stream.begin(connection)
+            transaction = self._stream.begin(begun)
             outcomes = [self._attempt(connection, transaction, entry.work) for entry in group]
             self._stream.move(transaction)
         except BaseException as error:
@@ -170,14 +175,14 @@ class SqliteLane:
                 raise translate(error) from error
             raise
         self._finish(connection)
-        self._stream.committed(transaction)
+        self._stream.committed(transaction.position)
         self._settings.on_commit(transaction.outcomes)
         return outcomes
 
     def _attempt(
         self, connection: sqlite3.Connection, transaction: SqliteTransaction, work: SqliteWork[Any]
     ) -> tuple[Any, Exception | None]:
-        before = transaction.place
+        before = transaction.position
         connection.execute("SAVEPOINT work")
         try:
             value = work(transaction)
@@ -193,6 +198,17 @@ class SqliteLane:
             return None, translate(error) if isinstance(error, sqlite3.Error) else error
         connection.execute("RELEASE work")
         return value, None
+
+    def _begin(self, connection: FileConnection) -> Begun[SqliteTransaction]:
+        settings = self._settings
+        connection.execute("BEGIN IMMEDIATE")
+        # Behind the lock, so that the order of commits is that of time.
+        now_ns = settings.clock()
+
+        def transaction(position: Position) -> SqliteTransaction:
+            return SqliteTransaction(connection, settings.clock, settings.locks, position, now_ns)
+
+        return Begun(executing(connection), now_ns, transaction)
 
     def _finish(self, connection: FileConnection) -> None:
         try:
@@ -226,19 +242,18 @@ class SqliteLane:
             return
         try:
             with self._connection.in_place() as connection:
-                self._stream.renew(connection)
+                self._stream.renew(executing(connection), self._settings.clock())
         except AuditraceError as error:
             _log.warning("the stream's lease could not be renewed: %s", error)
             self._stream.rolled_back()
 
-    def _end_stream(self) -> Place | None:
-        """Write the stream's last record and return the place behind it; when that fails, a checkpoint closes it."""
+    def _end_stream(self) -> Position | None:
+        """Write the stream's last record and return the position behind it; when that fails, a checkpoint closes it."""
         if not self._stream.is_open:
             return None
         try:
             connection = self._connected()
-            connection.execute("BEGIN IMMEDIATE")
-            transaction = self._stream.begin(connection)
+            transaction = self._stream.begin(self._begin(connection))
             self._stream.end(transaction)
             self._finish(connection)
         except (sqlite3.Error, AuditraceError, TelemetryError) as error:
@@ -251,14 +266,13 @@ class SqliteLane:
             return None
         self._stream.leave()
         self._settings.on_commit(transaction.outcomes)
-        return transaction.place
+        return transaction.position
 
-    def _commit_behind_end(self, end: Place, work: SqliteWork[object]) -> None:
+    def _commit_behind_end(self, end: Position, work: SqliteWork[object]) -> None:
         """Run `work` behind the end; when that fails, the next checkpoint of another process covers the stream."""
         try:
             connection = self._connected()
-            connection.execute("BEGIN IMMEDIATE")
-            transaction = self._stream.begin_behind_end(connection, end)
+            transaction = self._begin(connection).transaction(end)
             work(transaction)
             self._stream.move_behind_end(transaction, end)
             self._finish(connection)
@@ -271,7 +285,7 @@ class SqliteLane:
 
     def _disown_stream(self, why: FencedError) -> None:
         try:
-            self._stream.disown(self._connected(), why)
+            self._stream.disown(executing(self._connected()), why)
         except (sqlite3.Error, AuditraceError):
             _log.exception("a stream that somebody else wrote could not be disowned")
 

@@ -15,7 +15,7 @@ from service.store.sqlite.connection import URL_PREFIX
 from service.store.sqlite.identity import require_usable
 from service.store.sqlite.migrate import missing_steps
 from service.store.sqlite.owners import folder_of_owners
-from service.store.sqlite.transaction import SQL, executing
+from service.store.sqlite.statements import SQL, executing
 from service.store.sqlite.untouched import Reading, in_use
 from telemetry.files import why_no_file_in, why_unwritable
 

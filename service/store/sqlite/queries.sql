@@ -3,7 +3,7 @@
 -- name: open_stream
 INSERT INTO audit_streams (
     stream_id, epoch, owner, opened_ns, number, hash, record_id, observed_ns, mac, alive_until_ns
-) VALUES (:stream_id, :epoch, :owner, :opened_ns, 0, '', '', 0, '', :alive_until_ns)
+) VALUES (:stream_id, 1, :owner, :opened_ns, 0, '', '', 0, '', :opened_ns + :lease_ns)
 
 -- name: open_cursor
 INSERT INTO delivery_cursors (stream_id, number) VALUES (:stream_id, 0)
@@ -11,20 +11,23 @@ INSERT INTO delivery_cursors (stream_id, number) VALUES (:stream_id, 0)
 -- name: move_tip
 UPDATE audit_streams
 SET number = :number, hash = :hash, record_id = :record_id, observed_ns = :observed_ns, mac = :mac,
-    alive_until_ns = :alive_until_ns
-WHERE stream_id = :stream_id AND epoch = :epoch AND closed = :closed AND number = :old_number AND hash = :old_hash
+    alive_until_ns = :now_ns + :lease_ns
+WHERE stream_id = :stream_id AND epoch = 1 AND closed = :closed AND number = :old_number AND hash = :old_hash
+RETURNING alive_until_ns
 
 -- name: renew_stream
-UPDATE audit_streams SET alive_until_ns = :alive_until_ns WHERE stream_id = :stream_id AND epoch = :epoch AND closed = 0
+UPDATE audit_streams SET alive_until_ns = :now_ns + :lease_ns
+WHERE stream_id = :stream_id AND epoch = 1 AND closed = 0
+RETURNING alive_until_ns
 
 -- name: close_stream
-UPDATE audit_streams SET closed = 1 WHERE stream_id = :stream_id AND epoch = :epoch AND closed = 0
+UPDATE audit_streams SET closed = 1 WHERE stream_id = :stream_id AND closed = 0
 
 -- name: envelope
 SELECT envelope_id FROM audit_envelopes WHERE resource = :resource AND scope = :scope
 
 -- name: add_envelope
-INSERT INTO audit_envelopes (resource, scope) VALUES (:resource, :scope)
+INSERT INTO audit_envelopes (resource, scope) VALUES (:resource, :scope) RETURNING envelope_id
 
 -- name: add_record
 INSERT INTO audit_records (
@@ -43,14 +46,18 @@ INSERT INTO jobs (
 ) VALUES (
     :job_id, :tenant_id, :template, :status, :version, :created_by, :created_ns, :not_before_ns, :document
 )
+;
+INSERT INTO job_versions (job_id, version, status, record_id, document_sha256)
+VALUES (:job_id, :version, :status, :record_id, :document_sha256)
+RETURNING version
 
 -- name: change_job
 UPDATE jobs SET status = :status, version = :version, not_before_ns = :not_before_ns, document = :document
 WHERE job_id = :job_id AND version = :version - 1
-
--- name: add_job_version
+;
 INSERT INTO job_versions (job_id, version, status, record_id, document_sha256)
-VALUES (:job_id, :version, :status, :record_id, :document_sha256)
+SELECT :job_id, :version, :status, :record_id, :document_sha256 WHERE changes() = 1
+RETURNING version
 
 -- name: job
 SELECT document FROM jobs WHERE job_id = :job_id AND (:tenant_id IS NULL OR tenant_id = :tenant_id)
@@ -74,7 +81,7 @@ ORDER BY not_before_ns LIMIT 1
 
 -- name: take_turn
 INSERT INTO tenant_turns (tenant_id, last_ns) SELECT tenant_id, :started_ns FROM jobs WHERE job_id = :job_id
-ON CONFLICT (tenant_id) DO UPDATE SET last_ns = excluded.last_ns
+ON CONFLICT (tenant_id) DO UPDATE SET last_ns = max(last_ns, excluded.last_ns)
 
 -- name: next_due
 SELECT min(not_before_ns) FROM jobs WHERE status = 'queued'
@@ -87,14 +94,12 @@ WHERE lease_until_ns IS NOT NULL AND worker_id = :worker_id AND jobs.status = 'c
 SELECT document, worker_id, lease_until_ns FROM job_runs WHERE lease_until_ns IS NOT NULL ORDER BY lease_until_ns
 
 -- name: renew_lease
-UPDATE job_runs SET lease_until_ns = :until_ns
-WHERE job_id = :job_id AND number = :run AND worker_id = :worker_id AND lease_until_ns IS NOT NULL
-
--- name: run_is_wanted
 -- Joined with the job: a run whose job was cancelled is not wanted any more, though its lease stands.
-SELECT 1 FROM job_runs JOIN jobs USING (job_id)
-WHERE job_id = :job_id AND job_runs.number = :run AND worker_id = :worker_id AND lease_until_ns IS NOT NULL
-    AND jobs.status = 'running'
+UPDATE job_runs SET lease_until_ns = :until_ns
+FROM jobs
+WHERE jobs.job_id = job_runs.job_id AND job_runs.job_id = :job_id AND number = :run AND worker_id = :worker_id
+    AND lease_until_ns IS NOT NULL AND jobs.status = 'running'
+RETURNING number
 
 -- name: start_run
 INSERT INTO job_runs (job_id, number, status, worker_id, document, lease_until_ns)
@@ -103,6 +108,7 @@ VALUES (:job_id, :number, :status, :worker_id, :document, :lease_until_ns)
 -- name: end_run
 UPDATE job_runs SET status = :status, document = :document, lease_until_ns = NULL
 WHERE job_id = :job_id AND number = :number AND lease_until_ns IS NOT NULL
+RETURNING number
 
 -- name: run
 SELECT document FROM job_runs WHERE job_id = :job_id AND number = :number
@@ -142,6 +148,7 @@ VALUES (:key_id, :tenant_id, :name, :roles, :secret_sha256, :created_ns, :expire
 
 -- name: revoke_key
 UPDATE api_keys SET revoked_ns = :revoked_ns WHERE key_id = :key_id AND revoked_ns IS NULL
+RETURNING key_id
 
 -- name: key
 SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
@@ -162,12 +169,12 @@ ON CONFLICT (key_id) DO UPDATE SET used_ns = max(used_ns, excluded.used_ns)
 -- name: key_uses
 SELECT key_id, used_ns FROM api_key_uses
 
--- name: forget_expired
-DELETE FROM idempotency_keys WHERE expires_ns <= :now_ns
-
 -- name: remember
+DELETE FROM idempotency_keys WHERE expires_ns <= :now_ns
+;
 INSERT INTO idempotency_keys (tenant_id, actor_id, route, key_sha256, body_sha256, job_id, expires_ns)
 VALUES (:tenant_id, :actor_id, :route, :key_sha256, :body_sha256, :job_id, :expires_ns)
+RETURNING key_sha256
 
 -- name: remembered
 SELECT tenant_id, actor_id, route, key_sha256, body_sha256, job_id, expires_ns FROM idempotency_keys
@@ -178,37 +185,68 @@ WHERE tenant_id = :tenant_id AND actor_id = :actor_id AND route = :route AND key
 SELECT status, count(*) FROM jobs GROUP BY status
 
 -- name: jobs
-SELECT document FROM jobs
+SELECT document FROM jobs WHERE {where} ORDER BY created_ns DESC, job_id DESC LIMIT :limit
 
--- name: record_columns
+-- name: record
 SELECT
-    audit_records.record_id, audit_records.stream_id, audit_records.number, hash, event_name, observed_ns, body,
+    records.record_id, records.stream_id, records.number, hash, event_name, observed_ns, body,
     CASE
         WHEN parked_records.number IS NOT NULL THEN 'parked'
-        WHEN audit_records.number <= delivery_cursors.number THEN 'delivered'
+        WHEN records.number <= delivery_cursors.number THEN 'delivered'
+        ELSE 'committed'
+    END
+FROM audit_records AS records
+JOIN delivery_cursors USING (stream_id)
+LEFT JOIN parked_records ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
+WHERE record_id = :record_id AND (:tenant_id IS NULL OR tenant_id = :tenant_id)
+
+-- name: records
+SELECT
+    records.record_id, records.stream_id, records.number, hash, event_name, observed_ns, body,
+    CASE
+        WHEN parked_records.number IS NOT NULL THEN 'parked'
+        WHEN records.number <= delivery_cursors.number THEN 'delivered'
         ELSE 'committed'
     END,
     position
-FROM audit_records
+FROM audit_records AS records
 JOIN delivery_cursors USING (stream_id)
-LEFT JOIN parked_records
-    ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+LEFT JOIN parked_records ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
+WHERE position < :before_position AND {where}
+ORDER BY position DESC LIMIT :limit
 
--- name: stored_columns
+-- name: stored
 SELECT
     otlp, resource, scope,
-    audit_records.record_id, audit_records.stream_id, audit_records.number, hash, event_name, observed_ns, body,
+    records.record_id, records.stream_id, records.number, hash, event_name, observed_ns, body,
     CASE
         WHEN parked_records.number IS NOT NULL THEN 'parked'
-        WHEN audit_records.number <= delivery_cursors.number THEN 'delivered'
+        WHEN records.number <= delivery_cursors.number THEN 'delivered'
         ELSE 'committed'
     END,
     position
-FROM audit_records
+FROM audit_records AS records
 JOIN audit_envelopes USING (envelope_id)
 JOIN delivery_cursors USING (stream_id)
-LEFT JOIN parked_records
-    ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+LEFT JOIN parked_records ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
+WHERE position > :behind_position AND position <= :newest AND {where}
+ORDER BY position LIMIT :limit
+
+-- name: stored_of_stream
+SELECT
+    otlp, resource, scope,
+    records.record_id, records.stream_id, records.number, hash, event_name, observed_ns, body,
+    CASE
+        WHEN parked_records.number IS NOT NULL THEN 'parked'
+        WHEN records.number <= delivery_cursors.number THEN 'delivered'
+        ELSE 'committed'
+    END
+FROM audit_records AS records
+JOIN audit_envelopes USING (envelope_id)
+JOIN delivery_cursors USING (stream_id)
+LEFT JOIN parked_records ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
+WHERE records.stream_id = :stream_id AND records.number BETWEEN :first AND :last
+ORDER BY records.number LIMIT :limit
 
 -- name: streams
 SELECT
@@ -267,7 +305,19 @@ SELECT coalesce(max(number), 0) FROM audit_anchors WHERE stream_id = :stream_id
 SELECT hash FROM audit_records
 WHERE stream_id = :stream_id AND number BETWEEN :first AND :last ORDER BY number
 
--- name: last_position
+-- name: outbox_state
+WITH lagging AS (
+    SELECT stream_id, delivery_cursors.number AS delivered, audit_streams.number AS committed
+    FROM delivery_cursors JOIN audit_streams USING (stream_id)
+    WHERE delivery_cursors.number < audit_streams.number
+)
+SELECT
+    (SELECT coalesce(sum(committed - delivered), 0) FROM lagging),
+    (SELECT min(observed_ns) FROM lagging CROSS JOIN audit_records
+        ON audit_records.stream_id = lagging.stream_id AND audit_records.number = lagging.delivered + 1),
+    (SELECT count(*) FROM parked_records)
+
+-- name: last_place
 SELECT coalesce(max(position), 0) FROM audit_records
 
 -- name: release_lease
@@ -306,9 +356,17 @@ UPDATE delivery_cursors SET until_ns = :until_ns WHERE stream_id = :stream_id AN
 UPDATE delivery_cursors SET until_ns = 0 WHERE owner = :owner AND until_ns > 0
 
 -- name: undelivered
-SELECT number, record_id, otlp, resource, scope, event_name FROM audit_records JOIN audit_envelopes USING (envelope_id)
-WHERE stream_id = :stream_id AND number > :after
-ORDER BY number LIMIT :limit
+-- One record more than fits, so that a record too large for any batch comes too.
+SELECT number, record_id, otlp, resource, scope, event_name FROM (
+    SELECT
+        number, record_id, otlp, envelope_id, event_name,
+        sum(length(otlp)) OVER (ORDER BY number) - length(otlp) AS before_bytes
+    FROM audit_records
+    WHERE stream_id = :stream_id AND number > :after
+    ORDER BY number LIMIT :limit
+) AS records JOIN audit_envelopes USING (envelope_id)
+WHERE before_bytes <= :max_bytes
+ORDER BY number
 
 -- name: checkpoint_waits
 -- For a record that it names, exists, and was neither delivered nor parked.
@@ -322,11 +380,14 @@ SELECT EXISTS (
 )
 
 -- name: move_cursor
-UPDATE delivery_cursors SET number = :last
-WHERE stream_id = :stream_id AND owner = :owner AND epoch = :epoch AND number = :first - 1
+-- Also when it is there already: then an earlier attempt did it, whose answer was lost.
+UPDATE delivery_cursors SET number = max(number, :last)
+WHERE stream_id = :stream_id AND owner = :owner AND epoch = :epoch AND number BETWEEN :first - 1 AND :last
+RETURNING number
 
 -- name: park
-INSERT INTO parked_records (stream_id, number, reason, parked_ns) VALUES (:stream_id, :number, :reason, :parked_ns)
+INSERT INTO parked_records (stream_id, number, reason, parked_ns) VALUES (:stream_id, :number, :reason, :now_ns)
+ON CONFLICT DO NOTHING
 
 -- name: unpark
 DELETE FROM parked_records WHERE stream_id = :stream_id AND number = :number
@@ -340,22 +401,32 @@ FROM parked_records JOIN audit_records USING (stream_id, number) JOIN audit_enve
 WHERE (stream_id, number) > (:stream_id, :number)
 ORDER BY stream_id, number LIMIT :limit
 
--- name: last_delivered
--- The last delivered record of a stream before `:number`; what is parked was not delivered.
-SELECT stream_id, audit_records.number, record_id, otlp, resource, scope
-FROM audit_records JOIN audit_envelopes USING (envelope_id)
-WHERE stream_id = :stream_id AND audit_records.number < :number
-    AND audit_records.number <= (SELECT number FROM delivery_cursors WHERE stream_id = :stream_id)
-    AND NOT EXISTS (
-        SELECT 1 FROM parked_records
-        WHERE parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
-    )
-ORDER BY audit_records.number DESC LIMIT 1
+-- name: delivered_before
+SELECT records.stream_id, records.number, record_id, otlp, resource, scope
+FROM audit_records AS records JOIN audit_envelopes USING (envelope_id)
+JOIN delivery_cursors AS cursors ON cursors.stream_id = records.stream_id
+LEFT JOIN parked_records AS parked ON parked.stream_id = records.stream_id AND parked.number = records.number
+WHERE records.stream_id = :stream_id AND records.number < :number AND records.number <= cursors.number
+    AND parked_ns IS NULL
+ORDER BY records.number DESC LIMIT 1
 
--- name: other_cursors
-SELECT stream_id, delivery_cursors.number FROM delivery_cursors JOIN audit_streams USING (stream_id)
-WHERE stream_id <> :stream_id AND delivery_cursors.number > 0
-ORDER BY opened_ns DESC
+-- name: delivered_elsewhere
+SELECT records.stream_id, records.number, record_id, otlp, resource, scope FROM (
+    SELECT
+        opened_ns, stream_id,
+        (
+            SELECT records.number FROM audit_records AS records
+            LEFT JOIN parked_records AS parked
+                ON parked.stream_id = records.stream_id AND parked.number = records.number
+            WHERE records.stream_id = cursors.stream_id AND records.number <= cursors.number AND parked_ns IS NULL
+            ORDER BY records.number DESC LIMIT 1
+        ) AS last
+    FROM delivery_cursors AS cursors JOIN audit_streams USING (stream_id)
+    WHERE stream_id <> :stream_id AND cursors.number > 0
+) AS others
+JOIN audit_records AS records ON records.stream_id = others.stream_id AND records.number = others.last
+JOIN audit_envelopes USING (envelope_id)
+ORDER BY opened_ns DESC LIMIT 1
 
 -- name: cursor
 SELECT number FROM delivery_cursors WHERE stream_id = :stream_id
@@ -370,15 +441,22 @@ ORDER BY audit_records.number LIMIT :limit
 -- All that was delivered; what is parked was not.
 SELECT (SELECT coalesce(sum(number), 0) FROM delivery_cursors) - (SELECT count(*) FROM parked_records)
 
--- name: delivered_behind
+-- name: records_behind
 -- In the order of commits, in which a checkpoint comes behind everything that it names. The order of the join is forced.
-SELECT position, audit_records.stream_id, audit_records.number, record_id, otlp, resource, scope
-FROM audit_records CROSS JOIN delivery_cursors USING (stream_id) CROSS JOIN audit_envelopes USING (envelope_id)
-LEFT JOIN parked_records
-    ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
-WHERE position > :behind AND position <= :last AND audit_records.number <= delivery_cursors.number
-    AND parked_records.number IS NULL
-ORDER BY position LIMIT :limit
+-- One record more than fits, so that a record too large for any batch comes too.
+SELECT position, 1, stream_id, number, record_id, otlp, resource, scope FROM (
+    SELECT
+        position, audit_records.stream_id, audit_records.number, record_id, otlp, resource, scope,
+        sum(length(otlp)) OVER (ORDER BY position) - length(otlp) AS before_bytes
+    FROM audit_records CROSS JOIN delivery_cursors USING (stream_id) CROSS JOIN audit_envelopes USING (envelope_id)
+    LEFT JOIN parked_records
+        ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
+    WHERE position > :behind AND position <= :last AND audit_records.number <= delivery_cursors.number
+        AND parked_records.number IS NULL
+    ORDER BY position LIMIT :limit
+)
+WHERE before_bytes <= :max_bytes
+ORDER BY position
 
 -- name: replay
 -- How far a replay got is kept beside the leases: one table more would keep processes of the previous release from
@@ -391,14 +469,6 @@ ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, epoch = excluded.epoch 
 
 -- name: forget_replay
 DELETE FROM leases WHERE name = :name
-
--- name: outbox_depth
-SELECT coalesce(sum(audit_streams.number - delivery_cursors.number), 0)
-FROM audit_streams JOIN delivery_cursors USING (stream_id)
-
--- name: outbox_oldest
-SELECT min(observed_ns) FROM audit_records JOIN delivery_cursors USING (stream_id)
-WHERE audit_records.number = delivery_cursors.number + 1
 
 -- name: parked_count
 SELECT count(*) FROM parked_records
@@ -483,13 +553,13 @@ SELECT stream_id, reason FROM refused_streams WHERE disowned = 1
 DELETE FROM refused_streams WHERE stream_id = :stream_id AND disowned = 0
 
 -- name: put_refused
-INSERT INTO refused_streams (stream_id, reason, since_ns, disowned) VALUES (:stream_id, :reason, :since_ns, 0)
+INSERT INTO refused_streams (stream_id, reason, since_ns, disowned) VALUES (:stream_id, :reason, :now_ns, 0)
 ON CONFLICT (stream_id) DO UPDATE SET reason = excluded.reason
 
 -- name: disown_stream
 -- By its lane, which left it at this tip; a stream that was closed there is what it should be.
 INSERT INTO refused_streams (stream_id, reason, since_ns, disowned)
-SELECT :stream_id, :reason, :since_ns, 1
+SELECT :stream_id, :reason, :now_ns, 1
 WHERE NOT EXISTS (
     SELECT 1 FROM audit_streams WHERE stream_id = :stream_id AND number = :number AND hash = :hash AND closed = 1
 )
@@ -506,7 +576,7 @@ SELECT EXISTS (SELECT 1 FROM signing_keys) OR EXISTS (SELECT 1 FROM audit_checkp
 
 -- name: register_key
 INSERT INTO signing_keys (number, fingerprint, public_key, first_checkpoint, registered_ns, rotation, mac)
-VALUES (:number, :fingerprint, :public_key, :first_checkpoint, :registered_ns, :rotation, :mac)
+VALUES (:number, :fingerprint, :public_key, :first_checkpoint, :now_ns, :rotation, :mac)
 
 -- name: has_table
 SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name
@@ -515,7 +585,7 @@ SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name
 SELECT EXISTS (SELECT 1 FROM audit_streams)
 
 -- name: open_streams
-SELECT stream_id, owner, epoch, alive_until_ns FROM audit_streams WHERE closed = 0 AND stream_id <> :own
+SELECT stream_id, owner, alive_until_ns FROM audit_streams WHERE closed = 0 AND stream_id <> :own
 ORDER BY opened_ns, stream_id
 
 -- Restore -------------------------------------------------------------------------------------------------------------

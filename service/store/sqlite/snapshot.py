@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.store.sqlite.transaction import SQL
+from service.store.sqlite.statements import SQL
 from service.store.sqlite.untouched import Reading, in_use
 from telemetry.audit.verify import Found, Place
 from telemetry.audit.verify.otlp_stored import found_in_row

@@ -1,302 +1,38 @@
-"""One open transaction of a lane: what work may read, and the one way in which it writes."""
+"""The open transaction of the SQLite lane, as far as it differs from those on other databases."""
 
-import hashlib
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping
 
-import msgspec
-
-from service.errors import BrokenLedgerError, ConflictError, FencedError, NotFoundError
-from service.jobs.model import Content, Job, JobId, Run, TenantId
-from service.ports import (
-    ApiKey,
-    Clock,
-    EndRun,
-    IdempotencyEntry,
-    PutArtifact,
-    PutInput,
-    PutKey,
-    PutSecrets,
-    Receipt,
-    Remember,
-    RevokeKey,
-    StartRun,
-    Transition,
-    Write,
-)
-from service.store.queries import Execute, load_queries
-from service.store.rows import decode_job, decode_run, encode, key_of
+from service.errors import FencedError
+from service.jobs.model import Run
+from service.ports import Clock
+from service.store.queries import one
+from service.store.rows import decode_run
 from service.store.sqlite.owners import OwnerLocks
-from telemetry import names
-from telemetry.audit.chain import Tip
-from telemetry.audit.ledger import AuditLogger, SealedRecord
-from telemetry.audit.record import AuditRecord
-from telemetry.audit.signer import SIGNED_EVENTS, Signer
-
-SQL: Final = load_queries("service.store.sqlite")
+from service.store.sqlite.statements import executing
+from service.store.writing import LedgerTransaction, Position
 
 
-def executing(connection: sqlite3.Connection) -> Execute:
-    """Return what executes statements on `connection`, for the parts that both stores share."""
-    return lambda name, values: connection.execute(SQL[name], values)
+class SqliteTransaction(LedgerTransaction):
+    """A transaction on a connection that has begun, and so has the only lock for writing."""
 
-
-class Place(msgspec.Struct, frozen=True):
-    """Where the next record goes: behind which tip, through which log, into which stored resource and scope."""
-
-    tip: Tip
-    audit_log: AuditLogger
-    envelope_id: int
-
-
-def place_behind(connection: sqlite3.Connection, tip: Tip, audit_log: AuditLogger) -> Place:
-    """Return the place behind `tip`, with the envelope of `audit_log` stored if it is new."""
-    envelope = {"resource": audit_log.resource_bytes, "scope": audit_log.scope_bytes}
-    row = connection.execute(SQL["envelope"], envelope).fetchone()
-    envelope_id = row[0] if row else connection.execute(SQL["add_envelope"], envelope).lastrowid
-    return Place(tip, audit_log, int(envelope_id or 0))
-
-
-class SqliteTransaction:
-    """Implements `service.ports.Transaction` on a connection that has begun; the lane commits it."""
-
-    def __init__(self, connection: sqlite3.Connection, clock: Clock, locks: OwnerLocks, place: Place) -> None:
-        self._connection = connection
-        self.locks = locks
-        self._clock = clock
-        self.place = place
-        self._signer: Signer | None = None
-        self._signature = ""
-        self.outcomes: list[str] = []
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The connection, for the parts of this store; it is not theirs to commit."""
-        return self._connection
-
-    @property
-    def tip(self) -> Tip:
-        """The last record of the stream, those of this transaction included."""
-        return self.place.tip
-
-    def rewind(self, place: Place) -> None:
-        """Forget what was sealed from `place` on, after its rows were rolled back."""
-        del self.outcomes[len(self.outcomes) - (self.tip.number - place.tip.number) :]
-        self.place = place
-
-    def certify(self, fingerprint: str) -> None:
-        """Name this key in the resource of what is sealed from here on, as the one that signs over it."""
-        audit_log = self.place.audit_log.certified(fingerprint)
-        if audit_log is not self.place.audit_log:
-            self.place = place_behind(self._connection, self.tip, audit_log)
-
-    def observe_ns(self) -> int:
-        """Return the time of sealing; within a stream it increases with each record."""
-        return max(self._clock(), self.tip.observed_ns + 1)
-
-    def signature(self, event_name: str, body: bytes) -> str | None:
-        """Return the signature over a body of an event that is signed."""
-        if event_name not in SIGNED_EVENTS:
-            return None
-        if self._signer is None:
-            raise BrokenLedgerError(f"a record of {event_name} must be signed, and no key was given")
-        self._signature = self._signer.sign(body)
-        return self._signature
-
-    def append(self, sealed: SealedRecord) -> None:
-        """Write a sealed record.
-
-        Raises:
-            FencedError: somebody else wrote a record at this place of the stream.
-        """
-        text = {key: value for key, value in sealed.attributes.items() if isinstance(value, str)}
-        version = sealed.attributes.get(names.AUDITRACE_TARGET_VERSION)
-        is_job_version = version is not None and text[names.AUDIT_TARGET_TYPE] == "job"
-        self._add_record(
-            {
-                "record_id": sealed.tip.record_id,
-                "stream_id": sealed.tip.stream_id,
-                "number": sealed.tip.number,
-                "hash": sealed.tip.hash,
-                "event_name": sealed.event_name,
-                "timestamp_ns": sealed.timestamp_ns,
-                "observed_ns": sealed.tip.observed_ns,
-                "tenant_id": text[names.AUDITRACE_TENANT_ID],
-                "actor_id": text[names.AUDIT_ACTOR_ID],
-                "action": text[names.AUDIT_ACTION],
-                "outcome": text[names.AUDIT_OUTCOME],
-                "result": text[names.AUDITRACE_RESULT],
-                "target_type": text[names.AUDIT_TARGET_TYPE],
-                "target_id": text[names.AUDIT_TARGET_ID],
-                "target_version": version,
-                "versioned_job": text[names.AUDIT_TARGET_ID] if is_job_version else None,
-                "job_id": text.get(names.AUDITRACE_JOB_ID),
-                "request_id": text.get(names.AUDITRACE_REQUEST_ID),
-                "trace_id": sealed.span.trace_id,
-                "span_id": sealed.span.span_id,
-                "body": sealed.body.decode(),
-                "otlp": sealed.otlp,
-                "envelope_id": self.place.envelope_id,
-            },
-        )
-        self.place = Place(sealed.tip, self.place.audit_log, self.place.envelope_id)
-        self.outcomes.append(text[names.AUDIT_OUTCOME])
-
-    def save(self, transition: Transition) -> Receipt:
-        """Write the changed job and what belongs to it, and seal the record; all of it or nothing is committed."""
-        if transition.job is not None:
-            self._save_job(transition.job, transition.record.record_id)
-        for write in transition.writes:
-            self._write(write, transition)
-        self.place.audit_log.emit(transition.record, self)
-        return Receipt(self.tip.record_id, self.tip.stream_id, self.tip.number, self.tip.hash)
-
-    def save_signed(self, record: AuditRecord, signer: Signer) -> str:
-        """Seal a record of an event that is signed, and return its signature."""
-        self._signer = signer
-        try:
-            self.place.audit_log.emit(record, self)
-        finally:
-            self._signer = None
-        return self._signature
-
-    def job(self, job_id: str, tenant_id: TenantId | None) -> Job | None:
-        """Return the job as this transaction sees it."""
-        row = self._execute("job", {"job_id": job_id, "tenant_id": tenant_id}).fetchone()
-        return decode_job(row[0]) if row else None
-
-    def run(self, job_id: str, number: int) -> Run | None:
-        """Return one run of a job."""
-        row = self._execute("run", {"job_id": job_id, "number": number}).fetchone()
-        return decode_run(row[0]) if row else None
-
-    def inputs(self, job_id: str) -> Sequence[Content]:
-        """Return the job's inputs, ordered by name."""
-        return [Content(*row) for row in self._execute("inputs", {"job_id": job_id})]
-
-    def next_runnable(self, now_ns: int) -> Job | None:
-        """Return the queued job whose turn it is, tenants taking turns."""
-        row = self._execute("next_runnable", {"now_ns": now_ns}).fetchone()
-        return decode_job(row[0]) if row else None
+    def __init__(
+        self, connection: sqlite3.Connection, clock: Clock, locks: OwnerLocks, position: Position, now_ns: int
+    ) -> None:
+        super().__init__(executing(connection), clock, position, now_ns)
+        self._locks = locks
 
     def expired_run(self, now_ns: int) -> Run | None:
         """Return a running run whose lease has ended, or whose worker on this machine is dead."""
-        for document, worker_id, lease_until_ns in self._execute("leased_runs", {}):
-            if lease_until_ns < now_ns or not self.locks.is_alive(worker_id):
+        for document, worker_id, lease_until_ns in self.execute("leased_runs", {}):
+            if lease_until_ns < now_ns or not self._locks.is_alive(worker_id):
                 return decode_run(document)
         return None
 
-    def renew_lease(self, job_id: str, run: int, worker_id: str, until_ns: int) -> bool:
-        """Extend the lease; False when this worker does not hold it any more, or the job was cancelled."""
-        held = {"job_id": job_id, "run": run, "worker_id": worker_id}
-        if self._execute("run_is_wanted", held).fetchone() is None:
-            return False
-        return self._execute("renew_lease", {**held, "until_ns": until_ns}).rowcount == 1
-
-    def remembered(self, tenant_id: TenantId, actor_id: str, route: str, key_sha256: str) -> IdempotencyEntry | None:
-        """Return what was done under this idempotency key, if it has not expired."""
-        row = self._execute(
-            "remembered",
-            {
-                "tenant_id": tenant_id,
-                "actor_id": actor_id,
-                "route": route,
-                "key_sha256": key_sha256,
-                "now_ns": self._clock(),
-            },
-        ).fetchone()
-        if row is None:
-            return None
-        tenant, actor, path, key, body, job_id, expires_ns = row
-        return IdempotencyEntry(
-            tenant_id=TenantId(tenant),
-            actor_id=actor,
-            route=path,
-            key_sha256=key,
-            body_sha256=body,
-            job_id=JobId(job_id),
-            expires_ns=expires_ns,
-        )
-
-    def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
-        """Return the key of this name, revoked ones included."""
-        row = self._execute("key_named", {"tenant_id": tenant_id, "name": name}).fetchone()
-        return key_of(row) if row else None
-
-    def note_use(self, key_id: str, used_ns: int) -> None:
-        """Note that an API key was used; a later use that was noted stands."""
-        self._execute("note_use", {"key_id": key_id, "used_ns": used_ns})
-
-    def has_keys(self) -> bool:
-        """True when at least one API key exists, revoked ones included."""
-        return self._execute("keys", {}).fetchone() is not None
-
     def _add_record(self, values: Mapping[str, object]) -> None:
         try:
-            self._execute("add_record", values)
+            self.execute("add_record", values)
         except sqlite3.IntegrityError as error:
-            if self._execute("number_is_taken", values).fetchone() is None:
+            if one(self.execute("number_is_taken", values)) is None:
                 raise
             raise FencedError(f"record {values['number']} of the stream was written by somebody else") from error
-
-    def _save_job(self, job: Job, record_id: str) -> None:
-        document = encode(job)
-        row = {**msgspec.structs.asdict(job), "status": job.status.value, "document": document}
-        columns = ("job_id", "tenant_id", "template", "status", "version", "created_by", "created_ns", "not_before_ns")
-        values = {name: row[name] for name in (*columns, "document")}
-        if job.version == 1:
-            self._execute("add_job", values)
-        elif self._execute("change_job", values).rowcount != 1:
-            raise ConflictError("the job was changed at the same time: fetch it and try again")
-        self._execute(
-            "add_job_version",
-            {
-                "job_id": job.job_id,
-                "version": job.version,
-                "status": job.status.value,
-                "record_id": record_id,
-                "document_sha256": hashlib.sha256(document.encode()).hexdigest(),
-            },
-        )
-
-    def _write(self, write: Write, transition: Transition) -> None:
-        job_id = transition.job.job_id if transition.job else ""
-        match write:
-            case PutInput(content, payload):
-                self._execute("put_input", {"job_id": job_id, **msgspec.structs.asdict(content), "payload": payload})
-            case PutArtifact(run, content, payload):
-                values = {"run": run.number, **msgspec.structs.asdict(content), "payload": payload}
-                self._execute("put_artifact", {"job_id": run.job_id, **values})
-            case PutSecrets(ciphertexts):
-                for name, ciphertext in ciphertexts.items():
-                    self._execute("put_secret", {"job_id": job_id, "name": name, "ciphertext": ciphertext})
-            case StartRun(run, lease_until_ns):
-                self._execute("start_run", {**_run_values(run), "lease_until_ns": lease_until_ns})
-                self._execute("take_turn", {"job_id": run.job_id, "started_ns": run.started_ns})
-            case EndRun(run):
-                if self._execute("end_run", _run_values(run)).rowcount != 1:
-                    raise ConflictError("the run has ended already")
-            case PutKey(key):
-                values = {**msgspec.structs.asdict(key), "roles": " ".join(key.roles)}
-                values.pop("revoked_ns")
-                self._execute("put_key", values)
-            case RevokeKey(key_id, revoked_ns):
-                if self._execute("revoke_key", {"key_id": key_id, "revoked_ns": revoked_ns}).rowcount != 1:
-                    raise NotFoundError("there is no such key, or it is revoked already")
-            case Remember(entry):
-                self._execute("forget_expired", {"now_ns": self._clock()})
-                self._execute("remember", msgspec.structs.asdict(entry))
-
-    def _execute(self, name: str, values: Mapping[str, object]) -> sqlite3.Cursor:
-        return self._connection.execute(SQL[name], values)
-
-
-def _run_values(run: Run) -> dict[str, object]:
-    return {
-        "job_id": run.job_id,
-        "number": run.number,
-        "status": run.status.value,
-        "worker_id": run.worker_id,
-        "document": encode(run),
-    }

@@ -1,10 +1,9 @@
 """The checks that are PostgreSQL's own, and how all of them are carried out on a database, in one snapshot."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-import msgspec
 import psycopg
 from psycopg import IsolationLevel, errors
 
@@ -16,8 +15,8 @@ from service.store.postgres.migrate import MIGRATIONS, additions, schema_version
 from service.store.postgres.reconciliation.schema import differences
 from service.store.postgres.snapshot import records_in
 from service.store.postgres.statements import executing
-from service.store.queries import Execute, Row, load_queries
-from service.store.reconciling import DamagedError, Wrong, reconciled
+from service.store.queries import Row, load_queries
+from service.store.reconciling import DamagedError, Examined, Wrong, reconciled
 from service.store.steps import require_same
 from telemetry.audit.verify import Found
 
@@ -32,34 +31,25 @@ _CORRUPT: Final = (psycopg.DataError, psycopg.InternalError)
 _DAMAGED: Final = (*_CORRUPT, psycopg.ProgrammingError)
 
 
-class Examined(msgspec.Struct, frozen=True):
-    """What is looked at: a database, in a transaction that is one snapshot."""
-
-    session: Session
-    url: str
-    secret: DeploymentSecret
-
-    @property
-    def execute(self) -> Execute:
-        """Executes statements of the store."""
-        return executing(self.session)
+class _ExaminedDatabase(Examined):
+    def __init__(self, session: Session, url: str, secret: DeploymentSecret) -> None:
+        super().__init__(executing(session), secret)
+        self._session = session
+        self._url = url
 
     def rows(self, name: str) -> Iterator[Row]:
-        """Yield the rows of a statement, fetched in parts."""
-        with self.session.cursor(f"{name}_examined", binary=True) as cursor:
+        with self._session.cursor(f"{name}_examined", binary=True) as cursor:
             cursor.itersize = _PAYLOADS_AT_ONCE if name == "contents" else _ROWS_AT_ONCE
             cursor.execute(SQL[name])
             yield from cursor
 
     def records(self) -> Iterator[Found]:
-        """Yield every record."""
-        return records_in(self.session, place_of(self.url))
+        return records_in(self._session, place_of(self._url))
 
     @contextmanager
     def attempt(self) -> Generator[None]:
-        """Look in a savepoint, and tell damage from a database that cannot be read now, or not by this role."""
         try:
-            with self.session.transaction():
+            with self._session.transaction():
                 yield
         except errors.InsufficientPrivilege as error:
             raise SettingsError([f"{_text(error)}: use the role that migrates"]) from error
@@ -67,6 +57,27 @@ class Examined(msgspec.Struct, frozen=True):
             raise DamagedError(_text(error)) from error
         except psycopg.Error as error:
             raise translate(error) from error
+
+    def integrity(self) -> Wrong:
+        """Yield what is not in step: records and their keys, and, with the extension `amcheck`, indices and tables."""
+        yield from self.rows("keys_of_records")
+        ((has_amcheck,),) = self._session.execute(SQL["has_amcheck"]).fetchall()
+        for index, number in self._session.execute(SQL["indices"]).fetchall() if has_amcheck else ():
+            try:
+                with self._session.transaction():
+                    self._session.execute(SQL["check_index"], {"index": number})
+            except _CORRUPT as error:
+                yield f"index {index}", _text(error)
+
+    def schema(self) -> Wrong:
+        yield from differences(self._session, self._url)
+
+    def foreign_keys(self) -> Wrong:
+        for table, parent, statement in self._session.execute(SQL["references"]).fetchall():
+            for (row,) in self._session.execute(statement.encode()).fetchall():
+                yield _orphan(table, parent, row)
+        for table, parent, row in self.rows("references_of_records"):
+            yield _orphan(table, parent, row)
 
 
 def reconcile(url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
@@ -91,32 +102,7 @@ def reconcile(url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
 def reconcile_in(session: Session, url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
     """Yield the same of what an open transaction sees, what it wrote itself included."""
     require_same(MIGRATIONS, schema_version(session), additions(session))
-    yield from reconciled(Examined(session, url, secret), _OWN)
-
-
-def _integrity(examined: Examined) -> Wrong:
-    """Records and their keys are in step; with the extension `amcheck`, indices find every row of their table."""
-    yield from examined.rows("keys_of_records")
-    session = examined.session
-    ((has_amcheck,),) = session.execute(SQL["has_amcheck"]).fetchall()
-    for index, number in session.execute(SQL["indices"]).fetchall() if has_amcheck else ():
-        try:
-            with session.transaction():
-                session.execute(SQL["check_index"], {"index": number})
-        except _CORRUPT as error:
-            yield f"index {index}", _text(error)
-
-
-def _schema(examined: Examined) -> Wrong:
-    yield from differences(examined.session, examined.url)
-
-
-def _foreign_keys(examined: Examined) -> Wrong:
-    for table, parent, statement in examined.session.execute(SQL["references"]).fetchall():
-        for (row,) in examined.session.execute(statement.encode()).fetchall():
-            yield _orphan(table, parent, row)
-    for table, parent, row in examined.rows("references_of_records"):
-        yield _orphan(table, parent, row)
+    yield from reconciled(_ExaminedDatabase(session, url, secret))
 
 
 def _orphan(table: str, parent: str, row: str) -> tuple[str, str]:
@@ -125,10 +111,3 @@ def _orphan(table: str, parent: str, row: str) -> tuple[str, str]:
 
 def _text(error: psycopg.Error) -> str:
     return " ".join((error.diag.message_primary or str(error)).split())
-
-
-_OWN: Final[Mapping[str, Callable[[Examined], Wrong]]] = {
-    "integrity": _integrity,
-    "schema": _schema,
-    "foreign_keys": _foreign_keys,
-}

@@ -1,22 +1,20 @@
 """The checks that are SQLite's own, and how all of them are carried out on a file, in one snapshot."""
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from service.errors import TryLaterError
 from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
-from service.store.queries import Execute, Row, load_queries
-from service.store.reconciling import DamagedError, Wrong, reconciled
+from service.store.queries import Row, load_queries
+from service.store.reconciling import DamagedError, Examined, Wrong, reconciled
 from service.store.sqlite.connection import translate
 from service.store.sqlite.migrate import MIGRATIONS, additions, migrate, schema_version
 from service.store.sqlite.snapshot import records_in
-from service.store.sqlite.transaction import executing
+from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import Reading, in_use
 from service.store.steps import require_same
 from telemetry.audit.verify import Found
@@ -24,28 +22,19 @@ from telemetry.audit.verify import Found
 SQL: Final = load_queries("service.store.sqlite.reconciliation")
 
 
-class Examined(msgspec.Struct, frozen=True):
-    """What is looked at: a file, in a transaction that is one snapshot."""
-
-    connection: sqlite3.Connection
-    secret: DeploymentSecret
-
-    @property
-    def execute(self) -> Execute:
-        """Executes statements of the store."""
-        return executing(self.connection)
+class _ExaminedFile(Examined):
+    def __init__(self, connection: sqlite3.Connection, secret: DeploymentSecret) -> None:
+        super().__init__(executing(connection), secret)
+        self._connection = connection
 
     def rows(self, name: str) -> Iterator[Row]:
-        """Yield the rows of a statement."""
-        yield from self.connection.execute(SQL[name])
+        yield from self._connection.execute(SQL[name])
 
     def records(self) -> Iterator[Found]:
-        """Yield every record."""
-        return records_in(self.connection, "database")
+        return records_in(self._connection, "database")
 
     @contextmanager
     def attempt(self) -> Generator[None]:
-        """Tell damage from a file that cannot be read now."""
         try:
             yield
         except sqlite3.Error as error:
@@ -54,6 +43,31 @@ class Examined(msgspec.Struct, frozen=True):
             if isinstance(translation, TryLaterError) and hasattr(error, "sqlite_errorcode"):
                 raise translation from error
             raise DamagedError(str(error)) from error
+
+    def integrity(self) -> Wrong:
+        for (text,) in self.rows("integrity_check"):
+            if text != "ok":
+                yield "database", str(text)
+
+    def foreign_keys(self) -> Wrong:
+        for table, row, parent, _number in self.rows("foreign_key_check"):
+            yield f"table {table} row {'?' if row is None else row}", f"it names a row of {parent} that does not exist"
+
+    def schema(self) -> Wrong:
+        fresh = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            migrate(fresh)
+            expected = _objects(fresh)
+        finally:
+            fresh.close()
+        found = _objects(self._connection)
+        for what in sorted(expected.keys() - found.keys()):
+            yield what, "it is missing"
+        for what in sorted(found.keys() - expected.keys()):
+            yield what, "no migration makes it"
+        for what in sorted(found.keys() & expected.keys()):
+            if found[what] != expected[what]:
+                yield what, "it is not as the migrations make it"
 
 
 def reconcile(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -> Iterator[Discrepancy]:
@@ -69,44 +83,8 @@ def reconcile(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -
     with reading(path) as connection:
         connection.execute("BEGIN")
         require_same(MIGRATIONS, schema_version(connection), additions(connection))
-        yield from reconciled(Examined(connection, secret), _OWN)
-
-
-def _integrity(examined: Examined) -> Wrong:
-    for (text,) in examined.rows("integrity_check"):
-        if text != "ok":
-            yield "database", str(text)
-
-
-def _foreign_keys(examined: Examined) -> Wrong:
-    for table, row, parent, _number in examined.rows("foreign_key_check"):
-        yield f"table {table} row {'?' if row is None else row}", f"it names a row of {parent} that does not exist"
-
-
-def _schema(examined: Examined) -> Wrong:
-    """Tables, triggers and indices are those that the migrations make: a trigger that is gone guards nothing."""
-    fresh = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        migrate(fresh)
-        expected = _objects(fresh)
-    finally:
-        fresh.close()
-    found = _objects(examined.connection)
-    for what in sorted(expected.keys() - found.keys()):
-        yield what, "it is missing"
-    for what in sorted(found.keys() - expected.keys()):
-        yield what, "no migration makes it"
-    for what in sorted(found.keys() & expected.keys()):
-        if found[what] != expected[what]:
-            yield what, "it is not as the migrations make it"
+        yield from reconciled(_ExaminedFile(connection, secret))
 
 
 def _objects(connection: sqlite3.Connection) -> Mapping[str, str]:
     return {f"{kind} {name}": text for kind, name, text in connection.execute(SQL["schema"])}
-
-
-_OWN: Final[Mapping[str, Callable[[Examined], Wrong]]] = {
-    "integrity": _integrity,
-    "schema": _schema,
-    "foreign_keys": _foreign_keys,
-}

@@ -9,20 +9,19 @@ as long as the database's clock does not step back.
 
 import psycopg
 
-from service.store.postgres.connection import Session
-from service.store.postgres.statements import SQL
+from service.store.queries import Execute
 
 
-def horizon_ns(session: Session) -> int:
+def horizon_ns(execute: Execute) -> int:
     """Return the time before which every record is visible to the statements that follow.
 
     Lanes that were at work when this was called are waited for, a second at most each; so whatever was committed
     before the call lies before the horizon, unless a lane is stuck.
     """
-    ((now_ns,),) = session.execute(SQL["now"]).fetchall()
-    for (key,) in session.execute(SQL["announced"], {"until": now_ns // 1000}).fetchall():
+    ((now_ns,),) = execute("now", {})
+    for (key,) in list(execute("announced", {"until": now_ns // 1000})):
         try:
-            session.execute(SQL["await_announced"], {"key": key})
+            execute("await_announced", {"key": key})
         except psycopg.errors.LockNotAvailable:
             # It is stuck; what others commit meanwhile is listed once it has ended.
             return int(key) * 1000

@@ -1,0 +1,12 @@
+"""How long a process counts as alive after it last said so."""
+
+from typing import Final
+
+LEASE_S: Final = 10
+LEASE_NS: Final = LEASE_S * 1_000_000_000
+RENEW_S: Final = 2.0
+
+
+def is_leased(until_ns: int, now_ns: int) -> bool:
+    """Tell whether a lease until then stands; one that ends too far ahead is of before the clock stepped back."""
+    return now_ns <= until_ns <= now_ns + 2 * LEASE_NS

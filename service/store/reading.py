@@ -1,0 +1,268 @@
+"""Reads of committed rows from any thread: filters, cursors and pages, on every database."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeVar
+
+from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
+from service.ports import (
+    ApiKey,
+    CheckpointPage,
+    CheckpointRow,
+    JobFilter,
+    JobPage,
+    OutboxState,
+    Page,
+    RecordFilter,
+    RecordRow,
+    StoredPage,
+    StoredRecord,
+    StreamPage,
+)
+from service.store.queries import Execute, Row, Search, one
+from service.store.rows import (
+    Stored,
+    checkpoint_of,
+    decode_cursor,
+    decode_job,
+    decode_run,
+    encode_cursor,
+    key_of,
+    record_of_row,
+    stored_of,
+    stream_of,
+)
+
+T = TypeVar("T")
+
+_CONDITIONS: Final[Mapping[str, str]] = {
+    "actor_id": "actor_id = :actor_id",
+    "action": "action = :action",
+    "event_name": "event_name = :event_name",
+    "outcome": "outcome = :outcome",
+    "result": "result = :result",
+    "target_type": "target_type = :target_type",
+    "target_id": "target_id = :target_id",
+    "trace_id": "trace_id = :trace_id",
+    "span_id": "span_id = :span_id",
+    "job_id": "job_id = :job_id",
+    "stream_id": "records.stream_id = :stream_id",
+    "request_id": "request_id = :request_id",
+    "tenant_id": "tenant_id = :tenant_id",
+    "since_ns": "observed_ns >= :since_ns",
+    "until_ns": "observed_ns < :until_ns",
+}
+_JOB_CONDITIONS: Final[Mapping[str, str]] = {
+    "tenant_id": "tenant_id = :tenant_id",
+    "status": "status = :status",
+    "template": "template = :template",
+    "created_by": "created_by = :created_by",
+    "before_id": "(created_ns, job_id) < (:before_ns, :before_id)",
+}
+
+
+class LedgerReads(ABC):
+    """Implements `service.ports.Reads`, but for what differs between databases."""
+
+    order: ClassVar[Sequence[str]]
+    """The names of what records are ordered by, which is the order of commits as far as the database knows it."""
+    start: ClassVar[Sequence[int | str]]
+    """The place in that order before all records."""
+    cursor: ClassVar[Any]
+    """The type of a place."""
+    cursor_and_newest: ClassVar[Any]
+    """The type of a place, and of up to where records are listed."""
+
+    @abstractmethod
+    def _search(self, read: Callable[[Search], T]) -> T:
+        """Return what `read` finds; it may be called again after its connection was lost."""
+
+    @abstractmethod
+    def _newest(self, execute: Execute) -> int:
+        """Return up to where records can be listed so that none appears before it any more."""
+
+    @abstractmethod
+    def _behind(self, newest: int) -> Sequence[int | str]:
+        """Return the place in the order that lies behind all records up to `newest`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections; nobody may read any more."""
+
+    def job(self, job_id: str, tenant_id: TenantId | None) -> Job | None:
+        """Return the newest version of a job."""
+        row = self._one("job", {"job_id": job_id, "tenant_id": tenant_id})
+        return decode_job(row[0]) if row else None
+
+    def jobs(self, tenant_id: TenantId | None, where: JobFilter, cursor: str | None, limit: int) -> JobPage:
+        """Return one page of jobs, newest first."""
+        before_ns, before_id = decode_cursor(cursor, tuple[Stored, str]) if cursor else (None, None)
+        values: dict[str, object] = {
+            "tenant_id": tenant_id,
+            "status": where.status.value if where.status else None,
+            "template": where.template,
+            "created_by": where.created_by,
+            "before_id": before_id,
+        }
+        conditions = [condition for name, condition in _JOB_CONDITIONS.items() if values[name] is not None]
+        values |= {"before_ns": before_ns, "limit": limit + 1}
+        rows = self._search(lambda search: list(search("jobs", values, conditions)))
+        jobs = [decode_job(document) for (document,) in rows[:limit]]
+        return JobPage(jobs, encode_cursor(jobs[-1].created_ns, jobs[-1].job_id) if len(rows) > limit else None)
+
+    def runs(self, job_id: str) -> Sequence[Run]:
+        """Return the runs of a job, first to last."""
+        return [decode_run(document) for (document,) in self._all("runs", {"job_id": job_id})]
+
+    def inputs(self, job_id: str) -> Sequence[Content]:
+        """Return the inputs of a job, ordered by name."""
+        return [Content(*row) for row in self._all("inputs", {"job_id": job_id})]
+
+    def input_payload(self, job_id: str, name: str) -> bytes | None:
+        """Return the bytes of an input."""
+        row = self._one("input_payload", {"job_id": job_id, "name": name})
+        return bytes(row[0]) if row else None
+
+    def secrets(self, job_id: str) -> Mapping[str, bytes]:
+        """Return the encrypted sensitive parameters of a job, by name."""
+        return {name: bytes(ciphertext) for name, ciphertext in self._all("secrets", {"job_id": job_id})}
+
+    def artifacts(self, job_id: str, run: int) -> Sequence[Content]:
+        """Return what a run left behind, ordered by name."""
+        return [Content(*row) for row in self._all("artifacts", {"job_id": job_id, "run": run})]
+
+    def artifact_payload(self, job_id: str, run: int, name: str) -> bytes | None:
+        """Return the bytes of an artifact."""
+        row = self._one("artifact_payload", {"job_id": job_id, "run": run, "name": name})
+        return bytes(row[0]) if row else None
+
+    def record(self, record_id: str, tenant_id: TenantId | None) -> RecordRow | None:
+        """Return a committed record."""
+        row = self._one("record", {"record_id": record_id, "tenant_id": tenant_id})
+        return record_of_row(row) if row else None
+
+    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page:
+        """Return one page of records, last committed first.
+
+        Each page fixes the upper bound of the next, so nothing is skipped or shown twice while records are added.
+        """
+        conditions, values = _matching(where)
+        before = decode_cursor(cursor, self.cursor) if cursor else None
+
+        def read(search: Search) -> list[Row]:
+            place = before or self._behind(self._newest(lambda name, given: search(name, given, ())))
+            named = {f"before_{name}": value for name, value in zip(self.order, place, strict=True)}
+            return list(search("records", {**values, **named, "limit": limit + 1}, conditions))
+
+        rows = self._search(read)
+        more = encode_cursor(*self._order_of(rows[limit - 1])) if len(rows) > limit else None
+        return Page([record_of_row(row) for row in rows[:limit]], more)
+
+    def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> StoredPage:
+        """Return one page of records with their bytes, first committed first, up to where the first page could list."""
+        conditions, values = _matching(where)
+
+        def read(search: Search) -> tuple[list[Row], int]:
+            if cursor is None:
+                behind = self.start
+                newest = self._newest(lambda name, given: search(name, given, ()))
+            else:
+                *behind, newest = decode_cursor(cursor, self.cursor_and_newest)
+            named = {f"behind_{name}": value for name, value in zip(self.order, behind, strict=True)}
+            found = search("stored", {**values, **named, "newest": newest, "limit": limit + 1}, conditions)
+            return list(found), newest
+
+        rows, newest = self._search(read)
+        more = encode_cursor(*self._order_of(rows[limit - 1]), newest) if len(rows) > limit else None
+        return StoredPage([stored_of(row) for row in rows[:limit]], more)
+
+    def streams(self, cursor: str | None, limit: int) -> StreamPage:
+        """Return one page of the streams of the ledger, last opened first."""
+        before_ns, before_id = decode_cursor(cursor, tuple[Stored, str]) if cursor else (None, None)
+        values = {"before_ns": before_ns, "before_id": before_id, "limit": limit + 1}
+        rows = [stream_of(row) for row in self._all("streams", values)]
+        page = rows[:limit]
+        return StreamPage(page, encode_cursor(page[-1].opened_ns, page[-1].stream_id) if len(rows) > limit else None)
+
+    def checkpoints(self, cursor: str | None, limit: int) -> CheckpointPage:
+        """Return one page of checkpoints, the last one first."""
+        (before,) = decode_cursor(cursor, tuple[Stored]) if cursor else (None,)
+        rows = [checkpoint_of(row) for row in self._all("checkpoints", {"before": before, "limit": limit + 1})]
+        return CheckpointPage(rows[:limit], encode_cursor(rows[limit - 1].number) if len(rows) > limit else None)
+
+    def checkpoints_behind(self, number: int, limit: int) -> Sequence[CheckpointRow]:
+        """Return the checkpoints that follow the one of this number, in order."""
+        return [checkpoint_of(row) for row in self._all("checkpoints_behind", {"behind": number, "limit": limit})]
+
+    def checkpoint_before(self, observed_ns: int) -> int:
+        """Return the number of the last checkpoint that was sealed before this time; 0 when there is none."""
+        return self._number("checkpoint_before", {"observed_ns": observed_ns})
+
+    def anchored(self, stream_id: str) -> int:
+        """Return the last number of a stream that a checkpoint names; 0 when none does."""
+        return self._number("anchored", {"stream_id": stream_id})
+
+    def stored_of_stream(self, stream_id: str, first: int, last: int, limit: int) -> Sequence[StoredRecord]:
+        """Return at most `limit` records of a stream from `first` to `last` with their bytes, in order."""
+        values = {"stream_id": stream_id, "first": first, "last": last, "limit": limit}
+        return [stored_of(row) for row in self._all("stored_of_stream", values)]
+
+    def record_hashes(self, stream_id: str, first: int, last: int) -> Sequence[str]:
+        """Return the hashes of the records of a stream from `first` to `last`, in order."""
+        values = {"stream_id": stream_id, "first": first, "last": last}
+        return [record_hash for (record_hash,) in self._all("hashes_of_stream", values)]
+
+    def key(self, key_id: str) -> ApiKey | None:
+        """Return an API key, revoked ones included."""
+        row = self._one("key", {"key_id": key_id})
+        return key_of(row) if row else None
+
+    def keys(self) -> Sequence[ApiKey]:
+        """Return all API keys, oldest first."""
+        return [key_of(row) for row in self._all("keys", {})]
+
+    def key_uses(self) -> Mapping[str, int]:
+        """Return when each API key was used last, by its id."""
+        return dict(self._all("key_uses", {}))
+
+    def job_counts(self) -> Mapping[Status, int]:
+        """Return how many jobs are in each status."""
+        return {Status(status): count for status, count in self._all("job_counts", {})}
+
+    def next_due_ns(self) -> int | None:
+        """Return when the first queued job is due, which may be past; None when no job is queued."""
+        ((due_ns,),) = self._all("next_due", {})
+        return None if due_ns is None else int(due_ns)
+
+    def cancelled_runs(self, worker_id: str) -> Sequence[JobId]:
+        """Return the jobs of this worker's open runs that were cancelled."""
+        return [JobId(job_id) for (job_id,) in self._all("cancelled_runs", {"worker_id": worker_id})]
+
+    def outbox(self) -> OutboxState:
+        """Return what is committed and not yet delivered."""
+        ((depth, oldest_ns, parked),) = self._all("outbox_state", {})
+        return OutboxState(depth, oldest_ns, parked)
+
+    def _one(self, name: str, values: Mapping[str, object]) -> Row | None:
+        return self._search(lambda search: one(search(name, values, ())))
+
+    def _all(self, name: str, values: Mapping[str, object]) -> Sequence[Row]:
+        return self._search(lambda search: list(search(name, values, ())))
+
+    def _number(self, name: str, values: Mapping[str, object]) -> int:
+        ((number,),) = self._all(name, values)
+        return int(number)
+
+    def _order_of(self, row: Row) -> Row:
+        """Return what a row of `records` or `stored` is ordered by, which stands last."""
+        return row[-len(self.order) :]
+
+
+def _matching(where: RecordFilter) -> tuple[Sequence[str], dict[str, Any]]:
+    values: dict[str, Any] = {
+        # As the columns are written, which cannot hold NUL in every database.
+        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name in _CONDITIONS
+        if (value := getattr(where, name)) is not None
+    }
+    return [_CONDITIONS[name] for name in values], values

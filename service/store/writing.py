@@ -1,0 +1,270 @@
+"""The open transaction of a lane: what work may read, and the one way in which it writes, on every database."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from service.errors import ConflictError, NotFoundError
+from service.jobs.model import Content, Job, JobId, Run, TenantId
+from service.ports import (
+    ApiKey,
+    Clock,
+    EndRun,
+    IdempotencyEntry,
+    PutArtifact,
+    PutInput,
+    PutKey,
+    PutSecrets,
+    Receipt,
+    Remember,
+    RevokeKey,
+    StartRun,
+    Transition,
+    Write,
+)
+from service.store.queries import Execute, Row, one
+from service.store.rows import decode_job, decode_run, encode, key_of
+from telemetry import names
+from telemetry.audit.chain import Tip
+from telemetry.audit.ledger import AuditLogger, SealedRecord
+from telemetry.audit.record import AuditRecord
+from telemetry.audit.signer import Signer
+
+
+class OvertakenError(Exception):
+    """Another transaction did meanwhile what this work found undone; the work is to be done again."""
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where the next record goes: behind which tip, through which log, into which stored resource and scope."""
+
+    tip: Tip
+    audit_log: AuditLogger
+    envelope_id: int
+
+
+def behind(execute: Execute, tip: Tip, audit_log: AuditLogger) -> Position:
+    """Return the position behind `tip`, with the resource and scope of `audit_log` stored if they are new."""
+    envelope = {"resource": audit_log.resource_bytes, "scope": audit_log.scope_bytes}
+    row = one(execute("envelope", envelope)) or one(execute("add_envelope", envelope))
+    if row is None:
+        raise AssertionError("a stored envelope has an id")
+    return Position(tip, audit_log, int(row[0]))
+
+
+class LedgerTransaction(ABC):
+    """Implements `service.ports.Transaction` over the named statements of a store; its lane commits it."""
+
+    locking_job = "job"
+    """The statement that reads a job, and keeps other transactions from changing it until the end of this one."""
+
+    def __init__(self, execute: Execute, clock: Clock, position: Position, now_ns: int) -> None:
+        """Go on behind `position`, in a transaction that began at `now_ns` by the clock that leases are judged by."""
+        self.execute = execute
+        self.position = position
+        self.now_ns = now_ns
+        self.outcomes: list[str] = []
+        self._clock = clock
+
+    @property
+    def tip(self) -> Tip:
+        """The last record of the stream, those of this transaction included."""
+        return self.position.tip
+
+    def rewind(self, position: Position) -> None:
+        """Forget what was sealed from `position` on, after its rows were rolled back."""
+        del self.outcomes[len(self.outcomes) - (self.tip.number - position.tip.number) :]
+        self.position = position
+
+    def certify(self, fingerprint: str) -> None:
+        """Name this key in the resource of what is sealed from here on, as the one that signs over it."""
+        audit_log = self.position.audit_log.certified(fingerprint)
+        if audit_log is not self.position.audit_log:
+            self.position = behind(self.execute, self.tip, audit_log)
+
+    def observe_ns(self) -> int:
+        """Return the time of sealing: when the transaction began; within a stream it increases with each record."""
+        return max(self.now_ns, self.tip.observed_ns + 1)
+
+    def append(self, sealed: SealedRecord) -> None:
+        """Write a sealed record.
+
+        Raises:
+            FencedError: somebody else wrote a record at this place of the stream.
+        """
+        # The columns are for finding a record; those of PostgreSQL cannot hold NUL, which a body can.
+        text = {
+            key: value.replace("\0", "\ufffd") for key, value in sealed.attributes.items() if isinstance(value, str)
+        }
+        version = sealed.attributes.get(names.AUDITRACE_TARGET_VERSION)
+        is_job_version = version is not None and text[names.AUDIT_TARGET_TYPE] == "job"
+        self._add_record(
+            {
+                "record_id": sealed.tip.record_id,
+                "stream_id": sealed.tip.stream_id,
+                "number": sealed.tip.number,
+                "hash": sealed.tip.hash,
+                "event_name": sealed.event_name,
+                "timestamp_ns": sealed.timestamp_ns,
+                "observed_ns": sealed.tip.observed_ns,
+                "tenant_id": text[names.AUDITRACE_TENANT_ID],
+                "actor_id": text[names.AUDIT_ACTOR_ID],
+                "action": text[names.AUDIT_ACTION],
+                "outcome": text[names.AUDIT_OUTCOME],
+                "result": text[names.AUDITRACE_RESULT],
+                "target_type": text[names.AUDIT_TARGET_TYPE],
+                "target_id": text[names.AUDIT_TARGET_ID],
+                "target_version": version,
+                "versioned_job": text[names.AUDIT_TARGET_ID] if is_job_version else None,
+                "job_id": text.get(names.AUDITRACE_JOB_ID),
+                "request_id": text.get(names.AUDITRACE_REQUEST_ID),
+                "trace_id": sealed.span.trace_id,
+                "span_id": sealed.span.span_id,
+                "body": sealed.body.decode(),
+                "otlp": sealed.otlp,
+                "envelope_id": self.position.envelope_id,
+            },
+        )
+        self.position = msgspec.structs.replace(self.position, tip=sealed.tip)
+        self.outcomes.append(text[names.AUDIT_OUTCOME])
+
+    def save(self, transition: Transition) -> Receipt:
+        """Write the changed job and what belongs to it, and seal the record; all of it or nothing is committed."""
+        if transition.job is not None:
+            self._save_job(transition.job, transition.record.record_id)
+        for write in transition.writes:
+            self._write(write, transition)
+        tip = self.position.audit_log.emit(transition.record, self).tip
+        return Receipt(tip.record_id, tip.stream_id, tip.number, tip.hash)
+
+    def save_signed(self, record: AuditRecord, signer: Signer) -> SealedRecord:
+        """Seal a record of an event that is signed, and return it with its signature."""
+        return self.position.audit_log.emit(record, self, signer)
+
+    def job(self, job_id: str, tenant_id: TenantId | None) -> Job | None:
+        """Return the job as this transaction sees it, and keep others from changing it."""
+        row = one(self.execute(self.locking_job, {"job_id": job_id, "tenant_id": tenant_id}))
+        return decode_job(row[0]) if row else None
+
+    def run(self, job_id: str, number: int) -> Run | None:
+        """Return one run of a job."""
+        row = one(self.execute("run", {"job_id": job_id, "number": number}))
+        return decode_run(row[0]) if row else None
+
+    def inputs(self, job_id: str) -> Sequence[Content]:
+        """Return the job's inputs, ordered by name."""
+        return [Content(*row) for row in self.execute("inputs", {"job_id": job_id})]
+
+    def next_runnable(self, now_ns: int) -> Job | None:
+        """Return the queued job whose turn it is, tenants taking turns; those that other lanes claim are left out."""
+        row = one(self.execute("next_runnable", {"now_ns": now_ns}))
+        return decode_job(row[0]) if row else None
+
+    @abstractmethod
+    def expired_run(self, now_ns: int) -> Run | None:
+        """Return a running run whose lease has ended; those that other lanes close are left out."""
+
+    def renew_lease(self, job_id: str, run: int, worker_id: str, until_ns: int) -> bool:
+        """Extend the lease; False when this worker does not hold it any more, or the job was cancelled."""
+        values = {"job_id": job_id, "run": run, "worker_id": worker_id, "until_ns": self._by_lease_clock(until_ns)}
+        return one(self.execute("renew_lease", values)) is not None
+
+    def remembered(self, tenant_id: TenantId, actor_id: str, route: str, key_sha256: str) -> IdempotencyEntry | None:
+        """Return what was done under this idempotency key, if it has not expired."""
+        key = {"tenant_id": tenant_id, "actor_id": actor_id, "route": route, "key_sha256": key_sha256}
+        row = one(self.execute("remembered", {**key, "now_ns": self._clock()}))
+        return _entry_of(row) if row else None
+
+    def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
+        """Return the key of this name, revoked ones included."""
+        row = one(self.execute("key_named", {"tenant_id": tenant_id, "name": name}))
+        return key_of(row) if row else None
+
+    def note_use(self, key_id: str, used_ns: int) -> None:
+        """Note that an API key was used; a later use that was noted stands."""
+        self.execute("note_use", {"key_id": key_id, "used_ns": used_ns})
+
+    @abstractmethod
+    def _add_record(self, values: Mapping[str, object]) -> None:
+        """Insert the row of a record.
+
+        Raises:
+            FencedError: the stream has a record of this number already.
+        """
+
+    def _by_lease_clock(self, time_ns: int) -> int:
+        """Return a time by this machine's clock as one by the clock that leases are judged by."""
+        return time_ns
+
+    def _save_job(self, job: Job, record_id: str) -> None:
+        document = encode(job)
+        values = {
+            "job_id": job.job_id,
+            "tenant_id": job.tenant_id,
+            "template": job.template,
+            "status": job.status.value,
+            "version": job.version,
+            "created_by": job.created_by,
+            "created_ns": job.created_ns,
+            "not_before_ns": job.not_before_ns,
+            "document": document,
+            "record_id": record_id,
+            "document_sha256": hashlib.sha256(document.encode()).hexdigest(),
+        }
+        if one(self.execute("add_job" if job.version == 1 else "change_job", values)) is None:
+            raise ConflictError("the job was changed at the same time: fetch it and try again")
+
+    def _write(self, write: Write, transition: Transition) -> None:
+        job_id = transition.job.job_id if transition.job else ""
+        match write:
+            case PutInput(content, payload):
+                self.execute("put_input", {"job_id": job_id, **msgspec.structs.asdict(content), "payload": payload})
+            case PutArtifact(run, content, payload):
+                values = {"run": run.number, **msgspec.structs.asdict(content), "payload": payload}
+                self.execute("put_artifact", {"job_id": run.job_id, **values})
+            case PutSecrets(ciphertexts):
+                for name, ciphertext in ciphertexts.items():
+                    self.execute("put_secret", {"job_id": job_id, "name": name, "ciphertext": ciphertext})
+            case StartRun(run, lease_until_ns):
+                until_ns = self._by_lease_clock(lease_until_ns)
+                self.execute("start_run", {**_run_values(run), "lease_until_ns": until_ns})
+                self.execute("take_turn", {"job_id": run.job_id, "started_ns": run.started_ns})
+            case EndRun(run):
+                if one(self.execute("end_run", _run_values(run))) is None:
+                    raise ConflictError("the run has ended already")
+            case PutKey(key):
+                values = {**msgspec.structs.asdict(key), "roles": " ".join(key.roles)}
+                values.pop("revoked_ns")
+                self.execute("put_key", values)
+            case RevokeKey(key_id, revoked_ns):
+                if one(self.execute("revoke_key", {"key_id": key_id, "revoked_ns": revoked_ns})) is None:
+                    raise NotFoundError("there is no such key, or it is revoked already")
+            case Remember(entry):
+                values = {**msgspec.structs.asdict(entry), "now_ns": self._clock()}
+                if one(self.execute("remember", values)) is None:
+                    raise OvertakenError
+
+
+def _run_values(run: Run) -> dict[str, object]:
+    return {
+        "job_id": run.job_id,
+        "number": run.number,
+        "status": run.status.value,
+        "worker_id": run.worker_id,
+        "document": encode(run),
+    }
+
+
+def _entry_of(row: Row) -> IdempotencyEntry:
+    tenant_id, actor_id, route, key_sha256, body_sha256, job_id, expires_ns = row
+    return IdempotencyEntry(
+        tenant_id=TenantId(tenant_id),
+        actor_id=actor_id,
+        route=route,
+        key_sha256=key_sha256,
+        body_sha256=body_sha256,
+        job_id=JobId(job_id),
+        expires_ns=expires_ns,
+    )

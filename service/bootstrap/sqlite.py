@@ -2,30 +2,34 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from service.bootstrap.database import LedgerParts
+from service.bootstrap.database import Database, LedgerParts, Opened
 from service.errors import SettingsError
-from service.ports import Clock, Discrepancy, Durability, LastCheckpoint, RefusedStream, RegisteredKey
+from service.ports import Clock, Discrepancy, Durability
 from service.secrets import DeploymentSecret
-from service.store.checkpointing import CheckpointSettings
+from service.store.queries import Execute
 from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.connection import connect, create, database_path
 from service.store.sqlite.identity import hold
-from service.store.sqlite.lane import LaneSettings, SqliteLane
+from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.migrate import migrate
-from service.store.sqlite.opening import examine, is_empty, keys_of, last_and_refused, require_ledger
+from service.store.sqlite.opening import examine, is_empty, require_ledger
 from service.store.sqlite.outbox import SqliteOutbox
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.reconciliation import reconcile
 from service.store.sqlite.replays import SqliteReplays
 from service.store.sqlite.snapshot import recorded
+from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import in_use, untouched
 from telemetry.audit.verify import Found
 
+T = TypeVar("T")
 
-class SqliteDatabase:
-    """Implements `service.bootstrap.database.Database` on a file."""
+
+class SqliteDatabase(Database):
+    """A file, with one lane to a process."""
 
     def __init__(self, url: str, *, as_it_lies: bool = False) -> None:
         """Name the file; what only reads leaves everything beside it as it is, if asked for.
@@ -37,11 +41,7 @@ class SqliteDatabase:
         self._path = database_path(url)
         self._as_it_lies = as_it_lies
         self._reading = untouched if as_it_lies else in_use
-
-    @property
-    def volume(self) -> Path | None:
-        """The folder of the file."""
-        return self._path.parent
+        self.volume = self._path.parent
 
     @property
     def place(self) -> str:
@@ -49,7 +49,7 @@ class SqliteDatabase:
         return str(self._path)
 
     def examine(self, lanes: int | None = None) -> str:
-        """Return what there is, once it can be opened for writing; there is one lane to a process."""
+        """Return what there is, once it can be opened for writing."""
         if lanes is not None and lanes > 1:
             raise SettingsError(
                 [f"AUDITRACE_LANES is {lanes}, and SQLite takes one writer: leave it out, or name a PostgreSQL"]
@@ -82,29 +82,10 @@ class SqliteDatabase:
         finally:
             connection.close()
 
-    def keys(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
-        """Return the public keys of the ledger."""
-        return keys_of(self._path, secret, self._reading)
-
-    def records(self) -> Iterator[Found]:
-        """Yield every committed record."""
-        self.require()
-        return recorded(self._path, self._reading)
-
     def reads(self) -> SqliteReads:
         """Open the file for reading."""
         self.require()
         return SqliteReads(self._path, self._reading)
-
-    def checkpoints_seen(self) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:
-        """Return the last checkpoint, and the streams that none signs over."""
-        self.require()
-        return last_and_refused(self._path, self._reading)
-
-    def discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
-        """Yield everything that is wrong in the file."""
-        self.require()
-        return reconcile(self._path, secret, self._reading)
 
     def durability(self, *, needs_standby: bool) -> Durability:
         """Return the promise: where the file is opened, it is settled how durable a commit is."""
@@ -122,61 +103,41 @@ class SqliteDatabase:
         self.require()
         return SqliteReplays(self._path, sink)
 
-    def open(self, parts: LedgerParts) -> "OpenedSqlite":
+    def open(self, parts: LedgerParts) -> Opened:
         """Open the ledger with the lane of this process."""
-        return OpenedSqlite(self._path, parts)
+        return _OpenedSqlite(self._path, parts)
+
+    def _read(self, work: Callable[[Execute], T]) -> T:
+        with self._reading(self._path) as connection:
+            return work(executing(connection))
+
+    def _records(self) -> Iterator[Found]:
+        return recorded(self._path, self._reading)
+
+    def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
+        return reconcile(self._path, secret, self._reading)
 
 
-class OpenedSqlite:
-    """Implements `service.bootstrap.database.Opened`: one lane, and what belongs to it."""
-
+class _OpenedSqlite(Opened):
     def __init__(self, path: Path, parts: LedgerParts) -> None:
         self._path = path
         self._clock = parts.clock
         self._locks = OwnerLocks(path, parts.owner)
+        self.owner_descriptor = self._locks.descriptor
         self.reads = SqliteReads(path)
-        self.ledger = SqliteLane(
-            LaneSettings(
-                path=path,
-                audit_log=parts.audit_log,
-                secret=parts.secret,
-                clock=parts.clock,
-                new_stream_id=parts.new_stream_id,
-                owner=parts.owner,
-                locks=self._locks,
-                system_record=parts.system_record,
-                on_commit=parts.on_commit,
-            )
+        self.ledger = self._lane = SqliteLane(parts, path, self._locks)
+        self.checkpoints = self._checkpoints = SqliteCheckpoints(
+            self._lane, parts, parts.private_key, path, self._locks
         )
-        self.checkpoints = SqliteCheckpoints(
-            CheckpointSettings(
-                lanes=self.ledger,
-                secret=parts.secret,
-                clock=parts.clock,
-                owner=parts.owner,
-                system_record=parts.system_record,
-                private_key=parts.private_key,
-            ),
-            path,
-            self._locks,
-        )
-
-    @property
-    def owner_descriptor(self) -> int:
-        """The lock of this process."""
-        return self._locks.descriptor
 
     def outbox(self) -> SqliteOutbox:
-        """Open the undelivered records."""
         return SqliteOutbox(self._path, self._locks, self._clock)
 
     def close_ledger(self) -> None:
-        """Close the stream and write the last checkpoint behind it."""
-        self.ledger.close(self.checkpoints.write_last)
+        self._lane.close(self._checkpoints.write_last)
 
     def close(self) -> None:
-        """Close the connections and give up the lock."""
         # Last the connection that may write: it alone can put what is in the WAL into the database file.
         self.reads.close()
-        self.checkpoints.close()
+        self._checkpoints.close()
         self._locks.release()

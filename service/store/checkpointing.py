@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 import msgspec
 
 from service.errors import FencedError, LedgerBusyError, SettingsError
-from service.ports import Checkpointed, Clock, LastCheckpoint, RefusedStream, RegisteredKey, Transition
-from service.secrets import DeploymentSecret
+from service.ports import Checkpointed, LastCheckpoint, RefusedStream, RegisteredKey, Transition
 from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow, store
 from service.store.checkpoint_records import Named, stated_behind, stating, stating_rotation, to_name
 from service.store.queries import Execute
 from service.store.restoring import first_after_restore, restore_record
 from service.store.signing_keys import keys_of_begun, register, registered_keys, signer_of
-from service.store.streams import SystemRecord
+from service.store.streams import StreamSettings
 from service.store.survey import Hashed, Survey, survey
 from service.store.witness import Witness
 from service.store.writing import LedgerTransaction
@@ -41,18 +40,6 @@ class Lanes(Protocol[T_co]):
         ...
 
 
-class CheckpointSettings(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What checkpoints are written with."""
-
-    lanes: Lanes[T]
-    secret: DeploymentSecret
-    clock: Clock
-    owner: str
-    system_record: SystemRecord
-    private_key: Callable[[str], Signer | None]
-    """Returns the private key with this fingerprint, None when this process does not hold it."""
-
-
 class _Written(msgspec.Struct, frozen=True):
     """What one transaction wrote, and the last checkpoint of it, which its process has seen once it is committed."""
 
@@ -63,9 +50,18 @@ class _Written(msgspec.Struct, frozen=True):
 class Checkpoints(ABC, Generic[T]):
     """Implements `service.ports.CheckpointWriter` for one process, but for what differs between databases."""
 
-    def __init__(self, settings: CheckpointSettings[T]) -> None:
+    def __init__(self, lanes: Lanes[T], settings: StreamSettings, private_key: Callable[[str], Signer | None]) -> None:
+        """Write with the lanes of this process, and what they are made of.
+
+        Args:
+            lanes: in whose transactions checkpoints are written.
+            settings: of the streams of this process.
+            private_key: returns the private key with a fingerprint, None when this process does not hold it.
+        """
+        self._lanes = lanes
         self._settings = settings
-        self._witness = settings.lanes.witness
+        self._private_key = private_key
+        self._witness = lanes.witness
 
     @abstractmethod
     def close(self) -> None:
@@ -121,7 +117,7 @@ class Checkpoints(ABC, Generic[T]):
         # Before anything is hashed: raises when the database was set back.
         self.last()
         known = {state.stream_id: hashed for state, hashed in self.look().sound}
-        return self._saw(self._settings.lanes.submit(lambda transaction: self._write(transaction, known)).result())
+        return self._saw(self._lanes.submit(lambda transaction: self._write(transaction, known)).result())
 
     def write_last(self, transaction: T) -> Checkpointed | None:
         """Write the checkpoints of a clean shutdown, behind the close of the streams, and give the lease back."""
@@ -180,7 +176,7 @@ class Checkpoints(ABC, Generic[T]):
         Raises:
             SettingsError: this process does not hold the private key that signs now, or `new` has signed before.
         """
-        return self._settings.lanes.submit(lambda transaction: self._rotate(transaction, new)).result()
+        return self._lanes.submit(lambda transaction: self._rotate(transaction, new)).result()
 
     def restore(self) -> Checkpointed:
         """Close every stream of a database that was set back, and go on behind numbers that may have been used.
@@ -188,7 +184,7 @@ class Checkpoints(ABC, Generic[T]):
         Raises:
             LedgerBusyError: processes work on the database.
         """
-        written = self._settings.lanes.submit(self._restore).result()
+        written = self._lanes.submit(self._restore).result()
         self._saw(written)
         return written.done
 
@@ -293,7 +289,7 @@ class Checkpoints(ABC, Generic[T]):
         return keys_of_begun(execute, self._settings.secret)
 
     def _signer(self, keys: Sequence[RegisteredKey]) -> Signer:
-        return signer_of(keys, self._settings.private_key)
+        return signer_of(keys, self._private_key)
 
     def _note_refused(self, execute: Execute, refused: Sequence[RefusedStream]) -> None:
         now_refused = {stream.stream_id for stream in refused}

@@ -19,8 +19,9 @@ from service.records import AuditContext
 from service.roles import ADMIN
 from service.secrets import DeploymentSecret
 from service.store.copying import Copied, copy_ledger
+from service.store.opening import is_empty
 from service.store.postgres.connection import connect
-from service.store.postgres.opening import is_empty
+from service.store.postgres.opening import read
 from service.store.postgres.reconciliation import reconcile
 from service.store.postgres.snapshot import recorded
 from service.store.sqlite import snapshot as of_sqlite
@@ -184,7 +185,7 @@ def test_what_is_wrong_in_the_source_is_not_copied(source: Path, target: str, tm
     edited = _edit(source, tmp_path, sql)
     with pytest.raises((BrokenLedgerError, SettingsError), match=r"in the source|ledger secret"):
         copy_ledger(edited, target, SECRET)
-    assert is_empty(target)
+    assert read(target, is_empty)
     assert not any(_rows_of(target).values())
 
 
@@ -212,7 +213,7 @@ def test_a_source_that_is_replaced_meanwhile_is_not_copied(source: Path, target:
 
     with pytest.raises(LedgerUnavailableError, match="was moved, removed or replaced while in use"):
         copy_ledger(path, target, SECRET, replace)
-    assert is_empty(target)
+    assert read(target, is_empty)
 
 
 def test_a_target_whose_schema_was_changed_is_not_filled(source: Path, target: str) -> None:
@@ -241,7 +242,7 @@ def test_a_source_at_work_is_refused(target: str, tmp_path: Path) -> None:
     store.checkpoints(lane).write()
     with pytest.raises(SettingsError, match="is in use by test-0-0"):
         copy_ledger(store.path, target, SECRET)
-    assert is_empty(target)
+    assert read(target, is_empty)
     store.close()
     assert copy_ledger(store.path, target, SECRET).rows["streams"] == 1
 
@@ -250,7 +251,7 @@ def test_another_secret_is_refused(source: Path, target: str) -> None:
     """The ledger secret goes with the ledger: without it nothing that follows could be told from a forgery."""
     with pytest.raises(SettingsError, match="ledger secret"):
         copy_ledger(source, target, DeploymentSecret(b"other" * 8))
-    assert is_empty(target)
+    assert read(target, is_empty)
 
 
 @pytest.mark.parametrize("step", _STEPS)

@@ -10,8 +10,9 @@ import pytest
 
 from service.errors import LedgerUnavailableError, SettingsError
 from service.ports import Transition
+from service.store.opening import is_empty
 from service.store.postgres.connection import connect
-from service.store.postgres.opening import is_empty, migrate_database
+from service.store.postgres.opening import migrate_database, read
 from service.store.postgres.reconciliation import reconcile
 from service.store.postgres.session_settings import ALWAYS
 from service.store.postgres.snapshot import recorded
@@ -88,7 +89,7 @@ def test_a_database_is_begun_under_hostile_settings(postgres_server: PostgresSer
     set_hostile(url, "database", *HOSTILE)
     with psycopg.connect(url, autocommit=True) as session:
         session.execute(f"ALTER DATABASE {session.info.dbname} SET search_path = audit, evil, pg_catalog".encode())
-    assert is_empty(url)
+    assert read(url, is_empty)
     migrate_database(url)
     _tell_story(url, tmp_path)
     with psycopg.connect(url, autocommit=True) as session:

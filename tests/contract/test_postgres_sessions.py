@@ -9,10 +9,11 @@ import pytest
 
 from service.config import read_settings
 from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+from service.store.opening import is_empty
 from service.store.postgres import migrate as migrate_module
 from service.store.postgres.connection import Session, connect, place_of, translate
 from service.store.postgres.migrate import MIGRATIONS, schema_version
-from service.store.postgres.opening import durability, is_empty, migrate_database
+from service.store.postgres.opening import durability, migrate_database, read
 from service.store.postgres.pool import SessionPool
 from service.store.urls import is_postgres
 from tests.support.collector import poll_until
@@ -113,10 +114,10 @@ def test_errors_of_the_driver_say_what_the_receiver_can_do() -> None:
 
 def test_a_new_database_is_brought_to_the_newest_schema_once(bare_url: str) -> None:
     """Every step is applied in order and named; the second time there is nothing to do."""
-    assert is_empty(bare_url)
+    assert read(bare_url, is_empty)
     assert migrate_database(bare_url) == [step.name for step in MIGRATIONS]
     assert migrate_database(bare_url) == []
-    assert is_empty(bare_url)
+    assert read(bare_url, is_empty)
 
 
 def test_processes_that_migrate_at_once_do_not_disturb_each_other(bare_url: str) -> None:

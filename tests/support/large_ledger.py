@@ -16,11 +16,10 @@ from psycopg.sql import SQL, Identifier
 
 from service.jobs.model import Job, JobId, Run, RunStatus, Status, TenantId
 from service.secrets import DeploymentSecret
-from service.store.checkpointing import CheckpointSettings
 from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.lanes import PostgresLanes
-from service.store.postgres.session import LaneSettings
 from service.store.rows import encode
+from service.store.streams import StreamSettings
 from telemetry import names
 from telemetry.audit.chain import Tip
 from telemetry.audit.ledger import AuditLogger, SealedRecord
@@ -209,30 +208,18 @@ class LargeLedger:
         rows["job_runs"].append((job_id, 1, run.status.value, run.worker_id, encode(run), None))
 
     def _sign_over(self, on_body: Callable[[str], object]) -> None:
-        lanes = PostgresLanes(
-            LaneSettings(
-                url=self._url,
-                audit_log=self._audit_log,
-                secret=self._secret,
-                clock=lambda: self._now_ns,
-                new_stream_id=lambda: self._new_id(version=4),
-                owner="large",
-                system_record=self._system_record,
-                on_commit=lambda _: None,
-            ),
-            1,
+        settings = StreamSettings(
+            audit_log=self._audit_log,
+            secret=self._secret,
+            clock=lambda: self._now_ns,
+            new_stream_id=lambda: self._new_id(version=4),
+            owner="large",
+            system_record=self._system_record,
+            on_commit=lambda _: None,
         )
-        writer = PostgresCheckpoints(
-            CheckpointSettings(
-                lanes=lanes,
-                secret=self._secret,
-                clock=lambda: self._now_ns,
-                owner="large",
-                system_record=self._system_record,
-                private_key=lambda wanted: self._signer if wanted == self._signer.fingerprint else None,
-            ),
-            self._url,
-        )
+        lanes = PostgresLanes(settings, self._url, 1)
+        keys = {self._signer.fingerprint: self._signer}
+        writer = PostgresCheckpoints(lanes, settings, keys.get, self._url)
         writer.register(self._signer)
         writer.write()
         lanes.close(writer.write_last)

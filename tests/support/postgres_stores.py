@@ -19,16 +19,16 @@ from opentelemetry.sdk.resources import Resource
 from service.jobs.model import Job
 from service.ports import RegisteredKey, Transition, Write
 from service.secrets import DeploymentSecret
-from service.store.checkpointing import CheckpointSettings
+from service.store.opening import keys_of
 from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import connect
 from service.store.postgres.lanes import PostgresLanes
-from service.store.postgres.opening import keys_of
+from service.store.postgres.opening import read as read_database
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.replays import PostgresReplays
-from service.store.postgres.session import LaneSettings
 from service.store.postgres.statements import SQL
+from service.store.streams import StreamSettings
 from telemetry import names
 from telemetry.audit.canonical import Value
 from telemetry.audit.ledger import AuditLogger
@@ -163,6 +163,7 @@ class PostgresStore:
         self.reads = PostgresReads(self.url)
         self._lanes: list[PostgresLanes] = []
         self._owners: dict[PostgresLanes, str] = {}
+        self._settings: dict[PostgresLanes, StreamSettings] = {}
         self._writers: list[PostgresCheckpoints] = []
         self._relays: dict[PostgresOutbox, str] = {}
         self._replays: list[PostgresReplays] = []
@@ -190,8 +191,7 @@ class PostgresStore:
         url: str | None = None,
     ) -> PostgresLanes:
         """Open the lanes of a process, by another way if told so."""
-        settings = LaneSettings(
-            url=url or self.url,
+        settings = StreamSettings(
             audit_log=self.audit_log,
             secret=SECRET,
             clock=self.clock,
@@ -200,7 +200,8 @@ class PostgresStore:
             system_record=self.system_record,
             on_commit=on_commit or self.committed.extend,
         )
-        lanes = PostgresLanes(settings, count or self._lane_count)
+        lanes = PostgresLanes(settings, url or self.url, count or self._lane_count)
+        self._settings[lanes] = settings
         self._lanes.append(lanes)
         self._owners[lanes] = settings.owner
         return lanes
@@ -209,14 +210,9 @@ class PostgresStore:
         """Open the checkpoint writer of a lane's process, which holds these private keys."""
         held = signers or (Signer(KEY),)
         writer = PostgresCheckpoints(
-            CheckpointSettings(
-                lanes=lane,
-                secret=SECRET,
-                clock=self.clock,
-                owner=self._owners[lane],
-                system_record=self.system_record,
-                private_key=lambda wanted: next((one for one in held if one.fingerprint == wanted), None),
-            ),
+            lane,
+            self._settings[lane],
+            lambda wanted: next((one for one in held if one.fingerprint == wanted), None),
             self.url,
         )
         writer.register(held[0])
@@ -336,7 +332,7 @@ class PostgresStore:
 
     def keys_of(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
         """Return the registered keys, as a process that has this ledger secret reads them."""
-        return keys_of(self.url, secret)
+        return read_database(self.url, lambda execute: keys_of(execute, secret))
 
     def rows(self, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
         """Read straight from the database; placeholders are question marks."""

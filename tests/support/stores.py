@@ -14,17 +14,18 @@ from opentelemetry.sdk.resources import Resource
 from service.jobs.model import Job, JobId, Status, TenantId
 from service.ports import RegisteredKey, Transition, Write
 from service.secrets import DeploymentSecret
-from service.store.checkpointing import CheckpointSettings
+from service.store.opening import keys_of
 from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.connection import connect, create
-from service.store.sqlite.lane import LaneSettings, SqliteLane
+from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.migrate import migrate
-from service.store.sqlite.opening import keys_of
 from service.store.sqlite.outbox import SqliteOutbox
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.replays import SqliteReplays
-from service.store.sqlite.statements import SQL
+from service.store.sqlite.statements import SQL, executing
+from service.store.sqlite.untouched import in_use
+from service.store.streams import StreamSettings
 from service.store.writing import LedgerTransaction
 from telemetry import names
 from telemetry.audit.canonical import Value
@@ -65,6 +66,7 @@ class SqliteStore:
         self.reads = SqliteReads(self.path)
         self._lanes: list[SqliteLane] = []
         self._owners: dict[SqliteLane, OwnerLocks] = {}
+        self._settings: dict[SqliteLane, StreamSettings] = {}
         self._writers: list[SqliteCheckpoints] = []
         self._relays: dict[SqliteOutbox, OwnerLocks] = {}
         self._relay_numbers = itertools.count()
@@ -82,18 +84,17 @@ class SqliteStore:
     def lane(self, owner: str = "test", on_commit: Callable[[Sequence[str]], None] | None = None) -> SqliteLane:
         """Open a lane, as a process of its own would."""
         locks = OwnerLocks(self.path, f"{owner}-{self._instance}-{len(self._lanes)}")
-        settings = LaneSettings(
-            path=self.path,
+        settings = StreamSettings(
             audit_log=self.audit_log,
             secret=SECRET,
             clock=self.clock,
             new_stream_id=lambda: str(uuid.UUID(int=next(self._stream_ids), version=4)),
             owner=locks.owner,
-            locks=locks,
             system_record=self.system_record,
             on_commit=on_commit or self.committed.extend,
         )
-        lane = SqliteLane(settings)
+        lane = SqliteLane(settings, self.path, locks)
+        self._settings[lane] = settings
         self._lanes.append(lane)
         self._owners[lane] = locks
         return lane
@@ -104,14 +105,9 @@ class SqliteStore:
         """Open the checkpoint writer of a lane's process, with these private keys, or those that `find` finds."""
         held = signers or (Signer(KEY),)
         writer = SqliteCheckpoints(
-            CheckpointSettings(
-                lanes=lane,
-                secret=SECRET,
-                clock=self.clock,
-                owner=self._owners[lane].owner,
-                system_record=self.system_record,
-                private_key=find or (lambda wanted: next((one for one in held if one.fingerprint == wanted), None)),
-            ),
+            lane,
+            self._settings[lane],
+            find or (lambda wanted: next((one for one in held if one.fingerprint == wanted), None)),
             self.path,
             self._owners[lane],
         )
@@ -226,7 +222,8 @@ class SqliteStore:
 
     def keys_of(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
         """Return the registered keys, as a process that has this ledger secret reads them."""
-        return keys_of(self.path, secret)
+        with in_use(self.path) as connection:
+            return keys_of(executing(connection), secret)
 
     def rows(self, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
         """Read straight from the file."""

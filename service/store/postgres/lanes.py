@@ -14,7 +14,8 @@ from service.errors import AuditraceError, BrokenLedgerError, FencedError, Ledge
 from service.store.leases import RENEW_S
 from service.store.postgres.connection import translate
 from service.store.postgres.intake import Entry, Intake
-from service.store.postgres.session import LaneSession, LaneSettings, LostSessionError, PostgresWork
+from service.store.postgres.session import LaneSession, LostSessionError, PostgresWork
+from service.store.streams import StreamSettings
 from service.store.witness import Witness
 from service.store.writing import OvertakenError, Position
 
@@ -47,11 +48,11 @@ class PostgresLanes:
     commit and never before; what fails alone fails alone, and what fails the transaction fails the whole group.
     """
 
-    def __init__(self, settings: LaneSettings, count: int = LANES) -> None:
+    def __init__(self, settings: StreamSettings, url: str, count: int = LANES) -> None:
         """Start `count` lanes; they connect when the first work comes."""
         self._intake = Intake()
         self.witness = Witness()
-        self._lanes = [_Lane(settings, self._intake, self.witness, number) for number in range(count)]
+        self._lanes = [_Lane(LaneSession(settings, url, self.witness), self._intake, number) for number in range(count)]
 
     def submit(self, work: PostgresWork[T]) -> "Future[T]":
         """Queue `work` for the next group of any lane; the future is resolved after its commit."""
@@ -84,8 +85,8 @@ class _Outcome(msgspec.Struct):
 class _Lane:
     """One thread and its session."""
 
-    def __init__(self, settings: LaneSettings, intake: Intake, witness: Witness, number: int) -> None:
-        self._session = LaneSession(settings, witness)
+    def __init__(self, session: LaneSession, intake: Intake, number: int) -> None:
+        self._session = session
         self._intake = intake
         self._closed: Position | None = None
         self._thread = threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True)

@@ -29,12 +29,6 @@ PostgresWork: TypeAlias = Callable[[PostgresTransaction], T]
 """Work that knows which store it runs on; `service.ports.Work` is the kind that does not."""
 
 
-class LaneSettings(StreamSettings, frozen=True, kw_only=True):
-    """What lanes are made of."""
-
-    url: str
-
-
 class LostSessionError(Exception):
     """The connection was lost before the commit was asked for: nothing is committed, and all can be done again."""
 
@@ -42,8 +36,9 @@ class LostSessionError(Exception):
 class LaneSession:
     """One lane's session; used by its thread alone. Without a session there is no stream."""
 
-    def __init__(self, settings: LaneSettings, witness: Witness) -> None:
+    def __init__(self, settings: StreamSettings, url: str, witness: Witness) -> None:
         self._settings = settings
+        self._url = url
         self._witness = witness
         self._stream: LaneStream[PostgresTransaction] = LaneStream(settings)
         self._session: Session | None = None
@@ -216,7 +211,7 @@ class LaneSession:
     def _connected(self) -> Session:
         if self._is_lost:
             self.drop()
-            session = connect_again(self._settings.url)
+            session = connect_again(self._url)
             with translated():
                 ((self._name, self._pid),) = session.execute(SQL["session_name"]).fetchall()
             # Another server may answer now, which may not have what the last one had.
@@ -262,7 +257,7 @@ class LaneSession:
             # Without a record there is nothing to look for, and nothing that must not be done twice.
             return False
         try:
-            return was_committed(self._settings.url, self._name, transaction.tip)
+            return was_committed(self._url, self._name, transaction.tip)
         except TryLaterError as error:
             raise LedgerUnavailableError(
                 "the ledger went away during the commit, and whether it took place is not known: look before you try "

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from service.errors import LedgerBusyError
-from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints, CheckpointSettings
+from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints, Lanes
 from service.store.leases import LEASE_NS, is_leased
 from service.store.queries import Execute, one
 from service.store.sqlite.connection import connect
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.statements import executing
 from service.store.sqlite.transaction import SqliteTransaction
+from service.store.streams import StreamSettings
+from telemetry.audit.signer import Signer
 
 R = TypeVar("R")
 
@@ -19,8 +21,15 @@ R = TypeVar("R")
 class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
     """Implements `service.ports.CheckpointWriter` for one process."""
 
-    def __init__(self, settings: CheckpointSettings[SqliteTransaction], path: Path, locks: OwnerLocks) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        lanes: Lanes[SqliteTransaction],
+        settings: StreamSettings,
+        private_key: Callable[[str], Signer | None],
+        path: Path,
+        locks: OwnerLocks,
+    ) -> None:
+        super().__init__(lanes, settings, private_key)
         self._locks = locks
         self._connection = connect(path)
         self._reading = connect(path, read_only=True)

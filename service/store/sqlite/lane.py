@@ -41,13 +41,6 @@ COMMIT_UNKNOWN: Final = _UNKNOWN.format("the disk failed")
 COMMIT_ELSEWHERE: Final = _UNKNOWN.format("the database was moved or replaced")
 
 
-class LaneSettings(StreamSettings, frozen=True, kw_only=True):
-    """What a lane is made of."""
-
-    path: Path
-    locks: OwnerLocks
-
-
 SqliteWork: TypeAlias = Callable[[SqliteTransaction], T]
 """Work that knows which store it runs on; `service.ports.Work` is the kind that does not."""
 
@@ -64,8 +57,10 @@ class SqliteLane:
     the commit and never before; what fails alone fails alone, and what fails the transaction fails the whole group.
     """
 
-    def __init__(self, settings: LaneSettings) -> None:
+    def __init__(self, settings: StreamSettings, path: Path, locks: OwnerLocks) -> None:
         self._settings = settings
+        self._path = path
+        self._locks = locks
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._intake = threading.Lock()
         self._is_closed = False
@@ -206,7 +201,7 @@ class SqliteLane:
         now_ns = settings.clock()
 
         def transaction(position: Position) -> SqliteTransaction:
-            return SqliteTransaction(connection, settings.clock, settings.locks, position, now_ns)
+            return SqliteTransaction(connection, settings.clock, self._locks, position, now_ns)
 
         return Begun(executing(connection), now_ns, transaction)
 
@@ -291,7 +286,7 @@ class SqliteLane:
 
     def _connected(self) -> FileConnection:
         if self._connection is None:
-            self._connection = connect(self._settings.path)
+            self._connection = connect(self._path)
         self._connection.require_in_place()
         return self._connection
 

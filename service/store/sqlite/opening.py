@@ -1,29 +1,19 @@
-"""What is asked of a file before or without opening its ledger: is it empty, which keys sign, what was signed."""
+"""What is asked of a file before its ledger is opened: can it be written, and is there one in it."""
 
 import os
-import sqlite3
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import BrokenLedgerError, LedgerUnavailableError, SettingsError
-from service.ports import LastCheckpoint, RefusedStream, RegisteredKey
-from service.secrets import DeploymentSecret
-from service.store.anchors import last_stored
-from service.store.signing_keys import registered_keys
+from service.store import opening
 from service.store.sqlite.connection import URL_PREFIX
 from service.store.sqlite.identity import require_usable
 from service.store.sqlite.migrate import missing_steps
 from service.store.sqlite.owners import folder_of_owners
-from service.store.sqlite.statements import SQL, executing
+from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import Reading, in_use
 from telemetry.files import why_no_file_in, why_unwritable
-
-
-def keys_of(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -> Sequence[RegisteredKey]:
-    """Return all keys of a database, as `registered_keys` does; none of one that was not migrated yet."""
-    with reading(path) as connection:
-        return registered_keys(executing(connection), secret) if _has_table(connection, "signing_keys") else ()
 
 
 def examine(path: Path, url: str, reading: Reading = in_use) -> str:
@@ -75,18 +65,7 @@ def is_empty(path: Path, reading: Reading = in_use) -> bool:
     if not _size(path):
         return True
     with _named(path), reading(path) as connection:
-        return not any(
-            _has_table(connection, table) and connection.execute(SQL[has_rows]).fetchone()[0]
-            for table, has_rows in (("signing_keys", "has_signed"), ("audit_streams", "has_streams"))
-        )
-
-
-def last_and_refused(path: Path, reading: Reading = in_use) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:
-    """Return the last checkpoint of a database, None before the first, and the streams that none signs over."""
-    with reading(path) as connection:
-        last = last_stored(executing(connection))
-        refused = [RefusedStream(*row) for row in connection.execute(SQL["refused_streams"])]
-    return None if last is None else LastCheckpoint(last.number, last.observed_ns), refused
+        return opening.is_empty(executing(connection))
 
 
 @contextmanager
@@ -108,7 +87,3 @@ def _size(path: Path) -> int | None:
     except OSError as error:
         problem = f"the database {path} cannot be looked at: {error.strerror}"
         raise SettingsError([problem], is_unread=True) from error
-
-
-def _has_table(connection: sqlite3.Connection, name: str) -> bool:
-    return connection.execute(SQL["has_table"], {"name": name}).fetchone() is not None

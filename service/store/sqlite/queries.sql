@@ -579,7 +579,7 @@ INSERT INTO signing_keys (number, fingerprint, public_key, first_checkpoint, reg
 VALUES (:number, :fingerprint, :public_key, :first_checkpoint, :now_ns, :rotation, :mac)
 
 -- name: has_table
-SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name
+SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name)
 
 -- name: has_streams
 SELECT EXISTS (SELECT 1 FROM audit_streams)

@@ -1,1 +1,1 @@
-"""Jobs without I/O: the model, its transitions, templates, plans; and the runner that executes a plan."""
+"""Jobs without I/O: the model, its transitions, templates and plans."""

@@ -7,6 +7,7 @@ from service.bootstrap.node import Node
 from service.bootstrap.relaying import relay_of
 from service.checkpointer import Checkpointer
 from service.errors import AuditraceError, TryLaterError
+from service.execution.preparation import RunSurroundings
 from service.processes.gauges import observe
 from service.processes.stopping import (
     DELIVERIES_KEEP,
@@ -19,7 +20,6 @@ from service.processes.stopping import (
     tell,
 )
 from service.selfcheck import SelfCheck
-from service.worker.preparation import RunSurroundings
 from service.worker.worker import Worker, WorkerSettings
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.excerpt import WINDOW_BYTES
-from service.jobs.outcome import Reason, RunResult
+from service.execution.excerpt import WINDOW_BYTES
+from service.execution.outcome import Reason, RunResult
+from service.execution.runner import start_run
+from service.execution.spec import RunSpec
+from service.execution.supervised import DEFAULT_PATH
 from service.jobs.plan import executable_argv, render_plan, run_environment
-from service.jobs.runner import start_run
-from service.jobs.spec import RunSpec
-from service.jobs.supervised import DEFAULT_PATH
 from service.jobs.templates import load_templates
 from tests.support.collector import poll_until
 from tests.support.runs import TRACEPARENT, alive, run_spec

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.command import boot_ms
-from service.jobs.outcome import Reason
-from service.jobs.runner import start_run
+from service.execution.command import boot_ms
+from service.execution.outcome import Reason
+from service.execution.runner import start_run
 from tests.support.collector import poll_until
 from tests.support.processes import Process, start_process
 from tests.support.runs import alive, run_spec
@@ -40,7 +40,7 @@ ALL_STUBBORN = 4
 WORKER = """
 import sys
 from pathlib import Path
-from service.jobs.runner import start_run
+from service.execution.runner import start_run
 from tests.support.runs import run_spec
 root, script, marker, count = sys.stdin.read().split("\\0")
 processes = [start_run(run_spec(Path(root), "python3", "-I", "-c", script, marker, "stay")) for _ in range(int(count))]
@@ -190,7 +190,7 @@ def _supervisors(root: Path) -> list[int]:
         if not folder.name.isdigit():
             continue
         try:
-            is_supervisor = b"service.jobs.supervisor" in (folder / "cmdline").read_bytes()
+            is_supervisor = b"service.execution.supervisor" in (folder / "cmdline").read_bytes()
             log = str((folder / "fd" / "2").readlink())
         except OSError:
             # Gone, or another user's.

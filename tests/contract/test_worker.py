@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from service.execution.execution import Execution
+from service.execution.preparation import RunSurroundings
 from service.jobs.model import RunStatus, Status
 from service.operations.runs import CANCELLED, WORKER_SHUTDOWN, RunOperations
-from service.worker.execution import Execution
-from service.worker.preparation import RunSurroundings
 from telemetry import names
 from tests.support.both_stores import BOTH, Store
 from tests.support.collector import poll_until

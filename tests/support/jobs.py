@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from service.execution.preparation import RunSurroundings
 from service.jobs.model import Job, Run, Status, TenantId
 from service.jobs.templates import load_templates
 from service.operations.base import Committed, Services
@@ -25,7 +26,6 @@ from service.operations.runs import RunOperations
 from service.ports import Ledger, Transaction
 from service.records import AuditContext
 from service.roles import ADMIN
-from service.worker.preparation import RunSurroundings
 from service.worker.worker import Worker, WorkerSettings
 from telemetry import names
 from telemetry.audit.record import Actor

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from service.execution.spec import RunSpec
 from service.jobs.model import Limits
-from service.jobs.spec import RunSpec
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.jobs.excerpt import EXCERPT_BYTES, WINDOW_BYTES, excerpt
+from service.execution.excerpt import EXCERPT_BYTES, WINDOW_BYTES, excerpt
 
 SECRET = "hunter2-is-best"
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from service.jobs.excerpt import WINDOW_BYTES
-from service.jobs.folder import OUTPUTS, STREAMS
+from service.execution.excerpt import WINDOW_BYTES
+from service.execution.folder import OUTPUTS, STREAMS
 
 MAX_FILES: Final = 64
 MAX_NAME_BYTES: Final = 200

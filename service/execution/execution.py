@@ -5,15 +5,15 @@ import threading
 import msgspec
 
 from service.errors import ConflictError
-from service.jobs.excerpt import excerpt
+from service.execution.excerpt import excerpt
+from service.execution.outcome import Reason, RunResult
+from service.execution.preparation import Prepared, RunSurroundings, prepare
+from service.execution.runner import RunningProcess, start_run
 from service.jobs.model import Job
-from service.jobs.outcome import Reason, RunResult
-from service.jobs.runner import RunningProcess, start_run
 from service.operations.run_steps import Ended
 from service.operations.runs import Claimed
 from service.ports import Reads
 from service.secrets import DeploymentSecret
-from service.worker.preparation import Prepared, RunSurroundings, prepare
 
 # The run as such failed, not its command: another attempt may go better, whatever the template says.
 _OF_THE_MACHINERY = frozenset({Reason.START_FAILED, Reason.SUPERVISOR_LOST, Reason.LEASE_LOST})

@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from service.jobs.artifacts import collect
-from service.jobs.command import Order
-from service.jobs.folder import INPUTS, OUTPUTS, WORK, remove_folder
-from service.jobs.outcome import Reason, RunResult, result_of, start_failed
-from service.jobs.procfs import environment_entries, processes, session_of
-from service.jobs.spec import RunSpec
-from service.jobs.supervisor import Report
+from service.execution.artifacts import collect
+from service.execution.command import Order
+from service.execution.folder import INPUTS, OUTPUTS, WORK, remove_folder
+from service.execution.outcome import Reason, RunResult, result_of, start_failed
+from service.execution.procfs import environment_entries, processes, session_of
+from service.execution.spec import RunSpec
+from service.execution.supervisor import Report
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SUPERVISOR: Final = (
-    "import sys; sys.path.append(sys.argv[1]); from service.jobs.supervisor import main; main()",
+    "import sys; sys.path.append(sys.argv[1]); from service.execution.supervisor import main; main()",
     str(Path(__file__).parents[2]),
 )
 

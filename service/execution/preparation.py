@@ -8,9 +8,9 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 
 from service.errors import ConflictError
+from service.execution.spec import RunSpec
 from service.jobs.model import Job, Plan
 from service.jobs.plan import executable_argv, plan_sha256, run_environment
-from service.jobs.spec import RunSpec
 from service.operations.runs import Claimed
 from service.ports import Reads
 from service.secrets import DeploymentSecret

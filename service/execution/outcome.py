@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from service.jobs.artifacts import Collected
-from service.jobs.excerpt import EXCERPT_BYTES
+from service.execution.artifacts import Collected
+from service.execution.excerpt import EXCERPT_BYTES
+from service.execution.supervisor import Report
 from service.jobs.model import Limits
-from service.jobs.supervisor import Report
 
 # How the C library, C++, Python, Go and Java name a refused allocation; only the name of a failure hangs on it.
 _OUT_OF_MEMORY: Final = (b"Cannot allocate memory", b"std::bad_alloc", b"MemoryError", b"out of memory", b"OutOfMemory")

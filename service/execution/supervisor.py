@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 from typing import Final, TypedDict
 
-from service.jobs.command import PR_SET_CHILD_SUBREAPER, Order, become_command, boot_ms, control_process
-from service.jobs.folder import OUTPUTS, STREAMS, WORK, remove_folder
-from service.jobs.procfs import cpu_s, descendants, stat_fields, uses_more_memory
+from service.execution.command import PR_SET_CHILD_SUBREAPER, Order, become_command, boot_ms, control_process
+from service.execution.folder import OUTPUTS, STREAMS, WORK, remove_folder
+from service.execution.procfs import cpu_s, descendants, stat_fields, uses_more_memory
 
 GRACE_S: Final = 5.0
 _SAMPLE_S: Final = 0.1

@@ -1,7 +1,7 @@
 """Executing a command within limits: as a real subprocess under a supervisor that dies, and kills, with its worker.
 
-The supervisor (`service/jobs/supervisor.py`) does what must not be done in a process with threads, and what must be
-done when this process is gone. A run may not gain privileges, so that programs such as `sudo` fail in it.
+The supervisor (`service/execution/supervisor.py`) does what must not be done in a process with threads, and what must
+be done when this process is gone. A run may not gain privileges, so that programs such as `sudo` fail in it.
 
 Not promised: protection of the worker from a hostile command. Both run as the same user, who may read what it may read.
 """
@@ -9,9 +9,9 @@ Not promised: protection of the worker from a hostile command. Both run as the s
 import threading
 import time
 
-from service.jobs.outcome import RunResult, start_failed
-from service.jobs.spec import RunSpec
-from service.jobs.supervised import SupervisedRun
+from service.execution.outcome import RunResult, start_failed
+from service.execution.spec import RunSpec
+from service.execution.supervised import SupervisedRun
 
 
 class RunningProcess:

@@ -19,8 +19,9 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from requests import PreparedRequest, Response, Session
 from requests.adapters import HTTPAdapter
 
-from telemetry.otel_settings import CONSOLE, GRPC, OTLP, SignalSettings
+from telemetry.otel_settings import CONSOLE, OTLP, SignalSettings
 from telemetry.otlp_headers import metadata_of
+from telemetry.otlp_settings import GRPC
 from telemetry.proxies import grpc_options
 
 # The console is standard error: standard output belongs to what commands print.

@@ -6,24 +6,18 @@ they are refused before anything starts.
 Source: OpenTelemetry specification, environment variables; https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from telemetry.errors import TelemetrySettingsError
-from telemetry.files import unreadable
-from telemetry.otlp_headers import parse_headers
-from telemetry.proxies import grpc_proxy, http_proxy
+from telemetry.otlp_settings import GRPC, HTTP, OtlpVariables, Signal
 from telemetry.sdk_variables import sdk_problems
-
-Signal = Literal["traces", "metrics", "logs"]
+from telemetry.settings import SettingsReader
 
 SIGNALS: Final[tuple[Signal, ...]] = ("traces", "metrics", "logs")
-HTTP: Final = "http/protobuf"
-GRPC: Final = "grpc"
 OTLP: Final = "otlp"
 CONSOLE: Final = "console"
 SAMPLERS: Final = (
@@ -34,7 +28,6 @@ SAMPLERS: Final = (
     "parentbased_always_off",
     "parentbased_traceidratio",
 )
-LONGEST_TIMEOUT_S: Final = 3600
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _DEFAULT_ENDPOINT: Final[Mapping[str, str]] = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
 
@@ -71,165 +64,86 @@ def read_otel_settings(environment: Mapping[str, str]) -> OtelSettings:
     Raises:
         TelemetrySettingsError: listing every variable that is wrong, with what it should be.
     """
-    reader = _Reader(environment)
-    signals = {signal: reader.signal(signal) for signal in SIGNALS}
-    sampler = reader.choice("OTEL_TRACES_SAMPLER", SAMPLERS, "always_on")
+    reader = SettingsReader(environment)
+    signals = {signal: _signal(reader, signal) for signal in SIGNALS}
+    sampler = reader.choice("OTEL_TRACES_SAMPLER", "always_on", SAMPLERS)
     settings = OtelSettings(
         traces=signals["traces"],
         metrics=signals["metrics"],
         logs=signals["logs"],
         sampler=sampler,
-        sampler_ratio=reader.ratio("OTEL_TRACES_SAMPLER_ARG") if sampler.endswith("ratio") else 1.0,
-        resource=reader.resource(),
+        sampler_ratio=reader.parsed("OTEL_TRACES_SAMPLER_ARG", 1.0, _ratio) if sampler.endswith("ratio") else 1.0,
+        resource=_resource(reader),
     )
     problems = [*sdk_problems(environment), *reader.problems]
     if problems:
-        # Once each: what is set for all signals is looked at for every one of them.
-        raise TelemetrySettingsError(*dict.fromkeys(problems), is_unread=reader.unread == len(problems))
+        raise TelemetrySettingsError(*problems, is_unread=reader.unread == len(problems))
     return settings
 
 
-class _Reader:
-    """Reads variables and collects what is wrong with them; an empty variable means "not set"."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self.problems: list[str] = []
-        self.unread = 0
-        """How many of them are about files that could not be looked at."""
-
-    def text(self, *names: str) -> tuple[str, str] | None:
-        """Return name and value of the first of these variables that is set."""
-        for name in names:
-            value = self._environment.get(name, "").strip()
-            if value:
-                return name, value
-        return None
-
-    def choice(self, name: str, choices: Iterable[str], default: str) -> str:
-        found = self.text(name)
-        if found is None:
-            return default
-        if found[1] in choices:
-            return found[1]
-        self.problems.append(f"{name}: {found[1]!r} is none of {', '.join(choices)}")
-        return default
-
-    def signal(self, signal: Signal) -> SignalSettings:
-        endpoint = self.text(*_specific_first("ENDPOINT", signal))
-        exporters = self._exporters(signal, has_endpoint=endpoint is not None)
-        protocol = self._protocol(signal)
-        if OTLP in exporters:
-            self._check_otlp(signal, endpoint, protocol)
-            proxy = self._proxy(protocol, _DEFAULT_ENDPOINT[protocol] if endpoint is None else endpoint[1])
-            headers, compression = self._headers(signal, protocol), self._compression(signal)
-            return SignalSettings(exporters, protocol, headers, proxy, compression)
+def _signal(reader: SettingsReader, signal: Signal) -> SignalSettings:
+    otlp = OtlpVariables(reader, signal)
+    endpoint = otlp.find("ENDPOINT")
+    exporters = _exporters(reader, signal, has_endpoint=endpoint is not None)
+    protocol = otlp.protocol() or HTTP
+    if OTLP not in exporters:
         return SignalSettings(exporters, protocol)
-
-    def _proxy(self, protocol: str, endpoint: str) -> str | None:
-        try:
-            if protocol == GRPC:
-                return grpc_proxy(self._environment, endpoint.partition("://")[2] or endpoint)
-            return http_proxy(self._environment, endpoint) if _is_http_url(endpoint) else None
-        except TelemetrySettingsError as error:
-            self.problems.extend(error.problems)
-            return None
-
-    def _headers(self, signal: Signal, protocol: str) -> Mapping[str, str]:
-        name, text = self.text(*_specific_first("HEADERS", signal)) or ("", "")
-        try:
-            return parse_headers(text, is_grpc=protocol == GRPC)
-        except ValueError as error:
-            problem = f"{name}: {error}"
-            if problem not in self.problems:
-                self.problems.append(problem)
-            return {}
-
-    def _exporters(self, signal: Signal, *, has_endpoint: bool) -> frozenset[str]:
-        name = f"OTEL_{signal.upper()}_EXPORTER"
-        found = self.text(name)
-        if found is None:
-            return frozenset({OTLP} if has_endpoint else ())
-        # `prometheus` asks for what /metrics gives anyway.
-        known = {OTLP, CONSOLE, "none", *(["prometheus"] if signal == "metrics" else [])}
-        chosen = {text.strip() for text in found[1].split(",")}
-        for text in sorted(chosen - known):
-            self.problems.append(f"{name}: {text!r} is none of {', '.join(sorted(known))}")
-        return frozenset(chosen & {OTLP, CONSOLE})
-
-    def _protocol(self, signal: Signal) -> str:
-        found = self.text(*_specific_first("PROTOCOL", signal))
-        if found is None:
-            return HTTP
-        name, protocol = found
-        if protocol in {HTTP, GRPC}:
-            return protocol
-        self.problems.append(f"{name}: {protocol!r} is none of {HTTP}, {GRPC}")
-        return HTTP
-
-    def _check_otlp(self, signal: Signal, endpoint: tuple[str, str] | None, protocol: str) -> None:
-        if endpoint is not None and protocol == HTTP and not _is_http_url(endpoint[1]):
-            self.problems.append(f"{endpoint[0]}: {endpoint[1]!r} is not a URL such as http://localhost:4318")
-        for suffix in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
-            found = self.text(*_specific_first(suffix, signal))
-            if found is not None and (file := unreadable(Path(found[1]))) is not None:
-                self.problems.append(f"{found[0]}: {file.why}")
-                self.unread += not file.is_missing
-        timeout = self.text(*_specific_first("TIMEOUT", signal))
-        if timeout is not None and not _is_timeout(timeout[1]):
-            self.problems.append(f"{timeout[0]}: {timeout[1]!r} is not a number of seconds up to {LONGEST_TIMEOUT_S}")
-
-    def _compression(self, signal: Signal) -> str:
-        name, text = self.text(*_specific_first("COMPRESSION", signal)) or ("", "none")
-        if text.lower() not in _COMPRESSIONS:
-            self.problems.append(f"{name}: {text!r} is none of {', '.join(_COMPRESSIONS)}")
-            return "none"
-        return text.lower()
-
-    def ratio(self, name: str) -> float:
-        found = self.text(name)
-        if found is None:
-            return 1.0
-        try:
-            ratio = float(found[1])
-        except ValueError:
-            ratio = -1.0
-        if not 0.0 <= ratio <= 1.0:
-            self.problems.append(f"{name}: {found[1]!r} is not a number from 0 to 1")
-        return ratio
-
-    def resource(self) -> Mapping[str, str]:
-        attributes: dict[str, str] = {}
-        found = self.text("OTEL_RESOURCE_ATTRIBUTES")
-        for pair in found[1].split(",") if found is not None else ():
-            key, separator, value = pair.partition("=")
-            if separator and key.strip():
-                attributes[key.strip()] = unquote(value.strip())
-            elif pair.strip():
-                self.problems.append(f"OTEL_RESOURCE_ATTRIBUTES: {pair.strip()!r} is not key=value")
-        name = self.text("OTEL_SERVICE_NAME")
-        if name is not None:
-            attributes["service.name"] = name[1]
-        if any(_has_surrogates(text) for pair in attributes.items() for text in pair):
-            self.problems.append("OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME must be UTF-8")
-        return attributes
+    if endpoint is not None and protocol == HTTP and not _is_http_url(endpoint[1]):
+        reader.add(f"{endpoint[0]}: {endpoint[1]!r} is not a URL such as http://localhost:4318")
+    # The SDK reads these itself.
+    for suffix in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
+        otlp.file(suffix)
+    otlp.timeout_s()
+    address = _DEFAULT_ENDPOINT[protocol] if endpoint is None else endpoint[1]
+    if protocol == GRPC:
+        proxy = otlp.proxy(protocol, address.partition("://")[2] or address)
+    else:
+        proxy = otlp.proxy(protocol, address) if _is_http_url(address) else None
+    return SignalSettings(exporters, protocol, otlp.headers(protocol), proxy, otlp.compression(protocol, _COMPRESSIONS))
 
 
-def _specific_first(suffix: str, signal: Signal) -> tuple[str, str]:
-    return f"OTEL_EXPORTER_OTLP_{signal.upper()}_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"
+def _exporters(reader: SettingsReader, signal: Signal, *, has_endpoint: bool) -> frozenset[str]:
+    # `prometheus` asks for what /metrics gives anyway.
+    known = {OTLP, CONSOLE, "none", *(["prometheus"] if signal == "metrics" else [])}
+    found = reader.find(f"OTEL_{signal.upper()}_EXPORTER")
+    if found is None:
+        return frozenset({OTLP} if has_endpoint else ())
+    chosen = {text.strip() for text in found[1].split(",")}
+    for text in sorted(chosen - known):
+        reader.add(f"{found[0]}: {text!r} is none of {', '.join(sorted(known))}")
+    return frozenset(chosen & {OTLP, CONSOLE})
+
+
+def _ratio(text: str) -> float:
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not 0.0 <= ratio <= 1.0:
+        raise ValueError(f"{text!r} is not a number from 0 to 1")
+    return ratio
+
+
+def _resource(reader: SettingsReader) -> Mapping[str, str]:
+    attributes: dict[str, str] = {}
+    for pair in reader.text("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        key, separator, value = pair.partition("=")
+        if separator and key.strip():
+            attributes[key.strip()] = unquote(value.strip())
+        elif pair.strip():
+            reader.add(f"OTEL_RESOURCE_ATTRIBUTES: {pair.strip()!r} is not key=value")
+    name = reader.get("OTEL_SERVICE_NAME")
+    if name is not None:
+        attributes["service.name"] = name
+    if any(_has_surrogates(text) for pair in attributes.items() for text in pair):
+        reader.add("OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME must be UTF-8")
+    return attributes
 
 
 def _is_http_url(text: str) -> bool:
     try:
         url = urlsplit(text)
         return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
-    except ValueError:
-        return False
-
-
-def _is_timeout(text: str) -> bool:
-    try:
-        return 0.0 < float(text) <= LONGEST_TIMEOUT_S
     except ValueError:
         return False
 

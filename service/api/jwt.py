@@ -12,10 +12,10 @@ from typing import Any, Final, cast
 
 import httpx
 import jwt
-import msgspec
 from jwt import PyJWK, PyJWKSet
 
 from service.api.auth import Credential
+from service.api.jwt_settings import JwtSettings
 from service.api.texts import is_plain
 from service.errors import SettingsError, TryLaterError, UnauthenticatedError
 from service.jobs.model import DEFAULT_TENANT, TenantId
@@ -44,16 +44,6 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 FetchKeys = Callable[[], bytes]
 """Returns a JWK set as JSON; blocks."""
-
-
-class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose tokens are taken. With `tenant_claim` None every token acts in the tenant `default`."""
-
-    issuer: str
-    audience: str
-    jwks: str
-    roles_claim: str = "roles"
-    tenant_claim: str | None = None
 
 
 class KeySet:

@@ -12,7 +12,7 @@ import uvicorn
 
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
-from service.api.jwt import JwtAuthenticator, JwtSettings, KeySet, fetch_from
+from service.api.jwt import JwtAuthenticator, KeySet, fetch_from
 from service.api.key_uses import KeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import JobWaits
@@ -157,12 +157,5 @@ def _authenticator(node: Node) -> Authenticator:
     jwt = node.settings.jwt
     if jwt is None:
         return BearerAuthenticator(keys)
-    settings = JwtSettings(
-        issuer=jwt.issuer,
-        audience=jwt.audience,
-        jwks=jwt.jwks,
-        roles_claim=jwt.roles_claim,
-        tenant_claim=jwt.tenant_claim,
-    )
     provided = KeySet(fetch_from(jwt.jwks, node.settings.environment), node.clock)
-    return BearerAuthenticator(keys, JwtAuthenticator(settings, provided, node.clock))
+    return BearerAuthenticator(keys, JwtAuthenticator(jwt, provided, node.clock))

@@ -12,9 +12,9 @@ from telemetry.delivery.answers import (
     blames_records,
 )
 from telemetry.delivery.archive import ArchiveSink, archived_in, examine_archive
-from telemetry.delivery.endpoints import GRPC
 from telemetry.delivery.http import HttpSink
 from telemetry.delivery.settings import SinkSettings, sink_settings
+from telemetry.otlp_settings import GRPC
 
 __all__ = [
     "Accepted",

@@ -3,15 +3,13 @@
 Source: OpenTelemetry Protocol Exporter, "Endpoint URLs for OTLP/HTTP"; https://opentelemetry.io/docs/specs/otel/protocol/exporter/.
 """
 
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-Protocol = Literal["http/protobuf", "grpc"]
+from telemetry.otlp_settings import GRPC, HTTP, Protocol
 
-HTTP: Final = "http/protobuf"
-GRPC: Final = "grpc"
 LOGS_PATH: Final = "/v1/logs"
 
 _GRPC_PORTS: Final = {4317, 4327}

@@ -189,7 +189,7 @@ def test_a_standby_is_required_unless_that_is_given_up_in_so_many_words() -> Non
     """Only the two words count; anything else is a mistake in the settings."""
     assert read_settings({}).needs_standby
     assert not read_settings({"AUDITRACE_POSTGRES_STANDBY": "optional"}).needs_standby
-    with pytest.raises(SettingsError, match="AUDITRACE_POSTGRES_STANDBY: 'no' is not required or optional"):
+    with pytest.raises(SettingsError, match="AUDITRACE_POSTGRES_STANDBY: 'no' is none of required, optional"):
         read_settings({"AUDITRACE_POSTGRES_STANDBY": "no"})
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from telemetry.delivery import sink_settings
-from telemetry.delivery.endpoints import GRPC, HTTP
 from telemetry.errors import TelemetrySettingsError
+from telemetry.otlp_settings import GRPC, HTTP
 
 
 def _where(environment: dict[str, str], endpoint: str | None = None) -> tuple[str, str, bool]:

@@ -6,7 +6,8 @@ import pytest
 
 from telemetry import names
 from telemetry.errors import TelemetrySettingsError
-from telemetry.otel_settings import CONSOLE, GRPC, HTTP, OTLP, SAMPLERS, read_otel_settings
+from telemetry.otel_settings import CONSOLE, OTLP, SAMPLERS, read_otel_settings
+from telemetry.otlp_settings import GRPC, HTTP
 
 ENDPOINT = "http://localhost:4318"
 

@@ -1,0 +1,118 @@
+"""Reads settings from environment variables, and collects everything that is wrong with them before anything starts."""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+from telemetry.errors import TelemetrySettingsError
+from telemetry.files import unreadable
+
+T = TypeVar("T")
+
+_MOST_DIGITS: Final = 18
+
+
+class SettingsReader:
+    """Reads variables one by one. One that is empty, or blank, is not set, as the OpenTelemetry specification has it.
+
+    In the place of a value that is wrong its default is returned, and the problem is kept.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.problems: list[str] = []
+        self.unread = 0
+        """How many of them are about files that could not be looked at."""
+        self.known: set[str] = set()
+        """The names that were asked for."""
+
+    def find(self, *names: str) -> tuple[str, str] | None:
+        """Return name and value of the first of these variables that is set."""
+        self.known.update(names)
+        for name in names:
+            value = self.environment.get(name, "").strip()
+            if value:
+                return name, value
+        return None
+
+    def get(self, name: str) -> str | None:
+        """Return the value of a variable, None when it is not set."""
+        found = self.find(name)
+        return found[1] if found else None
+
+    def text(self, name: str, default: str) -> str:
+        """Return the value of a variable, or its default."""
+        return self.get(name) or default
+
+    def path(self, name: str) -> Path | None:
+        """Return the path that a variable names, None when it is not set."""
+        text = self.get(name)
+        return Path(text) if text else None
+
+    def file(self, *names: str) -> Path | None:
+        """Return the file that the first variable names that is set; it must be there to be read."""
+        found = self.find(*names)
+        return None if found is None else self.existing(found[0], Path(found[1]))
+
+    def existing(self, name: str, path: Path) -> Path:
+        """Return a path; there must be a file that can be read."""
+        found = unreadable(path)
+        if found is not None:
+            self.add(f"{name}: {found.why}")
+            self.unread += not found.is_missing
+        return path
+
+    def parsed(
+        self, names: str | tuple[str, ...], default: T, parse: Callable[[str], T], instead: T | None = None
+    ) -> T:
+        """Return what `parse` makes of the first variable that is set; in the place of one that is wrong, `instead`.
+
+        Args:
+            names: the more specific ones first.
+            default: what none of them being set means.
+            parse: raises `ValueError` with what is wrong.
+            instead: the default, unless something else is better while the start is refused.
+        """
+        found = self.find(*([names] if isinstance(names, str) else names))
+        if found is None:
+            return default
+        try:
+            return parse(found[1])
+        except ValueError as error:
+            self.add(f"{found[0]}: {error}")
+            return default if instead is None else instead
+
+    def number(self, name: str, default: int, low: int, high: int, instead: int | None = None) -> int:
+        """Return a whole number from `low` to `high`."""
+
+        def parse(text: str) -> int:
+            is_whole = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+            if not (is_whole and low <= int(text) <= high):
+                raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
+            return int(text)
+
+        return self.parsed(name, default, parse, instead)
+
+    def choice(self, names: str | tuple[str, ...], default: str, choices: Collection[str]) -> str:
+        """Return one of some words."""
+
+        def parse(text: str) -> str:
+            if text not in choices:
+                raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+            return text
+
+        return self.parsed(names, default, parse)
+
+    def checked(self, settle: Callable[[], T]) -> T | None:
+        """Return what `settle` returns; None, and the problems of its error, when settings are wrong for it."""
+        try:
+            return settle()
+        except TelemetrySettingsError as error:
+            for problem in error.problems:
+                self.add(problem)
+            return None
+
+    def add(self, problem: str) -> None:
+        """Keep a problem, once: a variable that is set for several things is looked at for each of them."""
+        if problem not in self.problems:
+            self.problems.append(problem)

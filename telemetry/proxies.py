@@ -27,7 +27,7 @@ _HOST_AND_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 _HOST_NAME: Final = re.compile(r"[^\s:/\\@\[\]?#]+")
 
 
-class Target(msgspec.Struct, frozen=True):
+class Destination(msgspec.Struct, frozen=True):
     """A host and port that something is sent to."""
 
     host: str
@@ -43,7 +43,7 @@ def http_proxy(environment: Mapping[str, str], url: str) -> str | None:
         TelemetrySettingsError: listing what is wrong with the variables that decide; no credentials are shown.
     """
     parts = urlsplit(url)
-    target = Target(parts.hostname or "", parts.port or _PORTS[parts.scheme])
+    target = Destination(parts.hostname or "", parts.port or _PORTS[parts.scheme])
     return _proxy(environment, target, (f"{parts.scheme}_proxy", "all_proxy"), ("no_proxy",), is_grpc=False)
 
 
@@ -55,9 +55,9 @@ def grpc_proxy(environment: Mapping[str, str], address: str) -> str | None:
     """
     try:
         parts = urlsplit(f"//{address}")
-        target = Target(parts.hostname or "", parts.port or 443)
+        target = Destination(parts.hostname or "", parts.port or 443)
     except ValueError:
-        target = Target("", 0)
+        target = Destination("", 0)
     if not target.host:
         # A socket of this machine, or what gRPC itself refuses.
         return None
@@ -82,7 +82,7 @@ def grpc_options(proxy: str | None) -> Sequence[tuple[str, int | str]]:
 
 def _proxy(
     environment: Mapping[str, str],
-    target: Target,
+    target: Destination,
     names: Sequence[str],
     exempting: Sequence[str],
     *,
@@ -140,7 +140,7 @@ def _normalized(name: str, text: str, problems: list[str]) -> str | None:
     return f"{parts.scheme}://{credentials}{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _is_exempt(target: Target, name: str, text: str, problems: list[str]) -> bool:
+def _is_exempt(target: Destination, name: str, text: str, problems: list[str]) -> bool:
     """Tell whether one of the entries, parted by commas or blanks, names the target; those that are wrong are noted."""
     matches = False
     for entry in filter(None, re.split(r"[,\s]+", text)):
@@ -154,7 +154,7 @@ def _is_exempt(target: Target, name: str, text: str, problems: list[str]) -> boo
     return matches
 
 
-def _matches(target: Target, entry: str) -> bool:
+def _matches(target: Destination, entry: str) -> bool:
     address = _address(target.host)
     if "/" in entry:
         network = ip_network(entry.replace("[", "").replace("]", ""), strict=False)

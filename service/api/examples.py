@@ -44,7 +44,7 @@ from service.errors import (
 from service.jobs.model import Limits, Plan, RunStatus, Status
 from service.jobs.schemas import DIALECT, NEVER
 from service.ports import Receipt
-from telemetry.audit.checkpoint import Tip
+from telemetry.audit.checkpoint import CheckpointTip
 
 _JOB_ID: Final = "019b76da-a8b3-7a41-9c52-5d9c40d3a1f0"
 _RECORD_ID: Final = "019b76da-a8b4-7f10-8a3e-77f0b6c1d2e3"
@@ -152,7 +152,7 @@ _CHECKPOINT: Final = CheckpointAnswer(
     certificate="sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     record=msgspec.structs.replace(_RECORD, event_name="audit.checkpoint"),
 )
-_TIP: Final = Tip(
+_TIP: Final = CheckpointTip(
     stream_id=_STREAM_ID,
     first=42,
     number=42,

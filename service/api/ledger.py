@@ -15,7 +15,7 @@ from service.api.requests import ApiRequest
 from service.operations.proofs import Proof
 from service.ports import CheckpointRow, StreamRow
 from telemetry.audit.chain import rfc3339_nanos
-from telemetry.audit.checkpoint import Tip
+from telemetry.audit.checkpoint import CheckpointTip
 
 
 class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +82,7 @@ class ProofAnswer(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: Annotated[
         CheckpointAnswer | None, Meta(description="The first checkpoint that covers it; null before there is one.")
     ]
-    tip: Annotated[Tip | None, Meta(description="The entry of the checkpoint that covers it.")]
+    tip: Annotated[CheckpointTip | None, Meta(description="The entry of the checkpoint that covers it.")]
     hashes: Annotated[
         Sequence[Sha256], Meta(description="Those of the records of the stream from `tip.from` to `tip.number`.")
     ]

@@ -33,7 +33,7 @@ DATABASE: Final = "database"
 DELIVERY: Final = "delivery"
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """What came of one check; `unknown` is one that could not be carried out."""
 
     check: str
@@ -75,7 +75,7 @@ Raises:
 
 def examine(
     settings: Settings, checks: Sequence[str], *, as_it_lies: bool = False
-) -> tuple[Subject, Sequence[Outcome]]:
+) -> tuple[Subject, Sequence[CheckResult]]:
     """Carry out the checks of these names, all of them, and return what was looked at with what came of each.
 
     Nothing is made or changed; with `as_it_lies`, SQLite makes no file beside its database either.
@@ -84,19 +84,19 @@ def examine(
     return subject, [carry_out(name, _CHECKS[name], subject) for name in checks]
 
 
-def carry_out(name: str, check: Check, subject: Subject) -> Outcome:
+def carry_out(name: str, check: Check, subject: Subject) -> CheckResult:
     """Return what comes of a check, whatever it raises."""
     try:
-        return Outcome(name, "ok", (check(subject),))
+        return CheckResult(name, "ok", (check(subject),))
     except (SettingsError, TelemetrySettingsError) as error:
-        return Outcome(name, "unknown" if error.is_unread else "wrong", tuple(dict.fromkeys(error.problems)))
+        return CheckResult(name, "unknown" if error.is_unread else "wrong", tuple(dict.fromkeys(error.problems)))
     except TryLaterError as error:
-        return Outcome(name, "unknown", (error.detail,), is_later=True)
+        return CheckResult(name, "unknown", (error.detail,), is_later=True)
     except (AuditraceError, TelemetryError) as error:
-        return Outcome(name, "wrong", (str(error),))
+        return CheckResult(name, "wrong", (str(error),))
     except OSError as error:
         what = error.filename or "the working folder"
-        return Outcome(name, "unknown", (f"{what} cannot be looked at: {error.strerror}",))
+        return CheckResult(name, "unknown", (f"{what} cannot be looked at: {error.strerror}",))
 
 
 def _settings(subject: Subject) -> str:

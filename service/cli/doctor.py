@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import httpx
 
 from service.bootstrap.database import Database
-from service.bootstrap.examined import EVERYTHING, LISTENING, Check, Outcome, Subject, carry_out, examine
+from service.bootstrap.examined import EVERYTHING, LISTENING, Check, CheckResult, Subject, carry_out, examine
 from service.cli.output import print_json, print_line, print_table
 from service.config import Settings, examine_settings
 from service.errors import SettingsError, TryLaterError
@@ -34,7 +34,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     subject, of_start = examine(examine_settings(), EVERYTHING, as_it_lies=True)
     rows = {one.check: one for one in of_start}
     if rows[LISTENING].status != "ok" and _is_answered(subject.settings):
-        rows[LISTENING] = Outcome(LISTENING, "ok", ("an auditrace answers there",))
+        rows[LISTENING] = CheckResult(LISTENING, "ok", ("an auditrace answers there",))
     for name, check in _FURTHER:
         # What is wrong already is not looked at further.
         if name not in rows or rows[name].status == "ok":

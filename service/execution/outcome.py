@@ -9,7 +9,7 @@ import msgspec
 
 from service.execution.artifacts import Collected
 from service.execution.excerpt import EXCERPT_BYTES
-from service.execution.supervisor import Report
+from service.execution.supervisor import SupervisorReport
 from service.jobs.model import Limits
 
 # How the C library, C++, Python, Go and Java name a refused allocation; only the name of a failure hangs on it.
@@ -59,7 +59,7 @@ def start_failed(detail: str) -> RunResult:
 
 
 def result_of(
-    report: Report, collected: Collected, limits: Limits, *, timeout_ms: int, cancelled_for: str
+    report: SupervisorReport, collected: Collected, limits: Limits, *, timeout_ms: int, cancelled_for: str
 ) -> RunResult:
     """Return the result of a run that was supervised to its end.
 
@@ -89,7 +89,7 @@ def result_of(
 
 
 def _reason(
-    report: Report, collected: Collected, limits: Limits, timeout_ms: int, cancelled_for: str
+    report: SupervisorReport, collected: Collected, limits: Limits, timeout_ms: int, cancelled_for: str
 ) -> tuple[Reason, str | None]:
     stopped, code, number = report.get("stopped"), report.get("exit_code"), report.get("signal")
     used_cpu = report.get("cpu_ms", 0) >= limits.cpu_seconds * 1000

@@ -20,7 +20,7 @@ from service.execution.folder import INPUTS, OUTPUTS, WORK, remove_folder
 from service.execution.outcome import Reason, RunResult, result_of, start_failed
 from service.execution.procfs import environment_entries, processes, session_of
 from service.execution.spec import RunSpec
-from service.execution.supervisor import Report
+from service.execution.supervisor import SupervisorReport
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SUPERVISOR: Final = (
@@ -81,7 +81,7 @@ class SupervisedRun:
             *lines, rest = bytes(self._received).split(b"\n")
             self._received = bytearray(rest)
             for line in lines:
-                report: Report = json.loads(line)
+                report: SupervisorReport = json.loads(line)
                 if "pid" not in report:
                     return self._conclude(report)
                 self._pid = report["pid"]
@@ -144,7 +144,7 @@ class SupervisedRun:
             "lease_until_ms": spec.lease_until_ms,
         }
 
-    def _conclude(self, report: Report) -> RunResult:
+    def _conclude(self, report: SupervisorReport) -> RunResult:
         collected = collect(
             self._folder_descriptor,
             self._work_descriptor,

@@ -32,7 +32,7 @@ _CONTROL: Final = 0
 _STATUS: Final = 1
 
 
-class Report(TypedDict, total=False):
+class SupervisorReport(TypedDict, total=False):
     """`pid` once the command is started; then the rest. `stopped` is None when the run ended by itself."""
 
     pid: int
@@ -45,7 +45,7 @@ class Report(TypedDict, total=False):
     max_rss_bytes: int
 
 
-class Run:
+class SupervisedCommand:
     """One run, from the fork of its command until no process of it is left."""
 
     def __init__(self, order: Order) -> None:
@@ -64,7 +64,7 @@ class Run:
         self._pid = 0
         self._wait_status = 0
 
-    def supervise(self, received: bytes) -> Report:
+    def supervise(self, received: bytes) -> SupervisorReport:
         """Execute the command and return the report of its end; afterwards no process of the run exists.
 
         Args:
@@ -211,7 +211,7 @@ class Run:
                 os.read(self._wakeups, 4096)
 
 
-def send(report: Report) -> None:
+def send(report: SupervisorReport) -> None:
     """Write a line to the worker.
 
     Raises:
@@ -245,7 +245,7 @@ def main() -> None:
         return
     order, rest = received
     try:
-        send(Run(order).supervise(rest))
+        send(SupervisedCommand(order).supervise(rest))
         while os.read(_CONTROL, 4096):
             pass
     except BrokenPipeError:

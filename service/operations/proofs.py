@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from service.ports import CheckpointRow, Reads, RecordRow
-from telemetry.audit.checkpoint import Tip, parse
+from telemetry.audit.checkpoint import CheckpointTip, parse
 
 _CHECKPOINTS_AT_ONCE: Final = 100
 
@@ -21,7 +21,7 @@ class Proof(msgspec.Struct, frozen=True):
 
     record: RecordRow
     checkpoint: CheckpointRow | None
-    tip: Tip | None
+    tip: CheckpointTip | None
     hashes: Sequence[str]
 
 
@@ -59,7 +59,7 @@ def _behind(number: int, last: int | None, reads: Reads) -> Iterator[CheckpointR
         number = rows[-1].number
 
 
-def _covering(checkpoint: CheckpointRow, record: RecordRow) -> Tip | None:
+def _covering(checkpoint: CheckpointRow, record: RecordRow) -> CheckpointTip | None:
     stated = parse(_DECODER.decode(checkpoint.record.body).attributes)
     tips = stated.tips if stated else ()
     return next(

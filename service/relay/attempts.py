@@ -33,7 +33,7 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True):
     renew_s: float = 2.0
 
 
-class Step(enum.Enum):
+class AttemptResult(enum.Enum):
     """How an attempt ended; `FULL` when there is probably more to deliver at once."""
 
     IDLE = enum.auto()
@@ -63,7 +63,7 @@ class Attempts:
         self._random = random
         self._limit = settings.max_records
 
-    def next(self) -> Step:
+    def next(self) -> AttemptResult:
         """Deliver one batch; whatever goes wrong is kept in the state and delays the next attempt."""
         try:
             return self._deliver()
@@ -73,9 +73,9 @@ class Attempts:
             name = f"unexpected {type(error).__name__}"
             if self._fail(name, f"{name}: {error}"):
                 _log.exception("the relay goes on after this")
-        return Step.FAILED
+        return AttemptResult.FAILED
 
-    def _deliver(self) -> Step:
+    def _deliver(self) -> AttemptResult:
         limit = self._limit
         self._delivery.settle()
         records = self._outbox.take(limit, self._settings.max_bytes)
@@ -83,7 +83,7 @@ class Attempts:
         if not records:
             if self._progress.state.error is not None and not self._outbox.backlog():
                 self._progress.flows(0)
-            return Step.IDLE
+            return AttemptResult.IDLE
         outcome = self._delivery.deliver(records)
         self.delivered += outcome.delivered
         self.parked += outcome.parked
@@ -94,14 +94,14 @@ class Attempts:
             size = sum(len(record.log_record) for record in records)
             is_full = len(records) * 2 > limit or size * 2 > self._settings.max_bytes
             self._got_on(is_probing=is_full and self._limit < self._settings.max_records)
-            return Step.FULL if is_full else Step.DELIVERED
+            return AttemptResult.FULL if is_full else AttemptResult.DELIVERED
         answer = outcome.held
         # The next attempt is a small one: what is refused after it was stored (by a collector with a full queue behind
         # its archive, for one) is stored again with every attempt, and a slow line gets the less done the larger the
         # request is. A record that is refused needs some company to be compared with.
         self._limit = 1 + COMPARED if blames_records(answer) else 1
         self._fail(answer.error_type, str(answer), answer.retry_after_s if isinstance(answer, Refused) else None)
-        return Step.FAILED
+        return AttemptResult.FAILED
 
     def failed(self, error: AuditraceError) -> None:
         """Keep an error of the database in the state."""

@@ -25,7 +25,7 @@ COMPARED: Final = 8
 """With how many others a record that is refused is compared before the sink is found to refuse everything."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class DeliveryResult(msgspec.Struct, frozen=True):
     """What became of some records: how many cursors moved over, how many were parked, and what ended it, if anything.
 
     `held` is the sink's answer to what is still to be delivered; None when the sink is not to blame.
@@ -66,7 +66,7 @@ class Delivery:
         if self._unsettled:
             self._move(self._unsettled)
 
-    def deliver(self, records: Sequence[OutboxRecord]) -> Outcome:
+    def deliver(self, records: Sequence[OutboxRecord]) -> DeliveryResult:
         """Send records in order until all are delivered or parked, or until the sink is found to be the problem.
 
         A request that is refused for what is in it is halved until the record is alone. It is parked only when it is
@@ -95,8 +95,8 @@ class Delivery:
                     break
                 parked += 1
             else:
-                return Outcome(delivered, parked, answer)
-        return Outcome(delivered, parked)
+                return DeliveryResult(delivered, parked, answer)
+        return DeliveryResult(delivered, parked)
 
     def send(self, records: Sequence[OutboxRecord]) -> Answer:
         """Send records as one request, and measure it."""

@@ -6,14 +6,14 @@ from typing import Final
 
 from service.errors import AuditraceError
 from service.ports import Clock, Outbox, Replays
-from service.relay.attempts import Attempts, RelaySettings, Step
+from service.relay.attempts import AttemptResult, Attempts, RelaySettings
 from service.relay.delivery import Delivery
 from service.relay.leases import Leases
 from service.relay.patience import Patience
 from service.relay.redelivery import Redelivered, replay, retry_parked
 from service.relay.replaying import Replayed, Replaying, Watch
 from service.relay.state import Progress, RelayState
-from service.relay.stopping import Drained, Farewell, left_in, reason_of
+from service.relay.stopping import Drained, LastDelivery, left_in, reason_of
 from telemetry.delivery import Sink
 from telemetry.instruments import Instruments
 
@@ -91,7 +91,7 @@ class Relay:
 
     def once(self) -> bool:
         """Make one attempt to deliver one batch; True when all of it was delivered or parked."""
-        return self._attempts.next() in {Step.DELIVERED, Step.FULL}
+        return self._attempts.next() in {AttemptResult.DELIVERED, AttemptResult.FULL}
 
     def drain(self, grace_s: float) -> bool:
         """Deliver what is committed by now, within `grace_s` seconds, and give the leases back.
@@ -130,7 +130,7 @@ class Relay:
         return Drained(self._progress.state.address, attempts.delivered, attempts.parked, left, reason)
 
     def _drain(self, left_s: Callable[[], float], wait: Callable[[float], object]) -> bool:
-        farewell = Farewell()
+        farewell = LastDelivery()
         while True:
             step = self._attempts.next()
             if self._is_due(farewell, step):
@@ -141,9 +141,9 @@ class Relay:
             left = left_s()
             if left <= 0:
                 break
-            if step is Step.FAILED:
+            if step is AttemptResult.FAILED:
                 wait(min(left, self._progress.state.pause_s))
-            elif step is Step.IDLE:
+            elif step is AttemptResult.IDLE:
                 wait(min(left, self._settings.linger_s))
         self._leases.release()
         return False
@@ -179,11 +179,11 @@ class Relay:
         try:
             while not self._stopping.is_set():
                 step = self._attempts.next()
-                if step is Step.FULL:
+                if step is AttemptResult.FULL:
                     continue
-                if step is Step.FAILED:
+                if step is AttemptResult.FAILED:
                     self._stopping.wait(self._progress.state.pause_s)
-                elif step is Step.IDLE:
+                elif step is AttemptResult.IDLE:
                     self._wake.wait(self._settings.poll_s)
                     self._wake.clear()
                 self._stopping.wait(self._settings.linger_s)
@@ -191,10 +191,10 @@ class Relay:
         finally:
             self._ended.set()
 
-    def _is_due(self, farewell: Farewell, step: Step) -> bool:
+    def _is_due(self, farewell: LastDelivery, step: AttemptResult) -> bool:
         try:
             self._outbox.renew()
-            return farewell.is_due(self._outbox.backlog(), is_idle=step is Step.IDLE)
+            return farewell.is_due(self._outbox.backlog(), is_idle=step is AttemptResult.IDLE)
         except AuditraceError as error:
             self._attempts.failed(error)
             return False

@@ -44,7 +44,7 @@ def reason_of(state: RelayState, left: Sequence[Lag] | None, patience: Patience)
     return "nothing of them could be delivered"
 
 
-class Farewell:
+class LastDelivery:
     """What has to be delivered before a relay ends, by itself or by others; it begins with the first look.
 
     That is what was committed by the first look, and of streams that are closed by now everything: they belong to

@@ -9,7 +9,7 @@ from service.store.anchors import StoredCheckpoint
 from service.store.survey import Hashed, StreamState, Survey
 from telemetry import names
 from telemetry.audit.canonical import Value
-from telemetry.audit.checkpoint import Checkpoint, Tip, leaves
+from telemetry.audit.checkpoint import Checkpoint, CheckpointTip, leaves
 from telemetry.audit.record import AuditRecord
 from telemetry.audit.signer import Signer
 
@@ -20,7 +20,7 @@ class Named(msgspec.Struct, frozen=True):
     """A stream that a checkpoint names, and the tip by which it does."""
 
     state: StreamState
-    tip: Tip
+    tip: CheckpointTip
 
 
 def to_name(found: Survey) -> Sequence[Sequence[Named]]:
@@ -62,8 +62,8 @@ def stating_rotation(record: AuditRecord, old: Signer, new: Signer, first: int) 
     return stating(record, {**target, names.AUDITRACE_CHANGES: changes})
 
 
-def _tip(state: StreamState, hashed: Hashed) -> Tip:
-    return Tip(
+def _tip(state: StreamState, hashed: Hashed) -> CheckpointTip:
+    return CheckpointTip(
         stream_id=state.stream_id,
         first=state.first,
         number=state.number,

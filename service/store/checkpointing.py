@@ -12,10 +12,10 @@ from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow,
 from service.store.checkpoint_records import Named, stated_behind, stating, stating_rotation, to_name
 from service.store.queries import Execute
 from service.store.restoring import first_after_restore, restore_record
+from service.store.rollback_guard import RollbackGuard
 from service.store.signing_keys import keys_of_begun, register, registered_keys, signer_of
 from service.store.streams import StreamSettings
 from service.store.survey import Hashed, Survey, survey
-from service.store.witness import Witness
 from service.store.writing import LedgerTransaction
 from telemetry import names
 from telemetry.audit.signer import Signer
@@ -33,7 +33,7 @@ T_co = TypeVar("T_co", bound=LedgerTransaction, covariant=True)
 class Lanes(Protocol[T_co]):
     """The lanes of this process."""
 
-    witness: Witness
+    rollback_guard: RollbackGuard
 
     def submit(self, work: Callable[[T_co], R]) -> "Future[R]":
         """Queue `work`; the future is resolved after its commit."""
@@ -61,7 +61,7 @@ class Checkpoints(ABC, Generic[T]):
         self._lanes = lanes
         self._settings = settings
         self._private_key = private_key
-        self._witness = lanes.witness
+        self._rollback_guard = lanes.rollback_guard
 
     @abstractmethod
     def close(self) -> None:
@@ -137,11 +137,11 @@ class Checkpoints(ABC, Generic[T]):
         """
 
         def look(execute: Execute) -> StoredCheckpoint | None:
-            self._witness.require_all(execute)
+            self._rollback_guard.require_all(execute)
             return last_stored(execute)
 
         last = self._read(look)
-        self._witness.saw_checkpoint(last)
+        self._rollback_guard.saw_checkpoint(last)
         return None if last is None else LastCheckpoint(last.number, last.observed_ns)
 
     def refused(self) -> Sequence[RefusedStream]:
@@ -191,7 +191,7 @@ class Checkpoints(ABC, Generic[T]):
     def _saw(self, written: _Written | None) -> Checkpointed | None:
         if written is None:
             return None
-        self._witness.saw_checkpoint(written.last)
+        self._rollback_guard.saw_checkpoint(written.last)
         return written.done
 
     def _restore(self, transaction: T) -> _Written:
@@ -214,7 +214,7 @@ class Checkpoints(ABC, Generic[T]):
         if not self._take_lease(execute):
             return None
         # Also at a clean stop, which is what an operator does who was told that the database was set back.
-        self._witness.require_all(execute)
+        self._rollback_guard.require_all(execute)
         keys = self._keys(execute)
         signer = self._signer(keys)
         last = last_to_follow(execute, secret, keys)
@@ -260,7 +260,7 @@ class Checkpoints(ABC, Generic[T]):
     def _rotate(self, transaction: T, new: Signer) -> int:
         execute, secret = transaction.execute, self._settings.secret
         self._lock(execute)
-        self._witness.require_all(execute)
+        self._rollback_guard.require_all(execute)
         keys = self._keys(execute)
         old = self._signer(keys)
         if new.fingerprint in {key.fingerprint for key in keys}:

@@ -55,7 +55,7 @@ class Survey(msgspec.Struct, frozen=True):
     refused: Sequence[RefusedStream]
 
 
-class _Place(
+class _Sequence(
     msgspec.Struct,
     frozen=True,
     rename={
@@ -74,7 +74,7 @@ class _Place(
 
 
 class _Body(msgspec.Struct, frozen=True):
-    attributes: _Place
+    attributes: _Sequence
 
 
 _DECODER: Final = msgspec.json.Decoder(_Body)
@@ -186,7 +186,7 @@ def _check_record(stream_id: str, number: int, prev_hash: str, prev_record_id: s
         place = _DECODER.decode(body).attributes
     except msgspec.MsgspecError as error:
         raise _UnsoundError(f"the body of record {stored_number} has no place in a stream: {error}") from error
-    expected = _Place(record_id, stream_id, stored_number, prev_hash or None, prev_record_id or None)
+    expected = _Sequence(record_id, stream_id, stored_number, prev_hash or None, prev_record_id or None)
     if place != expected:
         raise _UnsoundError(f"record {stored_number} does not follow on record {number}")
     return record_id, record_hash

@@ -18,7 +18,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 HexHash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class Tip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"first": "from"}):
+class CheckpointTip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"first": "from"}):
     """The last record of one stream, and a hash over every record since `first`, the first not covered before.
 
     `first` is `number` + 1 when nothing was added, as when a stream is only closed.
@@ -55,7 +55,7 @@ class Checkpoint(
     """
 
     number: Number
-    tips: tuple[Tip, ...]
+    tips: tuple[CheckpointTip, ...]
     streams: Count
     records: Count
     prev_number: Count | None = None

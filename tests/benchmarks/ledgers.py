@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import zstandard
 
 from telemetry.audit.chain import rfc3339_nanos
-from telemetry.audit.checkpoint import Checkpoint, Tip, sign
+from telemetry.audit.checkpoint import Checkpoint, CheckpointTip, sign
 from tests.support.ledger_maker import KEY, Sealed, key_values, stream_id
 
 STREAMS = 4
@@ -123,9 +123,11 @@ class _Chain:
         self.number, self.hash, self.record_id = self.number + 1, digest.hex(), record_id
         self._leaves.update(digest)
 
-    def tip(self) -> Tip:
+    def tip(self) -> CheckpointTip:
         """Return what a checkpoint says of the stream."""
-        named = Tip(self.name, self._covered + 1, self.number, self.hash, self._leaves.hexdigest(), closed=False)
+        named = CheckpointTip(
+            self.name, self._covered + 1, self.number, self.hash, self._leaves.hexdigest(), closed=False
+        )
         self._covered, self._leaves = self.number, hashlib.sha256()
         return named
 

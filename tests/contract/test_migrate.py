@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from service.errors import BrokenLedgerError, LedgerBusyError, SettingsError
+from service.store.migrations import Migration
 from service.store.sqlite import connection as connecting
 from service.store.sqlite.connection import connect, create
 from service.store.sqlite.migrate import MIGRATIONS, additions, migrate, missing_steps, schema_version
-from service.store.steps import Step
 from tests.checks import SCHEMA
 from tests.checks import schema as sum_of_migrations
 from tests.support.collector import ROOT
@@ -78,7 +78,7 @@ def _after(steps: int) -> list[tuple[str, str]]:
         return _objects(connection)
 
 
-def _names(steps: Sequence[Step]) -> list[str]:
+def _names(steps: Sequence[Migration]) -> list[str]:
     return [step.name for step in steps]
 
 

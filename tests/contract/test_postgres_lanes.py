@@ -140,7 +140,7 @@ def test_a_job_that_others_work_on_holds_up_nobody_else(store: PostgresStore) ->
 
 def test_a_job_that_stays_taken_is_a_reason_to_try_later(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for ever: after some tries the caller is told, and nothing was changed."""
-    monkeypatch.setattr("service.store.postgres.lanes._TRIES", 1)
+    monkeypatch.setattr("service.store.lanes._TRIES", 1)
     lane = store.lane()
     lane.submit(_made(store, "job-1")).result()
     with _locking(store, "job-1"), pytest.raises(LedgerBusyError):

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from telemetry.audit.canonical import canonical_bytes, sha256_hex
-from telemetry.audit.checkpoint import Checkpoint, Tip, leaves, sign
+from telemetry.audit.checkpoint import Checkpoint, CheckpointTip, leaves, sign
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 FOREIGN_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -179,7 +179,9 @@ class Ledger:
             sealed = self._checkpoint(stream, of_one, numbers, number if first == 0 else None)
         return sealed
 
-    def _checkpoint(self, stream: int, tips: Sequence[Tip], numbers: Mapping[str, int], number: int | None) -> Sealed:
+    def _checkpoint(
+        self, stream: int, tips: Sequence[CheckpointTip], numbers: Mapping[str, int], number: int | None
+    ) -> Sealed:
         before = self.checkpoints()[-1] if self.checkpoints() else None
         last = self.last_number()
         stated = Checkpoint(
@@ -259,9 +261,9 @@ def nanoseconds(time: str) -> int:
         return 0
 
 
-def _tip(records: Sequence[Sealed], covered: int, *, is_gone: bool) -> Tip:
+def _tip(records: Sequence[Sealed], covered: int, *, is_gone: bool) -> CheckpointTip:
     last = records[-1]
-    return Tip(
+    return CheckpointTip(
         stream_id=last.stream,
         first=covered + 1,
         number=last.number,

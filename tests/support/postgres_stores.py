@@ -221,7 +221,7 @@ class PostgresStore:
 
     def waiting(self, lane: PostgresLanes) -> int:
         """Return how many works wait for a lane."""
-        return len(lane._intake._entries)
+        return len(lane._queue._entries)
 
     def locks(self, lane: PostgresLanes) -> Owner:
         """Return the name of a lane's process."""

@@ -121,7 +121,7 @@ class SqliteStore:
 
     def waiting(self, lane: SqliteLane) -> int:
         """Return how many works wait for a lane."""
-        return lane._queue.qsize()
+        return len(lane._queue._entries)
 
     def kill(self, lane: SqliteLane) -> None:
         """Let the kernel drop the lock of a lane's process, as it does when a process dies without a word."""

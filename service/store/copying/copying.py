@@ -10,7 +10,7 @@ from service.errors import BrokenLedgerError
 from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
 from service.store.copying.source import Source
-from service.store.copying.target import Target
+from service.store.copying.target import TargetDatabase
 from service.store.postgres.opening import migrate_database
 from service.store.queries import Row
 from service.store.sqlite.reconciliation import reconcile
@@ -60,7 +60,7 @@ def copy_ledger(
         note("look over the source")
         _require_nothing_wrong("the source", reconcile(source, secret, copied.reading))
         migrate_database(target)
-        with Target(target) as taking:
+        with TargetDatabase(target) as taking:
             note("copy")
             taking.begin(copied.months())
             rows = {table: taking.write(table, copied.rows(table)) for table in TABLES}

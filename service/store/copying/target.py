@@ -18,7 +18,7 @@ SQL: Final = {name: text.encode() for name, text in load_queries("service.store.
 _WITH_PAYLOAD: Final = frozenset({"inputs", "artifacts"})
 
 
-class Target:
+class TargetDatabase:
     """An empty ledger that is being filled; what was not committed is gone when the block ends, however it does.
 
     Raises (on opening):

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from service.errors import SettingsError
+from service.store.migrations import Migration, missing_of, steps_of
 from service.store.postgres.connection import Session, translated
-from service.store.steps import Step, missing_of, steps_of
 
 MIGRATIONS: Final = steps_of("service.store.postgres")
 
@@ -48,7 +48,7 @@ def additions(session: Session) -> Collection[str]:
         return {name for (name,) in session.execute(_ADDITIONS).fetchall()}
 
 
-def missing_steps(session: Session) -> Sequence[Step]:
+def missing_steps(session: Session) -> Sequence[Migration]:
     """Return the steps that the database has not seen yet.
 
     Raises:
@@ -88,7 +88,7 @@ def migrate(session: Session) -> Sequence[str]:
     return applied
 
 
-def _apply(session: Session, step: Step) -> bool:
+def _apply(session: Session, step: Migration) -> bool:
     with translated(), session.transaction():
         session.execute(_LOCK)
         # Another process may have applied it meanwhile.

@@ -3,56 +3,46 @@
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from typing_extensions import override
 
 from service.errors import AuditraceError, FencedError, LedgerUnavailableError, TryLaterError
+from service.store.lanes import LaneSession, LostSessionError
+from service.store.postgres.commit_lookup import was_committed
 from service.store.postgres.connection import Session, connect_again, translate, translated
-from service.store.postgres.fate import was_committed
 from service.store.postgres.pooling import OF_OTHER_SESSIONS
 from service.store.postgres.statements import SQL, executing
 from service.store.postgres.transaction import PostgresTransaction
+from service.store.rollback_guard import RollbackGuard
 from service.store.streams import Begun, LaneStream, StreamSettings
-from service.store.witness import Witness
 from service.store.writing import Position
 from telemetry.errors import TelemetryError
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
 _PARTITION_MARGIN_NS: Final = 32 * 24 * 3600 * 1_000_000_000
 
-PostgresWork: TypeAlias = Callable[[PostgresTransaction], T]
-"""Work that knows which store it runs on; `service.ports.Work` is the kind that does not."""
 
+class PostgresSession(LaneSession[PostgresTransaction]):
+    """One lane's session, and what became of its last commit when it was lost."""
 
-class LostSessionError(Exception):
-    """The connection was lost before the commit was asked for: nothing is committed, and all can be done again."""
-
-
-class LaneSession:
-    """One lane's session; used by its thread alone. Without a session there is no stream."""
-
-    def __init__(self, settings: StreamSettings, url: str, witness: Witness) -> None:
+    def __init__(self, settings: StreamSettings, url: str, rollback_guard: RollbackGuard) -> None:
         self._settings = settings
         self._url = url
-        self._witness = witness
+        self._rollback_guard = rollback_guard
         self._stream: LaneStream[PostgresTransaction] = LaneStream(settings)
         self._session: Session | None = None
         self._name = ""
         self._pid = 0
         self._partitioned_until_ns = 0
 
+    @override
     def begin(self) -> PostgresTransaction:
-        """Begin a transaction behind the stream's tip; the stream is opened by it where there is none.
-
-        Raises:
-            LostSessionError: the connection turned out to be lost.
-            LedgerUnavailableError: there is no connection to be had.
-        """
         session = self._connected()
         with self._guarded():
             begun = self._begin(session)
@@ -67,18 +57,10 @@ class LaneSession:
                 begun = self._begin(session)
             return self._stream.begin(begun)
 
-    def attempt(self, transaction: PostgresTransaction, work: PostgresWork[T], *, is_patient: bool) -> T:
-        """Run `work` in a savepoint and return what it returns; what it raises has left nothing behind.
-
-        Args:
-            transaction: the one that `begin` returned.
-            work: may read, and write by `save`.
-            is_patient: wait for jobs that others hold, which is right only when nothing is held here.
-
-        Raises:
-            LostSessionError: the connection was lost; the transaction is gone.
-            FencedError: the stream is not this lane's any more; nothing of the transaction can be committed.
-        """
+    @override
+    def attempt(
+        self, transaction: PostgresTransaction, work: Callable[[PostgresTransaction], R], *, is_patient: bool
+    ) -> R:
         before = transaction.position
         transaction.wait_for_jobs(is_patient=is_patient)
         with self._guarded():
@@ -99,6 +81,7 @@ class LaneSession:
             raise
         return value
 
+    @override
     def commit(self, transaction: PostgresTransaction) -> None:
         """Move the stored tip, which fences the lane, and commit.
 
@@ -115,14 +98,14 @@ class LaneSession:
         if self._session is not None:
             self._stream.committed(transaction.position)
 
+    @override
     def roll_back(self) -> None:
-        """Undo what was not committed; a stream that was just being opened is forgotten."""
         if self._session is not None and (self._is_lost or not _is_rolled_back(self._session)):
             self.drop()
         self._stream.rolled_back()
 
+    @override
     def disown_stream(self, fenced: FencedError) -> None:
-        """Go on in another stream, once what was not committed is undone."""
         if self._session is None:
             return
         try:
@@ -130,8 +113,8 @@ class LaneSession:
         except psycopg.Error:
             _log.exception("a stream that somebody else wrote could not be disowned")
 
+    @override
     def renew(self) -> None:
-        """Say, while there is nothing to commit, that the stream's process is alive."""
         if self._session is None:
             return
         try:
@@ -140,8 +123,8 @@ class LaneSession:
             _log.warning("the stream's lease could not be renewed: %s", translate(error))
             self.drop()
 
+    @override
     def close_stream(self) -> Position | None:
-        """Write the stream's last record and return the position behind it; when that fails, a checkpoint closes it."""
         if self._session is None or not self._stream.is_open:
             return None
         try:
@@ -159,8 +142,8 @@ class LaneSession:
         self._stream.leave()
         return transaction.position
 
-    def commit_behind(self, end: Position, work: PostgresWork[object]) -> None:
-        """Run `work` behind the end; when that fails, the next checkpoint of another process covers the stream."""
+    @override
+    def commit_behind(self, end: Position, work: Callable[[PostgresTransaction], object]) -> None:
         try:
             session = self._connected()
             with self._guarded():
@@ -172,12 +155,13 @@ class LaneSession:
             _log.warning("the last checkpoint could not be written, the next process writes it: %r", error)
             self.roll_back()
 
+    @override
     def drop(self) -> None:
         """Close the session, and give up the stream with it."""
         session, self._session = self._session, None
         left = self._stream.leave()
         if left is not None:
-            self._witness.lost_sight(left)
+            self._rollback_guard.lost_sight(left)
         if session is not None:
             session.close()
 
@@ -249,7 +233,7 @@ class LaneSession:
             self.drop()
             if not self._took_place(transaction, error):
                 raise LostSessionError from error
-            self._witness.lost_sight(transaction.tip)
+            self._rollback_guard.lost_sight(transaction.tip)
         self._settings.on_commit(transaction.outcomes)
 
     def _took_place(self, transaction: PostgresTransaction, lost: psycopg.Error) -> bool:

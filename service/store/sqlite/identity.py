@@ -21,7 +21,7 @@ from service.errors import LedgerUnavailableError, SettingsError
 FileId: TypeAlias = tuple[int, int]
 """Device and inode: what a file is, whatever it is called."""
 
-Place: TypeAlias = tuple[int, int, str]
+LogPlace: TypeAlias = tuple[int, int, str]
 """Device and inode of the folder, and the name in it: where SQLite looks for the log."""
 
 # struct flock: type, whence, start, length, process.
@@ -40,7 +40,7 @@ _NETWORK: Final = frozenset(
 class HeldFile:
     """A database file that this process has open; its connections share one, and give it up one by one."""
 
-    def __init__(self, path: Path, file_id: FileId, place: Place, descriptor: int, *, as_it_lies: bool) -> None:
+    def __init__(self, path: Path, file_id: FileId, place: LogPlace, descriptor: int, *, as_it_lies: bool) -> None:
         self.path = path
         self.as_it_lies = as_it_lies
         self.file_id = file_id
@@ -186,7 +186,7 @@ def _require_one_name(real: Path, pinned: int, found: os.stat_result) -> None:
         )
 
 
-def _lock_place(real: Path, descriptor: int, place: Place) -> None:
+def _lock_place(real: Path, descriptor: int, place: LogPlace) -> None:
     """Say at which place this process has the file open, and raise when another one has it open elsewhere.
 
     Two that say so at the same time both see the other, and both are refused.

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from service.errors import SettingsError
+from service.store.migrations import Migration, missing_of, steps_of
 from service.store.sqlite.connection import translated
-from service.store.steps import Step, missing_of, steps_of
 
 MIGRATIONS: Final = steps_of("service.store.sqlite")
 
@@ -29,7 +29,7 @@ def additions(connection: sqlite3.Connection) -> Collection[str]:
         return {name for (name,) in connection.execute("SELECT name FROM schema_additions")}
 
 
-def missing_steps(connection: sqlite3.Connection) -> Sequence[Step]:
+def missing_steps(connection: sqlite3.Connection) -> Sequence[Migration]:
     """Return the steps that the file has not seen yet.
 
     Raises:
@@ -56,7 +56,7 @@ def migrate(connection: sqlite3.Connection) -> Sequence[str]:
     return [step.name for step in missing_steps(connection) if _apply(connection, step)]
 
 
-def _apply(connection: sqlite3.Connection, step: Step) -> bool:
+def _apply(connection: sqlite3.Connection, step: Migration) -> bool:
     with translated():
         connection.execute("BEGIN IMMEDIATE")
         try:

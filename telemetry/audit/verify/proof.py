@@ -11,7 +11,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from telemetry import names
-from telemetry.audit.checkpoint import Checkpoint, HexHash, Tip, is_signed
+from telemetry.audit.checkpoint import Checkpoint, CheckpointTip, HexHash, is_signed
 from telemetry.audit.signer import fingerprint
 from telemetry.audit.verify.body import EVENT_NAME, OBSERVED_TIMESTAMP, SPAN_ID, TIMESTAMP, TRACE_ID, Body, read_body
 from telemetry.audit.verify.findings import Code, Finding
@@ -47,7 +47,7 @@ class _Checkpoint(msgspec.Struct, frozen=True):
 class _Proof(msgspec.Struct, frozen=True):
     record: _Record
     checkpoint: _Checkpoint | None
-    tip: Tip | None
+    tip: CheckpointTip | None
     hashes: list[HexHash]
 
 

@@ -10,6 +10,7 @@ from psycopg import IsolationLevel, errors
 from service.errors import SettingsError
 from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
+from service.store.migrations import require_same
 from service.store.postgres.connection import Session, connect, place_of, translate, translated
 from service.store.postgres.migrate import MIGRATIONS, additions, schema_version
 from service.store.postgres.reconciliation.schema import differences
@@ -17,7 +18,6 @@ from service.store.postgres.snapshot import records_in
 from service.store.postgres.statements import executing
 from service.store.queries import Row, load_queries
 from service.store.reconciling import DamagedError, Examined, Wrong, reconciled
-from service.store.steps import require_same
 from telemetry.audit.verify import Found
 
 SQL: Final[Mapping[str, bytes]] = {

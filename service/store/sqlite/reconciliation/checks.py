@@ -9,6 +9,7 @@ from typing import Final
 from service.errors import TryLaterError
 from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
+from service.store.migrations import require_same
 from service.store.queries import Row, load_queries
 from service.store.reconciling import DamagedError, Examined, Wrong, reconciled
 from service.store.sqlite.connection import translate
@@ -16,7 +17,6 @@ from service.store.sqlite.migrate import MIGRATIONS, additions, migrate, schema_
 from service.store.sqlite.snapshot import records_in
 from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import Reading, in_use
-from service.store.steps import require_same
 from telemetry.audit.verify import Found
 
 SQL: Final = load_queries("service.store.sqlite.reconciliation")

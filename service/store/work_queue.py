@@ -3,33 +3,35 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from service.errors import ShuttingDownError
-from service.store.postgres.session import PostgresWork
+from service.store.writing import LedgerTransaction
+
+T = TypeVar("T", bound=LedgerTransaction)
 
 
-class Entry(msgspec.Struct, eq=False):
+class Entry(msgspec.Struct, Generic[T], eq=False):
     """One piece of work and who waits for it; `tries` counts the times it had to be put off."""
 
-    work: PostgresWork[Any]
+    work: Callable[[T], Any]
     future: Future[Any]
     tries: int = 0
 
 
-class Intake:
+class WorkQueue(Generic[T]):
     """A queue that lanes take groups from; what was put off stands in it beside what is new."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[Entry[T]] = deque()
         self._is_closed = False
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: Entry[T]) -> None:
         """Add new work; its future fails at once when no more is taken."""
         with self._changed:
             if not self._is_closed:
@@ -38,7 +40,7 @@ class Intake:
                 return
         entry.future.set_exception(ShuttingDownError("the service is stopping"))
 
-    def put_off(self, entries: Iterable[Entry]) -> None:
+    def put_off(self, entries: Iterable[Entry[T]]) -> None:
         """Put work back behind what waits already; to be called by a lane, which looks here again before it ends."""
         with self._changed:
             for entry in entries:
@@ -46,16 +48,16 @@ class Intake:
                 self._entries.append(entry)
                 self._changed.notify()
 
-    def put_back(self, entries: Sequence[Entry]) -> None:
+    def put_back(self, entries: Sequence[Entry[T]]) -> None:
         """Put work back to where it was taken from."""
         with self._changed:
             self._entries.extendleft(reversed(entries))
             self._changed.notify()
 
-    def take(self, most: int, timeout_s: float) -> Sequence[Entry] | None:
+    def take(self, most: int, timeout_s: float) -> Sequence[Entry[T]] | None:
         """Return what waits, at most `most`; work that was put off comes alone.
 
-        Empty when nothing came in time, None once the intake is closed and nothing is left.
+        Empty when nothing came in time, None once the queue is closed and nothing is left.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:

@@ -13,7 +13,7 @@ from service.store.queries import Execute
 from telemetry.audit.chain import Tip
 
 
-class Witness:
+class RollbackGuard:
     """Remembers the newest checkpoint, and the ends of streams whose connection was lost; used by any thread.
 
     What is not known: what other processes committed behind the newest checkpoint.

@@ -16,7 +16,7 @@ from service.errors import SettingsError
 _FILE: Final = re.compile(r"^(\d{4})_[a-z_]+(\.addition)?\.sql$")
 
 
-class Step(msgspec.Struct, frozen=True):
+class Migration(msgspec.Struct, frozen=True):
     """One step; the schema is the sum of all steps in order."""
 
     number: int
@@ -25,24 +25,24 @@ class Step(msgspec.Struct, frozen=True):
     is_addition: bool
 
 
-def steps_of(package: str) -> Sequence[Step]:
+def steps_of(package: str) -> Sequence[Migration]:
     """Return every step in the folder `migrations` of a package, in order, numbered from 1 without gaps.
 
     Raises:
         ValueError: a file is misnamed, or a number is missing or stands twice.
     """
-    found: list[Step] = []
+    found: list[Migration] = []
     for entry in sorted(files(package).joinpath("migrations").iterdir(), key=lambda entry: entry.name):
         match = _FILE.match(entry.name)
         if match is None:
             raise ValueError(f"{entry.name} is not named like 0001_words.sql or 0001_words.addition.sql")
-        found.append(Step(int(match[1]), entry.name, entry.read_text(encoding="utf-8"), match[2] is not None))
+        found.append(Migration(int(match[1]), entry.name, entry.read_text(encoding="utf-8"), match[2] is not None))
     if [step.number for step in found] != list(range(1, len(found) + 1)):
         raise ValueError("migrations are not numbered from 1 without gaps")
     return found
 
 
-def missing_of(steps: Sequence[Step], version: int, additions: Collection[str]) -> Sequence[Step]:
+def missing_of(steps: Sequence[Migration], version: int, additions: Collection[str]) -> Sequence[Migration]:
     """Return the steps that a database has not seen yet.
 
     Args:
@@ -58,7 +58,7 @@ def missing_of(steps: Sequence[Step], version: int, additions: Collection[str]) 
     return [step for step in steps if (step.name not in additions if step.is_addition else step.number > version)]
 
 
-def require_same(steps: Sequence[Step], version: int, additions: Collection[str]) -> None:
+def require_same(steps: Sequence[Migration], version: int, additions: Collection[str]) -> None:
     """Raise unless the database has seen exactly the steps that this version knows.
 
     Raises:

@@ -1,0 +1,273 @@
+"""The lanes of a process: threads, each with one session and one stream, that commit queued work in groups."""
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from service.errors import AuditraceError, BrokenLedgerError, FencedError, LedgerUnavailableError
+from service.store.leases import RENEW_S
+from service.store.rollback_guard import RollbackGuard
+from service.store.work_queue import Entry, WorkQueue
+from service.store.writing import LedgerTransaction, OvertakenError, Position
+
+R = TypeVar("R")
+T = TypeVar("T", bound=LedgerTransaction)
+
+_log = logging.getLogger(__name__)
+
+_TRIES = 5
+
+
+class LostSessionError(Exception):
+    """The connection was lost before the commit was asked for: nothing is committed, and all can be done again."""
+
+
+class EndedTransactionError(Exception):
+    """An error has ended the transaction, or nobody knows what is in it: nothing of its group can be committed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class GroupRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How a store commits groups, and what its errors mean for them."""
+
+    max_group: int
+    """More savepoints than that in one transaction cost more than they save."""
+    rounds: int
+    """How often a group is tried that others keep from being committed."""
+    translate: Callable[[Exception], Exception]
+    """Returns the service's error for one of the driver; any other error as it is."""
+    retried: tuple[type[Exception], ...] = ()
+    """What a group is tried again after, beside the loss of its stream or session."""
+    in_the_way: tuple[type[Exception], ...] = (OvertakenError,)
+    """What another transaction is in the way of: it succeeds, or is refused for good, once that one has ended."""
+    ends_the_group: tuple[type[Exception], ...] = ()
+    """Those of them in which locks had a part that were taken earlier in the group."""
+
+
+class LaneSession(ABC, Generic[T]):
+    """One lane's connection and its stream; used by its thread alone. Without a connection there is no stream."""
+
+    @abstractmethod
+    def begin(self) -> T:
+        """Begin a transaction behind the stream's tip; the stream is opened by it where there is none.
+
+        Raises:
+            LostSessionError: the connection turned out to be lost.
+            LedgerUnavailableError: there is no connection to be had.
+        """
+
+    @abstractmethod
+    def attempt(self, transaction: T, work: Callable[[T], R], *, is_patient: bool) -> R:
+        """Run `work` in a savepoint and return what it returns; what it raises has left nothing behind.
+
+        Args:
+            transaction: the one that `begin` returned.
+            work: may read, and write by `save`.
+            is_patient: wait for jobs that others hold, which is right only when nothing is held here.
+
+        Raises:
+            LostSessionError, EndedTransactionError: the transaction is gone.
+            FencedError: the stream is not this lane's any more; nothing of the transaction can be committed.
+        """
+
+    @abstractmethod
+    def commit(self, transaction: T) -> None:
+        """Move the stored tip, which fences the lane, and commit.
+
+        Raises:
+            FencedError: the stream was closed or written by another; nothing is committed.
+            LostSessionError: the connection was lost and nothing is committed.
+            AuditraceError: the database refused; nothing is committed, unless the text says that this is not known.
+        """
+
+    @abstractmethod
+    def roll_back(self) -> None:
+        """Undo what was not committed; a stream that was just being opened is forgotten."""
+
+    @abstractmethod
+    def disown_stream(self, fenced: FencedError) -> None:
+        """Go on in another stream, once what was not committed is undone."""
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Say, while there is nothing to commit, that the stream's process is alive."""
+
+    @abstractmethod
+    def close_stream(self) -> Position | None:
+        """Write the stream's last record and return the position behind it; when that fails, a checkpoint closes it."""
+
+    @abstractmethod
+    def commit_behind(self, end: Position, work: Callable[[T], object]) -> None:
+        """Run `work` behind the end; when that fails, the next checkpoint of another process covers the stream."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Close the connection, and give up the stream with it."""
+
+
+class Lanes(Generic[T]):
+    """Implements `service.ports.Ledger` for one process.
+
+    Each lane is serial, so the numbers of its stream are gapless and in commit order. A future is resolved after the
+    commit and never before; what fails alone fails alone, and what fails the transaction fails the whole group.
+    """
+
+    def __init__(self, sessions: Sequence[LaneSession[T]], rules: GroupRules, rollback_guard: RollbackGuard) -> None:
+        """Start a lane for each session; they connect when the first work comes."""
+        self.rollback_guard = rollback_guard
+        self._queue: WorkQueue[T] = WorkQueue()
+        self._lanes = [_Lane(session, rules, self._queue, number) for number, session in enumerate(sessions)]
+
+    def submit(self, work: Callable[[T], R]) -> "Future[R]":
+        """Queue `work` for the next group of any lane; the future is resolved after its commit."""
+        future: Future[R] = Future()
+        self._queue.put(Entry(work, future))
+        return future
+
+    def close(self, last: Callable[[T], object] | None = None) -> None:
+        """Commit what is queued, close every stream with a record of its own, and end the threads.
+
+        `last` runs in a transaction behind the last close, and may add checkpoints only; it is left out when no lane
+        has a stream that it closed itself.
+        """
+        self._queue.close()
+        with_stream = [lane for lane in self._lanes if lane.join()]
+        if last is not None and with_stream:
+            with_stream[0].commit_last(last)
+        for lane in self._lanes:
+            lane.drop()
+
+
+class _GroupResult(msgspec.Struct, Generic[T]):
+    """What became of a group whose transaction is committed."""
+
+    settled: list[tuple[Entry[T], Any, Exception | None]]
+    put_off: list[Entry[T]]
+    rest: Sequence[Entry[T]] = ()
+
+
+class _Lane(Generic[T]):
+    """One thread and its session."""
+
+    def __init__(self, session: LaneSession[T], rules: GroupRules, queue: WorkQueue[T], number: int) -> None:
+        self._session = session
+        self._rules = rules
+        self._queue = queue
+        self._end: Position | None = None
+        self._thread = threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True)
+        self._thread.start()
+
+    def join(self) -> bool:
+        """Wait until the thread has ended; tells whether it closed a stream."""
+        self._thread.join()
+        return self._end is not None
+
+    def commit_last(self, work: Callable[[T], object]) -> None:
+        """Run `work` behind the closed stream, once the thread has ended."""
+        end, self._end = self._end, None
+        if end is not None:
+            self._session.commit_behind(end, work)
+
+    def drop(self) -> None:
+        """Close the session, once the thread has ended; nothing is committed behind its stream any more."""
+        self._end = None
+        self._session.drop()
+
+    def _serve(self) -> None:
+        while (group := self._queue.take(self._rules.max_group, RENEW_S)) is not None:
+            wanted = [entry for entry in group if entry.future.running() or entry.future.set_running_or_notify_cancel()]
+            if wanted:
+                self._commit(wanted)
+            else:
+                self._session.renew()
+        self._end = self._session.close_stream()
+
+    def _commit(self, group: Sequence[Entry[T]]) -> None:
+        failure: Exception = LedgerUnavailableError("the ledger goes away again and again: try later")
+        for _ in range(self._rules.rounds):
+            try:
+                result = self._transact(group)
+            except FencedError as error:
+                # Nothing was committed, so the group is redone in a new stream, which nobody else has seen.
+                self._session.roll_back()
+                self._session.disown_stream(error)
+                failure = error
+            except LostSessionError:
+                self._session.drop()
+            except self._rules.retried as error:
+                self._session.roll_back()
+                failure = error
+            except BrokenLedgerError as error:
+                self._session.roll_back()
+                self._commit_alone(group, error)
+                return
+            except AuditraceError as error:
+                self._session.roll_back()
+                _fail(group, error)
+                return
+            except Exception as error:  # noqa: BLE001 - a dead lane would leave every later caller waiting
+                _log.exception("a group of %d could not be committed", len(group))
+                self._session.drop()
+                _fail(group, error)
+                return
+            else:
+                self._answer(result)
+                return
+        _fail(group, failure)
+
+    def _commit_alone(self, group: Sequence[Entry[T]], error: BrokenLedgerError) -> None:
+        """A constraint refused the commit: find out whose fault it was, so that nobody fails with another."""
+        if len(group) == 1:
+            _fail(group, error)
+            return
+        for entry in group:
+            self._commit([entry])
+
+    def _transact(self, group: Sequence[Entry[T]]) -> _GroupResult[T]:
+        """Run the group in one transaction and return what became of each, after the commit."""
+        transaction = self._session.begin()
+        result: _GroupResult[T] = _GroupResult([], [])
+        for at, entry in enumerate(group):
+            try:
+                value = self._session.attempt(transaction, entry.work, is_patient=len(group) == 1)
+            except (FencedError, LostSessionError):
+                raise
+            except EndedTransactionError as ended:
+                raise self._rules.translate(ended.error) from ended.error
+            except self._rules.in_the_way as error:
+                if entry.tries < _TRIES:
+                    result.put_off.append(entry)
+                else:
+                    result.settled.append((entry, None, self._rules.translate(error)))
+                if isinstance(error, self._rules.ends_the_group):
+                    result.rest = group[at + 1 :]
+                    break
+            except Exception as error:  # noqa: BLE001 - it belongs to who handed in the work
+                result.settled.append((entry, None, self._rules.translate(error)))
+            else:
+                result.settled.append((entry, value, None))
+        self._session.commit(transaction)
+        return result
+
+    def _answer(self, result: _GroupResult[T]) -> None:
+        # Only now: what another lane takes up must not be redone here.
+        self._queue.put_back(result.rest)
+        self._queue.put_off(result.put_off)
+        for entry, value, failure in result.settled:
+            if failure is None:
+                entry.future.set_result(value)
+            else:
+                entry.future.set_exception(failure)
+
+
+def _fail(group: Sequence[Entry[T]], error: Exception) -> None:
+    for entry in group:
+        entry.future.set_exception(error)

@@ -13,7 +13,7 @@ import pytest
 from service.errors import BrokenLedgerError, LedgerBusyError
 from service.jobs.model import Job, Status
 from service.ports import Receipt, RecordFilter, Transaction, Work
-from service.store.postgres.lanes import MAX_BATCH, PostgresLanes
+from service.store.postgres.lanes import MAX_GROUP, PostgresLanes
 from telemetry import names
 from tests.support.both_stores import POSTGRES
 from tests.support.collector import poll_until
@@ -199,10 +199,10 @@ def test_a_group_has_no_more_savepoints_than_a_session_keeps_at_hand(store: Post
     """More work than that is committed in several groups, in the order in which it came."""
     commits: list[int] = []
     lane = store.lane(on_commit=lambda outcomes: commits.append(len(outcomes)))
-    futures = _group(lane, [_made(store, f"job-{number}") for number in range(2 * MAX_BATCH + 1)])
-    assert [future.result().sequence_number for future in futures] == list(range(2, 2 * MAX_BATCH + 3))
-    assert max(commits) == MAX_BATCH
-    assert MAX_BATCH == 64
+    futures = _group(lane, [_made(store, f"job-{number}") for number in range(2 * MAX_GROUP + 1)])
+    assert [future.result().sequence_number for future in futures] == list(range(2, 2 * MAX_GROUP + 3))
+    assert max(commits) == MAX_GROUP
+    assert MAX_GROUP == 64
 
 
 def test_records_of_every_month_are_found_and_unique_over_all_of_them(store: PostgresStore) -> None:

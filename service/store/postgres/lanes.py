@@ -15,6 +15,8 @@ from service.store.streams import StreamSettings
 from service.store.writing import OvertakenError
 
 LANES: Final = 4
+MAX_GROUP: Final = 64
+"""With more savepoints in one transaction every other session would look up theirs on disk."""
 
 
 class PostgresLanes(Lanes[PostgresTransaction]):
@@ -33,8 +35,7 @@ def _translated(error: Exception) -> Exception:
 
 
 _RULES: Final = GroupRules(
-    # With more savepoints every other session would look up theirs on disk.
-    max_group=64,
+    max_group=MAX_GROUP,
     rounds=3,
     translate=_translated,
     retried=(LedgerBusyError,),

@@ -1,13 +1,12 @@
 """Writes checkpoints on schedule: holds the lease, writes each interval, and says in which state the ledger is."""
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from service.errors import AuditraceError, TryLaterError
+from service.loop import Loop
 from service.outage import Outage
 from service.ports import CheckpointWriter, Clock, LastCheckpoint, RefusedStream
 
@@ -51,17 +50,18 @@ class Checkpointer:
         self._clock = clock
         self._monotonic = monotonic
         self._renew_s = renew_s
-        self._stopping = threading.Event()
         self._due = 0.0
         self._is_writer = False
         self._last: LastCheckpoint | None = None
         self._refused: Sequence[RefusedStream] = ()
-        self._outage = Outage(_log, "checkpoints are held up, trying on", "checkpoints are written again")
-        self._thread = threading.Thread(target=self._serve, name="checkpointer", daemon=True)
+        # Looked at also when nothing could be written here: another process may have.
+        steps = (self._hold_and_write, self._look)
+        outage = Outage(_log, "checkpoints are held up, trying on", "checkpoints are written again")
+        self._loop = Loop("checkpointer", steps, self._pause_s, outage)
 
     def start(self) -> None:
         """Start to hold the lease and to write."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """End the thread, after the checkpoint that it is writing.
@@ -69,9 +69,7 @@ class Checkpointer:
         The lease is kept for the last checkpoint, which stands behind the close of the lanes: close those after this,
         with `CheckpointWriter.write_last`.
         """
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._loop.stop()
 
     def state(self) -> CheckpointerState:
         """Return what the last turn saw; reads nothing, so that it can be asked while the database is away."""
@@ -80,30 +78,9 @@ class Checkpointer:
             number=None if last is None else last.number,
             age_s=None if last is None else max(0, self._clock() - last.observed_ns) / 1e9,
             refused=self._refused,
-            error=self._outage.problem,
+            error=self._loop.problem,
             is_writer=self._is_writer,
         )
-
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            problem = self._attempt(self._hold_and_write)
-            # Looked at also when nothing could be written here: another process may have.
-            unseen = self._attempt(self._look)
-            self._outage.note(problem or unseen)
-            self._stopping.wait(self._pause_s())
-
-    def _attempt(self, step: Callable[[], None]) -> str | None:
-        """Take a step, and return why it failed."""
-        try:
-            step()
-        except TryLaterError as error:
-            return error.detail
-        except AuditraceError as error:
-            return str(error)
-        except Exception as error:  # noqa: BLE001 - a thread that died would leave the ledger without checkpoints
-            _log.exception("the checkpointer goes on after this")
-            return f"unexpected {type(error).__name__}: {error}"
-        return None
 
     def _hold_and_write(self) -> None:
         holds = False

@@ -25,12 +25,16 @@ class Outage:
         self.problem: str | None = None
         """What is wrong now; None while it works."""
 
-    def unexpected(self, error: Exception) -> None:
-        """Note that the last attempt ended with an unforeseen error; its traceback is logged the first time."""
+    def unexpected(self, error: Exception) -> str:
+        """Note that the last attempt ended with an unforeseen error, and return what it says.
+
+        Its traceback is logged the first time.
+        """
         problem = f"unexpected {type(error).__name__}: {error}"
         if problem != self.problem:
             self._log.error("%s: %s", self._fails, problem, exc_info=error)
         self.problem = problem
+        return problem
 
     def note(self, problem: str | None) -> None:
         """Note how the last attempt went: what was wrong, or None when it worked."""

@@ -1,7 +1,6 @@
 """Verifies what was added to the service's own ledger, on schedule, and says in which state it found it."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
@@ -9,7 +8,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from service.errors import AuditraceError, TryLaterError
+from service.loop import Loop
+from service.outage import Outage
 from service.ports import Reads, RegisteredKey
 from service.selfcheck.added import Added, Mark, last_number
 from service.selfcheck.alarm import Alarm
@@ -63,23 +63,20 @@ class SelfCheck:
         self._is_wanted = is_wanted
         self._interval_s = interval_s
         self._monotonic = monotonic
-        self._stopping = threading.Event()
         self._mark: Mark | None = None
         self._alarm = Alarm(interval_s)
         self._unsettled = Unsettled()
         self._ended: float | None = None
-        self._error: str | None = None
-        self._thread = threading.Thread(target=self._serve, name="selfcheck", daemon=True)
+        outage = Outage(_log, "the ledger could not be verified, trying on", "the ledger is verified again")
+        self._loop = Loop("selfcheck", [self.turn], self._pause_s, outage)
 
     def start(self) -> None:
         """Start to verify."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """End the thread; a verification that is under way is given up."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._loop.stop()
 
     def state(self) -> SelfCheckState:
         """Return what was found; reads nothing."""
@@ -89,7 +86,7 @@ class SelfCheck:
             first=shown.first,
             command=shown.command,
             age_s=None if ended is None else max(0.0, self._monotonic() - ended),
-            error=self._error,
+            error=self._loop.problem,
         )
 
     def turn(self) -> None:
@@ -100,7 +97,7 @@ class SelfCheck:
             OSError: there is no room on disk for what a verification does not hold in memory.
         """
         self._verify_added()
-        if self._alarm.is_due(self._monotonic()) and not self._stopping.is_set():
+        if self._alarm.is_due(self._monotonic()) and not self._loop.is_stopping:
             self._verify_all()
 
     def _verify_added(self) -> None:
@@ -108,12 +105,12 @@ class SelfCheck:
             # What happens until this process is asked again, another one verifies.
             self._mark, self._ended = None, None
             return
-        added = Added(self._reads, self._mark, self._stopping.is_set)
+        added = Added(self._reads, self._mark, lambda: self._loop.is_stopping)
         if added.mark is None:
             return
         scope = Scope(behind=added.mark.number, covered=added.mark.covered)
         report = verify(added.found(), public_keys=self._public_keys(), scope=scope)
-        if self._stopping.is_set():
+        if self._loop.is_stopping:
             return
         next_mark = added.next_mark or added.mark
         self._alarm.add(self._settled(report, next_mark.number), added.mark.number)
@@ -138,7 +135,7 @@ class SelfCheck:
         """Yield all records, and do not keep what is added meanwhile waiting for as long as that takes."""
         due_s = self._monotonic() + self._interval_s
         for one in self._records():
-            if self._stopping.is_set():
+            if self._loop.is_stopping:
                 raise _StoppedError
             yield one
             if self._monotonic() >= due_s:
@@ -148,24 +145,6 @@ class SelfCheck:
     def _public_keys(self) -> Sequence[Ed25519PublicKey]:
         return [cast("Ed25519PublicKey", load_pem_public_key(key.public_pem.encode())) for key in self._keys()]
 
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            error = self._attempt()
-            if error is not None and error != self._error:
-                _log.error("the ledger could not be verified, trying on: %s", error)
-            self._error = error
-            # A process that has just started has no checkpoint to begin at for a moment.
-            pause_s = self._interval_s if self._ended is not None else min(self._interval_s, 1.0)
-            self._stopping.wait(pause_s)
-
-    def _attempt(self) -> str | None:
-        try:
-            self.turn()
-        except TryLaterError as error:
-            return error.detail
-        except (AuditraceError, OSError) as error:
-            return str(error)
-        except Exception as error:  # noqa: BLE001 - a thread that died would look like a ledger that is intact
-            _log.exception("the self-verification goes on after this")
-            return f"unexpected {type(error).__name__}: {error}"
-        return None
+    def _pause_s(self) -> float:
+        # A process that has just started has no checkpoint to begin at for a moment.
+        return self._interval_s if self._ended is not None else min(self._interval_s, 1.0)

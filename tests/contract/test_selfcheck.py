@@ -573,4 +573,4 @@ def test_the_thread_takes_turns_and_ends(rig: Rig) -> None:
         edit(connection, stream_id, 5)
     poll_until(lambda: check.state().findings > 0, "the finding")
     check.stop()
-    assert not check._thread.is_alive()
+    assert not check._loop._thread.is_alive()

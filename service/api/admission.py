@@ -9,9 +9,8 @@ from litestar.types import HTTPScope
 
 from service.api.auth import bearer_token
 from service.api.declared import require_declared
-from service.api.exchange import context_of, exchange_of
 from service.api.parts import parts_of
-from service.api.requests import BODY
+from service.api.request import BODY, context_of, exchange_of
 from service.api.texts import is_idempotency_key, is_uuid
 from service.errors import (
     InvalidRequestError,

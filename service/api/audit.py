@@ -14,12 +14,10 @@ from service.api.messages import trace_link
 from service.api.methods import get
 from service.api.parts import parts_of
 from service.api.queries import Cursor, Limit, provide_where
-from service.api.requests import ApiRequest
-from service.operations.reading import AuditReading
+from service.api.request import ApiRequest, Reading
 from service.ports import Page, RecordFilter, RecordRow
 from telemetry import names
 
-Reading = NamedDependency[AuditReading]
 AUDITED_READ: Final = {EVENT: names.EVENT_AUDIT_READ}
 
 

@@ -10,13 +10,11 @@ from litestar import Response, put
 
 from service.api.admission import EVENT
 from service.api.documented import BYTES, DOCUMENTED, Documented
-from service.api.exchange import url_path
 from service.api.fields import ArtifactNamePath, IfMatch, InputNamePath, JobIdPath, RunPath
-from service.api.jobs import Operations, require_job, require_reader
 from service.api.messages import ArtifactsAnswer, InputAnswer, artifact_answer, trace_link
 from service.api.methods import get
 from service.api.parts import parts_of
-from service.api.requests import ApiRequest
+from service.api.request import ApiRequest, Jobs, Operations, url_path
 from service.api.texts import is_input_name, version_of
 from service.errors import InvalidRequestError, NotFoundError
 from service.jobs.model import Content
@@ -58,17 +56,10 @@ async def put_input(
 
 
 @get("/v1/jobs/{job_id:str}/runs/{number:int}/artifacts")
-async def list_artifacts(request: ApiRequest, job_id: JobIdPath, number: RunPath) -> ArtifactsAnswer:
+async def list_artifacts(jobs: Jobs, job_id: JobIdPath, number: RunPath) -> ArtifactsAnswer:
     """List what a run left behind, by name."""
-    tenant_id, reads = require_reader(request), parts_of(request.scope).reads
-
-    def read() -> list[Content]:
-        if number not in range(1, require_job(reads, job_id, tenant_id).run + 1):
-            raise NotFoundError("there is no such run")
-        return list(reads.artifacts(job_id, number))
-
     folder = f"/v1/jobs/{job_id}/runs/{number}/artifacts"
-    return ArtifactsAnswer([artifact_answer(content, folder) for content in await asyncio.to_thread(read)])
+    return ArtifactsAnswer([artifact_answer(content, folder) for content in await jobs.artifacts(job_id, number)])
 
 
 @get(

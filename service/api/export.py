@@ -9,10 +9,9 @@ from litestar.response import Stream
 
 from service.api.admission import EVENT
 from service.api.documented import DOCUMENTED, Documented
-from service.api.exchange import context_of, exchange_of
 from service.api.parts import parts_of
 from service.api.queries import provide_where
-from service.api.requests import ApiRequest
+from service.api.request import ApiRequest, context_of, exchange_of
 from service.operations.exports import AuditExport, ExportFormat
 from service.ports import RecordFilter
 from telemetry import names

@@ -10,10 +10,9 @@ from msgspec import Meta
 
 from service.api.admission import identify
 from service.api.documented import DOCUMENTED, Documented
-from service.api.exchange import exchange_of
 from service.api.methods import get
 from service.api.parts import DEGRADED, FAILED, READY, parts_of
-from service.api.requests import ApiRequest
+from service.api.request import ApiRequest, exchange_of
 from service.errors import TryLaterError
 from service.roles import ADMIN, AUDITOR
 

@@ -5,12 +5,10 @@ from functools import partial
 from typing import Final
 
 from litestar import Response, post
-from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 
 from service.api.admission import EVENT
 from service.api.documented import DOCUMENTED, Documented
-from service.api.exchange import exchange_of
 from service.api.fields import IfMatch, JobIdPath
 from service.api.messages import (
     ConfirmJob,
@@ -26,18 +24,15 @@ from service.api.messages import (
 from service.api.methods import get
 from service.api.parts import parts_of
 from service.api.queries import Cursor, Limit, QueryText, QueryWait
-from service.api.requests import BODY, ApiRequest
+from service.api.request import BODY, ApiRequest, Jobs, Operations, exchange_of
 from service.api.texts import version_of, wait_ms_of
 from service.api.waiting import MAX_WAIT_MS
-from service.errors import NotFoundError, TryLaterError
-from service.jobs.model import Job, JobId, Run, Status, TenantId
+from service.errors import TryLaterError
+from service.jobs.model import Job, JobId, Status
 from service.operations.base import Committed, naming
-from service.operations.jobs import JobOperations
-from service.ports import JobFilter, Reads
-from service.roles import JOB_READERS, require
+from service.ports import JobFilter
 from telemetry import names
 
-Operations = NamedDependency[JobOperations]
 _CHANGED: Final = Documented(answer="The job as it is now.", headers=("ETag",))
 
 
@@ -63,6 +58,7 @@ async def create_job(request: ApiRequest, operations: Operations, data: JSONBody
 @get("/v1/jobs")
 async def list_jobs(
     request: ApiRequest,
+    jobs: Jobs,
     status: FromQuery[Status | None] = None,
     template: QueryText = None,
     created_by: QueryText = None,
@@ -70,48 +66,32 @@ async def list_jobs(
     limit: Limit = 100,
 ) -> JobsAnswer:
     """List the jobs of the tenant, newest first."""
-    tenant_id, reads = require_reader(request), parts_of(request.scope).reads
     where = JobFilter(status=status, template=template, created_by=created_by)
-
-    def read() -> tuple[list[tuple[Job, list[Run]]], str | None]:
-        page = reads.jobs(tenant_id, where, cursor, limit)
-        return [(job, list(reads.runs(job.job_id)) if job.run else []) for job in page.rows], page.next_cursor
-
-    found, next_cursor = await asyncio.to_thread(read)
+    found, next_cursor = await jobs.jobs(where, cursor, limit)
     url = parts_of(request.scope).settings.trace_url_template
     return JobsAnswer([in_listing(job_answer(job, runs, None, url)) for job, runs in found], next_cursor)
 
 
 @get("/v1/jobs/{job_id:str}", opt={DOCUMENTED: Documented(answer="The job.", headers=("ETag",))})
-async def get_job(request: ApiRequest, job_id: JobIdPath, wait: QueryWait = None) -> Response[JobAnswer]:
+async def get_job(request: ApiRequest, jobs: Jobs, job_id: JobIdPath, wait: QueryWait = None) -> Response[JobAnswer]:
     """Return a job; its ETag is its version. With `wait`, when it has come to a final state or the time is over."""
-    tenant_id, reads = require_reader(request), parts_of(request.scope).reads
+    jobs.require_allowed()
     wait_ms = 0 if wait is None else wait_ms_of(wait, MAX_WAIT_MS)
-
-    def read() -> tuple[Job, list[Run]]:
-        job = require_job(reads, job_id, tenant_id)
-        return job, list(reads.runs(job_id)) if job.run else []
-
     if wait_ms:
-        actor = (tenant_id, exchange_of(request.scope).credential.actor.id)
-        is_final = partial(_is_final, reads, job_id, tenant_id)
+        credential = exchange_of(request.scope).credential
+        actor = (credential.tenant_id, credential.actor.id)
+        is_final = partial(jobs.is_final, job_id)
         await parts_of(request.scope).waits.until_final(JobId(job_id), actor, wait_ms / 1000, request.receive, is_final)
-    job, runs = await asyncio.to_thread(read)
+    job, runs = await jobs.job(job_id)
     answer = job_answer(job, runs, None, parts_of(request.scope).settings.trace_url_template)
     return Response(answer, headers={"ETag": f'"{job.version}"'})
 
 
 @get("/v1/jobs/{job_id:str}/runs")
-async def list_runs(request: ApiRequest, job_id: JobIdPath) -> RunsAnswer:
+async def list_runs(request: ApiRequest, jobs: Jobs, job_id: JobIdPath) -> RunsAnswer:
     """Return the runs of a job, first to last."""
-    tenant_id, reads = require_reader(request), parts_of(request.scope).reads
-
-    def read() -> list[Run]:
-        require_job(reads, job_id, tenant_id)
-        return list(reads.runs(job_id))
-
     url = parts_of(request.scope).settings.trace_url_template
-    return RunsAnswer([run_answer(run, url) for run in await asyncio.to_thread(read)])
+    return RunsAnswer([run_answer(run, url) for run in await jobs.runs(job_id)])
 
 
 @post(
@@ -180,33 +160,6 @@ async def cancel_job(
 ) -> Response[JobAnswer]:
     """Cancel a job that is not final."""
     return await _changed(request, await operations.cancel(job_id, version_of(if_match)))
-
-
-def require_job(reads: Reads, job_id: str, tenant_id: TenantId) -> Job:
-    """Return a job of the tenant.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    job = reads.job(job_id, tenant_id)
-    if job is None:
-        raise NotFoundError("there is no such job")
-    return job
-
-
-def require_reader(request: ApiRequest) -> TenantId:
-    """Return the tenant whose jobs this request may read.
-
-    Raises:
-        ForbiddenError: the credential reads no jobs.
-    """
-    credential = exchange_of(request.scope).credential
-    require(credential.roles, *JOB_READERS)
-    return credential.tenant_id
-
-
-def _is_final(reads: Reads, job_id: str, tenant_id: TenantId) -> bool:
-    return require_job(reads, job_id, tenant_id).status.is_final
 
 
 async def _changed(request: ApiRequest, done: Committed[Job], status: int = 200) -> Response[JobAnswer]:

@@ -6,12 +6,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from service.api.audit import AUDITED_READ, Reading, RecordAnswer, record_answer
+from service.api.audit import AUDITED_READ, RecordAnswer, record_answer
 from service.api.fields import Cursor as NextCursor
 from service.api.fields import Links, RecordIdPath, Sha256, Time, Uuid
 from service.api.methods import get
 from service.api.queries import Cursor, Limit
-from service.api.requests import ApiRequest
+from service.api.request import ApiRequest, Reading
 from service.operations.proofs import Proof
 from service.ports import CheckpointRow, StreamRow
 from telemetry.audit.chain import rfc3339_nanos

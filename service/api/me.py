@@ -6,10 +6,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from service.api.documented import DOCUMENTED, Documented
-from service.api.exchange import exchange_of
 from service.api.fields import Actor, Tenant, Time
 from service.api.methods import get
-from service.api.requests import ApiRequest
+from service.api.request import ApiRequest, exchange_of
 from service.roles import ROLES
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import ActorType

@@ -9,8 +9,8 @@ from litestar.exceptions import HTTPException, InternalServerException, Validati
 from msgspec import Meta
 
 from service import errors
-from service.api.exchange import exchange_of
 from service.api.fields import REQUEST_ID, TraceId, Uuid
+from service.api.request import exchange_of
 from service.errors import AuditraceError, RefusedError, ThrottledError, TryLaterError
 from telemetry import names
 from telemetry.audit.record import Receipt

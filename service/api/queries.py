@@ -6,7 +6,7 @@ from litestar.params import QueryParameter
 
 from service.api.fields import REQUEST_ID
 from service.api.parts import parts_of
-from service.api.requests import ApiRequest
+from service.api.request import ApiRequest
 from service.errors import InvalidRequestError
 from service.ports import RecordFilter
 from service.times import parse_time_ns, require_order

@@ -22,7 +22,7 @@ from service.api.methods import get
 from service.api.parameters import parameters_of
 from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import Problem, status_of
-from service.api.requests import BODY, ApiRequest
+from service.api.request import BODY, ApiRequest
 from service.errors import AuditraceError, ThrottledError, TryLaterError, UnauthenticatedError
 
 DOCUMENT_MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.1"

@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from service.api.jobs import require_reader
 from service.api.methods import get
 from service.api.parts import parts_of
-from service.api.requests import ApiRequest
+from service.api.request import ApiRequest, Jobs
 from service.jobs.model import Limits
 from service.jobs.schemas import parameters_schema
 from service.jobs.templates import Template
@@ -39,9 +38,9 @@ class TemplatesAnswer(Struct, frozen=True):
 
 
 @get("/v1/templates")
-async def list_templates(request: ApiRequest) -> TemplatesAnswer:
+async def list_templates(request: ApiRequest, jobs: Jobs) -> TemplatesAnswer:
     """List what may be run, by name, each with the JSON Schema of its parameters."""
-    require_reader(request)
+    jobs.require_allowed()
     templates = parts_of(request.scope).services.templates
     known = map(templates.get, templates.names())
     return TemplatesAnswer([template_answer(template) for template in known if template is not None])

@@ -1,20 +1,38 @@
-"""One request and its answer: what is known of it so far, and the audit context that is made of that, once."""
+"""One request: what is known of it so far, the audit context that is made of that, and the operations bound to it.
+
+JSON bodies are read strictly here, where Litestar would turn `"false"` into false and leave broken UTF-8 to a 500.
+"""
 
 import hashlib
-from typing import Final
+from functools import cache
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
+from litestar import Request
 from litestar.datastructures import Headers
+from litestar.di import NamedDependency, Provide
 from litestar.types import HTTPScope, Scope
 
 from service.api.auth import Credential
+from service.api.messages import NoMembers
 from service.api.parts import parts_of
 from service.api.texts import is_request_id, shown
+from service.errors import InvalidRequestError
 from service.jobs.model import TenantId
+from service.operations.job_reading import JobReading
+from service.operations.jobs import JobOperations
+from service.operations.reading import AuditReading
 from service.records import AuditContext
 from telemetry.audit.record import Actor
 from telemetry.tracing import AuditedSpan
+
+BODY: Final = "body"
+"""The key of a route's options under which the type of its JSON body stands."""
+
+Operations = NamedDependency[JobOperations]
+Jobs = NamedDependency[JobReading]
+Reading = NamedDependency[AuditReading]
 
 ANONYMOUS: Final = Credential(Actor("anonymous", "user"), TenantId("default"), frozenset(), "none")
 
@@ -90,6 +108,63 @@ def url_path(scope: Scope) -> str:
     """Return the path as it was sent, percent-encoded, without the query."""
     raw = scope["raw_path"] if "raw_path" in scope else quote(scope["path"]).encode()
     return raw.partition(b"?")[0].decode("ascii", "backslashreplace")
+
+
+class ApiRequest(Request[Any, Any, Any]):
+    """A request whose JSON is decoded straight into the type of the route: unknown members and wrong types fail."""
+
+    async def json(self) -> Any:
+        """Return the decoded body.
+
+        Raises:
+            InvalidRequestError: it is not JSON, not of this type, or holds texts that no record can hold.
+        """
+        body = await self.body()
+        try:
+            return _decoder(self.route_handler.opt[BODY]).decode(body)
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError("the body is not valid UTF-8") from error
+        except RecursionError as error:
+            raise InvalidRequestError("the body is nested too deeply") from error
+        except msgspec.DecodeError as error:
+            raise InvalidRequestError(f"the body does not fit: {error}") from error
+
+
+async def provide_operations(request: ApiRequest) -> JobOperations:
+    """Return the job operations of this request.
+
+    Raises:
+        InvalidRequestError: the route takes no members and the body has some.
+    """
+    if request.route_handler.opt.get(BODY) is NoMembers and await request.body():
+        await request.json()
+    # The body decides about idempotency only; an upload is not hashed for nothing.
+    body = await request.body() if "idempotency-key" in request.headers else None
+    context = context_of(request.scope, body)
+    return JobOperations(parts_of(request.scope).services, context, exchange_of(request.scope).span)
+
+
+async def provide_jobs(request: ApiRequest) -> JobReading:
+    """Return the job reads of this request."""
+    return JobReading(context_of(request.scope), parts_of(request.scope).reads)
+
+
+async def provide_reading(request: ApiRequest) -> AuditReading:
+    """Return the audit reads of this request."""
+    parts, exchange = parts_of(request.scope), exchange_of(request.scope)
+    return AuditReading(parts.services, context_of(request.scope), exchange.span, parts.reads, parts.tallies)
+
+
+DEPENDENCIES: Final = {
+    "operations": Provide(provide_operations),
+    "jobs": Provide(provide_jobs),
+    "reading": Provide(provide_reading),
+}
+
+
+@cache
+def _decoder(body_type: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(body_type)
 
 
 def _sha256(value: bytes) -> str:

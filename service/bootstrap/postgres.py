@@ -100,7 +100,7 @@ class _OpenedPostgres(Opened):
         settings = msgspec.structs.replace(parts, on_commit=on_commit)
         self.reads = PostgresReads(url)
         self.ledger = self._lanes = PostgresLanes(settings, url, parts.lanes or LANES)
-        self.checkpoints = self._checkpoints = PostgresCheckpoints(self._lanes, settings, parts.private_key, url)
+        self.checkpoints = self._checkpoints = PostgresCheckpoints(self._lanes, parts.private_key)
 
     def outbox(self) -> PostgresOutbox:
         return PostgresOutbox(self._url, self._owner, self._clock)

@@ -126,9 +126,7 @@ class _OpenedSqlite(Opened):
         self.owner_descriptor = self._locks.descriptor
         self.reads = SqliteReads(path)
         self.ledger = self._lane = SqliteLane(parts, path, self._locks)
-        self.checkpoints = self._checkpoints = SqliteCheckpoints(
-            self._lane, parts, parts.private_key, path, self._locks
-        )
+        self.checkpoints = self._checkpoints = SqliteCheckpoints(self._lane, parts.private_key)
 
     def outbox(self) -> SqliteOutbox:
         return SqliteOutbox(self._path, self._locks, self._clock)

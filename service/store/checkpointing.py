@@ -33,6 +33,7 @@ T_co = TypeVar("T_co", bound=LedgerTransaction, covariant=True)
 class Lanes(Protocol[T_co]):
     """The lanes of this process."""
 
+    settings: StreamSettings
     rollback_guard: RollbackGuard
 
     def submit(self, work: Callable[[T_co], R]) -> "Future[R]":
@@ -50,16 +51,15 @@ class _Written(msgspec.Struct, frozen=True):
 class Checkpoints(ABC, Generic[T]):
     """Implements `service.ports.CheckpointWriter` for one process, but for what differs between databases."""
 
-    def __init__(self, lanes: Lanes[T], settings: StreamSettings, private_key: Callable[[str], Signer | None]) -> None:
-        """Write with the lanes of this process, and what they are made of.
+    def __init__(self, lanes: Lanes[T], private_key: Callable[[str], Signer | None]) -> None:
+        """Write in the transactions of these lanes.
 
         Args:
-            lanes: in whose transactions checkpoints are written.
-            settings: of the streams of this process.
+            lanes: those of this process.
             private_key: returns the private key with a fingerprint, None when this process does not hold it.
         """
         self._lanes = lanes
-        self._settings = settings
+        self._settings = lanes.settings
         self._private_key = private_key
         self._rollback_guard = lanes.rollback_guard
 

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -10,8 +9,10 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from service.errors import AuditraceError, BrokenLedgerError, FencedError, LedgerUnavailableError
+from service.store.lane_session import EndedTransactionError, LaneSession, LostSessionError
 from service.store.leases import RENEW_S
 from service.store.rollback_guard import RollbackGuard
+from service.store.streams import StreamSettings
 from service.store.work_queue import Entry, WorkQueue
 from service.store.writing import LedgerTransaction, OvertakenError, Position
 
@@ -21,18 +22,6 @@ T = TypeVar("T", bound=LedgerTransaction)
 _log = logging.getLogger(__name__)
 
 _TRIES = 5
-
-
-class LostSessionError(Exception):
-    """The connection was lost before the commit was asked for: nothing is committed, and all can be done again."""
-
-
-class EndedTransactionError(Exception):
-    """An error has ended the transaction, or nobody knows what is in it: nothing of its group can be committed."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class GroupRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,67 +41,6 @@ class GroupRules(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them in which locks had a part that were taken earlier in the group."""
 
 
-class LaneSession(ABC, Generic[T]):
-    """One lane's connection and its stream; used by its thread alone. Without a connection there is no stream."""
-
-    @abstractmethod
-    def begin(self) -> T:
-        """Begin a transaction behind the stream's tip; the stream is opened by it where there is none.
-
-        Raises:
-            LostSessionError: the connection turned out to be lost.
-            LedgerUnavailableError: there is no connection to be had.
-        """
-
-    @abstractmethod
-    def attempt(self, transaction: T, work: Callable[[T], R], *, is_patient: bool) -> R:
-        """Run `work` in a savepoint and return what it returns; what it raises has left nothing behind.
-
-        Args:
-            transaction: the one that `begin` returned.
-            work: may read, and write by `save`.
-            is_patient: wait for jobs that others hold, which is right only when nothing is held here.
-
-        Raises:
-            LostSessionError, EndedTransactionError: the transaction is gone.
-            FencedError: the stream is not this lane's any more; nothing of the transaction can be committed.
-        """
-
-    @abstractmethod
-    def commit(self, transaction: T) -> None:
-        """Move the stored tip, which fences the lane, and commit.
-
-        Raises:
-            FencedError: the stream was closed or written by another; nothing is committed.
-            LostSessionError: the connection was lost and nothing is committed.
-            AuditraceError: the database refused; nothing is committed, unless the text says that this is not known.
-        """
-
-    @abstractmethod
-    def roll_back(self) -> None:
-        """Undo what was not committed; a stream that was just being opened is forgotten."""
-
-    @abstractmethod
-    def disown_stream(self, fenced: FencedError) -> None:
-        """Go on in another stream, once what was not committed is undone."""
-
-    @abstractmethod
-    def renew(self) -> None:
-        """Say, while there is nothing to commit, that the stream's process is alive."""
-
-    @abstractmethod
-    def close_stream(self) -> Position | None:
-        """Write the stream's last record and return the position behind it; when that fails, a checkpoint closes it."""
-
-    @abstractmethod
-    def commit_behind(self, end: Position, work: Callable[[T], object]) -> None:
-        """Run `work` behind the end; when that fails, the next checkpoint of another process covers the stream."""
-
-    @abstractmethod
-    def drop(self) -> None:
-        """Close the connection, and give up the stream with it."""
-
-
 class Lanes(Generic[T]):
     """Implements `service.ports.Ledger` for one process.
 
@@ -120,8 +48,15 @@ class Lanes(Generic[T]):
     commit and never before; what fails alone fails alone, and what fails the transaction fails the whole group.
     """
 
-    def __init__(self, sessions: Sequence[LaneSession[T]], rules: GroupRules, rollback_guard: RollbackGuard) -> None:
+    def __init__(
+        self,
+        settings: StreamSettings,
+        sessions: Sequence[LaneSession[T]],
+        rules: GroupRules,
+        rollback_guard: RollbackGuard,
+    ) -> None:
         """Start a lane for each session; they connect when the first work comes."""
+        self.settings = settings
         self.rollback_guard = rollback_guard
         self._queue: WorkQueue[T] = WorkQueue()
         self._lanes = [_Lane(session, rules, self._queue, number) for number, session in enumerate(sessions)]

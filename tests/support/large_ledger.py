@@ -219,7 +219,7 @@ class LargeLedger:
         )
         lanes = PostgresLanes(settings, self._url, 1)
         keys = {self._signer.fingerprint: self._signer}
-        writer = PostgresCheckpoints(lanes, settings, keys.get, self._url)
+        writer = PostgresCheckpoints(lanes, keys.get)
         writer.register(self._signer)
         writer.write()
         lanes.close(writer.write_last)

@@ -163,7 +163,6 @@ class PostgresStore:
         self.reads = PostgresReads(self.url)
         self._lanes: list[PostgresLanes] = []
         self._owners: dict[PostgresLanes, str] = {}
-        self._settings: dict[PostgresLanes, StreamSettings] = {}
         self._writers: list[PostgresCheckpoints] = []
         self._relays: dict[PostgresOutbox, str] = {}
         self._replays: list[PostgresReplays] = []
@@ -201,7 +200,6 @@ class PostgresStore:
             on_commit=on_commit or self.committed.extend,
         )
         lanes = PostgresLanes(settings, url or self.url, count or self._lane_count)
-        self._settings[lanes] = settings
         self._lanes.append(lanes)
         self._owners[lanes] = settings.owner
         return lanes
@@ -210,10 +208,7 @@ class PostgresStore:
         """Open the checkpoint writer of a lane's process, which holds these private keys."""
         held = signers or (Signer(KEY),)
         writer = PostgresCheckpoints(
-            lane,
-            self._settings[lane],
-            lambda wanted: next((one for one in held if one.fingerprint == wanted), None),
-            self.url,
+            lane, lambda wanted: next((one for one in held if one.fingerprint == wanted), None)
         )
         writer.register(held[0])
         self._writers.append(writer)

@@ -66,7 +66,6 @@ class SqliteStore:
         self.reads = SqliteReads(self.path)
         self._lanes: list[SqliteLane] = []
         self._owners: dict[SqliteLane, OwnerLocks] = {}
-        self._settings: dict[SqliteLane, StreamSettings] = {}
         self._writers: list[SqliteCheckpoints] = []
         self._relays: dict[SqliteOutbox, OwnerLocks] = {}
         self._relay_numbers = itertools.count()
@@ -94,7 +93,6 @@ class SqliteStore:
             on_commit=on_commit or self.committed.extend,
         )
         lane = SqliteLane(settings, self.path, locks)
-        self._settings[lane] = settings
         self._lanes.append(lane)
         self._owners[lane] = locks
         return lane
@@ -105,11 +103,7 @@ class SqliteStore:
         """Open the checkpoint writer of a lane's process, with these private keys, or those that `find` finds."""
         held = signers or (Signer(KEY),)
         writer = SqliteCheckpoints(
-            lane,
-            self._settings[lane],
-            find or (lambda wanted: next((one for one in held if one.fingerprint == wanted), None)),
-            self.path,
-            self._owners[lane],
+            lane, find or (lambda wanted: next((one for one in held if one.fingerprint == wanted), None))
         )
         writer.register(held[0])
         self._writers.append(writer)

@@ -6,14 +6,14 @@ from typing import TypeVar
 from psycopg import IsolationLevel
 
 from service.errors import LedgerBusyError
-from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints, Lanes
+from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
 from service.store.leases import LEASE_NS
 from service.store.postgres.connection import Session
+from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.pool import SessionPool
 from service.store.postgres.statements import executing
 from service.store.postgres.transaction import PostgresTransaction
 from service.store.queries import Execute, one
-from service.store.streams import StreamSettings
 from telemetry.audit.signer import Signer
 
 R = TypeVar("R")
@@ -22,16 +22,10 @@ R = TypeVar("R")
 class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
     """Implements `service.ports.CheckpointWriter` for one process."""
 
-    def __init__(
-        self,
-        lanes: Lanes[PostgresTransaction],
-        settings: StreamSettings,
-        private_key: Callable[[str], Signer | None],
-        url: str,
-    ) -> None:
-        super().__init__(lanes, settings, private_key)
-        self._writing = SessionPool(url, read_only=False, size=1)
-        self._reading = SessionPool(url, read_only=True, size=1)
+    def __init__(self, lanes: PostgresLanes, private_key: Callable[[str], Signer | None]) -> None:
+        super().__init__(lanes, private_key)
+        self._writing = SessionPool(lanes.url, read_only=False, size=1)
+        self._reading = SessionPool(lanes.url, read_only=True, size=1)
 
     def close(self) -> None:
         """Close the sessions."""

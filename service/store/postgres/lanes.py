@@ -25,7 +25,8 @@ class PostgresLanes(Lanes[PostgresTransaction]):
     def __init__(self, settings: StreamSettings, url: str, count: int = LANES) -> None:
         rollback_guard = RollbackGuard()
         sessions = [PostgresSession(settings, url, rollback_guard) for _ in range(count)]
-        super().__init__(sessions, _RULES, rollback_guard)
+        super().__init__(settings, sessions, _RULES, rollback_guard)
+        self.url = url
 
 
 def _translated(error: Exception) -> Exception:

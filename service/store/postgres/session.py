@@ -9,17 +9,17 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from typing_extensions import override
 
-from service.errors import AuditraceError, FencedError, LedgerUnavailableError, TryLaterError
-from service.store.lanes import LaneSession, LostSessionError
+from service.errors import FencedError, LedgerUnavailableError, TryLaterError
+from service.store.lane_session import LaneSession, LostSessionError
 from service.store.postgres.commit_lookup import was_committed
 from service.store.postgres.connection import Session, connect_again, translate, translated
 from service.store.postgres.pooling import OF_OTHER_SESSIONS
 from service.store.postgres.statements import SQL, executing
 from service.store.postgres.transaction import PostgresTransaction
+from service.store.queries import Execute
 from service.store.rollback_guard import RollbackGuard
-from service.store.streams import Begun, LaneStream, StreamSettings
+from service.store.streams import Begun, StreamSettings
 from service.store.writing import Position
-from telemetry.errors import TelemetryError
 
 R = TypeVar("R")
 
@@ -32,10 +32,8 @@ class PostgresSession(LaneSession[PostgresTransaction]):
     """One lane's session, and what became of its last commit when it was lost."""
 
     def __init__(self, settings: StreamSettings, url: str, rollback_guard: RollbackGuard) -> None:
-        self._settings = settings
+        super().__init__(settings, rollback_guard)
         self._url = url
-        self._rollback_guard = rollback_guard
-        self._stream: LaneStream[PostgresTransaction] = LaneStream(settings)
         self._session: Session | None = None
         self._name = ""
         self._pid = 0
@@ -43,18 +41,16 @@ class PostgresSession(LaneSession[PostgresTransaction]):
 
     @override
     def begin(self) -> PostgresTransaction:
-        session = self._connected()
         with self._guarded():
-            begun = self._begin(session)
+            begun = self._begin()
             if self._stream.is_ahead_of(begun.now_ns):
-                session.execute(b"ROLLBACK")
+                self._held.execute(b"ROLLBACK")
                 self.close_stream()
-                session = self._connected()
-                begun = self._begin(session)
+                begun = self._begin()
             if begun.now_ns > self._partitioned_until_ns - _PARTITION_MARGIN_NS:
-                session.execute(b"ROLLBACK")
-                self._make_partitions(session, begun.now_ns)
-                begun = self._begin(session)
+                self._held.execute(b"ROLLBACK")
+                self._make_partitions(self._held, begun.now_ns)
+                begun = self._begin()
             return self._stream.begin(begun)
 
     @override
@@ -81,87 +77,23 @@ class PostgresSession(LaneSession[PostgresTransaction]):
             raise
         return value
 
+    @property
     @override
-    def commit(self, transaction: PostgresTransaction) -> None:
-        """Move the stored tip, which fences the lane, and commit.
-
-        When the answer is lost, it is found out whether the commit took place; the stream ends here then.
-
-        Raises:
-            FencedError: the stream was closed or written by another; nothing is committed.
-            LostSessionError: the connection was lost and nothing is committed.
-            AuditraceError: the database refused; nothing is committed, unless the text says that this is not known.
-        """
-        with self._guarded():
-            self._stream.move(transaction)
-        self._finish(transaction)
-        if self._session is not None:
-            self._stream.committed(transaction.position)
+    def _is_connected(self) -> bool:
+        return self._session is not None
 
     @override
-    def roll_back(self) -> None:
-        if self._session is not None and (self._is_lost or not _is_rolled_back(self._session)):
-            self.drop()
-        self._stream.rolled_back()
+    def _execute(self) -> Execute:
+        return executing(self._held)
 
     @override
-    def disown_stream(self, fenced: FencedError) -> None:
-        if self._session is None:
-            return
-        try:
-            self._stream.disown(executing(self._session), fenced)
-        except psycopg.Error:
-            _log.exception("a stream that somebody else wrote could not be disowned")
-
-    @override
-    def renew(self) -> None:
-        if self._session is None:
-            return
-        try:
-            self._stream.renew(executing(self._session), self._settings.clock())
-        except psycopg.Error as error:
-            _log.warning("the stream's lease could not be renewed: %s", translate(error))
+    def _undo(self) -> None:
+        if self._is_lost or not _is_rolled_back(self._held):
             self.drop()
 
     @override
-    def close_stream(self) -> Position | None:
-        if self._session is None or not self._stream.is_open:
-            return None
-        try:
-            with self._guarded():
-                transaction = self._stream.begin(self._begin(self._session))
-                self._stream.end(transaction)
-            self._finish(transaction)
-        except (AuditraceError, TelemetryError, LostSessionError) as error:
-            _log.warning("the stream was left open, the next checkpoint closes it: %r", error)
-            self.roll_back()
-            if isinstance(error, FencedError):
-                self.disown_stream(error)
-            self._stream.leave()
-            return None
-        self._stream.leave()
-        return transaction.position
-
-    @override
-    def commit_behind(self, end: Position, work: Callable[[PostgresTransaction], object]) -> None:
-        try:
-            session = self._connected()
-            with self._guarded():
-                transaction = self._begin(session).transaction(end)
-                work(transaction)
-                self._stream.move_behind_end(transaction, end)
-            self._finish(transaction)
-        except (AuditraceError, TelemetryError, LostSessionError) as error:
-            _log.warning("the last checkpoint could not be written, the next process writes it: %r", error)
-            self.roll_back()
-
-    @override
-    def drop(self) -> None:
-        """Close the session, and give up the stream with it."""
+    def _disconnect(self) -> None:
         session, self._session = self._session, None
-        left = self._stream.leave()
-        if left is not None:
-            self._rollback_guard.lost_sight(left)
         if session is not None:
             session.close()
 
@@ -175,9 +107,9 @@ class PostgresSession(LaneSession[PostgresTransaction]):
     def _is_lost(self) -> bool:
         return self._session is None or self._session.closed
 
+    @override
     @contextmanager
     def _guarded(self) -> Generator[None]:
-        """Turn errors of the driver into those of the service, and the loss of the connection into its own."""
         try:
             yield
         except psycopg.Error as error:
@@ -202,7 +134,9 @@ class PostgresSession(LaneSession[PostgresTransaction]):
             self._session, self._partitioned_until_ns = session, 0
         return self._held
 
-    def _begin(self, session: Session) -> Begun[PostgresTransaction]:
+    @override
+    def _begin(self) -> Begun[PostgresTransaction]:
+        session = self._connected()
         session.execute(b"BEGIN")
         ((now_ns, pid, triggers),) = session.execute(SQL["begin_sealing"]).fetchall()
         if pid != self._pid or triggers != "origin":
@@ -223,7 +157,9 @@ class PostgresSession(LaneSession[PostgresTransaction]):
                 raise
             _log.warning("the next partitions could not be made, trying again: %s", translate(error))
 
-    def _finish(self, transaction: PostgresTransaction) -> None:
+    @override
+    def _commit(self, transaction: PostgresTransaction) -> None:
+        """Commit; when the answer is lost, find out whether it took place, and end the stream here if it did."""
         try:
             self._held.execute(b"COMMIT")
         except psycopg.Error as error:
@@ -234,7 +170,6 @@ class PostgresSession(LaneSession[PostgresTransaction]):
             if not self._took_place(transaction, error):
                 raise LostSessionError from error
             self._rollback_guard.lost_sight(transaction.tip)
-        self._settings.on_commit(transaction.outcomes)
 
     def _took_place(self, transaction: PostgresTransaction, lost: psycopg.Error) -> bool:
         if not transaction.outcomes:

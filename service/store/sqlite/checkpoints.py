@@ -1,18 +1,16 @@
 """Checkpoints in a SQLite file: connections beside the lane's, and leases of processes whose locks tell who lives."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from service.errors import LedgerBusyError
-from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints, Lanes
+from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
 from service.store.leases import LEASE_NS, is_leased
 from service.store.queries import Execute, one
 from service.store.sqlite.connection import connect
-from service.store.sqlite.owners import OwnerLocks
+from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.statements import executing
 from service.store.sqlite.transaction import SqliteTransaction
-from service.store.streams import StreamSettings
 from telemetry.audit.signer import Signer
 
 R = TypeVar("R")
@@ -21,18 +19,11 @@ R = TypeVar("R")
 class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
     """Implements `service.ports.CheckpointWriter` for one process."""
 
-    def __init__(
-        self,
-        lanes: Lanes[SqliteTransaction],
-        settings: StreamSettings,
-        private_key: Callable[[str], Signer | None],
-        path: Path,
-        locks: OwnerLocks,
-    ) -> None:
-        super().__init__(lanes, settings, private_key)
-        self._locks = locks
-        self._connection = connect(path)
-        self._reading = connect(path, read_only=True)
+    def __init__(self, lane: SqliteLane, private_key: Callable[[str], Signer | None]) -> None:
+        super().__init__(lane, private_key)
+        self._locks = lane.locks
+        self._connection = connect(lane.path)
+        self._reading = connect(lane.path, read_only=True)
 
     def close(self) -> None:
         """Close the connections."""
@@ -83,12 +74,10 @@ class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
         return closed
 
     def _end_streams(self, transaction: SqliteTransaction) -> Sequence[str]:
-        streams = self._open_streams(transaction)
-        at_work = [owner for _, owner, _ in streams if self._locks.is_alive(owner)]
+        at_work = [owner for _, owner, _ in self._open_streams(transaction) if self._locks.is_alive(owner)]
         if at_work:
             raise LedgerBusyError(f"{', '.join(at_work)} work on the database: stop every process first")
-        transaction.execute("end_streams", {"own": transaction.tip.stream_id})
-        return [stream_id for stream_id, *_ in streams]
+        return [stream_id for (stream_id,) in transaction.execute("end_streams", {"own": transaction.tip.stream_id})]
 
     def _open_streams(self, transaction: SqliteTransaction) -> Sequence[tuple[str, str, int]]:
         rows = transaction.execute("open_streams", {"own": transaction.tip.stream_id})

@@ -3,21 +3,23 @@
 import logging
 import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, TypeVar
 
 from typing_extensions import override
 
-from service.errors import AuditraceError, FencedError, LedgerUnavailableError
-from service.store.lanes import EndedTransactionError, GroupRules, Lanes, LaneSession, LostSessionError
+from service.errors import FencedError, LedgerUnavailableError
+from service.store.lane_session import EndedTransactionError, LaneSession, LostSessionError
+from service.store.lanes import GroupRules, Lanes
+from service.store.queries import Execute
 from service.store.rollback_guard import RollbackGuard
 from service.store.sqlite.connection import FileConnection, connect, is_of_disk, reason_of, translate, translated
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.statements import executing
 from service.store.sqlite.transaction import SqliteTransaction
-from service.store.streams import Begun, LaneStream, StreamSettings
+from service.store.streams import Begun, StreamSettings
 from service.store.writing import Position
-from telemetry.errors import TelemetryError
 
 R = TypeVar("R")
 
@@ -36,25 +38,25 @@ class SqliteLane(Lanes[SqliteTransaction]):
 
     def __init__(self, settings: StreamSettings, path: Path, locks: OwnerLocks) -> None:
         rollback_guard = RollbackGuard()
-        super().__init__([SqliteSession(settings, path, locks, rollback_guard)], _RULES, rollback_guard)
+        super().__init__(settings, [SqliteSession(settings, path, locks, rollback_guard)], _RULES, rollback_guard)
+        self.path = path
+        self.locks = locks
 
 
 class SqliteSession(LaneSession[SqliteTransaction]):
     """The connection of the lane."""
 
     def __init__(self, settings: StreamSettings, path: Path, locks: OwnerLocks, rollback_guard: RollbackGuard) -> None:
-        self._settings = settings
+        super().__init__(settings, rollback_guard)
         self._path = path
         self._locks = locks
-        self._rollback_guard = rollback_guard
-        self._stream: LaneStream[SqliteTransaction] = LaneStream(settings)
         self._connection: FileConnection | None = None
 
     @override
     def begin(self) -> SqliteTransaction:
         if self._stream.is_ahead_of(self._settings.clock()):
             self.close_stream()
-        with translated():
+        with self._guarded():
             return self._stream.begin(self._begin())
 
     @override
@@ -76,83 +78,35 @@ class SqliteSession(LaneSession[SqliteTransaction]):
         self._do("RELEASE work")
         return value
 
+    @property
     @override
-    def commit(self, transaction: SqliteTransaction) -> None:
-        with translated():
-            self._stream.move(transaction)
-        self._finish()
-        self._stream.committed(transaction.position)
-        self._settings.on_commit(transaction.outcomes)
+    def _is_connected(self) -> bool:
+        return self._connection is not None
 
     @override
-    def roll_back(self) -> None:
-        self._stream.rolled_back()
+    def _execute(self) -> Execute:
+        return executing(self._connected())
+
+    @override
+    def _guarded(self) -> AbstractContextManager[None]:
+        return translated()
+
+    @override
+    def _undo(self) -> None:
         try:
-            if self._connection is not None and self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            if self._held.in_transaction:
+                self._held.execute("ROLLBACK")
         except sqlite3.Error:
             _log.exception("a transaction could not be rolled back, its connection is dropped")
             self.drop()
 
     @override
-    def disown_stream(self, fenced: FencedError) -> None:
-        try:
-            self._stream.disown(executing(self._connected()), fenced)
-        except (sqlite3.Error, AuditraceError):
-            _log.exception("a stream that somebody else wrote could not be disowned")
-
-    @override
-    def renew(self) -> None:
-        if self._connection is None:
-            return
-        try:
-            with self._connection.in_place() as connection:
-                self._stream.renew(executing(connection), self._settings.clock())
-        except AuditraceError as error:
-            _log.warning("the stream's lease could not be renewed: %s", error)
-            self._stream.rolled_back()
-
-    @override
-    def close_stream(self) -> Position | None:
-        if not self._stream.is_open:
-            return None
-        try:
-            transaction = self._stream.begin(self._begin())
-            self._stream.end(transaction)
-            self._finish()
-        except (sqlite3.Error, AuditraceError, TelemetryError) as error:
-            _log.warning("the stream was left open, the next checkpoint closes it: %s", error)
-            self.roll_back()
-            if isinstance(error, FencedError):
-                self.disown_stream(error)
-            self._stream.leave()
-            return None
-        self._stream.leave()
-        self._settings.on_commit(transaction.outcomes)
-        return transaction.position
-
-    @override
-    def commit_behind(self, end: Position, work: Callable[[SqliteTransaction], object]) -> None:
-        try:
-            transaction = self._begin().transaction(end)
-            work(transaction)
-            self._stream.move_behind_end(transaction, end)
-            self._finish()
-        except (sqlite3.Error, AuditraceError, TelemetryError) as error:
-            _log.warning("the last checkpoint could not be written, the next process writes it: %s", error)
-            self.roll_back()
-        else:
-            self._settings.on_commit(transaction.outcomes)
-
-    @override
-    def drop(self) -> None:
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        left = self._stream.leave()
-        if left is not None:
-            self._rollback_guard.lost_sight(left)
         if connection is not None:
             connection.close()
 
+    @override
     def _begin(self) -> Begun[SqliteTransaction]:
         connection, clock = self._connected(), self._settings.clock
         connection.execute("BEGIN IMMEDIATE")
@@ -177,7 +131,8 @@ class SqliteSession(LaneSession[SqliteTransaction]):
             raise LostSessionError
         return self._connection
 
-    def _finish(self) -> None:
+    @override
+    def _commit(self, transaction: SqliteTransaction) -> None:
         connection = self._held
         try:
             connection.execute("COMMIT")

@@ -60,7 +60,7 @@ class SqliteOutbox(LedgerOutbox):
                 is_elsewhere=owner != self._owner and not self._is_free(owner, until_ns, now_ns),
                 until_ns=until_ns,
             )
-            for stream_id, cursor, tip, closed, owner, _, until_ns in self._all("lagging_streams", {"turn": ""})
+            for stream_id, cursor, tip, closed, owner, _, until_ns in self._all("lagging_cursors", {"turn": ""})
         ]
 
     def _run(self, work: Callable[[Execute], T]) -> T:
@@ -77,7 +77,7 @@ class SqliteOutbox(LedgerOutbox):
 
     def _held(self, execute: Execute) -> Iterable[tuple[str, int, int]]:
         now_ns = self._clock()
-        rows = list(execute("lagging_streams", {"turn": self._turn}))
+        rows = list(execute("lagging_cursors", {"turn": self._turn}))
         free = [
             (stream_id, owner, epoch, until_ns)
             for stream_id, _, _, _, owner, epoch, until_ns in rows

@@ -329,7 +329,7 @@ UPDATE leases SET until_ns = 0 WHERE name = :name AND owner = :owner
 -- A cursor that a power loss sets back makes identical duplicates, and clients need not wait for one more fsync.
 PRAGMA synchronous = NORMAL
 
--- name: lagging_streams
+-- name: lagging_cursors
 -- Those behind `:turn` first, so that streams take turns.
 SELECT
     stream_id, delivery_cursors.number, audit_streams.number, audit_streams.closed,
@@ -591,4 +591,4 @@ ORDER BY opened_ns, stream_id
 -- Restore -------------------------------------------------------------------------------------------------------------
 
 -- name: end_streams
-UPDATE audit_streams SET closed = 1 WHERE closed = 0 AND stream_id <> :own
+UPDATE audit_streams SET closed = 1 WHERE closed = 0 AND stream_id <> :own RETURNING stream_id

@@ -126,9 +126,14 @@ class Database(ABC):
         self.require()
         return self._records()
 
-    @abstractmethod
     def reads(self) -> ClosableReads:
         """Open it for reading."""
+        self.require()
+        return self._reads()
+
+    @abstractmethod
+    def _reads(self) -> ClosableReads:
+        """Do so, in a database with a ledger."""
 
     def checkpoints_seen(self) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:
         """Return the last checkpoint, None before the first, and the streams that none signs over."""
@@ -144,13 +149,23 @@ class Database(ABC):
     def durability(self, *, needs_standby: bool) -> Durability:
         """Return what it promises of an acknowledged commit, and which of its settings break that promise."""
 
-    @abstractmethod
     def outbox(self, owner: str, clock: Clock) -> tuple[Outbox, Callable[[], None]]:
         """Open the undelivered records for a relay without a ledger, and what gives up its name when it has ended."""
+        self.require()
+        return self._outbox(owner, clock)
 
     @abstractmethod
+    def _outbox(self, owner: str, clock: Clock) -> tuple[Outbox, Callable[[], None]]:
+        """Do so, in a database with a ledger."""
+
     def replays(self, sink: str) -> Replays:
         """Open what was delivered, for the sink of this name."""
+        self.require()
+        return self._replays(sink)
+
+    @abstractmethod
+    def _replays(self, sink: str) -> Replays:
+        """Do so, in a database with a ledger."""
 
     @abstractmethod
     def open(self, parts: LedgerParts) -> Opened:

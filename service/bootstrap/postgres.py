@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
+from typing_extensions import override
 
 from service.bootstrap.database import Database, LedgerParts, Opened
 from service.errors import SettingsError
@@ -41,6 +42,7 @@ class PostgresDatabase(Database):
         del lanes
         return examine(self._url)
 
+    @override
     def prepare(self) -> None:
         """Nothing: the database is there, or cannot be used."""
 
@@ -50,31 +52,28 @@ class PostgresDatabase(Database):
             to_do = "set AUDITRACE_DATABASE or the PG* variables; the first start of the service makes one"
             raise SettingsError([f"there is no ledger at {self.place}: {to_do}"])
 
+    @override
     def migrate(self) -> Sequence[str]:
-        """Bring the database to the newest schema."""
         return migrate_database(self._url)
 
-    def reads(self) -> PostgresReads:
-        """Open the database for reading."""
-        self.require()
+    @override
+    def _reads(self) -> PostgresReads:
         return PostgresReads(self._url)
 
+    @override
     def durability(self, *, needs_standby: bool) -> Durability:
-        """Return what the server promises of an acknowledged commit, and which settings break that promise."""
         return durability(self._url, needs_standby=needs_standby)
 
-    def outbox(self, owner: str, clock: Clock) -> tuple[PostgresOutbox, Callable[[], None]]:
-        """Open the undelivered records; the leases of `owner` are given back by the relay itself."""
-        self.require()
+    @override
+    def _outbox(self, owner: str, clock: Clock) -> tuple[PostgresOutbox, Callable[[], None]]:
         return PostgresOutbox(self._url, owner, clock), lambda: None
 
-    def replays(self, sink: str) -> PostgresReplays:
-        """Open what was delivered, for the sink of this name."""
-        self.require()
+    @override
+    def _replays(self, sink: str) -> PostgresReplays:
         return PostgresReplays(self._url, sink)
 
+    @override
     def open(self, parts: LedgerParts) -> Opened:
-        """Open the ledger with the lanes of this process."""
         return _OpenedPostgres(self._url, parts)
 
     def _read(self, work: Callable[[Execute], T]) -> T:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from typing_extensions import override
+
 from service.bootstrap.database import Database, LedgerParts, Opened
 from service.errors import SettingsError
 from service.ports import Clock, Discrepancy, Durability
@@ -56,8 +58,8 @@ class SqliteDatabase(Database):
             )
         return examine(self._path, self._url, self._reading)
 
+    @override
     def prepare(self) -> None:
-        """Make the folder."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -73,8 +75,8 @@ class SqliteDatabase(Database):
         """True while the file is missing, or nothing was committed to it."""
         return is_empty(self._path, self._reading)
 
+    @override
     def migrate(self) -> Sequence[str]:
-        """Bring the file to the newest schema; one that is made here can be read by its owner only."""
         create(self._path)
         connection = connect(self._path)
         try:
@@ -82,29 +84,26 @@ class SqliteDatabase(Database):
         finally:
             connection.close()
 
-    def reads(self) -> SqliteReads:
-        """Open the file for reading."""
-        self.require()
+    @override
+    def _reads(self) -> SqliteReads:
         return SqliteReads(self._path, self._reading)
 
+    @override
     def durability(self, *, needs_standby: bool) -> Durability:
-        """Return the promise: where the file is opened, it is settled how durable a commit is."""
         del needs_standby
         return Durability("an acknowledged commit is on disk")
 
-    def outbox(self, owner: str, clock: Clock) -> tuple[SqliteOutbox, Callable[[], None]]:
-        """Open the undelivered records under a lock of their own."""
-        self.require()
+    @override
+    def _outbox(self, owner: str, clock: Clock) -> tuple[SqliteOutbox, Callable[[], None]]:
         locks = OwnerLocks(self._path, owner)
         return SqliteOutbox(self._path, locks, clock), locks.release
 
-    def replays(self, sink: str) -> SqliteReplays:
-        """Open what was delivered, for the sink of this name."""
-        self.require()
+    @override
+    def _replays(self, sink: str) -> SqliteReplays:
         return SqliteReplays(self._path, sink)
 
+    @override
     def open(self, parts: LedgerParts) -> Opened:
-        """Open the ledger with the lane of this process."""
         return _OpenedSqlite(self._path, parts)
 
     def _read(self, work: Callable[[Execute], T]) -> T:

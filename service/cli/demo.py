@@ -20,7 +20,7 @@ from service.jobs.model import DEFAULT_TENANT
 from service.keyfiles import SigningKeys
 from service.processes.serve import LISTENING
 from telemetry import names
-from telemetry.audit.verify import Report, read, verify
+from telemetry.audit.verify import Report, read_copy, verify
 
 _STOP_S: Final = 60
 _OLD_S: Final = 40 * 24 * 3600
@@ -57,7 +57,7 @@ def _demo(arguments: argparse.Namespace) -> int:
             finally:
                 story.close()
         key = SigningKeys(settings.signing_key).open(may_create=False).public_key
-        report = verify(read([settings.archive.parent]), public_keys=[key])
+        report = verify(read_copy([settings.archive.parent]), public_keys=[key])
     _show(records, report, as_json=arguments.json)
     return report.exit_status
 

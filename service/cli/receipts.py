@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from service.errors import SettingsError
-from telemetry.audit.verify import Receipt
+from telemetry.audit.verify import KnownReceipt
 
 _ANYTHING: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _MEMBERS: Final = frozenset({"record_id", "stream_id", "sequence_number", "record_hash"})
@@ -18,14 +18,14 @@ _RECEIPT: Final = "audit"
 _RECORD: Final = "audit_record_id"
 
 
-def read_receipts(paths: Sequence[Path]) -> list[Receipt]:
+def read_receipts(paths: Sequence[Path]) -> list[KnownReceipt]:
     """Return the receipts in files: JSON documents, or one to a line, that hold any number of them anywhere.
 
     Raises:
         SettingsError: a file cannot be read, is not JSON, or holds no receipt, a refusal without one, or one
             that no record can have; all such files at once.
     """
-    receipts: list[Receipt] = []
+    receipts: list[KnownReceipt] = []
     problems: list[str] = []
     for path in paths:
         try:
@@ -66,19 +66,19 @@ def _documents(text: bytes) -> list[object]:
         return [_ANYTHING.decode(line) for line in lines]
 
 
-def _receipts_of(value: object) -> Iterator[Receipt]:
+def _receipts_of(value: object) -> Iterator[KnownReceipt]:
     if isinstance(value, list):
         for member in cast("list[object]", value):
             yield from _receipts_of(member)
     elif isinstance(value, dict):
         members = cast("dict[str, object]", value)
         if members.keys() >= _MEMBERS:
-            yield msgspec.convert(members, Receipt)
+            yield msgspec.convert(members, KnownReceipt)
         else:
             yield from _receipts_of(list(members.values()))
 
 
-def _can_be(receipt: Receipt) -> bool:
+def _can_be(receipt: KnownReceipt) -> bool:
     """Tell whether a record can have this id, place and hash: one that cannot is in no copy, and proves nothing."""
     ids = (receipt.record_id, receipt.stream_id)
     return receipt.number > 0 and all(map(_UUID.fullmatch, ids)) and _SHA256.fullmatch(receipt.hash) is not None

@@ -8,8 +8,8 @@ import msgspec
 from service.ports import CheckpointRow, Reads, StoredRecord, StreamRow
 from telemetry import names
 from telemetry.audit.checkpoint import Checkpoint, parse
-from telemetry.audit.verify import Found, Place
-from telemetry.audit.verify.otlp_stored import found_in_row
+from telemetry.audit.verify import Found, SourcePlace
+from telemetry.audit.verify.read.otlp_stored import found_in_row
 
 ROWS_AT_ONCE: Final = 500
 STREAMS_AT_ONCE: Final = 1000
@@ -74,7 +74,7 @@ class Added:
                     break
                 for tip in stated.tips if stated is not None else ():
                     self._tips[tip.stream_id] = max(tip.number, self._tips.get(tip.stream_id, 0))
-                place = Place(row.stream_id, one.record.sequence_number)
+                place = SourcePlace(row.stream_id, one.record.sequence_number)
                 yield from found_in_row(one.record.body, one.log_record, one.resource, place)
 
     def _begin(self, last: CheckpointRow) -> Mark | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from telemetry import names
 from telemetry.audit.record import SCHEMA_VERSION
-from telemetry.audit.verify.body import is_object, nanoseconds
+from telemetry.audit.verify.record.body import is_object, nanoseconds
 
 OCSF_VERSION: Final = "1.8.0"
 CLASS_UID: Final = 6003

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from telemetry.audit.verify import Expected, Finding, Report, Scope
-from telemetry.audit.verify.archive import records_of_line
-from telemetry.audit.verify.conclusion import conclude
-from telemetry.audit.verify.found import Place
-from telemetry.audit.verify.intake import Intake
-from telemetry.audit.verify.otlp_json import records_of
-from telemetry.audit.verify.sound import prove
+from telemetry.audit.verify.ledger.examination import conclude
+from telemetry.audit.verify.read.archive import records_of_line
+from telemetry.audit.verify.read.found import SourcePlace
+from telemetry.audit.verify.read.otlp_json import records_of
+from telemetry.audit.verify.record.fast_path import prove
+from telemetry.audit.verify.record.intake import Intake
 from telemetry.audit.verify.sources import processors, take_in
 from tests.benchmarks.ledgers import write_archive
 from tests.support.ledger_maker import KEY
@@ -125,7 +125,7 @@ def _shares(file: Path) -> Iterator[str]:
     """Say where the time of one process goes, measured over some lines again and again."""
     with file.open("rb") as stream:
         lines = [line for _, line in zip(range(_SAMPLED_LINES), stream, strict=False)]
-    place = Place(str(file), 1)
+    place = SourcePlace(str(file), 1)
     found = [one for line in lines for one in records_of_line(line, place)]
     sound = [(proof, one.index) for one in found if (proof := prove(one.body or "")) is not None and one.index]
 

@@ -15,7 +15,7 @@ from service.records import AuditContext
 from service.roles import AUDITOR, OPERATOR, ROLES
 from telemetry import names
 from telemetry.audit.record import Actor
-from telemetry.audit.verify import Found, read, verify
+from telemetry.audit.verify import Found, read_copy, verify
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH
 from tests.support.ledger_maker import KEY
@@ -50,10 +50,10 @@ def test_an_export_verifies_as_the_archive_does(
     (tmp_path / "copy").mkdir()
     copy = tmp_path / "copy" / "audit.otlp.jsonl"
     copy.write_bytes(answer.content)
-    report = verify(read([copy]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([copy]), public_keys=[KEY.public_key()])
     assert (report.verdict, report.findings) == ("intact", ())
     assert (report.records, report.checkpoints) == (len(api.records()), 1)
-    found = [each for each in read([copy]) if isinstance(each, Found)]
+    found = [each for each in read_copy([copy]) if isinstance(each, Found)]
     assert json.loads(found[-1].body or "")["attributes"][names.AUDIT_RECORD_ID] == left[0].row.record_id
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.ports import OutboxRecord, Replays
 from service.relay import Patience, Relay, Replayed
-from telemetry.audit.verify import read, verify
+from telemetry.audit.verify import read_copy, verify
 from telemetry.delivery import Accepted, Answer, ArchiveSink, Refused, Unreachable
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, drain, relay_over
@@ -103,12 +103,12 @@ def test_the_copy_verifies_all_the_way(ledger: Store, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
 
     def verifies() -> None:
-        report = verify(read([archive]), public_keys=[KEY.public_key()])
+        report = verify(read_copy([archive]), public_keys=[KEY.public_key()])
         assert not [finding for finding in report.findings if finding.code != "record_unanchored"]
 
     sink = ArchiveSink(archive / "audit.jsonl", ledger.clock)
     _replay(relay_over(ledger, sink, max_records=4), ledger.replays(), Seen(verifies))
-    report = verify(read([archive]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([archive]), public_keys=[KEY.public_key()])
     assert (report.verdict, report.records, report.checkpoints) == ("intact", 90, 3)
 
 

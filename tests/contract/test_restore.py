@@ -11,7 +11,7 @@ from service.store.postgres.reconciliation import reconcile as reconcile_postgre
 from service.store.restoring import LEFT_OUT
 from service.store.sqlite.reconciliation import reconcile as reconcile_sqlite
 from telemetry import names
-from telemetry.audit.verify import Report, read, verify
+from telemetry.audit.verify import Report, read_copy, verify
 from tests.support.both_stores import BOTH, Store
 from tests.support.jobs import Record
 from tests.support.ledger_maker import KEY
@@ -31,7 +31,7 @@ class SetBack(NamedTuple):
         """Return what a stranger finds in all that was ever delivered, or in what the database holds alone."""
         after = self.before.with_name("after.jsonl")
         after.write_text("".join(f"{line}\n" for line in self.store.archive()))
-        return verify(read([after] if alone else [self.before, after]), public_keys=[KEY.public_key()])
+        return verify(read_copy([after] if alone else [self.before, after]), public_keys=[KEY.public_key()])
 
     def wrong(self) -> list[str]:
         """Return what `doctor --ledger` finds, apart from the clock of the tests."""

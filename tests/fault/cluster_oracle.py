@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from service.store.postgres.reconciliation import reconcile
-from telemetry.audit.verify import Found, read, verify
+from telemetry.audit.verify import Found, read_copy, verify
 from tests.fault.cluster_nodes import Cluster
 
 _ENDS = """
@@ -44,7 +44,7 @@ def judge(cluster: Cluster) -> Judged:
     # With every check of doctor: no version without its record, and verify over the whole database among them.
     assert list(reconcile(cluster.url, cluster.secret)) == []
     sunk: set[str] = set()
-    report = verify(_noting(read([cluster.archive]), sunk), public_keys=[cluster.signer.public_key])
+    report = verify(_noting(read_copy([cluster.archive]), sunk), public_keys=[cluster.signer.public_key])
     found = [finding for finding in report.findings if finding.code != "torn_line"]
     assert (report.verdict, found) == ("intact", []), report.summary()
     committed = {str(row[0]) for row in cluster.rows("SELECT hash FROM audit_records")}

@@ -10,7 +10,7 @@ import pytest
 from service.cli.main import main
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.otlp import otlp_json
-from telemetry.audit.verify import Report, read, verify
+from telemetry.audit.verify import Report, read_copy, verify
 from tests.fault.cluster_nodes import Node
 from tests.support.collector import poll_until
 from tests.support.deployment import Load
@@ -67,7 +67,7 @@ class Running:
 
     def verify_archive(self) -> Report:
         """Return what a stranger finds in what was delivered."""
-        return verify(read([self.archive]), public_keys=[public_key(self.service.folder / "keys" / "signing.pem")])
+        return verify(read_copy([self.archive]), public_keys=[public_key(self.service.folder / "keys" / "signing.pem")])
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Read straight from the database."""

@@ -14,7 +14,7 @@ import psycopg
 
 from service.store.postgres.reconciliation import reconcile
 from service.store.restoring import LEFT_OUT
-from telemetry.audit.verify import Report, read, verify
+from telemetry.audit.verify import Report, read_copy, verify
 from tests.fault.cluster import await_checkpoint
 from tests.fault.cluster_load import ClusterLoad
 from tests.fault.cluster_nodes import Cluster
@@ -141,7 +141,7 @@ def _missing(cluster: Cluster, receipts: Sequence[Mapping[str, Any]]) -> list[st
 
 
 def _verified(cluster: Cluster) -> Report:
-    return verify(read([cluster.archive]), public_keys=[cluster.signer.public_key])
+    return verify(read_copy([cluster.archive]), public_keys=[cluster.signer.public_key])
 
 
 def _last_delivered(cluster: Cluster) -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from service.store.postgres.opening import migrate_database
 from service.store.postgres.snapshot import recorded
-from telemetry.audit.verify import read, verify
+from telemetry.audit.verify import read_copy, verify
 from tests.support.collector import poll_until
 from tests.support.ledger_maker import KEY
 from tests.support.postgres import PostgresServer, running_server
@@ -193,7 +193,7 @@ def _require_intact(url: str, folder: Path) -> None:
     keys = [KEY.public_key()]
     database = verify(recorded(url), public_keys=keys)
     assert (database.verdict, database.findings) == ("intact", ())
-    archive = verify(read([folder / "archive"]), public_keys=keys)
+    archive = verify(read_copy([folder / "archive"]), public_keys=keys)
     # A relay that was killed while it wrote leaves a line that nobody was told of; whoever writes next mends the file.
     findings = [finding for finding in archive.findings if finding.code != "torn_line"]
     assert (archive.verdict, findings) == ("intact", [])

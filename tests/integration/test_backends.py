@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.audit.verify import read, verify
+from telemetry.audit.verify import read_copy, verify
 from telemetry.names import AUDIT_ACTION, AUDIT_ACTOR_ID, AUDIT_RECORD_ID, AUDIT_RECORDED, AUDIT_TARGET_ID
 from tests.support.archive import archived, message_of
 from tests.support.backends import Jaeger, VictoriaLogs
@@ -92,8 +92,8 @@ def test_what_victoria_logs_gives_back_verifies(tmp_path: Path) -> None:
         poll_until(lambda: len(logs.query("*")) == len(ledger.records), "the records in VictoriaLogs")
         export = tmp_path / "export.jsonl"
         export.write_bytes(b"".join(log["_msg"].encode() + b"\n" for log in logs.query("*")))
-        from_store = verify(read([export]), public_keys=[KEY.public_key()])
-        from_archive = verify(read([collector.archive_dir]), public_keys=[KEY.public_key()])
+        from_store = verify(read_copy([export]), public_keys=[KEY.public_key()])
+        from_archive = verify(read_copy([collector.archive_dir]), public_keys=[KEY.public_key()])
     for report in (from_store, from_archive):
         assert (report.verdict, report.records, report.findings) == ("intact", len(ledger.records), ())
     assert from_store.last_checkpoint is not None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from telemetry import names
-from telemetry.audit.verify import read, verify
+from telemetry.audit.verify import read_copy, verify
 from tests.support.collector import ROOT, poll_until
 from tests.support.documented import Block, blocks_of, filled_in, typed_in
 from tests.support.keys import public_key
@@ -297,7 +297,7 @@ def test_what_came_back_verifies(observed: Observed, tmp_path_factory: pytest.Te
     export = folder / "export.jsonl"
     key = public_key(observed.service.folder / "keys" / "signing.pem")
     for copy in (export, observed.collector.archive_dir):
-        report = verify(read([copy]), public_keys=[key])
+        report = verify(read_copy([copy]), public_keys=[key])
         assert (report.verdict, report.findings, report.records) == ("intact", (), len(observed.records()))
         assert report.last_checkpoint is not None
 

@@ -19,7 +19,7 @@ from service.ports import Transition
 from telemetry import names
 from telemetry.audit.ocsf import MAPPED, OCSF_VERSION, ocsf_event
 from telemetry.audit.signer import SIGNED_EVENTS, Signer
-from telemetry.audit.verify import read, verify
+from telemetry.audit.verify import read_copy, verify
 from tests.support.catalogue import every_event
 from tests.support.collector import ROOT, require_binary
 from tests.support.keys import public_key
@@ -107,7 +107,7 @@ def test_the_bodies_come_out_byte_for_byte_and_verify(service: Service, export: 
         copy = tmp_path / f"{form}.jsonl"
         assert export(service, "--format", form, "--output", str(copy)) == b""
         assert export.said == f"{len(bodies(service))} records\n"
-        report = verify(read([copy]), public_keys=[key])
+        report = verify(read_copy([copy]), public_keys=[key])
         assert (report.verdict, report.findings, report.records) == ("intact", (), len(bodies(service)))
     assert export(service) == (tmp_path / "otlp-json.jsonl").read_bytes()
 

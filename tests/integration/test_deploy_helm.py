@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from service.config import read_settings
-from telemetry.audit.verify import read, verify
+from telemetry.audit.verify import read_copy, verify
 from tests.support.collector import ROOT, poll_until, require_binary
 from tests.support.keys import public_key
 from tests.support.service import Service
@@ -360,5 +360,5 @@ def test_the_documented_rotation_of_the_signing_key_works(tmp_path: Path) -> Non
         assert client.get("/health/ready")["checks"]["checkpoints"] == "ok"
         assert client.get("/health/ready")["checks"]["verification"] == "ok"
     assert {each.name for each in keys.iterdir()} >= {"signing.pem", "ledger.secret"}
-    report = verify(read([service.archive.parent]), public_keys=[old, public_key(keys / "signing.pem")])
+    report = verify(read_copy([service.archive.parent]), public_keys=[old, public_key(keys / "signing.pem")])
     assert (report.verdict, report.findings) == ("intact", ())

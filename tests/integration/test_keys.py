@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from telemetry.audit.verify import read, verify
+from telemetry.audit.verify import read_copy, verify
 from tests.support.collector import poll_until
 from tests.support.service import Service
 
@@ -57,7 +57,7 @@ def test_keys_are_rotated_while_the_service_runs(service: Service) -> None:
     assert service.stop() == 0
     public = _public_keys(service)
     assert len(public) == 2
-    report = verify(read([service.archive.parent]), public_keys=public)
+    report = verify(read_copy([service.archive.parent]), public_keys=public)
     assert (report.verdict, report.findings, report.unanchored) == ("intact", (), 1)
     assert [path.name for path in (service.folder / "keys").glob("signing*")] == ["signing.pem"]
     assert service.command("doctor", "--ledger").returncode == 0
@@ -78,7 +78,7 @@ def test_an_encrypted_key_signs_with_the_passphrase_of_its_file(service: Service
     service.environment["AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE"] = str(keys / "passphrase")
     with service:
         poll_until(lambda: _checkpoints(service) >= 1, "a checkpoint")
-    report = verify(read([service.archive.parent]), public_keys=[key.public_key()])
+    report = verify(read_copy([service.archive.parent]), public_keys=[key.public_key()])
     assert (report.verdict, report.findings) == ("intact", ())
     service.command("keys", "rotate")
     assert b"BEGIN ENCRYPTED PRIVATE KEY" in (keys / "signing.pem").read_bytes()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from telemetry.audit.verify import Report, read, verify
+from telemetry.audit.verify import Report, read_copy, verify
 from tests.integration.test_correlation import BLOCKS, LISTS, of, record_ids, variables
 from tests.support.collector import ROOT
 from tests.support.documented import Block, filled_in
@@ -68,7 +68,9 @@ def hits(searched: Searched, section: str) -> list[dict[str, Any]]:
 
 def verdict(searched: Searched, copy: Path) -> Report:
     """Verify a copy with the public key alone."""
-    return verify(read([copy]), public_keys=[public_key(searched.observed.service.folder / "keys" / "signing.pem")])
+    return verify(
+        read_copy([copy]), public_keys=[public_key(searched.observed.service.folder / "keys" / "signing.pem")]
+    )
 
 
 def test_every_query_for_opensearch_is_asked_here() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from telemetry.audit.verify import Report, read, verify
-from telemetry.audit.verify.archive import records_of_line
-from telemetry.audit.verify.found import Place
+from telemetry.audit.verify import Report, read_copy, verify
+from telemetry.audit.verify.read.archive import records_of_line
+from telemetry.audit.verify.read.found import SourcePlace
 from tests.support.depth import IS_LONG, examples
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger
 
@@ -68,7 +68,7 @@ def ledger() -> Ledger:
 
 def check(lines: list[bytes]) -> Report:
     """Verify lines under both keys."""
-    found = (one for at, line in enumerate(lines, 1) for one in records_of_line(line, Place("a", at)))
+    found = (one for at, line in enumerate(lines, 1) for one in records_of_line(line, SourcePlace("a", at)))
     return verify(found, public_keys=[KEY.public_key(), FOREIGN_KEY.public_key()])
 
 
@@ -128,7 +128,7 @@ def test_any_bytes_anywhere_in_a_file_are_answered(data: st.DataObject, tmp_path
     file = tmp_path / "audit.jsonl"
     file.write_bytes(content)
 
-    assert verify(read([file]), public_keys=[KEY.public_key()]).verdict in {"intact", "broken", "not_checked"}
+    assert verify(read_copy([file]), public_keys=[KEY.public_key()]).verdict in {"intact", "broken", "not_checked"}
 
 
 @QUICK

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.audit.checkpoint import sign
-from telemetry.audit.verify import Expected, Found, KnownCheckpoint, Place, Receipt, Report, verify
-from telemetry.audit.verify.archive import records_of_line
+from telemetry.audit.verify import Expected, Found, KnownCheckpoint, KnownReceipt, Report, SourcePlace, verify
+from telemetry.audit.verify.read.archive import records_of_line
 from tests.support import small_verifier
 from tests.support.depth import IS_LONG, examples
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, key_values, stream_id, tips_of
@@ -75,7 +75,7 @@ def check_against(expected: Expected, lines: Iterable[str]) -> Report:
 def found_in(lines: Iterable[str]) -> Iterable[Found]:
     """Read an archive that is not a file."""
     for number, line in enumerate(lines, start=1):
-        yield from records_of_line(line.encode() + b"\n", Place("archive", number))
+        yield from records_of_line(line.encode() + b"\n", SourcePlace("archive", number))
 
 
 def points(report: Report) -> set[Point]:
@@ -618,9 +618,9 @@ def test_whole_checkpoints_cut_from_the_end_show_against_what_is_known(ledger: L
         assert report.exit_status == 1
 
 
-def receipt_of(record: Sealed) -> Receipt:
+def receipt_of(record: Sealed) -> KnownReceipt:
     """Return what the caller of a record was told."""
-    return Receipt(record.record_id, record.stream, record.number, record.hash)
+    return KnownReceipt(record.record_id, record.stream, record.number, record.hash)
 
 
 @QUICK

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.audit.verify import Found, Place, Report, Scope, verify
-from telemetry.audit.verify.archive import records_of_line
+from telemetry.audit.verify import Found, Report, Scope, SourcePlace, verify
+from telemetry.audit.verify.read.archive import records_of_line
 from tests.property.test_tampering import ACTS, QUICK, Act, points
 from tests.support import small_verifier
 from tests.support.intact_ledgers import Intact, intact_ledgers
@@ -34,12 +34,12 @@ class Copy:
         lines = [record.line() for record in records] if lines is None else lines
         self.archive = "\n".join(lines)
         if bodies_only:
-            self.found = [Found(one.text, None, Place("a", at)) for at, one in enumerate(records, 1)]
+            self.found = [Found(one.text, None, SourcePlace("a", at)) for at, one in enumerate(records, 1)]
         else:
             self.found = [
                 one
                 for at, line in enumerate(lines, 1)
-                for one in records_of_line(line.encode() + b"\n", Place("a", at))
+                for one in records_of_line(line.encode() + b"\n", SourcePlace("a", at))
             ]
 
     def verify(self, scope: Scope) -> Report:

@@ -11,7 +11,7 @@ from service.bootstrap.databases import database_of
 from service.store.sqlite.connection import connect
 from service.store.sqlite.lane import COMMIT_UNKNOWN
 from telemetry import names
-from telemetry.audit.verify import read, verify
+from telemetry.audit.verify import read_copy, verify
 from tests.support.fault_child import CONFIRMER, KEY, jobs_in, relay_of
 from tests.support.faults import Ended
 from tests.support.jobs import Record
@@ -99,10 +99,10 @@ def wrong_when_confirmed_again(folder: Path, job_id: str, plan_sha256: str, afte
 
 def wrong_in_archive(folder: Path) -> Iterator[str]:
     """Yield what is wrong with the archive: not intact as it is, or without a record that a cursor has passed."""
-    report = verify(read([folder / "archive"]), public_keys=KEYS)
+    report = verify(read_copy([folder / "archive"]), public_keys=KEYS)
     if report.verdict != "intact":
         yield f"verify of the archive: {report.summary()}"
-    there = {found.index.attributes[names.AUDIT_RECORD_ID] for found in read([folder / "archive"]) if found.index}
+    there = {found.index.attributes[names.AUDIT_RECORD_ID] for found in read_copy([folder / "archive"]) if found.index}
     with _opened(folder / "ledger.db") as connection:
         passed = [record_id for (record_id,) in connection.execute(PASSED)]
     yield from (f"{record_id} counts as delivered, and is not" for record_id in passed if record_id not in there)
@@ -116,7 +116,7 @@ def wrong_when_delivered_again(folder: Path, max_bytes: int) -> Iterator[str]:
             yield "the next relay cannot deliver everything"
         yield from wrong_in_archive(folder)
         ((count,),) = store.rows("SELECT count(*) FROM audit_records")
-        archived = verify(read([folder / "archive"]), public_keys=KEYS).records
+        archived = verify(read_copy([folder / "archive"]), public_keys=KEYS).records
         if archived != count:
             yield f"the archive has {archived} of {count} records"
     finally:

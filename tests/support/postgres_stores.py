@@ -23,7 +23,7 @@ from service.store.opening import keys_of
 from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import connect
 from service.store.postgres.lanes import PostgresLanes
-from service.store.postgres.opening import read as read_database
+from service.store.postgres.opening import read_copy as read_database
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.replays import PostgresReplays
@@ -35,7 +35,7 @@ from telemetry.audit.ledger import AuditLogger
 from telemetry.audit.otlp import otlp_json, resource_logs_bytes
 from telemetry.audit.record import Actor, AuditRecord, Result, Target, audit_record
 from telemetry.audit.signer import Signer
-from telemetry.audit.verify import Report, read, verify
+from telemetry.audit.verify import Report, read_copy, verify
 from tests.support.catalogue import SPAN
 from tests.support.ids import record_ids
 from tests.support.ledger_maker import KEY
@@ -245,7 +245,7 @@ class PostgresStore:
         """Return what a stranger finds who holds a complete copy and the public key."""
         copy = self._folder / "copy.otlp.jsonl"
         copy.write_text("".join(f"{line}\n" for line in self.archive()))
-        return verify(read([copy]), public_keys=keys or [KEY.public_key()])
+        return verify(read_copy([copy]), public_keys=keys or [KEY.public_key()])
 
     def system_record(self, event_name: str) -> AuditRecord:
         """Return a record of the ledger itself."""

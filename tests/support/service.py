@@ -16,7 +16,7 @@ from typing import Any, Self
 import httpx
 
 from service.processes.serve import LISTENING
-from telemetry.audit.verify import Report, read, verify
+from telemetry.audit.verify import Report, read_copy, verify
 from tests.support.collector import ROOT, poll_until
 from tests.support.keys import public_key
 from tests.support.processes import Process, start_process
@@ -181,7 +181,7 @@ class Service:
     def verify(self, *paths: Path) -> Report:
         """Return what a stranger finds in a copy who holds the public key; without paths, in the embedded archive."""
         key = public_key(self.folder / "keys" / "signing.pem")
-        return verify(read(paths or [self.archive.parent]), public_keys=[key])
+        return verify(read_copy(paths or [self.archive.parent]), public_keys=[key])
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Read straight from the database file."""

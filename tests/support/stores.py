@@ -33,7 +33,7 @@ from telemetry.audit.ledger import AuditLogger
 from telemetry.audit.otlp import otlp_json, resource_logs_bytes
 from telemetry.audit.record import Actor, AuditRecord, Result, Target, audit_record
 from telemetry.audit.signer import Signer
-from telemetry.audit.verify import Report, read, verify
+from telemetry.audit.verify import Report, read_copy, verify
 from tests.support.catalogue import SPAN
 from tests.support.ids import ManualClock, record_ids
 from tests.support.ledger_maker import KEY
@@ -169,7 +169,7 @@ class SqliteStore:
         """Return what a stranger finds who holds a complete copy and the public key."""
         copy = self.path.with_name("copy.otlp.jsonl")
         copy.write_text("".join(f"{line}\n" for line in self.archive()))
-        return verify(read([copy]), public_keys=keys or [KEY.public_key()])
+        return verify(read_copy([copy]), public_keys=keys or [KEY.public_key()])
 
     def record(
         self,

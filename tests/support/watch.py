@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.bootstrap.databases import database_of
 from service.errors import TryLaterError
-from telemetry.audit.verify import Found, Report, read, verify
+from telemetry.audit.verify import Found, Report, read_copy, verify
 from tests.support.collector import poll_until
 
 Copies: TypeAlias = Mapping[str, Callable[[], Iterable[Found]]]
@@ -19,7 +19,7 @@ Copies: TypeAlias = Mapping[str, Callable[[], Iterable[Found]]]
 
 def copies_of(database: str, archive: Path) -> Copies:
     """Return how the database of this URL and the archive in this folder are read."""
-    return {"archive": lambda: read([archive]), "database": lambda: database_of(database).records()}
+    return {"archive": lambda: read_copy([archive]), "database": lambda: database_of(database).records()}
 
 
 class Watch:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from telemetry.audit.verify import Found, read, verify
+from telemetry.audit.verify import Found, read_copy, verify
 from tests.support.ledger_maker import KEY, Ledger
 
 
@@ -60,7 +60,7 @@ def test_every_form_of_an_archive_holds_the_same_records(
     file = tmp_path / "audit.jsonl"
     file.write_bytes(pack(archive_of(ledger)))
 
-    assert bodies(list(read([file]))) == [record.text for record in ledger.records]
+    assert bodies(list(read_copy([file]))) == [record.text for record in ledger.records]
 
 
 def test_a_folder_stands_for_the_rotated_files_in_it(ledger: Ledger, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_folder_stands_for_the_rotated_files_in_it(ledger: Ledger, tmp_path: P
     (tmp_path / "audit.jsonl").write_bytes(b"".join(lines[3:]))
     (tmp_path / ".audit.jsonl.swp").write_bytes(b"\x00")
 
-    report = verify(read([tmp_path]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([tmp_path]), public_keys=[KEY.public_key()])
 
     assert report.verdict == "intact"
     assert report.records == len(ledger.records)
@@ -82,7 +82,7 @@ def test_lines_of_bodies_are_read_as_they_are(ledger: Ledger, tmp_path: Path) ->
     file = tmp_path / "bodies.jsonl"
     file.write_text("".join(f"{record.text}\n" for record in ledger.records))
 
-    found = list(read([file]))
+    found = list(read_copy([file]))
 
     assert bodies(found) == [record.text for record in ledger.records]
     assert all(one.index is None for one in found)
@@ -95,7 +95,7 @@ def test_a_torn_last_line_is_a_note_and_not_a_break(ledger: Ledger, tmp_path: Pa
     file = tmp_path / "audit.jsonl"
     file.write_bytes(archive_of(ledger) + ledger.records[-1].line().encode()[:at])
 
-    report = verify(read([file]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([file]), public_keys=[KEY.public_key()])
 
     assert [(finding.code, finding.place) for finding in report.findings] == [
         ("torn_line", f"{file}:{len(ledger.records) + 1}")
@@ -111,7 +111,7 @@ def test_reading_goes_on_behind_a_fragment_within_a_line(ledger: Ledger, tmp_pat
     file = tmp_path / "audit.jsonl"
     file.write_bytes(lines[1][:at] + b"\n".join(lines) + b"\n")
 
-    report = verify(read([file]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([file]), public_keys=[KEY.public_key()])
 
     assert [finding.code for finding in report.findings] == ["torn_line"]
     assert report.verdict == "intact"
@@ -122,7 +122,7 @@ def test_whole_lines_that_were_run_together_are_all_read(ledger: Ledger, tmp_pat
     file = tmp_path / "audit.jsonl"
     file.write_bytes(archive_of(ledger).replace(b"\n", b""))
 
-    assert bodies(list(read([file]))) == [record.text for record in ledger.records]
+    assert bodies(list(read_copy([file]))) == [record.text for record in ledger.records]
 
 
 @pytest.mark.parametrize("lost", [1, 9, 200])
@@ -134,7 +134,7 @@ def test_a_compressed_file_cut_short_is_read_as_far_as_it_goes(
     file = tmp_path / "audit.jsonl.gz"
     file.write_bytes(pack(archive_of(ledger))[:-lost])
 
-    found = list(read([file]))
+    found = list(read_copy([file]))
 
     assert found[-1].torn
     assert bodies(found) == [record.text for record in ledger.records][: len(bodies(found))]
@@ -148,13 +148,13 @@ def test_what_is_no_record_at_all_is_noted(tmp_path: Path, line: bytes) -> None:
     file = tmp_path / "audit.jsonl"
     file.write_bytes(line)
 
-    assert [one.torn for one in read([file])] == [True]
+    assert [one.torn for one in read_copy([file])] == [True]
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """A path that cannot be read is never taken for an empty archive."""
     with pytest.raises(FileNotFoundError):
-        list(read([tmp_path / "audit.jsonl"]))
+        list(read_copy([tmp_path / "audit.jsonl"]))
 
 
 def test_a_line_longer_than_a_read_is_whole(ledger: Ledger, tmp_path: Path) -> None:
@@ -164,4 +164,4 @@ def test_a_line_longer_than_a_read_is_whole(ledger: Ledger, tmp_path: Path) -> N
     file = tmp_path / "audit.jsonl"
     file.write_bytes(text.line().encode() + b"\n" + archive_of(ledger))
 
-    assert bodies(list(read([file]))) == [text.text, *(record.text for record in ledger.records)]
+    assert bodies(list(read_copy([file]))) == [text.text, *(record.text for record in ledger.records)]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from telemetry.audit.verify import Report, verify
-from telemetry.audit.verify.archive import records_of_line
-from telemetry.audit.verify.found import Place
+from telemetry.audit.verify.read.archive import records_of_line
+from telemetry.audit.verify.read.found import SourcePlace
 from tests.support.ledger_maker import KEY, Ledger
 
 HOUR = 60
@@ -15,7 +15,7 @@ HOUR = 60
 def check(made: Ledger, *, up_to: int | None = None) -> Report:
     """Verify a copy as it was after so many records."""
     lines = [f"{record.line()}\n".encode() for record in made.records[:up_to]]
-    found = (one for at, line in enumerate(lines, 1) for one in records_of_line(line, Place("a", at)))
+    found = (one for at, line in enumerate(lines, 1) for one in records_of_line(line, SourcePlace("a", at)))
     return verify(found, public_keys=[KEY.public_key()])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from telemetry.audit.verify import Comparison, Copy, Found, Place, Scope, compare
+from telemetry.audit.verify import Comparison, Copy, Found, Scope, SourcePlace, compare
 from tests.support.ledger_maker import Ledger, Sealed, stream_id
 
 
@@ -21,7 +21,7 @@ def ledger() -> Ledger:
 
 def found(records: Iterable[Sealed]) -> list[Found]:
     """Return records as bodies from somewhere."""
-    return [Found(record.text, None, Place("a", at)) for at, record in enumerate(records, 1)]
+    return [Found(record.text, None, SourcePlace("a", at)) for at, record in enumerate(records, 1)]
 
 
 def compared(one: Iterable[Sealed], other: Iterable[Sealed], scope: Scope | None = None) -> Comparison:
@@ -77,7 +77,7 @@ def test_a_comparison_may_be_of_a_part(ledger: Ledger) -> None:
     assert compared(ledger.records, only_first, Scope(streams=frozenset({stream_id(1)}))).verdict == "same"
 
 
-@pytest.mark.parametrize("other", [[], [Found("no record", None, Place("a", 1))]])
+@pytest.mark.parametrize("other", [[], [Found("no record", None, SourcePlace("a", 1))]])
 def test_without_any_record_nothing_was_compared(ledger: Ledger, other: Sequence[Found]) -> None:
     """Two copies without records are not the same; one without any lacks all that the other has."""
     nothing = compare(Copy("A"), Copy("B", found=other))

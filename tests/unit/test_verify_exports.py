@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from telemetry.audit.ocsf import ocsf_event
-from telemetry.audit.verify import Found, read, verify
+from telemetry.audit.verify import Found, read_copy, verify
 from tests.support.ledger_maker import KEY, Ledger, Sealed
 
 
@@ -163,7 +163,7 @@ def test_every_export_holds_the_same_bodies(ledger: Ledger, tmp_path: Path, name
     """Whatever a backend calls it and wraps it in, the body comes out byte for byte, and in its order."""
     text = {**WITH_SIGNATURES, **WITHOUT_SIGNATURES}[name](ledger)
 
-    found = list(read([export(tmp_path, text)]))
+    found = list(read_copy([export(tmp_path, text)]))
 
     assert [one.body for one in found] == [record.text for record in ledger.records]
     assert not any(one.torn for one in found)
@@ -172,7 +172,7 @@ def test_every_export_holds_the_same_bodies(ledger: Ledger, tmp_path: Path, name
 @pytest.mark.parametrize("name", WITH_SIGNATURES)
 def test_a_signature_beside_a_body_verifies_the_last_checkpoint(ledger: Ledger, tmp_path: Path, name: str) -> None:
     """An export that kept the signatures verifies up to its last checkpoint."""
-    report = verify(read([export(tmp_path, WITH_SIGNATURES[name](ledger))]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([export(tmp_path, WITH_SIGNATURES[name](ledger))]), public_keys=[KEY.public_key()])
 
     assert (report.verdict, report.findings) == ("intact", ())
     assert report.last_checkpoint is not None
@@ -184,7 +184,7 @@ def test_bodies_without_signatures_verify_up_to_the_last_checkpoint_but_one(
     ledger: Ledger, tmp_path: Path, name: str
 ) -> None:
     """An export of bodies alone has the signature of each checkpoint in the next one."""
-    report = verify(read([export(tmp_path, WITHOUT_SIGNATURES[name](ledger))]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([export(tmp_path, WITHOUT_SIGNATURES[name](ledger))]), public_keys=[KEY.public_key()])
 
     assert (report.verdict, report.findings) == ("intact", ())
     assert report.last_checkpoint is not None
@@ -195,7 +195,7 @@ def test_bodies_without_signatures_verify_up_to_the_last_checkpoint_but_one(
 def test_an_edited_signature_beside_a_body_is_found(ledger: Ledger, tmp_path: Path, name: str) -> None:
     """A signature that an export has and that does not hold is a finding."""
     ledger.records[-1].signature = "A" * 86 + "=="
-    report = verify(read([export(tmp_path, WITH_SIGNATURES[name](ledger))]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([export(tmp_path, WITH_SIGNATURES[name](ledger))]), public_keys=[KEY.public_key()])
 
     assert [finding.code for finding in report.findings] == ["signature"]
 
@@ -206,7 +206,7 @@ def test_what_is_missing_from_an_export_is_found(ledger: Ledger, tmp_path: Path,
     del ledger.records[1]
     text = {**WITH_SIGNATURES, **WITHOUT_SIGNATURES}[name](ledger)
 
-    report = verify(read([export(tmp_path, text)]), public_keys=[KEY.public_key()])
+    report = verify(read_copy([export(tmp_path, text)]), public_keys=[KEY.public_key()])
 
     assert [(finding.code, finding.number) for finding in report.findings] == [("gap", 2)]
 
@@ -224,13 +224,13 @@ def test_what_is_missing_from_an_export_is_found(ledger: Ledger, tmp_path: Path,
 )
 def test_a_page_without_records_is_nothing(tmp_path: Path, text: str) -> None:
     """An answer that holds no record, such as the last page of several, is neither a record nor a fragment."""
-    assert list(read([export(tmp_path, text)])) == []
+    assert list(read_copy([export(tmp_path, text)])) == []
 
 
 def test_a_document_that_was_cut_short_is_noted(ledger: Ledger, tmp_path: Path) -> None:
     """An export over several lines that ends too early is noted; what is whole before it counts."""
     text = pretty_bodies(ledger)
-    found = list(read([export(tmp_path, text[:-20])]))
+    found = list(read_copy([export(tmp_path, text[:-20])]))
 
     assert [one.body for one in found if not one.torn] == [record.text for record in ledger.records[:-1]]
     assert [one.torn for one in found] == [False] * (len(ledger.records) - 1) + [True]
@@ -241,13 +241,13 @@ def test_an_archive_that_begins_with_a_fragment_is_no_document(ledger: Ledger, t
     """A first line of a single brace, torn from an archive's line, does not hide the lines behind it."""
     text = "{\n" + "".join(f"{record.line()}\n" for record in ledger.records)
 
-    found: list[Found] = list(read([export(tmp_path, text)]))
+    found: list[Found] = list(read_copy([export(tmp_path, text)]))
 
     assert [one.body for one in found] == [None, *(record.text for record in ledger.records)]
 
 
 def test_a_line_that_is_no_record_is_one_that_cannot_be_read(tmp_path: Path) -> None:
     """An entry of an export that is some other log line is reported, as it was exported for a record."""
-    report = verify(read([export(tmp_path, '{"_msg":"started","_time":"t"}\n')]))
+    report = verify(read_copy([export(tmp_path, '{"_msg":"started","_time":"t"}\n')]))
 
     assert [finding.code for finding in report.findings] == ["body_not_json"]

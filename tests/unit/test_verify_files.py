@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.audit.verify import Found, Place, Report, read, verify, verify_copy
+from telemetry.audit.verify import Found, Report, SourcePlace, read_copy, verify, verify_copy
 from telemetry.audit.verify import sources as reading
-from telemetry.audit.verify.files import File, lines_of, parts_of, rounds_of
+from telemetry.audit.verify.read.files import File, lines_of, parts_of, rounds_of
 from tests.support.ledger_maker import KEY, Ledger
 from tests.unit.test_verify_vectors import EXPECTED, VECTORS, public_key
 
@@ -52,7 +52,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_parts_give_the_same_report_as_the_whole(name: str) -> None:
     """The parts of a file, each counting its own lines, give the report of the file, places included."""
-    whole = verify(read([VECTORS / name]), public_keys=[public_key()])
+    whole = verify(read_copy([VECTORS / name]), public_keys=[public_key()])
 
     assert verify_copy([VECTORS / name], public_keys=[public_key()], workers=1) == whole
 
@@ -62,7 +62,7 @@ def test_processes_give_the_same_report_as_one() -> None:
     """Any number of processes, over files of every verdict at once, gives the report of one, and tells its progress."""
     files = [VECTORS / name for name in EXPECTED]
     told: list[tuple[int, int]] = []
-    one = verify(read(files), public_keys=[public_key()])
+    one = verify(read_copy(files), public_keys=[public_key()])
 
     report = verify_copy(
         files, public_keys=[public_key()], workers=3, progress=lambda done, total: told.append((done, total))
@@ -86,7 +86,7 @@ def test_where_processes_cannot_share_work_one_does_it(monkeypatch: pytest.Monke
     file = VECTORS / "edited.otlp.jsonl"
 
     assert verify_copy([file], public_keys=[public_key()], workers=3) == verify(
-        read([file]), public_keys=[public_key()]
+        read_copy([file]), public_keys=[public_key()]
     )
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_is_renamed_while_it_is_read_is_read_under_its_new_name(tmp_
     made = ledger()
     active = tmp_path / "audit.jsonl"
     active.write_text(archive(made))
-    found = read([tmp_path])
+    found = read_copy([tmp_path])
     (first,) = next(rounds_of([tmp_path]))
     assert first.path == active
 
@@ -151,7 +151,7 @@ def test_a_file_that_is_compressed_while_others_are_read_is_read_compressed(tmp_
 
     assert list(parts_of(files[0])) == []
     assert [file.path for file in next(rounds)] == [packed]
-    assert check(read([tmp_path])).verdict == "intact"
+    assert check(read_copy([tmp_path])).verdict == "intact"
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_files_and_other_copies_are_one(tmp_path: Path) -> None:
     made = ledger()
     file = tmp_path / "audit.jsonl"
     file.write_text(archive(made, 0, 4))
-    others = [Found(record.text, None, Place("elsewhere", at)) for at, record in enumerate(made.records[4:], 1)]
-    others.append(Found("no record", None, Place("elsewhere", 99)))
+    others = [Found(record.text, None, SourcePlace("elsewhere", at)) for at, record in enumerate(made.records[4:], 1)]
+    others.append(Found("no record", None, SourcePlace("elsewhere", 99)))
 
     report = verify_copy([file], others, public_keys=[KEY.public_key()])
 

@@ -11,8 +11,8 @@ import pytest
 from telemetry.audit.canonical import sha256_hex
 from telemetry.audit.checkpoint import leaves, sign
 from telemetry.audit.verify import Code, Report, verify
-from telemetry.audit.verify.archive import records_of_line
-from telemetry.audit.verify.found import Found, Place
+from telemetry.audit.verify.read.archive import records_of_line
+from telemetry.audit.verify.read.found import Found, SourcePlace
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, line_of, stream_id
 
 LAST = "019b76da-0000-7000-8000-000000000009"
@@ -33,7 +33,9 @@ def ledger() -> Ledger:
 
 def check(lines: list[str], *, key: Any = KEY) -> Report:
     """Verify lines under a key, or under none."""
-    found = (one for at, line in enumerate(lines, 1) for one in records_of_line(f"{line}\n".encode(), Place("a", at)))
+    found = (
+        one for at, line in enumerate(lines, 1) for one in records_of_line(f"{line}\n".encode(), SourcePlace("a", at))
+    )
     return verify(found, public_keys=[] if key is None else [key.public_key()])
 
 
@@ -309,7 +311,7 @@ def test_another_key_finds_every_signature_and_relies_on_no_checkpoint() -> None
     assert codes(report) == ["signature 1/4", "signature 1/5"]
     assert report.last_checkpoint is None
     assert report.unanchored == report.records
-    bodies = [Found(record.text, None, Place("a", 1)) for record in ledger().records]
+    bodies = [Found(record.text, None, SourcePlace("a", 1)) for record in ledger().records]
     assert codes(verify(bodies, public_keys=[FOREIGN_KEY.public_key()])) == ["signature 1/4"]
 
 
@@ -318,7 +320,9 @@ def test_any_of_several_keys_may_have_signed() -> None:
     made = ledger()
     made.key = FOREIGN_KEY
     made.checkpoint(2)
-    found = [one for record in made.records for one in records_of_line(f"{record.line()}\n".encode(), Place("a", 1))]
+    found = [
+        one for record in made.records for one in records_of_line(f"{record.line()}\n".encode(), SourcePlace("a", 1))
+    ]
 
     assert verify(found, public_keys=[KEY.public_key(), FOREIGN_KEY.public_key()]).findings == ()
     assert codes(verify(found, public_keys=[KEY.public_key()])) == ["signature 2/4"]
@@ -445,6 +449,6 @@ def test_the_report_encodes_to_the_members_of_its_json() -> None:
 )
 def test_hostile_bodies_are_findings_and_not_crashes(deep: str) -> None:
     """Bodies of absurd depth, or with lone surrogates, are reported like any other wrong body."""
-    report = verify([Found(deep, None, Place("a", 1))])
+    report = verify([Found(deep, None, SourcePlace("a", 1))])
 
     assert report.verdict == "broken"

@@ -8,9 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from telemetry.audit.signer import Signer
-from telemetry.audit.verify import Expected, Found, Place, Receipt, Report, Scope, verify
-from telemetry.audit.verify.archive import records_of_line
-from telemetry.audit.verify.values import differing, shown
+from telemetry.audit.verify import Expected, Found, KnownReceipt, Report, Scope, SourcePlace, verify
+from telemetry.audit.verify.read.archive import records_of_line
+from telemetry.audit.verify.record.values import differing, shown
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, key_values, line_of, stream_id
 
 FINGERPRINT, FOREIGN = Signer(KEY).fingerprint, Signer(FOREIGN_KEY).fingerprint
@@ -31,13 +31,13 @@ def check(
     *keys: Ed25519PrivateKey,
     certificate: str | None = None,
     bodies_only: bool = False,
-    receipts: Sequence[Receipt] = (),
+    receipts: Sequence[KnownReceipt] = (),
     scope: Scope | None = None,
 ) -> Report:
     """Verify records, or their bodies alone; `certificate` is the key that their log records name."""
     found: list[Found] = []
     for at, record in enumerate(records, 1):
-        place = Place("copy", at)
+        place = SourcePlace("copy", at)
         resource = (
             record.body["resource"] if certificate is None else {**record.body["resource"], CERTIFICATE: certificate}
         )
@@ -47,9 +47,9 @@ def check(
     return verify(found, public_keys=public_keys, scope=scope, expected=Expected(receipts=receipts))
 
 
-def receipt_of(record: Sealed) -> Receipt:
+def receipt_of(record: Sealed) -> KnownReceipt:
     """Return the receipt of a record."""
-    return Receipt(record.record_id, record.stream, record.number, record.hash)
+    return KnownReceipt(record.record_id, record.stream, record.number, record.hash)
 
 
 def uses(report: Report) -> list[tuple[str | None, bool, int, int | None, int | None]]:
@@ -250,7 +250,7 @@ def test_an_altered_index_shows_both_values() -> None:
         "eventName": "job.cancel",
     }
     line = line_of(log_record, {**record.body["resource"], "service.version": "9"})
-    report = verify(records_of_line(f"{line}\n".encode(), Place("a", 1)))
+    report = verify(records_of_line(f"{line}\n".encode(), SourcePlace("a", 1)))
 
     details = {finding.code + " " + finding.detail for finding in report.findings}
     assert 'index_differs attribute audit.actor.id is "eve\\u001b[2J" in the log record, "alice" in the body' in details

@@ -4,8 +4,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from telemetry.audit.checkpoint import sign
-from telemetry.audit.verify import Found, Place, Report, verify
-from telemetry.audit.verify.archive import records_of_line
+from telemetry.audit.verify import Found, Report, SourcePlace, verify
+from telemetry.audit.verify.read.archive import records_of_line
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed
 
 FORK = 1_000_000
@@ -51,7 +51,7 @@ def check(records: list[Sealed], *keys: Ed25519PrivateKey, bodies_only: bool = F
     """Verify records in any order, or their bodies alone."""
     found: list[Found] = []
     for at, record in enumerate(reversed(records), 1):
-        place = Place("a", at)
+        place = SourcePlace("a", at)
         copies = records_of_line(f"{record.line()}\n".encode(), place)
         found.extend([Found(record.text, None, place)] if bodies_only else copies)
     return verify(found, public_keys=[key.public_key() for key in keys or (KEY,)])

@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from telemetry.audit.checkpoint import sign
-from telemetry.audit.verify import Found, Place, Report, verify
-from telemetry.audit.verify.archive import records_of_line
+from telemetry.audit.verify import Found, Report, SourcePlace, verify
+from telemetry.audit.verify.read.archive import records_of_line
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, public_pem
 
 SECOND = Ed25519PrivateKey.from_private_bytes(bytes(range(2, 34)))
@@ -36,7 +36,7 @@ def check(records: Iterable[Sealed], *keys: Ed25519PrivateKey, bodies_only: bool
     """Verify records, or their bodies alone, under keys."""
     found: list[Found] = []
     for at, record in enumerate(records, 1):
-        place = Place("a", at)
+        place = SourcePlace("a", at)
         copies = records_of_line(f"{record.line()}\n".encode(), place)
         found.extend([Found(record.text, None, place)] if bodies_only else copies)
     return verify(found, public_keys=[key.public_key() for key in keys])

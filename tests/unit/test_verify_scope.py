@@ -6,9 +6,9 @@ from datetime import datetime
 import pytest
 
 from telemetry.audit.checkpoint import sign
-from telemetry.audit.verify import Expected, KnownCheckpoint, Receipt, Report, Scope, verify
-from telemetry.audit.verify.archive import records_of_line
-from telemetry.audit.verify.found import Found, Place
+from telemetry.audit.verify import Expected, KnownCheckpoint, KnownReceipt, Report, Scope, verify
+from telemetry.audit.verify.read.archive import records_of_line
+from telemetry.audit.verify.read.found import Found, SourcePlace
 from tests.support.ledger_maker import KEY, Ledger, Sealed, stream_id, tips_of
 
 
@@ -34,7 +34,7 @@ def check(records: Iterable[Sealed], scope: Scope | None = None, expected: Expec
 
 def found_in(record: Sealed, line: int) -> Iterator[Found]:
     """Read one record's line."""
-    return records_of_line(f"{record.line()}\n".encode(), Place("a", line))
+    return records_of_line(f"{record.line()}\n".encode(), SourcePlace("a", line))
 
 
 def sealed_ns(record: Sealed) -> int:
@@ -47,9 +47,9 @@ def codes(report: Report) -> list[str]:
     return [f"{one.code} {(one.stream_id or '-')[-1]}/{one.number or '-'}" for one in report.findings]
 
 
-def receipt(record: Sealed) -> Receipt:
+def receipt(record: Sealed) -> KnownReceipt:
     """Return what the caller of a record got."""
-    return Receipt(record.record_id, record.stream, record.number, record.hash)
+    return KnownReceipt(record.record_id, record.stream, record.number, record.hash)
 
 
 @pytest.mark.parametrize("later_ns", [0, 1, 5_000_000_000])
@@ -435,7 +435,7 @@ def test_a_record_that_somebody_has_a_receipt_for_is_missed() -> None:
     report = check([*made.records[:-1], rewritten], expected=Expected(receipts=receipts))
     assert codes(report) == [f"receipt_missing 1/{last.number}"]
 
-    elsewhere = Receipt(last.record_id, stream_id(9), 7, last.hash)
+    elsewhere = KnownReceipt(last.record_id, stream_id(9), 7, last.hash)
     assert codes(check(made.records, expected=Expected(receipts=[elsewhere]))) == ["receipt_missing 9/7"]
 
 

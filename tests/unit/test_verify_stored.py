@@ -6,13 +6,13 @@ from typing import Any
 from google.protobuf.json_format import Parse
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from telemetry.audit.verify import Found, Place, verify
-from telemetry.audit.verify.archive import records_of_line
-from telemetry.audit.verify.otlp_stored import found_in_row
+from telemetry.audit.verify import Found, SourcePlace, verify
+from telemetry.audit.verify.read.archive import records_of_line
+from telemetry.audit.verify.read.otlp_stored import found_in_row
 from tests.support.archive import message_of
 from tests.support.ledger_maker import KEY, Ledger, Sealed
 
-PLACE = Place("database", 1)
+PLACE = SourcePlace("database", 1)
 
 
 def ledger() -> Ledger:

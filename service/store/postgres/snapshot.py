@@ -6,8 +6,8 @@ from psycopg import IsolationLevel
 
 from service.store.postgres.connection import Session, connect, place_of, translated
 from service.store.postgres.statements import executing
-from telemetry.audit.verify import Found, Place
-from telemetry.audit.verify.otlp_stored import found_in_row
+from telemetry.audit.verify import Found, SourcePlace
+from telemetry.audit.verify.read.otlp_stored import found_in_row
 
 
 def recorded(url: str) -> Iterator[Found]:
@@ -32,4 +32,4 @@ def recorded(url: str) -> Iterator[Found]:
 def records_in(session: Session, name: str) -> Iterator[Found]:
     """Yield the same from an open transaction, whose snapshot is read; `name` is that of the place."""
     for position, (body, otlp, resource, _) in enumerate(executing(session)("all_records", {}), start=1):
-        yield from found_in_row(body, otlp, resource, Place(name, position))
+        yield from found_in_row(body, otlp, resource, SourcePlace(name, position))

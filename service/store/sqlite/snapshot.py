@@ -6,8 +6,8 @@ from pathlib import Path
 
 from service.store.sqlite.statements import SQL
 from service.store.sqlite.untouched import Reading, in_use
-from telemetry.audit.verify import Found, Place
-from telemetry.audit.verify.otlp_stored import found_in_row
+from telemetry.audit.verify import Found, SourcePlace
+from telemetry.audit.verify.read.otlp_stored import found_in_row
 
 
 def recorded(path: Path, reading: Reading = in_use) -> Iterator[Found]:
@@ -26,4 +26,4 @@ def recorded(path: Path, reading: Reading = in_use) -> Iterator[Found]:
 def records_in(connection: sqlite3.Connection, source: str) -> Iterator[Found]:
     """Yield the same of the snapshot that is open on a connection; `source` is what places name as their file."""
     for position, body, otlp, resource, _ in connection.execute(SQL["all_records"]):
-        yield from found_in_row(body, otlp, resource, Place(source, position))
+        yield from found_in_row(body, otlp, resource, SourcePlace(source, position))

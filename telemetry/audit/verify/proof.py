@@ -13,12 +13,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from telemetry import names
 from telemetry.audit.checkpoint import Checkpoint, CheckpointTip, HexHash, is_signed
 from telemetry.audit.signer import fingerprint
-from telemetry.audit.verify.body import EVENT_NAME, OBSERVED_TIMESTAMP, SPAN_ID, TIMESTAMP, TRACE_ID, Body, read_body
 from telemetry.audit.verify.findings import Code, Finding
-from telemetry.audit.verify.index import is_same
 from telemetry.audit.verify.named import NamedCheckpoint
 from telemetry.audit.verify.proof_report import NamedRecord, ProofReport
-from telemetry.audit.verify.values import differing
+from telemetry.audit.verify.record.body import (
+    EVENT_NAME,
+    OBSERVED_TIMESTAMP,
+    SPAN_ID,
+    TIMESTAMP,
+    TRACE_ID,
+    Body,
+    read_body,
+)
+from telemetry.audit.verify.record.index import is_same
+from telemetry.audit.verify.record.values import differing
 
 _RECORD: Final = "record"
 _CHECKPOINT: Final = "checkpoint"

@@ -7,7 +7,7 @@ import msgspec
 from telemetry.audit.verify.findings import Finding
 from telemetry.audit.verify.named import NamedCheckpoint
 from telemetry.audit.verify.report import EXIT_STATUS, Verdict
-from telemetry.audit.verify.telling import finding_line, named, printable
+from telemetry.audit.verify.report_text import finding_line, named, printable
 
 
 class NamedRecord(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import msgspec
 
 from telemetry.audit.verify.findings import Finding
 from telemetry.audit.verify.named import Beginning, Covers, KeyUse, NamedCheckpoint, SeenReceipt, Window
-from telemetry.audit.verify.telling import (
+from telemetry.audit.verify.report_text import (
     beginning_lines,
     clock_lines,
     count,

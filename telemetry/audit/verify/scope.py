@@ -33,7 +33,7 @@ class Scope(msgspec.Struct, frozen=True):
         return not self.is_window and not self.streams
 
 
-class Receipt(msgspec.Struct, frozen=True, rename={"number": "sequence_number", "hash": "record_hash"}):
+class KnownReceipt(msgspec.Struct, frozen=True, rename={"number": "sequence_number", "hash": "record_hash"}):
     """What a caller was told of a record that was committed."""
 
     record_id: str
@@ -58,5 +58,5 @@ class Expected(msgspec.Struct, frozen=True):
 
     at_least: KnownCheckpoint | None = None
     not_before_ns: int | None = None
-    receipts: Sequence[Receipt] = ()
+    receipts: Sequence[KnownReceipt] = ()
     all_anchored: bool = False

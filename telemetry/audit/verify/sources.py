@@ -13,13 +13,13 @@ from typing import Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from telemetry.audit.verify.archive import records_of_part
-from telemetry.audit.verify.files import File, Part, parts_of, rounds_of
 from telemetry.audit.verify.findings import At
-from telemetry.audit.verify.found import Found
-from telemetry.audit.verify.gathered import Gathered
-from telemetry.audit.verify.intake import Intake
-from telemetry.audit.verify.rotation import RawKey, raw_of
+from telemetry.audit.verify.ledger.rotation import RawKey, raw_of
+from telemetry.audit.verify.read.archive import records_of_part
+from telemetry.audit.verify.read.files import File, Part, parts_of, rounds_of
+from telemetry.audit.verify.read.found import Found
+from telemetry.audit.verify.record.gathered import Gathered
+from telemetry.audit.verify.record.intake import Intake
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes of how many have been read."""

@@ -1,8 +1,21 @@
 """Verifies a copy of the ledger: the ten steps of docs/audit-format.md, section 7, in one reading of the copy.
 
-Steps 2, 3 and the signatures of step 7 look at one record at a time and run while reading (`intake.py`). The
-checkpoints (7 and 8) come next, because they decide which of two records that claim one number is the true one. Steps
-4 to 6, 9 and 10 then go through the streams one by one. What is kept of records is sorted on disk, so that memory
+1. *Read* (`read/`): every copy of every record, from whatever carries it. Nothing can be said of what is not read.
+2. *Body* (`record/body.py`): what is hashed is canonical and complete. Otherwise two texts could say the same, and one
+   text could say two things.
+3. *Index* (`record/index.py`): what a backend searches by says what the hashed body says.
+4. *Duplicates* (`ledger/streams.py`, `ledger/ids.py`): one number and one id are one record's. A copy may hold a record
+   many times; two different ones in one place are tampering.
+5. *Numbers* (`ledger/streams.py`): they run from 1, so that nothing can be left out of the middle.
+6. *Links* (`ledger/streams.py`): each record names the one before it, so that nothing can be put in or changed.
+7. *Signatures* (`record/intake.py`, `ledger/rotation.py`): only the holder of the private key makes a checkpoint.
+8. *Checkpoints* (`ledger/checkpoints.py`): none is missing or replaced, so that all of them together are relied on.
+9. *Tips* (`ledger/tips.py`): what a checkpoint names is there, with the hashes that it names.
+10. *The rest* (`ledger/streams.py`): what no checkpoint covers yet is counted, and may not pretend to be older.
+
+Steps 1 to 3 and the signatures under given keys look at one record at a time, and run while reading, in any number of
+processes. The checkpoints (7 and 8) come next, because they decide which of two records that claim one number is the
+true one. The others then go through the streams one by one. What is kept of records is sorted on disk, so that memory
 grows with streams and findings only, not with records.
 """
 
@@ -12,8 +25,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from telemetry.audit.verify.conclusion import conclude
-from telemetry.audit.verify.found import Found
+from telemetry.audit.verify.ledger.examination import Examination
+from telemetry.audit.verify.read.found import Found
 from telemetry.audit.verify.report import Report
 from telemetry.audit.verify.scope import Expected, Scope
 from telemetry.audit.verify.sources import Progress, processors, take_in
@@ -67,7 +80,15 @@ def verify_copy(
         OSError: a file cannot be read, or there is no room on disk for what memory does not hold.
     """
     with tempfile.TemporaryDirectory(prefix="auditrace-verify-") as folder:
+        # 1. to 3., and the signatures of 7.
         reading = take_in(
             list(paths), found, public_keys, Path(folder), workers=workers or processors(), progress=progress
         )
-        return conclude(reading, public_keys, scope or Scope(), expected or Expected(), Path(folder))
+        examination = Examination(reading, public_keys, scope or Scope(), expected or Expected(), Path(folder))
+        # 7. and 8.
+        examination.check_checkpoints()
+        examination.check_end()
+        # 4. to 6., 9. and 10., stream by stream; ids are unique over all of them.
+        examination.check_streams()
+        examination.check_ids()
+        return examination.report()

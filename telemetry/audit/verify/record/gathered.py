@@ -7,8 +7,8 @@ import msgspec
 
 from telemetry.audit.checkpoint import Checkpoint
 from telemetry.audit.verify.findings import Noted
-from telemetry.audit.verify.rotation import SeenRotation
-from telemetry.audit.verify.spill import Run
+from telemetry.audit.verify.ledger.rotation import SeenRotation
+from telemetry.audit.verify.ledger.spill import SortedRun
 
 NOT_SIGNED: Final = -1
 """Stands for a signature that no given key made."""
@@ -35,9 +35,9 @@ class Gathered(msgspec.Struct, frozen=True):
     """What was taken in, as far as the other steps need it; the runs may be on disk."""
 
     findings: Sequence[Noted]
-    rows: Sequence[Run]
-    ids: Sequence[Run]
-    checkpoints: Sequence[Run]
-    odd_ids: Sequence[Run]
+    rows: Sequence[SortedRun]
+    ids: Sequence[SortedRun]
+    checkpoints: Sequence[SortedRun]
+    odd_ids: Sequence[SortedRun]
     odd_streams: dict[bytes, str]
     rotations: Sequence[SeenRotation]

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from telemetry.audit.verify.findings import Fault, Noted
-from telemetry.audit.verify.gathered import NOT_SIGNED, SeenCheckpoint
-from telemetry.audit.verify.key_uses import KeyUses
-from telemetry.audit.verify.rotation import Keyring, RawKey
-from telemetry.audit.verify.rows import DIGEST, noted_at, unpack
+from telemetry.audit.verify.ledger.key_uses import KeyUses
+from telemetry.audit.verify.ledger.rotation import Keyring, RawKey
+from telemetry.audit.verify.record.gathered import NOT_SIGNED, SeenCheckpoint
+from telemetry.audit.verify.record.rows import DIGEST, noted_at, unpack
 
 _NUMBER: Final = slice(0, 8)
 _DECODER: Final = msgspec.msgpack.Decoder(SeenCheckpoint)
@@ -79,7 +79,7 @@ class CheckpointFault(NamedTuple):
     is_before: bool = False
 
 
-class Judge:
+class CheckpointChain:
     """Goes through the checkpoints and decides which of them hold their numbers and can be relied on.
 
     `lost` counts those that a restore left out: they are judged like the others, and are not part of what counts.

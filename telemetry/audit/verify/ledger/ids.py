@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Final, NamedTuple
 
 from telemetry.audit.verify.findings import Fault
-from telemetry.audit.verify.rows import IdRow, unpack_id_row
+from telemetry.audit.verify.record.rows import IdRow, unpack_id_row
 
 _RECORD: Final = slice(0, 16)
 _DIGEST: Final = slice(16, 48)

@@ -15,11 +15,11 @@ from msgspec import UNSET, Meta, UnsetType
 
 from telemetry import names
 from telemetry.audit.canonical import MAX_INTEGER
-from telemetry.audit.verify.body import OUTCOMES, nanoseconds
-from telemetry.audit.verify.found import Fields, Index
-from telemetry.audit.verify.index import W3C_FLAGS, severity_of
-from telemetry.audit.verify.index_text import Shapes, field_of
-from telemetry.audit.verify.otlp_json import EncodedFields
+from telemetry.audit.verify.read.found import Fields, Index
+from telemetry.audit.verify.read.otlp_json import EncodedFields
+from telemetry.audit.verify.record.body import OUTCOMES, nanoseconds
+from telemetry.audit.verify.record.fast_index import Shapes, field_of
+from telemetry.audit.verify.record.index import W3C_FLAGS, severity_of
 
 _Integer: TypeAlias = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 _Scalar: TypeAlias = str | _Integer | bool
@@ -109,7 +109,7 @@ _PLACE: Final[Callable[[Any], tuple[str, int, str, str, Any, Any, str, str]]] = 
 _SHAPES: Final = Shapes(_KEYS)
 
 
-class Sound(msgspec.Struct, frozen=True, gc=False):
+class FastRecord(msgspec.Struct, frozen=True, gc=False):
     """A record whose body step 2 finds nothing wrong with; `body` has the members of one, with their types."""
 
     encoded: bytes
@@ -169,7 +169,7 @@ class Sound(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def prove(text: str) -> Sound | None:
+def prove(text: str) -> FastRecord | None:
     """Return the record whose body is `text`, if step 2 would find nothing wrong with it; None is no verdict."""
     try:
         encoded = text.encode()
@@ -193,7 +193,7 @@ def prove(text: str) -> Sound | None:
     ):
         return None
     digest = hashlib.sha256(encoded)
-    return Sound(
+    return FastRecord(
         encoded,
         body,
         digest.digest(),

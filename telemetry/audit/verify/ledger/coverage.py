@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from telemetry.audit.verify.checkpoints import Seen
 from telemetry.audit.verify.findings import Fault
-from telemetry.audit.verify.rows import UNOBSERVED, key_of, unpack
+from telemetry.audit.verify.ledger.checkpoints import Seen
+from telemetry.audit.verify.ledger.spill import Sorter
+from telemetry.audit.verify.record.rows import UNOBSERVED, key_of, unpack
 from telemetry.audit.verify.scope import Scope
-from telemetry.audit.verify.spill import Sorter
 
 _FORM: Final = struct.Struct(">16sQQQ32s32s?")
 
@@ -84,7 +84,7 @@ def unpack_anchor(packed: bytes) -> Anchor:
     return Anchor(*_FORM.unpack(packed))
 
 
-class Standing:
+class Coverage:
     """Takes the checkpoints from the last one down, and hands their tips on to `anchors`."""
 
     def __init__(self, anchors: Sorter, scope: Scope) -> None:

@@ -20,7 +20,7 @@ _MIN_BLOCK_BYTES: Final = 8 << 10
 _MAX_MERGED: Final = 256
 
 
-class Run(msgspec.Struct, frozen=True):
+class SortedRun(msgspec.Struct, frozen=True):
     """Sorted rows: a part of a file, or `held` in memory."""
 
     path: str = ""
@@ -41,7 +41,7 @@ class Sorter:
         self._row_bytes = row_bytes
         self._run_bytes = run_bytes
         self._rows: list[bytes] = []
-        self._runs: list[Run] = []
+        self._runs: list[SortedRun] = []
         self._left = run_bytes
 
     def add(self, row: bytes) -> None:
@@ -65,13 +65,13 @@ class Sorter:
             self._runs.append(_write(self._path, [self._rows], self._row_bytes))
         self._rows, self._left = [], self._run_bytes
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[SortedRun]:
         """Return all runs, the last one being held in memory unless it was spilled."""
         self._rows.sort()
-        return [*self._runs, *([Run(held=self._rows)] if self._rows else [])]
+        return [*self._runs, *([SortedRun(held=self._rows)] if self._rows else [])]
 
 
-def merged(runs: Sequence[Run], scratch: Path, row_bytes: int | None = None) -> Iterator[list[bytes]]:
+def merged(runs: Sequence[SortedRun], scratch: Path, row_bytes: int | None = None) -> Iterator[list[bytes]]:
     """Yield the rows of all runs in order, in lists of any length; equal rows stay as many as they were.
 
     Memory is bounded however many runs there are: too many are first merged into longer ones, in the file `scratch`.
@@ -83,7 +83,7 @@ def merged(runs: Sequence[Run], scratch: Path, row_bytes: int | None = None) -> 
     yield from _merge(pending, row_bytes)
 
 
-def rows_of(runs: Sequence[Run], scratch: Path, row_bytes: int | None = None) -> Iterator[bytes]:
+def rows_of(runs: Sequence[SortedRun], scratch: Path, row_bytes: int | None = None) -> Iterator[bytes]:
     """Yield the rows of all runs in order, one by one."""
     for rows in merged(runs, scratch, row_bytes):
         yield from rows
@@ -111,7 +111,7 @@ class Groups(Generic[T]):
         self.key, self._group = next(self._groups, (None, iter(())))
 
 
-def _merge(runs: Sequence[Run], row_bytes: int | None) -> Iterator[list[bytes]]:
+def _merge(runs: Sequence[SortedRun], row_bytes: int | None) -> Iterator[list[bytes]]:
     block_bytes = max(_MIN_BLOCK_BYTES, _MERGE_BYTES // max(1, len(runs)))
     heads: list[tuple[bytes, int, int, list[bytes], Iterator[list[bytes]]]] = []
     for number, run in enumerate(runs):
@@ -136,7 +136,7 @@ def _merge(runs: Sequence[Run], row_bytes: int | None) -> Iterator[list[bytes]]:
         yield from blocks
 
 
-def _blocks(run: Run, row_bytes: int | None, block_bytes: int) -> Iterator[list[bytes]]:
+def _blocks(run: SortedRun, row_bytes: int | None, block_bytes: int) -> Iterator[list[bytes]]:
     if run.held:
         yield run.held
     elif row_bytes:
@@ -146,7 +146,7 @@ def _blocks(run: Run, row_bytes: int | None, block_bytes: int) -> Iterator[list[
         yield from _framed(run, block_bytes)
 
 
-def _framed(run: Run, block_bytes: int) -> Iterator[list[bytes]]:
+def _framed(run: SortedRun, block_bytes: int) -> Iterator[list[bytes]]:
     rest = b""
     for block in _stored(run, block_bytes):
         rest += block
@@ -164,7 +164,7 @@ def _framed(run: Run, block_bytes: int) -> Iterator[list[bytes]]:
             yield rows
 
 
-def _stored(run: Run, block_bytes: int) -> Iterator[bytes]:
+def _stored(run: SortedRun, block_bytes: int) -> Iterator[bytes]:
     # Opened for each block: there may be more runs than a process may have open files.
     at, end = run.offset, run.offset + run.size_bytes
     while at < end:
@@ -177,9 +177,9 @@ def _stored(run: Run, block_bytes: int) -> Iterator[bytes]:
         yield block
 
 
-def _write(path: Path, blocks: Iterable[Iterable[bytes]], row_bytes: int | None) -> Run:
+def _write(path: Path, blocks: Iterable[Iterable[bytes]], row_bytes: int | None) -> SortedRun:
     with path.open("ab") as file:
         offset = file.seek(0, 2)
         for rows in blocks:
             file.write(b"".join(rows if row_bytes else (_LENGTH.pack(len(row)) + row for row in rows)))
-        return Run(str(path), offset, file.tell() - offset)
+        return SortedRun(str(path), offset, file.tell() - offset)

@@ -11,10 +11,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from telemetry.audit.verify.found import Fields, Found, Index, Place
+from telemetry.audit.verify.read.found import Fields, Found, Index, SourcePlace
 
 
-def found_in_row(body: str, otlp: bytes, resource: bytes, place: Place) -> list[Found]:
+def found_in_row(body: str, otlp: bytes, resource: bytes, place: SourcePlace) -> list[Found]:
     """Return what would be delivered of a record, and what is shown of it where that differs.
 
     Args:

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from telemetry import names
 from telemetry.audit.canonical import canonical_bytes
-from telemetry.audit.verify import Found, Place, index_text, sound
-from telemetry.audit.verify.archive import records_of_line
-from telemetry.audit.verify.body import EVENT_NAME, OBSERVED_TIMESTAMP, nanoseconds, read_body
-from telemetry.audit.verify.index import index_faults
-from telemetry.audit.verify.index_text import Shapes
-from telemetry.audit.verify.otlp_json import EncodedFields
-from telemetry.audit.verify.sound import prove
+from telemetry.audit.verify import Found, SourcePlace
+from telemetry.audit.verify.read.archive import records_of_line
+from telemetry.audit.verify.read.otlp_json import EncodedFields
+from telemetry.audit.verify.record import fast_index, fast_path
+from telemetry.audit.verify.record.body import EVENT_NAME, OBSERVED_TIMESTAMP, nanoseconds, read_body
+from telemetry.audit.verify.record.fast_index import Shapes
+from telemetry.audit.verify.record.fast_path import prove
+from telemetry.audit.verify.record.index import index_faults
 from telemetry.errors import CanonicalFormError
 from tests.support.depth import examples
 from tests.support.ledger_maker import Ledger, Sealed, line_of
@@ -60,14 +61,14 @@ VALUES: list[Any] = [
 @pytest.fixture(autouse=True)
 def nothing_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin as a new process does, and never give up on the short way."""
-    monkeypatch.setattr(index_text, "_PATIENCE", 1_000_000)
-    monkeypatch.setattr(sound, "_SHAPES", Shapes(sound._KEYS))
+    monkeypatch.setattr(fast_index, "_PATIENCE", 1_000_000)
+    monkeypatch.setattr(fast_path, "_SHAPES", Shapes(fast_path._KEYS))
 
 
 def records_of(name: str) -> Iterator[Found]:
     """Read a vector."""
     for line in (VECTORS / name).read_bytes().split(b"\n"):
-        yield from records_of_line(line + b"\n", Place(name, 1))
+        yield from records_of_line(line + b"\n", SourcePlace(name, 1))
 
 
 def is_found_sound(one: Found) -> bool:
@@ -148,17 +149,17 @@ def test_no_change_of_a_body_slips_through() -> None:
             text = canonical_bytes(body).decode()
         except CanonicalFormError:
             text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        assert_agrees(Found(text, None, Place("a", 1)))
+        assert_agrees(Found(text, None, SourcePlace("a", 1)))
 
 
 def test_what_no_single_change_shows_does_not_slip_through_either() -> None:
     """An empty record id under both its names, and a digit moved from one id to the other, are not sound."""
     unnamed, moved = sealed(), sealed()
-    assert assert_agrees(Found(sealed().text, None, Place("a", 1)))
+    assert assert_agrees(Found(sealed().text, None, SourcePlace("a", 1)))
     unnamed.attributes["audit.record.id"] = unnamed.attributes["log.record.uid"] = ""
     moved.body["trace_id"], moved.body["span_id"] = "1" * 31, "1" * 17
     for record in (unnamed, moved):
-        assert not assert_agrees(Found(record.text, None, Place("a", 1)))
+        assert not assert_agrees(Found(record.text, None, SourcePlace("a", 1)))
 
 
 def test_names_beyond_the_basic_plane_are_in_the_order_of_utf_16() -> None:
@@ -169,9 +170,9 @@ def test_names_beyond_the_basic_plane_are_in_the_order_of_utf_16() -> None:
     other = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     assert other != canonical
-    assert is_found_sound(Found(canonical, None, Place("a", 1)))
+    assert is_found_sound(Found(canonical, None, SourcePlace("a", 1)))
     for text in (canonical, other):
-        assert_agrees(Found(text, None, Place("a", 1)))
+        assert_agrees(Found(text, None, SourcePlace("a", 1)))
 
 
 @QUICK
@@ -183,7 +184,7 @@ def test_no_change_of_a_text_slips_through(data: st.DataObject) -> None:
     end = at + data.draw(st.integers(0, 40))
     put_in = data.draw(st.sampled_from(["", " ", '"', "\\u0061", "0", ",", "{}", text[at:end] * 2, '"x":1,', "\ud800"]))
 
-    assert_agrees(Found(text[:at] + put_in + text[end:], None, Place("a", 1)))
+    assert_agrees(Found(text[:at] + put_in + text[end:], None, SourcePlace("a", 1)))
 
 
 def test_no_change_of_an_index_slips_through() -> None:
@@ -193,7 +194,9 @@ def test_no_change_of_an_index_slips_through() -> None:
     for path, value in itertools.product(places, others):
         log_record = sealed().log_record()
         put(log_record, path, value)
-        for one in records_of_line(line_of(log_record, sealed().body["resource"]).encode() + b"\n", Place("a", 1)):
+        for one in records_of_line(
+            line_of(log_record, sealed().body["resource"]).encode() + b"\n", SourcePlace("a", 1)
+        ):
             if not one.torn:
                 assert_agrees(one)
 
@@ -202,7 +205,7 @@ def test_no_change_of_a_resource_slips_through() -> None:
     """Whatever is changed in the resource of a log record, the short way lets pass only what agrees with the body."""
     for key, text in itertools.product(sealed().body["resource"], TEXTS):
         line = line_of(sealed().log_record(), {**sealed().body["resource"], key: text})
-        for one in records_of_line(line.encode() + b"\n", Place("a", 1)):
+        for one in records_of_line(line.encode() + b"\n", SourcePlace("a", 1)):
             assert_agrees(one)
 
 
@@ -229,7 +232,7 @@ def index_of(record: Sealed, change: Callable[[dict[str, Any]], object], *, is_s
     log_record["attributes"] = [*sorted(kept, key=lambda pair: pair["key"]), hash_pair]
     line = line_of(log_record, record.body["resource"])
     line = json.dumps(json.loads(line), ensure_ascii=False) if is_spaced else line
-    (found,) = records_of_line(line.encode() + b"\n", Place("a", 1))
+    (found,) = records_of_line(line.encode() + b"\n", SourcePlace("a", 1))
     return found
 
 
@@ -282,13 +285,13 @@ def test_a_value_cannot_pass_for_further_attributes() -> None:
     record = shaped({"auditrace.reason": text})
     assert assert_agrees(index_of(record, lambda _: None))
     line = record.line().replace(json.dumps(text)[1:-1], text)
-    for one in records_of_line(line.encode() + b"\n", Place("a", 1)):
+    for one in records_of_line(line.encode() + b"\n", SourcePlace("a", 1)):
         assert not assert_agrees(one)
 
 
 def test_where_texts_are_never_the_same_they_are_not_compared_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attributes in another order agree all the same; after some attempts they are decoded without any."""
-    monkeypatch.setattr(index_text, "_PATIENCE", 2)
+    monkeypatch.setattr(fast_index, "_PATIENCE", 2)
     record = shaped({})
     log_record = record.log_record()
     log_record["attributes"].reverse()
@@ -296,7 +299,7 @@ def test_where_texts_are_never_the_same_they_are_not_compared_for_ever(monkeypat
     sorted_line = index_of(record, lambda _: None)
     assert sorted_line.index is not None
     for _ in range(4):
-        (reversed_one,) = records_of_line(line, Place("a", 1))
+        (reversed_one,) = records_of_line(line, SourcePlace("a", 1))
         assert assert_agrees(reversed_one)
     proof = prove(record.text)
     assert proof is not None

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from telemetry.audit.verify.rows import key_of
+from telemetry.audit.verify.ledger.coverage import Anchor, Coverage
+from telemetry.audit.verify.record.rows import key_of
 from telemetry.audit.verify.scope import Scope
-from telemetry.audit.verify.standing import Anchor, Standing
 
 _NEVER: Final = 2**64
 
@@ -12,9 +12,9 @@ _NEVER: Final = 2**64
 class InScope:
     """Tells it once all checkpoints were taken in; streams are named by their keys."""
 
-    def __init__(self, scope: Scope, standing: Standing) -> None:
+    def __init__(self, scope: Scope, coverage: Coverage) -> None:
         self._scope = scope
-        self._standing = standing
+        self._coverage = coverage
         self._covered = None if scope.covered is None else {key_of(one)[0]: at for one, at in scope.covered.items()}
         self._begins: dict[bytes, int] = {}
 
@@ -23,14 +23,14 @@ class InScope:
 
         `first` is its first tip behind the start.
         """
-        standing = self._standing
-        if not self._scope.is_window or (standing.start is None and standing.last is not None):
+        coverage = self._coverage
+        if not self._scope.is_window or (coverage.start is None and coverage.last is not None):
             return 0
         if self._covered is not None:
             return self._covered.get(stream, 0)
-        if stream in standing.before:
-            return standing.before[stream]
-        if standing.has_all_before:
+        if stream in coverage.before:
+            return coverage.before[stream]
+        if coverage.has_all_before:
             return 0
         return None if first is None else first.first - 1
 
@@ -40,7 +40,7 @@ class InScope:
         What was sealed in one transaction with the checkpoint at the start no tip before it names: a copy may begin
         with the checkpoint, unless that was asked for and with it everything that is not covered.
         """
-        start = self._standing.start
+        start = self._coverage.start
         if start is None or start.stream != stream or start.number == self._scope.behind:
             return 0
         return start.place

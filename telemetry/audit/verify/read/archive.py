@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
-from telemetry.audit.verify.body import is_object
-from telemetry.audit.verify.exports import is_export, records_in
-from telemetry.audit.verify.files import Part, lines_of, parts_of, rounds_of
-from telemetry.audit.verify.found import Found, Place
-from telemetry.audit.verify.otlp_json import records_of
+from telemetry.audit.verify.read.exports import is_export, records_in
+from telemetry.audit.verify.read.files import Part, lines_of, parts_of, rounds_of
+from telemetry.audit.verify.read.found import Found, SourcePlace
+from telemetry.audit.verify.read.otlp_json import records_of
+from telemetry.audit.verify.record.body import is_object
 
 _EXPORT: Final = b'{"resourceLogs":'
 _BODY: Final = b'{"attributes":'
@@ -23,7 +23,7 @@ _SPACE: Final = re.compile(r"\s*")
 _UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-def read(paths: Iterable[Path]) -> Iterator[Found]:
+def read_copy(paths: Iterable[Path]) -> Iterator[Found]:
     """Yield every record of `paths`, in the order of the files' names.
 
     A folder stands for every file below it whose name does not begin with a dot. A file holds OTLP JSON lines, one
@@ -53,11 +53,11 @@ def records_of_part(part: Part) -> Iterator[tuple[int, Iterable[Found]]]:
         yield from _records_of_document([*start, *lines], source)
         return
     for number, line in enumerate(itertools.chain(start, lines), start=1):
-        place = Place(source, number)
+        place = SourcePlace(source, number)
         yield number, [_torn(place)] if line is None else records_of_line(line, place)
 
 
-def records_of_line(line: bytes, place: Place) -> Iterator[Found]:
+def records_of_line(line: bytes, place: SourcePlace) -> Iterator[Found]:
     """Yield the records of one line of an archive or an export, which ends with a line feed if it is complete."""
     text = line.strip()
     if not text:
@@ -75,7 +75,7 @@ def records_of_line(line: bytes, place: Place) -> Iterator[Found]:
             yield _torn(place)
 
 
-def _records_of_value(piece: bytes, place: Place) -> Iterator[Found]:
+def _records_of_value(piece: bytes, place: SourcePlace) -> Iterator[Found]:
     value: object = _ANYTHING.decode(piece)
     if is_object(value) and "resourceLogs" in value:
         yield from records_of(piece, place)
@@ -97,7 +97,7 @@ def _records_of_document(lines: Sequence[bytes | None], source: str) -> Iterator
     text = b"".join(line or b"" for line in lines).decode(errors="replace")
     at = 0
     while (at := _end_of(_SPACE, text, at)) < len(text):
-        place = Place(source, text.count("\n", 0, at) + 1)
+        place = SourcePlace(source, text.count("\n", 0, at) + 1)
         try:
             _, end = _VALUES.raw_decode(text, at)
             yield place.line, list(_records_of_value(text[at:end].encode(), place))
@@ -112,11 +112,11 @@ def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
     return at if match is None else match.end()
 
 
-def _torn(place: Place) -> Found:
+def _torn(place: SourcePlace) -> Found:
     return Found(None, None, place, torn=True)
 
 
-def _body(text: bytes, place: Place) -> Found:
+def _body(text: bytes, place: SourcePlace) -> Found:
     # Undecodable bytes become U+FFFD, with which no signed hash agrees.
     return Found(text.decode(errors="replace"), None, place)
 

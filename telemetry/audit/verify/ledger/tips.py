@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from telemetry.audit.verify.findings import Fault
-from telemetry.audit.verify.rows import DIGEST
-from telemetry.audit.verify.standing import Anchor
+from telemetry.audit.verify.ledger.coverage import Anchor
+from telemetry.audit.verify.record.rows import DIGEST
 
 _FLUSH_BYTES: Final = 1 << 16
 _NEVER: Final = 2**64

@@ -5,7 +5,9 @@ from typing import Final
 
 from telemetry import names
 from telemetry.audit.chain import rfc3339_nanos
-from telemetry.audit.verify.body import (
+from telemetry.audit.verify.findings import Code, Fault
+from telemetry.audit.verify.read.found import Fields, Index
+from telemetry.audit.verify.record.body import (
     EVENT_NAME,
     OBSERVED_TIMESTAMP,
     RESOURCE,
@@ -18,9 +20,7 @@ from telemetry.audit.verify.body import (
     is_object,
     nanoseconds,
 )
-from telemetry.audit.verify.findings import Code, Fault
-from telemetry.audit.verify.found import Fields, Index
-from telemetry.audit.verify.values import differing, shown
+from telemetry.audit.verify.record.values import differing, shown
 
 _INTEGRITY: Final = "audit.integrity."
 _OWN: Final = ("audit.", "auditrace.")

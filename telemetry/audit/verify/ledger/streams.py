@@ -6,7 +6,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from telemetry.audit.verify.findings import SEALED_BEFORE, Fault, Noted
-from telemetry.audit.verify.rows import (
+from telemetry.audit.verify.ledger.coverage import Anchor, LostTime
+from telemetry.audit.verify.ledger.tips import TipFault, Tips
+from telemetry.audit.verify.record.rows import (
     BEFORE,
     CHECKPOINT,
     CLOSE,
@@ -20,9 +22,7 @@ from telemetry.audit.verify.rows import (
     noted_at,
     unpack,
 )
-from telemetry.audit.verify.scope import Receipt
-from telemetry.audit.verify.standing import Anchor, LostTime
-from telemetry.audit.verify.tips import TipFault, Tips
+from telemetry.audit.verify.scope import KnownReceipt
 
 GRACE_NS: Final = 5 * 60 * 1_000_000_000
 """How long before the last checkpoint a record may have been sealed without being covered by one."""
@@ -60,10 +60,10 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     all_anchored: bool
     lost_times: Sequence[LostTime]
     start: int
-    receipts: Mapping[int, Sequence[Receipt]]
+    receipts: Mapping[int, Sequence[KnownReceipt]]
 
 
-class Outcome(NamedTuple):
+class StreamResult(NamedTuple):
     """What was seen of a stream: how many numbers, behind which one, the balance behind the last tip, how many lost."""
 
     numbers: int
@@ -97,7 +97,7 @@ class StreamWalk:
         self._lost_before = [one for one in situation.lost_times if one.fork <= situation.start]
         self._missing = {number: list(receipts) for number, receipts in situation.receipts.items()}
 
-    def run(self, rows: Iterable[bytes]) -> Outcome:
+    def run(self, rows: Iterable[bytes]) -> StreamResult:
         """Go through the stream's rows, sorted and with any number of copies of each."""
         last, rivals = b"", list[bytes]()
         for row in rows:
@@ -114,7 +114,7 @@ class StreamWalk:
         self._add(self._tips.rest())
         self._note_receipts()
         begin = (_number(last) if last else 0) if self._begin is None else self._begin
-        return Outcome(self._numbers, begin, self._balance(), self._lost)
+        return StreamResult(self._numbers, begin, self._balance(), self._lost)
 
     def _settle(self, row: bytes, rivals: list[bytes]) -> None:
         """Take the record of a number, as soon as it is known which of those that claim it holds it."""

@@ -7,17 +7,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from telemetry.audit.chain import rfc3339_nanos
-from telemetry.audit.verify.checkpoints import Seen
 from telemetry.audit.verify.findings import At
+from telemetry.audit.verify.ledger.checkpoints import Seen
 from telemetry.audit.verify.named import Beginning, Covers, NamedCheckpoint, SeenReceipt, StreamBeginning
-from telemetry.audit.verify.rows import DIGEST, NUMBER, UNOBSERVED, digest_of, key_of, unpack
-from telemetry.audit.verify.scope import Receipt
+from telemetry.audit.verify.record.rows import DIGEST, NUMBER, UNOBSERVED, digest_of, key_of, unpack
+from telemetry.audit.verify.scope import KnownReceipt
 
 
-class Onlooker:
+class CopyExtent:
     """Is shown the checkpoints, from the last one down, and the rows of each stream."""
 
-    def __init__(self, receipts: Sequence[Receipt]) -> None:
+    def __init__(self, receipts: Sequence[KnownReceipt]) -> None:
         self._receipts = receipts
         self._wanted: defaultdict[bytes, defaultdict[int, set[bytes]]] = defaultdict(lambda: defaultdict(set))
         for receipt in receipts:
@@ -77,7 +77,9 @@ class Onlooker:
         """Return where the record of each receipt was found, and the first checkpoint that covers it."""
         return tuple(self._seen(receipt, place_of, losers) for receipt in self._receipts)
 
-    def _seen(self, receipt: Receipt, place_of: Callable[[At], str], losers: Mapping[bytes, Set[bytes]]) -> SeenReceipt:
+    def _seen(
+        self, receipt: KnownReceipt, place_of: Callable[[At], str], losers: Mapping[bytes, Set[bytes]]
+    ) -> SeenReceipt:
         stream, digest = key_of(receipt.stream_id)[0], _digest(receipt)
         at = self._found.get((stream, digest))
         # Of several records under one number a checkpoint covers the one that holds it.
@@ -96,7 +98,7 @@ def name_of(seen: Seen) -> NamedCheckpoint:
     return NamedCheckpoint(seen.number, seen.hash, seen.time)
 
 
-def _digest(receipt: Receipt) -> bytes:
+def _digest(receipt: KnownReceipt) -> bytes:
     return digest_of(receipt.hash)
 
 

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from telemetry.audit.verify.found import Fields, Found, Index, Place
+from telemetry.audit.verify.read.found import Fields, Found, Index, SourcePlace
 
 _Integer: TypeAlias = int | str
 
@@ -124,7 +124,7 @@ def value_of(encoded: bytes) -> object:
     return _value(_VALUE.decode(encoded))
 
 
-def records_of(line: bytes, place: Place) -> list[Found]:
+def records_of(line: bytes, place: SourcePlace) -> list[Found]:
     """Return the records of one `ExportLogsServiceRequest` in OTLP JSON.
 
     Raises:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from telemetry import names
-from telemetry.audit.verify.body import ATTRIBUTES, is_list, is_object
-from telemetry.audit.verify.found import Found, Place
+from telemetry.audit.verify.read.found import Found, SourcePlace
+from telemetry.audit.verify.record.body import ATTRIBUTES, is_list, is_object
 
 KEYS: Final = (
     "_msg",
@@ -45,15 +45,15 @@ def is_export(value: Mapping[str, object]) -> bool:
     attributes = value.get(ATTRIBUTES)
     if is_object(attributes) and names.AUDIT_RECORD_ID in attributes and _text(value) is None:
         return False
-    return bool(_ENVELOPES & value.keys()) or next(_found(value, Place("", 0), None, 0), None) is not None
+    return bool(_ENVELOPES & value.keys()) or next(_found(value, SourcePlace("", 0), None, 0), None) is not None
 
 
-def records_in(value: object, place: Place) -> Iterator[Found]:
+def records_in(value: object, place: SourcePlace) -> Iterator[Found]:
     """Yield the records that a decoded export holds, in their order, each with the signature beside it if any."""
     yield from _found(value, place, None, 0)
 
 
-def _found(value: object, place: Place, signature: str | None, depth: int) -> Iterator[Found]:
+def _found(value: object, place: SourcePlace, signature: str | None, depth: int) -> Iterator[Found]:
     if depth > _MAX_DEPTH:
         return
     if is_list(value):
@@ -72,7 +72,7 @@ def _found(value: object, place: Place, signature: str | None, depth: int) -> It
                     yield from _found(member, place, own, depth + 1)
 
 
-def _loki(stream: Mapping[str, object], place: Place) -> Iterator[Found]:
+def _loki(stream: Mapping[str, object], place: SourcePlace) -> Iterator[Found]:
     """Yield the lines of a stream of Loki: `[time, line]`, or `[time, line, structured metadata]`."""
     labels = stream.get(_STREAM)
     of_stream = _signature(labels) if is_object(labels) else None

@@ -12,8 +12,8 @@ import msgspec
 from telemetry import names
 from telemetry.audit import checkpoint
 from telemetry.audit.canonical import MAX_INTEGER, Value, canonical_bytes
-from telemetry.audit.verify import rotation
 from telemetry.audit.verify.findings import Code, Fault
+from telemetry.audit.verify.ledger import rotation
 from telemetry.errors import CanonicalFormError
 
 TIMESTAMP: Final = "timestamp"

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from telemetry import names
-from telemetry.audit.verify.otlp_json import value_of
+from telemetry.audit.verify.read.otlp_json import value_of
 
 _MAX_EVENTS: Final = 256
 _MAX_SHAPES: Final = 8

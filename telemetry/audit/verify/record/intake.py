@@ -12,14 +12,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from telemetry import names
 from telemetry.audit.checkpoint import Checkpoint, is_signed
-from telemetry.audit.verify import rotation
-from telemetry.audit.verify.body import EVENT_NAME, OBSERVED_TIMESTAMP, Body, nanoseconds, read_body
 from telemetry.audit.verify.findings import At, Fault, Findings, Noted
-from telemetry.audit.verify.found import Fields, Found, Place
-from telemetry.audit.verify.gathered import NOT_SIGNED, Gathered, SeenCheckpoint
-from telemetry.audit.verify.index import index_faults
-from telemetry.audit.verify.rotation import SeenRotation
-from telemetry.audit.verify.rows import (
+from telemetry.audit.verify.ledger import rotation
+from telemetry.audit.verify.ledger.rotation import SeenRotation
+from telemetry.audit.verify.ledger.spill import Sorter
+from telemetry.audit.verify.read.found import Fields, Found, SourcePlace
+from telemetry.audit.verify.record.body import EVENT_NAME, OBSERVED_TIMESTAMP, Body, nanoseconds, read_body
+from telemetry.audit.verify.record.fast_path import FastRecord, prove
+from telemetry.audit.verify.record.gathered import NOT_SIGNED, Gathered, SeenCheckpoint
+from telemetry.audit.verify.record.index import index_faults
+from telemetry.audit.verify.record.rows import (
     CHECKPOINT,
     CLOSE,
     HAS_PREV_HASH,
@@ -36,8 +38,6 @@ from telemetry.audit.verify.rows import (
     key_of,
     pack,
 )
-from telemetry.audit.verify.sound import Sound, prove
-from telemetry.audit.verify.spill import Sorter
 
 _MAX_NUMBER: Final = 2**64 - 1
 _MAX_PENDING: Final = 4096
@@ -90,24 +90,24 @@ class Intake:
     def take(self, one: Found) -> None:
         """Take in one copy of a record, or a fragment."""
         if one.body is not None and not one.torn:
-            sound = prove(one.body)
-            if sound is not None and (one.index is None or sound.agrees_with(one.index)):
-                self._keep_sound(sound, one.place)
+            fast = prove(one.body)
+            if fast is not None and (one.index is None or fast.agrees_with(one.index)):
+                self._keep_fast(fast, one.place)
                 return
         self._take_apart(one)
 
-    def _keep_sound(self, sound: Sound, place: Place) -> None:
-        flags = CLOSE if sound.event_name == names.EVENT_AUDIT_STREAM_CLOSE else 0
+    def _keep_fast(self, fast: FastRecord, place: SourcePlace) -> None:
+        flags = CLOSE if fast.event_name == names.EVENT_AUDIT_STREAM_CLOSE else 0
         prev_digest, prev_record = UNMATCHED, NO_KEY
-        if sound.prev_hash is not None:
+        if fast.prev_hash is not None:
             flags |= HAS_PREV_HASH
-            prev_digest = digest_of(sound.prev_hash)
-        if sound.prev_record_id is not None:
+            prev_digest = digest_of(fast.prev_hash)
+        if fast.prev_record_id is not None:
             flags |= HAS_PREV_ID
-            prev_record, _ = key_of(sound.prev_record_id)
-        sealed, number = bounded(sound.observed_ns), sound.number
+            prev_record, _ = key_of(fast.prev_record_id)
+        sealed, number = bounded(fast.observed_ns), fast.number
         self._add(
-            sound.stream_id, sound.record_id, number, sound.digest, prev_digest, prev_record, sealed, flags, place
+            fast.stream_id, fast.record_id, number, fast.digest, prev_digest, prev_record, sealed, flags, place
         )
 
     def _take_apart(self, one: Found) -> None:
@@ -195,7 +195,7 @@ class Intake:
         prev_record: bytes,
         observed: int,
         flags: int,
-        place: Place,
+        place: SourcePlace,
     ) -> bytes:
         source, line = self._place(place)
         stream, is_odd_stream = key_of(stream_id)
@@ -216,7 +216,7 @@ class Intake:
         self._ids.extend([id_row_of(row) for row in self._pending])
         self._pending = []
 
-    def _place(self, place: Place) -> At:
+    def _place(self, place: SourcePlace) -> At:
         if self.source is not None:
             return self.source, place.line
         return self.first_source + self._sources.setdefault(place.source, len(self._sources)), place.line

@@ -15,7 +15,7 @@ Fields: TypeAlias = Mapping[str, object]
 _FINGERPRINT: Final = re.compile("sha256:[0-9a-f]{64}")
 
 
-class Place(msgspec.Struct, frozen=True):
+class SourcePlace(msgspec.Struct, frozen=True):
     """Where a copy was found: a file, or any other source, and the line in it, from 1."""
 
     source: str
@@ -48,7 +48,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
     body: str | None
     index: Index | None
-    place: Place
+    place: SourcePlace
     torn: bool = False
     exported_signature: str | None = None
 

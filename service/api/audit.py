@@ -17,6 +17,7 @@ from service.api.queries import Cursor, Limit, provide_where
 from service.api.request import ApiRequest, Reading
 from service.ports import Page, RecordFilter, RecordRow
 from telemetry import names
+from telemetry.audit.body_view import view_body
 
 AUDITED_READ: Final = {EVENT: names.EVENT_AUDIT_READ}
 
@@ -51,16 +52,6 @@ class RecordsAnswer(msgspec.Struct, frozen=True):
     next_cursor: NextCursor
 
 
-class _Body(msgspec.Struct):
-    timestamp: str
-    trace_id: str
-    span_id: str
-    attributes: dict[str, Any]
-
-
-_BODY: Final = msgspec.json.Decoder(_Body)
-
-
 @get("/v1/audit/records", opt=AUDITED_READ, dependencies={"where": Provide(provide_where)})
 async def list_records(
     request: ApiRequest,
@@ -93,7 +84,7 @@ def _page(request: ApiRequest, page: Page) -> RecordsAnswer:
 
 def record_answer(request: ApiRequest, row: RecordRow) -> RecordAnswer:
     """Return a record as clients see it."""
-    body = _BODY.decode(row.body)
+    body = view_body(row.body)
     job_id = body.attributes.get(names.AUDITRACE_JOB_ID)
     template = parts_of(request.scope).settings.trace_url_template
     return RecordAnswer(

@@ -5,7 +5,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -17,6 +17,7 @@ from service.ports import Reads, RecordFilter, StoredPage, StoredRecord, Transac
 from service.records import AuditContext, Fact, change
 from service.roles import AUDITOR, require
 from telemetry import names
+from telemetry.audit.body_view import view_body
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.otlp import otlp_json
 from telemetry.audit.record import Result
@@ -120,16 +121,6 @@ _TRACE: Final = ("trace_id", "span_id")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
-class _Body(msgspec.Struct, frozen=True):
-    timestamp: str
-    trace_id: str
-    span_id: str
-    attributes: dict[str, Any]
-
-
-_DECODER: Final = msgspec.json.Decoder(_Body)
-
-
 def csv_rows(records: Sequence[StoredRecord], is_first: bool) -> bytes:
     """Return rows of CSV (RFC 4180) for a spreadsheet, not for verification, with the head before the first.
 
@@ -144,7 +135,7 @@ def csv_rows(records: Sequence[StoredRecord], is_first: bool) -> bytes:
 
 
 def _values(record: StoredRecord) -> Iterator[object]:
-    row, body = record.record, _DECODER.decode(record.record.body)
+    row, body = record.record, view_body(record.record.body)
     yield from (getattr(row, name) for name in _PLACE)
     yield body.timestamp
     yield rfc3339_nanos(row.observed_ns)

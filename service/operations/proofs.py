@@ -1,11 +1,12 @@
 """What proves a single record: the checkpoint that covers it, and the hashes by which that checkpoint names it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from service.ports import CheckpointRow, Reads, RecordRow
+from telemetry.audit.body_view import view_body
 from telemetry.audit.checkpoint import CheckpointTip, parse
 
 _CHECKPOINTS_AT_ONCE: Final = 100
@@ -23,13 +24,6 @@ class Proof(msgspec.Struct, frozen=True):
     checkpoint: CheckpointRow | None
     tip: CheckpointTip | None
     hashes: Sequence[str]
-
-
-class _Body(msgspec.Struct, frozen=True):
-    attributes: dict[str, Any]
-
-
-_DECODER: Final = msgspec.json.Decoder(_Body)
 
 
 def proof_of(record: RecordRow, reads: Reads) -> Proof:
@@ -60,7 +54,7 @@ def _behind(number: int, last: int | None, reads: Reads) -> Iterator[CheckpointR
 
 
 def _covering(checkpoint: CheckpointRow, record: RecordRow) -> CheckpointTip | None:
-    stated = parse(_DECODER.decode(checkpoint.record.body).attributes)
+    stated = parse(view_body(checkpoint.record.body).attributes)
     tips = stated.tips if stated else ()
     return next(
         (

@@ -15,6 +15,7 @@ from service.ports import CheckpointPage, Page, Reads, RecordFilter, RecordRow, 
 from service.records import AuditContext
 from service.roles import ADMIN, AUDITOR, require
 from telemetry import names
+from telemetry.audit.body_view import view_body
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.tracing import AuditedSpan
 
@@ -113,12 +114,7 @@ class AuditReading(Operation):
         return row
 
     def _is_own(self, row: RecordRow) -> bool:
-        body = msgspec.json.decode(row.body, type=_Attributed)
-        return body.attributes.get(names.AUDIT_ACTOR_ID) == self.context.actor.id
-
-
-class _Attributed(msgspec.Struct):
-    attributes: dict[str, object]
+        return view_body(row.body).attributes.get(names.AUDIT_ACTOR_ID) == self.context.actor.id
 
 
 def filter_text(where: RecordFilter) -> str:

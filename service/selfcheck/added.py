@@ -1,26 +1,19 @@
 """Reads what was added to the ledger behind the checkpoint up to which it counts as verified."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from service.ports import CheckpointRow, Reads, StoredRecord, StreamRow
 from telemetry import names
+from telemetry.audit.body_view import view_body
 from telemetry.audit.checkpoint import Checkpoint, parse
 from telemetry.audit.verify import Found, SourcePlace
 from telemetry.audit.verify.read.otlp_stored import found_in_row
 
 ROWS_AT_ONCE: Final = 500
 STREAMS_AT_ONCE: Final = 1000
-
-
-class _Body(msgspec.Struct):
-    event_name: str
-    attributes: dict[str, Any]
-
-
-_BODY: Final = msgspec.json.Decoder(_Body)
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -115,7 +108,7 @@ def _streams(reads: Reads) -> Iterator[StreamRow]:
 
 def _checkpoint(body: str) -> Checkpoint | None:
     try:
-        decoded = _BODY.decode(body)
+        decoded = view_body(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         # Whatever it is, the verification says so.
         return None

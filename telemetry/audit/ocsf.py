@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from telemetry import names
+from telemetry.audit.body_view import BodyView, view_body
 from telemetry.audit.record import SCHEMA_VERSION
 from telemetry.audit.verify.record.body import is_object, nanoseconds
 
@@ -61,27 +62,13 @@ MAPPED: Final = frozenset(
 """Attributes that have a place of their own; the others stand under `unmapped` by their names."""
 
 
-class _Body(msgspec.Struct, frozen=True):
-    timestamp: str
-    observed_timestamp: str
-    event_name: str
-    trace_id: str
-    span_id: str
-    trace_flags: int
-    resource: dict[str, Any]
-    attributes: dict[str, Any]
-
-
-_DECODER: Final = msgspec.json.Decoder(_Body)
-
-
 def ocsf_event(body: str) -> dict[str, object]:
     """Return the event of a record, given its canonical text.
 
     Raises:
         msgspec.DecodeError: the text is not that of a record.
     """
-    record = _DECODER.decode(body)
+    record = view_body(body)
     attributes = record.attributes
     action = str(attributes[names.AUDIT_ACTION])
     activity = _ACTIVITIES.get(action, _OTHER)
@@ -136,7 +123,7 @@ def _user(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _api(record: _Body) -> dict[str, Any]:
+def _api(record: BodyView) -> dict[str, Any]:
     attributes, resource = record.attributes, record.resource
     request_id = attributes.get(names.AUDITRACE_REQUEST_ID)
     response = {
@@ -152,7 +139,7 @@ def _api(record: _Body) -> dict[str, Any]:
     }
 
 
-def _service(record: _Body) -> str:
+def _service(record: BodyView) -> str:
     # Other services send records of their own; one that does not say who it is has this name in OpenTelemetry.
     return str(record.resource.get(names.SERVICE_NAME, "unknown_service"))
 
@@ -169,7 +156,7 @@ def _http_request(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _source(record: _Body) -> dict[str, Any]:
+def _source(record: BodyView) -> dict[str, Any]:
     """Where the request came from; of what a process did by itself, the process."""
     attributes = record.attributes
     source = attributes.get(names.AUDIT_SOURCE_ID)
@@ -190,7 +177,7 @@ def _target(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metadata(record: _Body) -> dict[str, Any]:
+def _metadata(record: BodyView) -> dict[str, Any]:
     attributes = record.attributes
     return {
         "version": OCSF_VERSION,

@@ -106,9 +106,7 @@ class Intake:
             flags |= HAS_PREV_ID
             prev_record, _ = key_of(fast.prev_record_id)
         sealed, number = bounded(fast.observed_ns), fast.number
-        self._add(
-            fast.stream_id, fast.record_id, number, fast.digest, prev_digest, prev_record, sealed, flags, place
-        )
+        self._add(fast.stream_id, fast.record_id, number, fast.digest, prev_digest, prev_record, sealed, flags, place)
 
     def _take_apart(self, one: Found) -> None:
         at = self._place(one.place)

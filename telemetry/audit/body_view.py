@@ -1,0 +1,30 @@
+"""A body as it is read back by who knows that it is one: its members, without a check of what they say."""
+
+from typing import Any, Final
+
+import msgspec
+
+
+class BodyView(msgspec.Struct, frozen=True):
+    """The members of a body (docs/audit-format.md, section 1)."""
+
+    timestamp: str
+    observed_timestamp: str
+    event_name: str
+    trace_id: str
+    span_id: str
+    trace_flags: int
+    resource: dict[str, Any]
+    attributes: dict[str, Any]
+
+
+_DECODER: Final = msgspec.json.Decoder(BodyView)
+
+
+def view_body(body: str | bytes) -> BodyView:
+    """Return the members of a body.
+
+    Raises:
+        msgspec.DecodeError: the text is not that of a record.
+    """
+    return _DECODER.decode(body)

@@ -15,7 +15,7 @@ from service.roles import AUDITOR
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.served import Served, read_to_end
 
 on_both = pytest.mark.stores(*BOTH)

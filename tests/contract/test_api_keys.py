@@ -14,8 +14,8 @@ from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import Actor
 from tests.support.api import ApiUnderTest, Client
 from tests.support.both_stores import BOTH
-from tests.support.collector import poll_until
 from tests.support.outages import OUTAGES
+from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 

@@ -12,7 +12,7 @@ from service.roles import AUDITOR, OPERATOR, VIEWER
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 

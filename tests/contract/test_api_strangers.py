@@ -19,7 +19,7 @@ from service.store.watermark import DiskWatermark, WatermarkedLedger
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import Store
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.service import Service
 
 SINK: Final = "http://collector.inside.example:4399/v1/logs"

@@ -13,7 +13,7 @@ from service.api.waiting import MAX_OF_ONE_ACTOR
 from service.roles import AUDITOR, VIEWER
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH, SQLITE, Store
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.served import Served
 
 pytestmark = pytest.mark.stores(*BOTH)

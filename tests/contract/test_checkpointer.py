@@ -9,9 +9,9 @@ from service.checkpointer import Checkpointer
 from service.ports import CheckpointWriter
 from telemetry.audit.signer import Signer
 from tests.support.both_stores import BOTH, Store
-from tests.support.collector import poll_until
 from tests.support.ledger_maker import FOREIGN_KEY
 from tests.support.outages import leases_locked
+from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 

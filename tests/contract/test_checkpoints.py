@@ -12,8 +12,8 @@ from telemetry import names
 from telemetry.audit.signer import Signer
 from telemetry.errors import RecordNotSealedError
 from tests.support.both_stores import BOTH, SQLITE, Store
-from tests.support.collector import poll_until
 from tests.support.ledger_maker import FOREIGN_KEY
+from tests.support.poll_until import poll_until
 from tests.support.stores import new_job
 
 pytestmark = pytest.mark.stores(*BOTH)

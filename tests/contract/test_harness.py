@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.collector import ROOT, poll_until
+from tests.support.collector import ROOT
+from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.processes import start_process
 

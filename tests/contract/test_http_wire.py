@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from service.processes.wire import HEAD_BYTES
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.served import read_to_end
 from tests.support.service import Service
 

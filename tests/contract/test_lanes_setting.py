@@ -11,7 +11,7 @@ from service.config import read_settings
 from service.errors import SettingsError
 from service.ports import Transaction
 from tests.support.both_stores import POSTGRES, SQLITE, Store
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 
 MORE_THAN_LANES = 12
 

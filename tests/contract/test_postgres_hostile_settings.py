@@ -19,8 +19,8 @@ from service.store.postgres.snapshot import recorded
 from telemetry import names
 from telemetry.audit.record import Target
 from telemetry.audit.verify import verify
-from tests.support.collector import poll_until
 from tests.support.ledger_maker import KEY
+from tests.support.poll_until import poll_until
 from tests.support.postgres import SUPERUSER, PostgresServer
 from tests.support.postgres_hostile import HOSTILE, make_evil_schema, set_hostile
 from tests.support.postgres_stores import PostgresStore

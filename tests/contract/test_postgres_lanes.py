@@ -16,7 +16,7 @@ from service.ports import Receipt, RecordFilter, Transaction, Work
 from service.store.postgres.lanes import MAX_GROUP, PostgresLanes
 from telemetry import names
 from tests.support.both_stores import POSTGRES
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.postgres_stores import PostgresStore
 from tests.support.stores import connection_of, new_job
 

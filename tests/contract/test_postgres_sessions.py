@@ -16,7 +16,7 @@ from service.store.postgres.migrate import MIGRATIONS, schema_version
 from service.store.postgres.opening import durability, migrate_database, read
 from service.store.postgres.pool import SessionPool
 from service.store.urls import is_postgres
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
 
 

@@ -9,10 +9,10 @@ import pytest
 from telemetry.audit.verify import read_copy, verify
 from telemetry.delivery import Accepted, ArchiveSink, Sink, Unreachable
 from tests.support.both_stores import BOTH, Store
-from tests.support.collector import poll_until
 from tests.support.deliveries import FakeSink, commit, committed, got, relay_over
 from tests.support.ledger_maker import KEY
 from tests.support.otlp_sink import Answer, OtlpSink
+from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 

@@ -9,9 +9,9 @@ import pytest
 
 from telemetry.delivery import Accepted, Answer, Refused, Unreachable
 from tests.support.both_stores import BOTH, SQLITE, Store
-from tests.support.collector import poll_until
 from tests.support.deliveries import Arrived, FakeSink, commit, relay_over
 from tests.support.outages import cursors_locked
+from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 

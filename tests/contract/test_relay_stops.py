@@ -12,8 +12,8 @@ from service.ports import Lag, Outbox
 from service.relay import Relay
 from telemetry.delivery import Accepted, Answer
 from tests.support.both_stores import BOTH, Store
-from tests.support.collector import poll_until
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, relay_over
+from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 

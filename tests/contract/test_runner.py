@@ -14,7 +14,7 @@ from service.execution.spec import RunSpec
 from service.execution.supervised import DEFAULT_PATH
 from service.jobs.plan import executable_argv, render_plan, run_environment
 from service.jobs.templates import load_templates
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.runs import TRACEPARENT, alive, run_spec
 
 

@@ -12,8 +12,8 @@ from service.operations.runs import CANCELLED, LEASE_EXPIRED, WORKER_SHUTDOWN, C
 from service.store.watermark import DiskWatermark, WatermarkedLedger
 from telemetry import names
 from tests.support.both_stores import BOTH, SQLITE, Store
-from tests.support.collector import poll_until
 from tests.support.jobs import Jobs, Record
+from tests.support.poll_until import poll_until
 
 SUCCESS = Ended(error_type=None, reason=None, exit_code=0, duration_ms=12, is_retryable=True)
 FAILURE = Ended(error_type="exit", reason="the command exited with 3", exit_code=3, duration_ms=7, is_retryable=True)

@@ -18,8 +18,8 @@ from service.selfcheck.added import ROWS_AT_ONCE
 from telemetry.audit.signer import Signer
 from telemetry.audit.verify import Finding, Found
 from tests.support.both_stores import BOTH, Store
-from tests.support.collector import poll_until
 from tests.support.ledger_maker import FOREIGN_KEY, KEY
+from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 

@@ -17,8 +17,8 @@ from service.store.sqlite.identity import network_problem
 from service.store.sqlite.lane import COMMIT_ELSEWHERE
 from service.store.sqlite.owners import OwnerLocks, living_owners
 from service.store.sqlite.untouched import untouched
-from tests.support.collector import poll_until
 from tests.support.ledger_maker import FOREIGN_KEY
+from tests.support.poll_until import poll_until
 from tests.support.stores import SqliteStore
 
 # Fails while any process but itself has SQLite's shared lock, which every open connection to a WAL database has.

@@ -12,7 +12,7 @@ import pytest
 from service.execution.command import boot_ms
 from service.execution.outcome import Reason
 from service.execution.runner import start_run
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 from tests.support.runs import alive, run_spec
 

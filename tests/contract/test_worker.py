@@ -13,8 +13,8 @@ from service.jobs.model import RunStatus, Status
 from service.operations.runs import CANCELLED, WORKER_SHUTDOWN, RunOperations
 from telemetry import names
 from tests.support.both_stores import BOTH, Store
-from tests.support.collector import poll_until
 from tests.support.jobs import TEMPLATES, Jobs
+from tests.support.poll_until import poll_until
 from tests.support.runs import alive
 from tests.support.stores import SECRET
 

@@ -17,9 +17,9 @@ from service.ports import Ledger, Work
 from service.worker import worker as worker_module
 from telemetry import names
 from tests.support.both_stores import BOTH, POSTGRES, SQLITE, Store
-from tests.support.collector import poll_until
 from tests.support.jobs import Jobs
 from tests.support.outages import OUTAGES
+from tests.support.poll_until import poll_until
 from tests.support.processes import Process, pause, start_process
 from tests.support.runs import alive
 

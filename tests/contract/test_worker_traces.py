@@ -11,8 +11,8 @@ from service.jobs.model import Status
 from telemetry import names
 from telemetry.tracing import JOB_ENQUEUE, JOB_RECLAIM, JOB_RUN
 from tests.support.both_stores import BOTH, Store
-from tests.support.collector import poll_until
 from tests.support.jobs import Jobs, Record
+from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 

@@ -20,7 +20,7 @@ import psycopg
 from tests.fault.cluster_load import ClusterLoad
 from tests.fault.cluster_nodes import RELAYS, SERVERS, WORKERS, Cluster
 from tests.fault.cluster_oracle import Judged, judge, require_receipts
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 
 _PATIENCE_S = 300.0
 

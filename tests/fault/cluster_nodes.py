@@ -15,9 +15,10 @@ import psycopg
 
 from service.keyfiles import SigningKeys, deployment_secret
 from telemetry.audit.otlp import otlp_json
-from tests.support.collector import ROOT, poll_until
+from tests.support.collector import ROOT
 from tests.support.large_ledger import LargeLedger
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.postgres import PostgresServer, running_server
 from tests.support.processes import Process, start_process

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.collector import poll_until
 from tests.support.deployment import Deployment, Load
 from tests.support.oracle import committed, require_conserved, require_receipts, require_whole_jobs
+from tests.support.poll_until import poll_until
 
 
 class Outcome(NamedTuple):

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.archive import archived
-from tests.support.collector import poll_until
 from tests.support.deployment import Deployment
 from tests.support.depth import IS_LONG
 from tests.support.oracle import bodies_of, committed, require_conserved, require_receipts
 from tests.support.otlp_sink import Answer, Request
+from tests.support.poll_until import poll_until
 from tests.support.volumes import small_volume
 
 STORE = "otlp_http/audit_store"

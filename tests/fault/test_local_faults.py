@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from telemetry.audit.verify import read_copy
 from tests.support.archive import archived
 from tests.support.certificates import Authority, replace
-from tests.support.collector import TLS, Collector, poll_until
+from tests.support.collector import TLS, Collector
 from tests.support.deployment import Deployment, RelayProcess
 from tests.support.oracle import (
     await_backend,
@@ -25,6 +25,7 @@ from tests.support.oracle import (
 from tests.support.otlp_client import post
 from tests.support.otlp_messages import log_records_of
 from tests.support.otlp_sink import OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.telemetry_maker import audit_request, record_ids_of
 from tests.support.volumes import fill, small_volume
 

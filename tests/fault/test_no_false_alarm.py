@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from tests.support.collector import poll_until
 from tests.support.deployment import Load
 from tests.support.keys import public_key
+from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.processes import start_process
 from tests.support.service import Service

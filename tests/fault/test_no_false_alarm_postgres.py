@@ -12,10 +12,10 @@ from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.otlp import otlp_json
 from telemetry.audit.verify import Report, read_copy, verify
 from tests.fault.cluster_nodes import Node
-from tests.support.collector import poll_until
 from tests.support.deployment import Load
 from tests.support.keys import public_key
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.postgres import PostgresServer, running_server
 from tests.support.service import Service

@@ -15,7 +15,7 @@ from service.errors import LedgerUnavailableError
 from service.ports import Receipt, Transaction
 from service.store.writability import WatchedLedger
 from tests.support.both_stores import POSTGRES
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_stores import PostgresStore
 from tests.support.stores import new_job

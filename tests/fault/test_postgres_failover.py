@@ -19,7 +19,7 @@ from tests.fault.cluster import await_checkpoint
 from tests.fault.cluster_load import ClusterLoad
 from tests.fault.cluster_nodes import Cluster
 from tests.fault.cluster_oracle import judge, require_receipts
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.postgres_standby import Pair
 from tests.support.service import Service
 

@@ -17,8 +17,8 @@ import pytest
 from service.store.postgres.opening import migrate_database
 from service.store.postgres.snapshot import recorded
 from telemetry.audit.verify import read_copy, verify
-from tests.support.collector import poll_until
 from tests.support.ledger_maker import KEY
+from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer, running_server
 from tests.support.processes import start_process
 

@@ -18,8 +18,8 @@ import pytest
 
 from service.bootstrap.databases import database_of
 from telemetry.audit.verify import verify
-from tests.support.collector import poll_until
 from tests.support.keys import public_key
+from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_stores import RunningLedgerClock
 from tests.support.service import Service

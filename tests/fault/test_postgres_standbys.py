@@ -16,7 +16,7 @@ from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.opening import durability, migrate_database
 from service.store.postgres.reads import PostgresReads
 from service.store.writability import WatchedLedger
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.postgres_standby import PATIENCE_S, Pair
 from tests.support.postgres_stores import PostgresStore
 from tests.support.stores import new_job

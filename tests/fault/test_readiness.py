@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.service import Client, Service
 from tests.support.volumes import fill, small_volume
 

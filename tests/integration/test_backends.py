@@ -10,10 +10,11 @@ from telemetry.audit.verify import read_copy, verify
 from telemetry.names import AUDIT_ACTION, AUDIT_ACTOR_ID, AUDIT_RECORD_ID, AUDIT_RECORDED, AUDIT_TARGET_ID
 from tests.support.archive import archived, message_of
 from tests.support.backends import Jaeger, VictoriaLogs
-from tests.support.collector import Collector, poll_until
+from tests.support.collector import Collector
 from tests.support.ledger_maker import KEY, Ledger
 from tests.support.otlp_client import post
 from tests.support.otlp_messages import log_records_of, plain_attributes
+from tests.support.poll_until import poll_until
 from tests.support.telemetry_maker import SERVICE, audit_request, record_ids_of, span, trace_request
 
 

@@ -9,10 +9,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from telemetry.names import AUDIT_ACTION, AUDIT_ACTOR_ID
 from tests.support.archive import archived
-from tests.support.collector import Collector, poll_until
+from tests.support.collector import Collector
 from tests.support.otlp_client import export, post
 from tests.support.otlp_messages import log_records_of
 from tests.support.otlp_sink import Answer, OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.telemetry_maker import app_request, audit_request, one_scope, record_ids_of, texts_of
 
 Send = Callable[[Collector, ExportLogsServiceRequest], bool]

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from telemetry.names import AUDIT_RECORD_ID
-from tests.support.collector import ROOT, Collector, poll_until
+from tests.support.collector import ROOT, Collector
 from tests.support.otlp_client import post
 from tests.support.otlp_messages import log_records_of
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.poll_until import poll_until
 from tests.support.telemetry_maker import app_request, audit_request, span, trace_request
 
 STORE = "otlp_http/audit_store"

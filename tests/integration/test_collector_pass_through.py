@@ -8,10 +8,11 @@ import pytest
 
 from telemetry.names import AUDIT_RECORD_ID
 from tests.support.archive import archived
-from tests.support.collector import PASS_THROUGH, Collector, poll_until
+from tests.support.collector import PASS_THROUGH, Collector
 from tests.support.otlp_client import export, post
 from tests.support.otlp_messages import log_records_of
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.poll_until import poll_until
 from tests.support.telemetry_maker import app_request, audit_request
 
 SMALL = app_request("small", attributes={AUDIT_RECORD_ID: "019b76da-a800-7001-8000-000000000001"})

@@ -9,9 +9,10 @@ from service.operations.exports import ROWS_AT_ONCE, otlp_lines
 from service.ports import RecordFilter, Transition
 from telemetry import names
 from telemetry.delivery import ArchiveSink, Sink, open_sink, sink_settings
-from tests.support.collector import Collector, poll_until, require_collector
+from tests.support.collector import Collector, require_collector
 from tests.support.deliveries import drain, relay_over, wall_clock
 from tests.support.otlp_sink import OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.processes import start_process
 from tests.support.stores import SqliteStore
 

@@ -10,10 +10,11 @@ import pytest
 from telemetry.names import AUDIT_RECORD_ID
 from tests.support.archive import archived
 from tests.support.certificates import Authority, Client, replace
-from tests.support.collector import TLS, Collector, poll_until
+from tests.support.collector import TLS, Collector
 from tests.support.otlp_client import export, post
 from tests.support.otlp_messages import log_records_of
 from tests.support.otlp_sink import OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.telemetry_maker import app_request, audit_request, record_ids_of
 
 TOKEN = "token-of-the-test"

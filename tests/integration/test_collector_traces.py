@@ -9,11 +9,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from telemetry.audit.canonical import Value
 from telemetry.names import AUDIT_RECORD_ID, AUDIT_RECORDED
 from tests.support.archive import archived
-from tests.support.collector import Collector, poll_until
+from tests.support.collector import Collector
 from tests.support.ids import record_ids
 from tests.support.otlp_client import post
 from tests.support.otlp_messages import plain_attributes
 from tests.support.otlp_sink import OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.resolution import unresolved
 from tests.support.telemetry_maker import log_request, record_of, span, trace_request
 

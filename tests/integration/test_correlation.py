@@ -12,10 +12,11 @@ import pytest
 
 from telemetry import names
 from telemetry.audit.verify import read_copy, verify
-from tests.support.collector import ROOT, poll_until
+from tests.support.collector import ROOT
 from tests.support.documented import Block, blocks_of, filled_in, typed_in
 from tests.support.keys import public_key
 from tests.support.observed import API, DENIED_LOGINS, WORKER, Observed
+from tests.support.poll_until import poll_until
 
 BLOCKS = blocks_of(ROOT / "docs" / "correlation.md")
 FUNCTIONS = next(block for block in BLOCKS if block.section == "Where things stand")

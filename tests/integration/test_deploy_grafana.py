@@ -17,9 +17,10 @@ import yaml
 from deploy.grafana.__main__ import BOARDS, DASHBOARDS, SETS, made
 from telemetry import names
 from tests.support.backends import Jaeger
-from tests.support.collector import ROOT, poll_until, require_binary
+from tests.support.collector import ROOT, require_binary
 from tests.support.documented import blocks_of
 from tests.support.observed import Observed
+from tests.support.poll_until import poll_until
 
 GRAFANA = ROOT / "deploy" / "grafana"
 SOURCES = {

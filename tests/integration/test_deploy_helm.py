@@ -13,8 +13,9 @@ import yaml
 
 from service.config import read_settings
 from telemetry.audit.verify import read_copy, verify
-from tests.support.collector import ROOT, poll_until, require_binary
+from tests.support.collector import ROOT, require_binary
 from tests.support.keys import public_key
+from tests.support.poll_until import poll_until
 from tests.support.service import Service
 
 CHART = ROOT / "deploy" / "helm" / "auditrace"

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from service.processes.serve import LISTENING
-from tests.support.collector import ROOT, poll_until
+from tests.support.collector import ROOT
+from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.processes import start_process
 

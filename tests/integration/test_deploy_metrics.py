@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.collector import Collector, poll_until
+from tests.support.collector import Collector
 from tests.support.otlp_client import post
 from tests.support.otlp_sink import Answer, OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.prometheus import ALERTS, Prometheus
 from tests.support.service import Service
 from tests.support.telemetry_maker import audit_request

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.service import START_S, Service
 
 PACKAGE = "auditrace_generated_client"

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from telemetry.audit.verify import read_copy, verify
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.service import Service
 
 PASSPHRASE = b"open sesame"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.support.collector import poll_until
 from tests.support.otlp_sink import OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.proxies import Proxy
 from tests.support.service import Service
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from telemetry import names
-from tests.support.collector import poll_until
 from tests.support.otlp_messages import plain_attributes
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.poll_until import poll_until
 from tests.support.processes import start_process
 from tests.support.service import Service
 

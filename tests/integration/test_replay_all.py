@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.collector import ROOT, Collector, poll_until
+from tests.support.collector import ROOT, Collector
 from tests.support.deliveries import FakeSink, commit, committed, drain, got, relay_over
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 from tests.support.service import Service
 from tests.support.stores import SqliteStore

@@ -12,7 +12,7 @@ import pytest
 from service.config import read_settings
 from service.processes.serve import serve
 from telemetry import names
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.service import STOP_S, Service
 
 

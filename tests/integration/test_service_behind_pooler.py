@@ -15,8 +15,8 @@ from service.errors import LedgerUnavailableError, SettingsError
 from service.store.postgres import pooling
 from service.store.postgres.connection import connect
 from service.store.postgres.reads import PostgresReads
-from tests.support.collector import poll_until
 from tests.support.pgbouncer import PgBouncer
+from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_stores import PostgresStore
 from tests.support.service import Client, Service

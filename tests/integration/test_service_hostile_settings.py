@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_hostile import HOSTILE, make_evil_schema, set_hostile
 from tests.support.service import Service

@@ -10,9 +10,9 @@ import pytest
 from service.bootstrap.databases import database_of
 from telemetry import names
 from telemetry.audit.verify import Report, verify
-from tests.support.collector import poll_until
 from tests.support.keys import public_key
 from tests.support.otlp_sink import OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
 from tests.support.service import Service
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.collector import NOBODY_HTTP, ROOT, poll_until
+from tests.support.collector import NOBODY_HTTP, ROOT
 from tests.support.otlp_sink import Answer, OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.processes import Process, heeds, start_process
 from tests.support.service import STOP_S, Service
 

@@ -8,9 +8,10 @@ import pytest
 
 from telemetry import names
 from tests.support.archive import archived
-from tests.support.collector import Collector, poll_until
+from tests.support.collector import Collector
 from tests.support.otlp_messages import plain_attributes
 from tests.support.otlp_sink import OtlpSink
+from tests.support.poll_until import poll_until
 from tests.support.service import Service
 
 

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.served import read_to_end
 from tests.support.service import Service
 

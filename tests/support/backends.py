@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from tests.support.collector import ROOT, poll_until, require_binary
+from tests.support.collector import ROOT, require_binary
+from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.processes import Process, start_process
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.processes import start_process
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")

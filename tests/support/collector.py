@@ -9,17 +9,16 @@ import os
 import re
 import signal
 import subprocess
-import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
 
+from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.processes import Process, start_process
 
@@ -59,25 +58,6 @@ def require_binary(name: str, command: str) -> Path:
     if os.environ.get("CI"):  # noqa: TID251
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def poll_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    """Returns as soon as the condition holds.
-
-    Args:
-        condition: Asked about fifty times a second, and once more when the time is up.
-        what: Completes "waited for …" in the failure.
-        timeout_s: How long to go on asking.
-
-    Raises:
-        TimeoutError: The condition did not hold in time.
-    """
-    deadline = time.monotonic() + timeout_s
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() >= deadline:
-            raise TimeoutError(f"waited {timeout_s:g} s for {what}")
-        pause.wait(0.02)
 
 
 class Collector:

@@ -13,8 +13,9 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.collector import ROOT, Collector, poll_until
+from tests.support.collector import ROOT, Collector
 from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.processes import Process, pause, start_process
 from tests.support.service import STOP_S, Service

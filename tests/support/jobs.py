@@ -32,7 +32,7 @@ from telemetry.audit.record import Actor
 from telemetry.propagation import remote_context
 from telemetry.tracing import AuditedSpan, Tracing
 from tests.support.both_stores import POSTGRES, Store
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.stores import SECRET, SqliteStore
 
 T = TypeVar("T")

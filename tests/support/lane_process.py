@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from service.errors import TryLaterError
-from tests.support.collector import ROOT, poll_until
+from tests.support.collector import ROOT
+from tests.support.poll_until import poll_until
 from tests.support.processes import start_process
 from tests.support.stores import SqliteStore
 

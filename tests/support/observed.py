@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.support.backends import Jaeger, VictoriaLogs
-from tests.support.collector import ROOT, Collector, poll_until
+from tests.support.collector import ROOT, Collector
+from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 from tests.support.prometheus import Prometheus
 from tests.support.service import STOP_S, Service

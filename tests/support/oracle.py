@@ -6,9 +6,9 @@ from typing import Any
 
 from telemetry import names
 from tests.support.archive import archived
-from tests.support.collector import poll_until
 from tests.support.deployment import Deployment
 from tests.support.otlp_messages import ReceivedLog, plain_attributes
+from tests.support.poll_until import poll_until
 
 
 def committed(deployment: Deployment) -> dict[str, str]:

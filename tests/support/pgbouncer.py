@@ -11,7 +11,7 @@ from typing import Final
 import psycopg
 import pytest
 
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.postgres import SUPERUSER, PostgresServer
 from tests.support.processes import Process, start_process
 

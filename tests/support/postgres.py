@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier
 
 from service.store.postgres.connection import connect
 from service.store.postgres.migrate import migrate
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 
 SUPERUSER: Final = "auditrace"

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 from tests.support.postgres import SUPERUSER, PostgresServer, require_binaries
 
 PATIENCE_S: Final = 60.0

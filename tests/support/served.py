@@ -9,7 +9,7 @@ import uvicorn
 
 from service.processes.connections import bounded
 from tests.support.api import ApiUnderTest
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 
 
 class Served:

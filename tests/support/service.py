@@ -17,8 +17,9 @@ import httpx
 
 from service.processes.serve import LISTENING
 from telemetry.audit.verify import Report, read_copy, verify
-from tests.support.collector import ROOT, poll_until
+from tests.support.collector import ROOT
 from tests.support.keys import public_key
+from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 
 START_S = 60.0

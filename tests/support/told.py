@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.collector import ROOT, poll_until
+from tests.support.collector import ROOT
 from tests.support.documented import Typed
+from tests.support.poll_until import poll_until
 from tests.support.processes import Process, heeds, start_process
 
 _TOKEN = re.compile(

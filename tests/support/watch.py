@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from service.bootstrap.databases import database_of
 from service.errors import TryLaterError
 from telemetry.audit.verify import Found, Report, read_copy, verify
-from tests.support.collector import poll_until
+from tests.support.poll_until import poll_until
 
 Copies: TypeAlias = Mapping[str, Callable[[], Iterable[Found]]]
 

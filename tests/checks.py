@@ -19,7 +19,7 @@ from service.store.sqlite.migrate import migrate
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-SCHEMA = ROOT / "service" / "store" / "sqlite" / "schema.sql"
+SCHEMA = ROOT / "docs" / "sqlite-schema.sql"
 SETTINGS = ROOT / "docs" / "configuration.md"
 
 _HELP = re.compile(r"(```text\n\$ auditrace --help\n)(.*?)(```)", re.DOTALL)

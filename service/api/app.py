@@ -11,11 +11,10 @@ from litestar.datastructures import MutableScopeHeaders, State
 from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Message, Receive, Scope, Send
 
 from service.api import audit, contents, explorer, export, health, jobs, ledger, me, templates
-from service.api.admission import admit
 from service.api.parts import ApiServices
 from service.api.problems import answer_problem
 from service.api.refusals import record_refusal
-from service.api.request import DEPENDENCIES, ApiRequest, exchange_of, url_path
+from service.api.request import DEPENDENCIES, ApiRequest, admit, exchange_of, url_path
 from service.api.schema import Described, openapi_document
 from service.api.texts import routed_path
 

@@ -7,14 +7,13 @@ import msgspec
 from litestar.di import NamedDependency, Provide
 from msgspec import Meta
 
-from service.api.admission import EVENT
 from service.api.fields import Cursor as NextCursor
 from service.api.fields import JobIdPath, Links, RecordIdPath, Sha256, SpanId, Time, TraceId, Uuid
 from service.api.messages import trace_link
 from service.api.methods import get
 from service.api.parts import parts_of
 from service.api.queries import Cursor, Limit, provide_where
-from service.api.request import ApiRequest, Reading
+from service.api.request import EVENT, ApiRequest, Reading
 from service.ports import Page, RecordFilter, RecordRow
 from telemetry import names
 from telemetry.audit.body_view import view_body

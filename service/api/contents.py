@@ -8,13 +8,12 @@ from urllib.parse import quote, unquote
 
 from litestar import Response, put
 
-from service.api.admission import EVENT
 from service.api.documented import BYTES, DOCUMENTED, Documented
 from service.api.fields import ArtifactNamePath, IfMatch, InputNamePath, JobIdPath, RunPath
 from service.api.messages import ArtifactsAnswer, InputAnswer, artifact_answer, trace_link
 from service.api.methods import get
 from service.api.parts import parts_of
-from service.api.request import ApiRequest, Jobs, Operations, url_path
+from service.api.request import EVENT, ApiRequest, Jobs, Operations, url_path
 from service.api.texts import is_input_name, version_of
 from service.errors import InvalidRequestError, NotFoundError
 from service.jobs.model import Content

@@ -7,11 +7,10 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from service.api.admission import EVENT
 from service.api.documented import DOCUMENTED, Documented
 from service.api.parts import parts_of
 from service.api.queries import provide_where
-from service.api.request import ApiRequest, context_of, exchange_of
+from service.api.request import EVENT, ApiRequest, context_of, exchange_of
 from service.operations.exports import AuditExport, ExportFormat
 from service.ports import RecordFilter
 from telemetry import names

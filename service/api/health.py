@@ -8,11 +8,10 @@ import msgspec
 from litestar import Response
 from msgspec import Meta
 
-from service.api.admission import identify
 from service.api.documented import DOCUMENTED, Documented
 from service.api.methods import get
 from service.api.parts import DEGRADED, FAILED, READY, parts_of
-from service.api.request import ApiRequest, exchange_of
+from service.api.request import ApiRequest, exchange_of, identify
 from service.errors import TryLaterError
 from service.roles import ADMIN, AUDITOR
 

@@ -7,7 +7,6 @@ from typing import Final
 from litestar import Response, post
 from litestar.params import FromQuery, JSONBody
 
-from service.api.admission import EVENT
 from service.api.documented import DOCUMENTED, Documented
 from service.api.fields import IfMatch, JobIdPath
 from service.api.messages import (
@@ -24,7 +23,7 @@ from service.api.messages import (
 from service.api.methods import get
 from service.api.parts import parts_of
 from service.api.queries import Cursor, Limit, QueryText, QueryWait
-from service.api.request import BODY, ApiRequest, Jobs, Operations, exchange_of
+from service.api.request import BODY, EVENT, ApiRequest, Jobs, Operations, exchange_of
 from service.api.texts import version_of, wait_ms_of
 from service.api.waiting import MAX_WAIT_MS
 from service.errors import TryLaterError

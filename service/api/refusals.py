@@ -5,10 +5,9 @@ from typing import cast
 
 from litestar.types import HTTPScope, Scope
 
-from service.api.admission import EVENT
 from service.api.parts import parts_of
 from service.api.problems import error_of
-from service.api.request import context_of, exchange_of, route_of
+from service.api.request import EVENT, context_of, exchange_of, route_of
 from service.api.texts import is_uuid
 from service.errors import RefusedError, TryLaterError
 from service.operations.base import Operation

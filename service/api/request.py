@@ -1,24 +1,27 @@
-"""One request: what is known of it so far, the audit context that is made of that, and the operations bound to it.
+"""One request: who sends it, what is known of it, its audit context, and the operations that are bound to it.
 
 JSON bodies are read strictly here, where Litestar would turn `"false"` into false and leave broken UTF-8 to a 500.
 """
 
 import hashlib
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 import msgspec
 from litestar import Request
+from litestar.connection import ASGIConnection
 from litestar.datastructures import Headers
 from litestar.di import NamedDependency, Provide
+from litestar.handlers import BaseRouteHandler
 from litestar.types import HTTPScope, Scope
 
-from service.api.auth import Credential
+from service.api.auth import Credential, bearer_token
+from service.api.head import require_declared, require_ids, require_once, require_sound_head
 from service.api.messages import NoMembers
 from service.api.parts import parts_of
 from service.api.texts import is_request_id, shown
-from service.errors import InvalidRequestError
+from service.errors import InvalidRequestError, UnauthenticatedError
 from service.jobs.model import TenantId
 from service.operations.job_reading import JobReading
 from service.operations.jobs import JobOperations
@@ -29,6 +32,9 @@ from telemetry.tracing import AuditedSpan
 
 BODY: Final = "body"
 """The key of a route's options under which the type of its JSON body stands."""
+
+EVENT: Final = "event"
+"""The key of a route's options under which the name of its event stands; routes without one leave no records."""
 
 Operations = NamedDependency[JobOperations]
 Jobs = NamedDependency[JobReading]
@@ -102,6 +108,39 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
         body_sha256=_sha256(body) if body is not None else None,
         counts_refusals=exchange.is_too_often_refused,
     )
+
+
+async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let the request pass to its handler.
+
+    Raises:
+        RefusedError: it may not pass; nothing of its body was read.
+        TryLaterError: the credential cannot be checked now.
+    """
+    scope = cast("HTTPScope", connection.scope)
+    await identify(scope, connection.headers)
+    if EVENT in handler.opt:
+        exchange_of(scope).is_too_often_refused = parts_of(scope).tallies.is_too_often_refused(context_of(scope))
+    require_ids(scope)
+    require_once(connection.headers)
+    require_sound_head(connection.headers, scope["method"], takes_json=BODY in handler.opt)
+    require_declared(list(connection.query_params.multi_items()), handler)
+
+
+async def identify(scope: HTTPScope, headers: Headers) -> None:
+    """Find out who calls, and keep it with the request; who fails is counted.
+
+    Raises:
+        UnauthenticatedError: there is no credential, or it does not hold.
+        TryLaterError: the credential cannot be checked now.
+    """
+    exchange, parts = exchange_of(scope), parts_of(scope)
+    try:
+        token = bearer_token(headers.getall("authorization", []))
+        exchange.credential = await parts.authenticator.authenticate(token)
+    except UnauthenticatedError as refusal:
+        await parts.tallies.denied(context_of(scope), exchange.span, refusal)
+        raise
 
 
 def url_path(scope: Scope) -> str:

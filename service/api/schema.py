@@ -14,7 +14,6 @@ from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
-from service.api.admission import EVENT
 from service.api.documented import BYTES, DOCUMENTED, EVERYWHERE, HEADERS, JSON, UNTRACED, Documented
 from service.api.examples import EXAMPLES, PROBLEMS, problem_example
 from service.api.messages import NoMembers
@@ -22,7 +21,7 @@ from service.api.methods import get
 from service.api.parameters import parameters_of
 from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import Problem, status_of
-from service.api.request import BODY, ApiRequest
+from service.api.request import BODY, EVENT, ApiRequest
 from service.errors import AuditraceError, ThrottledError, TryLaterError, UnauthenticatedError
 
 DOCUMENT_MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.1"

@@ -23,7 +23,7 @@ from service.store.opening import keys_of
 from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import connect
 from service.store.postgres.lanes import PostgresLanes
-from service.store.postgres.opening import read_copy as read_database
+from service.store.postgres.opening import read as read_database
 from service.store.postgres.outbox import PostgresOutbox
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.replays import PostgresReplays

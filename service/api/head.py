@@ -1,6 +1,7 @@
-"""Checks a query against what its route declares, where Litestar would ignore what is unknown or not say what is known.
+"""Checks the head of a request as a whole: its ids, its headers, and its query against what its route declares.
 
-The declarations are those of the handlers' signatures, which also make the OpenAPI document: nothing is said twice.
+Litestar would ignore what is unknown, or not say what is known. The declarations of a query are those of the handlers'
+signatures, which also make the OpenAPI document: nothing is said twice.
 """
 
 import re
@@ -10,12 +11,14 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, cast
 
+from litestar.datastructures import Headers
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
+from litestar.types import HTTPScope
 from litestar.typing import FieldDefinition
 
-from service.api.texts import is_plain, shown
-from service.errors import InvalidRequestError
+from service.api.texts import is_idempotency_key, is_plain, is_uuid, shown
+from service.errors import InvalidRequestError, NotFoundError, UnsupportedMediaTypeError
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _SHOWN: Final = 64
@@ -42,6 +45,38 @@ def require_declared(query: Sequence[tuple[str, str]], handler: BaseRouteHandler
         if problem is not None:
             raise InvalidRequestError(f"{name}={shown(value, _SHOWN)}: {problem}")
         seen.add(name)
+
+
+def require_ids(scope: HTTPScope) -> None:
+    """Refuse ids that no job or record can have, so that no other text ever reaches the database."""
+    for name in ("job_id", "record_id"):
+        value = scope["path_params"].get(name)
+        if value is not None and not is_uuid(str(value)):
+            raise NotFoundError(f"there is no such {name.removesuffix('_id')}")
+
+
+def require_once(headers: Headers) -> None:
+    """Refuse headers that decide what is done and come twice: two readers of the request would disagree about it."""
+    for name in ("if-match", "idempotency-key", "content-type"):
+        if len(headers.getall(name, [])) > 1:
+            raise InvalidRequestError(f"the header {name} is given twice")
+
+
+def require_sound_head(headers: Headers, method: str, *, takes_json: bool) -> None:
+    """Refuse headers that ask for what no route does, or that the body of this one cannot have."""
+    key = headers.get("idempotency-key")
+    if method == "POST" and key is not None and not is_idempotency_key(key):
+        raise InvalidRequestError("Idempotency-Key must be 1 to 255 printable ASCII characters")
+    if method == "PUT" and "content-range" in headers:
+        raise InvalidRequestError("Content-Range is not taken: send the input as a whole")
+    is_packed = headers.get("content-encoding", "identity").strip().lower() != "identity"
+    if is_packed and (takes_json or method == "PUT"):
+        # A body is what was sent, byte for byte: its hash is on record, and it is what a run is given.
+        raise UnsupportedMediaTypeError("Content-Encoding is not taken: send the body as it is")
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if takes_json and has_body and media_type != "application/json":
+        raise UnsupportedMediaTypeError("the body must be application/json")
 
 
 # As many as there are routes; registered handlers live as long as their application.

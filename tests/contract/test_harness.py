@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.collector import ROOT, poll_until
+from tests.support.ids import record_ids
 from tests.support.ports import ReservedPorts
 from tests.support.processes import start_process
 
@@ -125,3 +127,21 @@ def test_settings_of_whoever_runs_the_tests_are_not_those_of_the_tests() -> None
     script = "import os, tests.conftest as conftest; print(conftest.inherited_settings(sorted(os.environ)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "['AUDITRACE_PORT', 'HTTPS_PROXY', 'PGHOST']\n", done.stderr
+
+
+def test_several_threads_take_ids_at_the_same_time() -> None:
+    """A test makes records while its lane makes those of the ledger: each gets an id, and no id is given twice."""
+    ids, taken = record_ids(), list[str]()
+
+    def take() -> None:
+        taken.extend(next(ids) for _ in range(20_000))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(take) for _ in range(4)]:
+                future.result()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(taken) == len(set(taken)) == 80_000

@@ -9,11 +9,13 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.collector import ROOT, poll_until
 from tests.support.ids import record_ids
+from tests.support.otlp_sink import OtlpSink
 from tests.support.ports import ReservedPorts
 from tests.support.processes import start_process
 
@@ -145,3 +147,16 @@ def test_several_threads_take_ids_at_the_same_time() -> None:
     finally:
         sys.setswitchinterval(before)
     assert len(taken) == len(set(taken)) == 80_000
+
+
+@pytest.mark.parametrize("body", [b"", b"half a"])
+def test_a_request_whose_sender_dies_before_its_end_was_not_received(body: bytes) -> None:
+    """A sink keeps whole requests only, as servers do: a relay is killed at any byte."""
+    with OtlpSink() as sink:
+        url = urlsplit(sink.http_endpoint)
+        with socket.create_connection((url.hostname, url.port)) as connection:
+            head = f"POST /v1/logs HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/x-protobuf\r\n"
+            connection.sendall(f"{head}Content-Length: 20\r\n\r\n".encode() + body)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""
+        assert sink.request_count == 0

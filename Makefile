@@ -8,7 +8,7 @@ TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl
 	/usr/sbin/pgbouncer=pgbouncer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins clean
+.PHONY: help setup run test test-quick test-loaded test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ test: $(VENV)/.installed-dev ## Run all tests; first builds collector, backends 
 
 test-quick: $(VENV)/.installed-dev ## Run in two minutes what needs no build and no PostgreSQL: unit, contract on SQLite, a few examples of each property
 	AUDITRACE_TEST_QUICK=1 $(BIN)/python -m pytest -n 2 tests/unit tests/contract tests/property
+
+test-loaded: $(VENV)/.installed-dev ## Run all tests three times while stress-ng keeps twice as many processors busy as there are
+	@tests/support/packages.sh stress-ng=stress-ng
+	tests/support/loaded.sh
 
 test-fault: $(VENV)/.installed-dev ## Run the fault tests alone: kills, full disks, outages, clock steps
 	@deploy/otelcol/build.sh

@@ -7,11 +7,15 @@ import socket
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.collector import ROOT
+from tests.support.ids import record_ids
+from tests.support.otlp_sink import OtlpSink
 from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.processes import start_process
@@ -126,3 +130,34 @@ def test_settings_of_whoever_runs_the_tests_are_not_those_of_the_tests() -> None
     script = "import os, tests.conftest as conftest; print(conftest.inherited_settings(sorted(os.environ)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "['AUDITRACE_PORT', 'HTTPS_PROXY', 'PGHOST']\n", done.stderr
+
+
+def test_several_threads_take_ids_at_the_same_time() -> None:
+    """A test makes records while its lane makes those of the ledger: each gets an id, and no id is given twice."""
+    ids, taken = record_ids(), list[str]()
+
+    def take() -> None:
+        taken.extend(next(ids) for _ in range(20_000))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(take) for _ in range(4)]:
+                future.result()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(taken) == len(set(taken)) == 80_000
+
+
+@pytest.mark.parametrize("body", [b"", b"half a"])
+def test_a_request_whose_sender_dies_before_its_end_was_not_received(body: bytes) -> None:
+    """A sink keeps whole requests only, as servers do: a relay is killed at any byte."""
+    with OtlpSink() as sink:
+        url = urlsplit(sink.http_endpoint)
+        with socket.create_connection((url.hostname, url.port)) as connection:
+            head = f"POST /v1/logs HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/x-protobuf\r\n"
+            connection.sendall(f"{head}Content-Length: 20\r\n\r\n".encode() + body)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""
+        assert sink.request_count == 0

@@ -37,12 +37,13 @@ TEXTS = ("plain " * 20, '"\\' * 60, "\x00\x01\b\f\x1f\x7f" * 20, "\n\r\t" * 40, 
 @pytest.fixture
 def backlog(store: SqliteStore) -> SqliteStore:
     """A ledger with some megabytes of undelivered records, in whose texts is all that JSON may write longer."""
-    lane = store.lane()
+    lane, futures = store.lane(), []
     for turn in range(3000):
         more = {names.AUDITRACE_REASON: TEXTS[turn % len(TEXTS)], names.AUDITRACE_TRUNCATED: [TEXTS[turn % 5][:9]] * 9}
         record = store.record(more=more)
-        future = lane.submit(lambda transaction, record=record: transaction.save(Transition(record=record)))
-    future.result()
+        futures.append(lane.submit(lambda transaction, record=record: transaction.save(Transition(record=record))))
+    for future in futures:
+        future.result()
     return store
 
 

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 
 def record_ids(prefix: int = 1) -> Iterator[str]:
-    """Yield UUIDv7-shaped ids in order, the same in every run."""
-    for number in itertools.count(1):
-        yield f"019b76da-a800-7{prefix:03x}-8000-{number:012x}"
+    """Return UUIDv7-shaped ids in order, the same in every run.
+
+    Any thread may take the next one, which of a generator only one may at a time.
+    """
+    return map("019b76da-a800-7{:03x}-8000-{:012x}".format, itertools.repeat(prefix), itertools.count(1))
 
 
 class ManualClock:

@@ -238,7 +238,12 @@ class _HttpHandler(BaseHTTPRequestHandler):
     server: _HttpServer
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        length = int(self.headers.get("content-length", "0"))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # Its sender died; nothing at all would pass for an empty message.
+            self.close_connection = True
+            return None
         kind = TYPE_OF_PATH.get(self.path)
         if kind is None:
             return self._reply(404, {}, b"")

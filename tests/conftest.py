@@ -116,7 +116,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 class _SharedFixtures:
-    """Hears of every fixture: a hook of this file hears of none that belongs to the whole run."""
+    """A plugin, because pytest does not call the hooks of a conftest for fixtures of the whole run."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:

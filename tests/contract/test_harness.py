@@ -152,7 +152,7 @@ def test_several_threads_take_ids_at_the_same_time() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"half a"])
 def test_a_request_whose_sender_dies_before_its_end_was_not_received(body: bytes) -> None:
-    """A sink keeps whole requests only, as servers do: a relay is killed at any byte."""
+    """A sink keeps whole requests only, as servers do: a relay may be killed while it sends one."""
     with OtlpSink() as sink:
         url = urlsplit(sink.http_endpoint)
         with socket.create_connection((url.hostname, url.port)) as connection:

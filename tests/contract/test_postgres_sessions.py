@@ -130,7 +130,7 @@ def test_processes_that_migrate_at_once_do_not_disturb_each_other(bare_url: str)
 def test_a_process_that_migrates_between_two_looks_is_no_other_program(
     bare_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two first starts, the one that saw an empty database finds the names of the ledger taken by the other."""
+    """Of two first starts, one sees an empty database, and a moment later the tables that the other has made."""
     turns = iter([True])
 
     def look(session: Session) -> int:

@@ -228,7 +228,7 @@ def test_every_record_is_found_by_what_people_ask_for(observed: Observed) -> Non
     records, by_id = observed.records(), dict[str, Any]()
 
     def is_whole() -> bool:
-        # VictoriaLogs leaves out, now and then and for a moment, what it has shown before.
+        # VictoriaLogs sometimes leaves out, for a moment, a record that it has shown before.
         by_id.update({log[names.AUDIT_RECORD_ID]: log for log in observed.logs.query('"audit.record.id":*')})
         return by_id.keys() >= set(record_ids(records))
 

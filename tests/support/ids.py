@@ -7,7 +7,7 @@ from collections.abc import Iterator
 def record_ids(prefix: int = 1) -> Iterator[str]:
     """Return UUIDv7-shaped ids in order, the same in every run.
 
-    Any thread may take the next one, which of a generator only one may at a time.
+    Several threads may take ids at the same time; a generator would raise `ValueError`.
     """
     return map("019b76da-a800-7{:03x}-8000-{:012x}".format, itertools.repeat(prefix), itertools.count(1))
 

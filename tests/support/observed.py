@@ -100,7 +100,7 @@ class Observed:
         for number in range(DENIED_LOGINS):
             assert httpx.get(f"{self.service.url}/v1/jobs", headers={"Authorization": "Bearer no"}).status_code == 401
             if number == 0:
-                # What Prometheus sees for the first time with its last value has not increased.
+                # Prometheus sees an increase only if it has seen a smaller value before.
                 poll_until(lambda: bool(self.metrics.query(_DENIED)), "the first denied login in Prometheus")
         self.jobs = {"approved": approved, "failing": failing}
 

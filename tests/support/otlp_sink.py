@@ -241,7 +241,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length", "0"))
         body = self.rfile.read(length)
         if len(body) < length:
-            # Its sender died; nothing at all would pass for an empty message.
+            # The sender died. An empty body would be read as an empty message.
             self.close_connection = True
             return None
         kind = TYPE_OF_PATH.get(self.path)

@@ -66,7 +66,7 @@ def _require_free_names(session: Session) -> None:
     names = [name for step in MIGRATIONS for name in _RELATION.findall(step.sql)]
     with translated():
         ((schema, taken),) = session.execute(_TAKEN, {"names": names}).fetchall()
-    # Asked again, because another process may have made them meanwhile, with the number of their step.
+    # Another process may have applied the first step since the version was read. Then the names are the ledger's own.
     if taken and schema_version(session) == 0:
         to_do = "give the ledger a database of its own, or a schema by the role's search_path"
         raise SettingsError([f"the schema {schema} has {', '.join(taken)} of another program: {to_do}"])

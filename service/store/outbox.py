@@ -1,7 +1,7 @@
 """The undelivered records as relays see them: a cursor a stream, moved under a lease and fenced by its epoch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from service.errors import NotFoundError
@@ -146,7 +146,7 @@ class LedgerOutbox(ABC):
         lease = {"stream_id": first.stream_id, "owner": self._owner, "epoch": first.epoch}
         return one(execute("move_cursor", {**lease, "first": first.number, "last": last.number})) is not None
 
-    def _all(self, name: str, values: dict[str, object]) -> Sequence[Row]:
+    def _all(self, name: str, values: Mapping[str, object]) -> Sequence[Row]:
         return self._run(lambda execute: list(execute(name, values)))
 
 

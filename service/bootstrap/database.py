@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from service.ports import (
     CheckpointWriter,
     Clock,
@@ -47,26 +49,20 @@ class ClosableReads(Reads, Protocol):
         ...
 
 
-class Opened(ABC):
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """A ledger that this process has opened."""
 
     ledger: Ledger
     reads: ClosableReads
     checkpoints: CheckpointWriter
+    outbox: Callable[[], Outbox]
+    """Opens the undelivered records for a relay of this process."""
+    close_ledger: Callable[[], None]
+    """Closes the streams with records of their own and writes the last checkpoint; nothing is committed after."""
+    close: Callable[[], None]
+    """Closes the rest, once the ledger is closed."""
     owner_descriptor: int | None = None
-    """A descriptor that keeps this process alive in the eyes of others while a child has it; None without one."""
-
-    @abstractmethod
-    def outbox(self) -> Outbox:
-        """Open the undelivered records for a relay of this process."""
-
-    @abstractmethod
-    def close_ledger(self) -> None:
-        """Close the streams with records of their own and write the last checkpoint; nothing is committed after."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the rest; the ledger is closed."""
+    """While a child process has this descriptor open, other processes take this one for alive; None without one."""
 
 
 class Database(ABC):

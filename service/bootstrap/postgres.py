@@ -14,10 +14,9 @@ from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
 from service.store.postgres.opening import durability, examine, migrate_database, read
-from service.store.postgres.outbox import PostgresOutbox
+from service.store.postgres.outbox import PostgresOutbox, PostgresReplays
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
-from service.store.postgres.replays import PostgresReplays
 from service.store.postgres.snapshot import recorded
 from service.store.postgres.wakeups import Wakeups
 from service.store.queries import Execute
@@ -56,7 +55,6 @@ class PostgresDatabase(Database):
     def migrate(self) -> Sequence[str]:
         return migrate_database(self._url)
 
-    @override
     def _reads(self) -> PostgresReads:
         return PostgresReads(self._url)
 
@@ -64,17 +62,38 @@ class PostgresDatabase(Database):
     def durability(self, *, needs_standby: bool) -> Durability:
         return durability(self._url, needs_standby=needs_standby)
 
-    @override
     def _outbox(self, owner: str, clock: Clock) -> tuple[PostgresOutbox, Callable[[], None]]:
         return PostgresOutbox(self._url, owner, clock), lambda: None
 
-    @override
     def _replays(self, sink: str) -> PostgresReplays:
         return PostgresReplays(self._url, sink)
 
     @override
     def open(self, parts: LedgerParts) -> Opened:
-        return _OpenedPostgres(self._url, parts)
+        wakeups = Wakeups(self._url, parts.on_hint)
+
+        def on_commit(outcomes: Sequence[str]) -> None:
+            parts.on_commit(outcomes)
+            wakeups.hint()
+
+        settings = msgspec.structs.replace(parts, on_commit=on_commit)
+        reads = PostgresReads(self._url)
+        lanes = PostgresLanes(settings, self._url, parts.lanes or LANES)
+        checkpoints = PostgresCheckpoints(lanes, parts.private_key)
+
+        def close() -> None:
+            wakeups.close()
+            reads.close()
+            checkpoints.close()
+
+        return Opened(
+            ledger=lanes,
+            reads=reads,
+            checkpoints=checkpoints,
+            outbox=lambda: PostgresOutbox(self._url, parts.owner, parts.clock),
+            close_ledger=lambda: lanes.close(checkpoints.write_last),
+            close=close,
+        )
 
     def _read(self, work: Callable[[Execute], T]) -> T:
         return read(self._url, work)
@@ -84,30 +103,3 @@ class PostgresDatabase(Database):
 
     def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         return reconcile(self._url, secret)
-
-
-class _OpenedPostgres(Opened):
-    def __init__(self, url: str, parts: LedgerParts) -> None:
-        self._url = url
-        self._owner, self._clock = parts.owner, parts.clock
-        self._wakeups = Wakeups(url, parts.on_hint)
-
-        def on_commit(outcomes: Sequence[str]) -> None:
-            parts.on_commit(outcomes)
-            self._wakeups.hint()
-
-        settings = msgspec.structs.replace(parts, on_commit=on_commit)
-        self.reads = PostgresReads(url)
-        self.ledger = self._lanes = PostgresLanes(settings, url, parts.lanes or LANES)
-        self.checkpoints = self._checkpoints = PostgresCheckpoints(self._lanes, parts.private_key)
-
-    def outbox(self) -> PostgresOutbox:
-        return PostgresOutbox(self._url, self._owner, self._clock)
-
-    def close_ledger(self) -> None:
-        self._lanes.close(self._checkpoints.write_last)
-
-    def close(self) -> None:
-        self._wakeups.close()
-        self.reads.close()
-        self._checkpoints.close()

@@ -1,7 +1,6 @@
 """The embedded database: one SQLite file."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from typing_extensions import override
@@ -17,11 +16,10 @@ from service.store.sqlite.identity import hold
 from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.migrate import migrate
 from service.store.sqlite.opening import examine, is_empty, require_ledger
-from service.store.sqlite.outbox import SqliteOutbox
+from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.reconciliation import reconcile
-from service.store.sqlite.replays import SqliteReplays
 from service.store.sqlite.snapshot import recorded
 from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import in_use, untouched
@@ -84,7 +82,6 @@ class SqliteDatabase(Database):
         finally:
             connection.close()
 
-    @override
     def _reads(self) -> SqliteReads:
         return SqliteReads(self._path, self._reading)
 
@@ -93,18 +90,35 @@ class SqliteDatabase(Database):
         del needs_standby
         return Durability("an acknowledged commit is on disk")
 
-    @override
     def _outbox(self, owner: str, clock: Clock) -> tuple[SqliteOutbox, Callable[[], None]]:
         locks = OwnerLocks(self._path, owner)
         return SqliteOutbox(self._path, locks, clock), locks.release
 
-    @override
     def _replays(self, sink: str) -> SqliteReplays:
         return SqliteReplays(self._path, sink)
 
     @override
     def open(self, parts: LedgerParts) -> Opened:
-        return _OpenedSqlite(self._path, parts)
+        locks = OwnerLocks(self._path, parts.owner)
+        reads = SqliteReads(self._path)
+        lane = SqliteLane(parts, self._path, locks)
+        checkpoints = SqliteCheckpoints(lane, parts.private_key)
+
+        def close() -> None:
+            # Last the connection that may write: it alone can put what is in the WAL into the database file.
+            reads.close()
+            checkpoints.close()
+            locks.release()
+
+        return Opened(
+            ledger=lane,
+            reads=reads,
+            checkpoints=checkpoints,
+            outbox=lambda: SqliteOutbox(self._path, locks, parts.clock),
+            close_ledger=lambda: lane.close(checkpoints.write_last),
+            close=close,
+            owner_descriptor=locks.descriptor,
+        )
 
     def _read(self, work: Callable[[Execute], T]) -> T:
         with self._reading(self._path) as connection:
@@ -115,26 +129,3 @@ class SqliteDatabase(Database):
 
     def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         return reconcile(self._path, secret, self._reading)
-
-
-class _OpenedSqlite(Opened):
-    def __init__(self, path: Path, parts: LedgerParts) -> None:
-        self._path = path
-        self._clock = parts.clock
-        self._locks = OwnerLocks(path, parts.owner)
-        self.owner_descriptor = self._locks.descriptor
-        self.reads = SqliteReads(path)
-        self.ledger = self._lane = SqliteLane(parts, path, self._locks)
-        self.checkpoints = self._checkpoints = SqliteCheckpoints(self._lane, parts.private_key)
-
-    def outbox(self) -> SqliteOutbox:
-        return SqliteOutbox(self._path, self._locks, self._clock)
-
-    def close_ledger(self) -> None:
-        self._lane.close(self._checkpoints.write_last)
-
-    def close(self) -> None:
-        # Last the connection that may write: it alone can put what is in the WAL into the database file.
-        self.reads.close()
-        self._checkpoints.close()
-        self._locks.release()

@@ -10,6 +10,7 @@ from service.errors import FencedError, LedgerBusyError, SettingsError
 from service.ports import Checkpointed, LastCheckpoint, RefusedStream, RegisteredKey, Transition
 from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow, store
 from service.store.checkpoint_records import Named, stated_behind, stating, stating_rotation, to_name
+from service.store.connections import Transactions
 from service.store.queries import Execute
 from service.store.restoring import first_after_restore, restore_record
 from service.store.rollback_guard import RollbackGuard
@@ -51,29 +52,27 @@ class _Written(msgspec.Struct, frozen=True):
 class Checkpoints(ABC, Generic[T]):
     """Implements `service.ports.CheckpointWriter` for one process, but for what differs between databases."""
 
-    def __init__(self, lanes: Lanes[T], private_key: Callable[[str], Signer | None]) -> None:
+    def __init__(
+        self,
+        lanes: Lanes[T],
+        private_key: Callable[[str], Signer | None],
+        reading: Transactions,
+        writing: Transactions,
+    ) -> None:
         """Write in the transactions of these lanes.
 
         Args:
             lanes: those of this process.
             private_key: returns the private key with a fingerprint, None when this process does not hold it.
+            reading: looks at what is committed; is closed with this, as `writing` is.
+            writing: takes leases and registers keys, beside the lanes.
         """
+        self._reading = reading
+        self._writing = writing
         self._lanes = lanes
         self._settings = lanes.settings
         self._private_key = private_key
         self._rollback_guard = lanes.rollback_guard
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connections."""
-
-    @abstractmethod
-    def _read(self, work: Callable[[Execute], R]) -> R:
-        """Return what `work` finds in one snapshot of what is committed."""
-
-    @abstractmethod
-    def _change(self, work: Callable[[Execute], R]) -> R:
-        """Run `work` in a transaction beside the lanes, and return what it returns after the commit."""
 
     @abstractmethod
     def _lock(self, execute: Execute) -> None:
@@ -95,6 +94,12 @@ class Checkpoints(ABC, Generic[T]):
             LedgerBusyError: processes work on the database.
         """
 
+    def close(self) -> None:
+        """Close the connections."""
+        # In SQLite, the last connection moves the WAL into the database file; a connection that only reads cannot.
+        self._reading.close()
+        self._writing.close()
+
     def hold(self) -> bool:
         """Take or renew the lease; False while another process that is alive holds it."""
 
@@ -103,11 +108,11 @@ class Checkpoints(ABC, Generic[T]):
             self._signer(self._keys(execute))
             return self._take_lease(execute)
 
-        return self._change(hold)
+        return self._writing.write(hold)
 
     def release(self) -> None:
         """Give the lease back."""
-        self._change(self._release)
+        self._writing.write(self._release)
 
     def write(self) -> Checkpointed | None:
         """Close orphaned streams and sign the tips of all streams that changed; None without the lease.
@@ -127,7 +132,7 @@ class Checkpoints(ABC, Generic[T]):
 
     def look(self) -> Survey:
         """Look at the committed streams as the next checkpoint would, and change nothing."""
-        return self._read(lambda execute: survey(execute, self._settings.secret))
+        return self._reading.read(lambda execute: survey(execute, self._settings.secret))
 
     def last(self) -> LastCheckpoint | None:
         """Return the last checkpoint, whoever wrote it; None before the first.
@@ -140,17 +145,17 @@ class Checkpoints(ABC, Generic[T]):
             self._rollback_guard.require_all(execute)
             return last_stored(execute)
 
-        last = self._read(look)
+        last = self._reading.read(look)
         self._rollback_guard.saw_checkpoint(last)
         return None if last is None else LastCheckpoint(last.number, last.observed_ns)
 
     def refused(self) -> Sequence[RefusedStream]:
         """Return the streams that the last checkpoint, whoever wrote it, refused."""
-        return self._read(lambda execute: [RefusedStream(*row) for row in execute("refused_streams", {})])
+        return self._reading.read(lambda execute: [RefusedStream(*row) for row in execute("refused_streams", {})])
 
     def registered(self) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger in the order of their registration; the last one signs now."""
-        return self._read(lambda execute: registered_keys(execute, self._settings.secret))
+        return self._reading.read(lambda execute: registered_keys(execute, self._settings.secret))
 
     def register(self, signer: Signer) -> None:
         """Register the public key on a ledger that knows none and holds no checkpoint yet.
@@ -168,7 +173,7 @@ class Checkpoints(ABC, Generic[T]):
             else:
                 register(execute, secret, signer, number=1, first_checkpoint=1, now_ns=now_ns)
 
-        self._change(register_first)
+        self._writing.write(register_first)
 
     def rotate(self, new: Signer) -> int:
         """Let `new` sign from the next checkpoint on, and return that checkpoint's number.

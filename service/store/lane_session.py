@@ -4,7 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Generic, TypeVar
+from typing import Generic, LiteralString, Protocol, TypeVar
 
 from service.errors import AuditraceError, FencedError
 from service.store.queries import Execute
@@ -15,6 +15,17 @@ from telemetry.errors import TelemetryError
 
 R = TypeVar("R")
 T = TypeVar("T", bound=LedgerTransaction)
+
+
+class Closable(Protocol):
+    """A connection, as far as it can be closed."""
+
+    def close(self) -> None:
+        """Close it; may be called again."""
+        ...
+
+
+C = TypeVar("C", bound=Closable)
 
 _log = logging.getLogger(__name__)
 
@@ -31,22 +42,40 @@ class EndedTransactionError(Exception):
         self.error = error
 
 
-class LaneSession(ABC, Generic[T]):
+class LaneSession(ABC, Generic[T, C]):
     """One lane's connection and its stream; used by its thread alone. Without a connection there is no stream."""
 
     def __init__(self, settings: StreamSettings, rollback_guard: RollbackGuard) -> None:
         self._settings = settings
         self._rollback_guard = rollback_guard
         self._stream: LaneStream[T] = LaneStream(settings)
+        self._connection: C | None = None
 
     @property
-    @abstractmethod
-    def _is_connected(self) -> bool:
-        """True while there is a connection."""
+    def _held(self) -> C:
+        if self._connection is None:
+            raise LostSessionError
+        return self._connection
 
     @abstractmethod
-    def _execute(self) -> Execute:
-        """Return what executes statements on the connection that is there."""
+    def _executing(self) -> Execute:
+        """Return what executes statements on the connection, which is opened if there is none."""
+
+    @abstractmethod
+    def _do(self, statement: LiteralString) -> None:
+        """Execute a statement about savepoints.
+
+        Raises:
+            LostSessionError, EndedTransactionError: the transaction is gone.
+        """
+
+    @abstractmethod
+    def _require_transaction(self, error: Exception) -> None:
+        """Raise if `error` ended the transaction, or took the connection away.
+
+        Raises:
+            LostSessionError, EndedTransactionError: it did.
+        """
 
     @abstractmethod
     def _guarded(self) -> AbstractContextManager[None]:
@@ -70,10 +99,6 @@ class LaneSession(ABC, Generic[T]):
         """Roll back what is open; a connection on which that fails is given up."""
 
     @abstractmethod
-    def _disconnect(self) -> None:
-        """Close the connection."""
-
-    @abstractmethod
     def begin(self) -> T:
         """Begin a transaction behind the stream's tip; the stream is opened by it where there is none.
 
@@ -82,7 +107,6 @@ class LaneSession(ABC, Generic[T]):
             LedgerUnavailableError: there is no connection to be had.
         """
 
-    @abstractmethod
     def attempt(self, transaction: T, work: Callable[[T], R], *, is_patient: bool) -> R:
         """Run `work` in a savepoint and return what it returns; what it raises has left nothing behind.
 
@@ -95,6 +119,21 @@ class LaneSession(ABC, Generic[T]):
             LostSessionError, EndedTransactionError: the transaction is gone.
             FencedError: the stream is not this lane's any more; nothing of the transaction can be committed.
         """
+        before = transaction.position
+        transaction.wait_for_jobs(is_patient=is_patient)
+        self._do("SAVEPOINT work")
+        try:
+            value = work(transaction)
+            self._do("RELEASE work")
+        except (FencedError, EndedTransactionError, LostSessionError):
+            raise
+        except Exception as error:
+            self._require_transaction(error)
+            self._do("ROLLBACK TO work")
+            self._do("RELEASE work")
+            transaction.rewind(before)
+            raise
+        return value
 
     def commit(self, transaction: T) -> None:
         """Move the stored tip, which fences the lane, and commit.
@@ -106,32 +145,32 @@ class LaneSession(ABC, Generic[T]):
         with self._guarded():
             self._stream.move(transaction)
         self._commit(transaction)
-        if self._is_connected:
+        if self._connection is not None:
             self._stream.committed(transaction.position)
         self._settings.on_commit(transaction.outcomes)
 
     def roll_back(self) -> None:
         """Undo what was not committed; a stream that was just being opened is forgotten."""
         self._stream.rolled_back()
-        if self._is_connected:
+        if self._connection is not None:
             self._undo()
 
     def disown_stream(self, fenced: FencedError) -> None:
         """Go on in another stream, once what was not committed is undone."""
         try:
             with self._guarded():
-                self._stream.disown(self._execute(), fenced)
+                self._stream.disown(self._executing(), fenced)
         except (AuditraceError, LostSessionError):
             _log.exception("a stream that somebody else wrote could not be disowned")
             self._stream.leave()
 
     def renew(self) -> None:
         """Say, while there is nothing to commit, that the stream's process is alive."""
-        if not self._is_connected:
+        if self._connection is None:
             return
         try:
             with self._guarded():
-                self._stream.renew(self._execute(), self._settings.clock())
+                self._stream.renew(self._executing(), self._settings.clock())
         except (AuditraceError, LostSessionError) as error:
             _log.warning("the stream's lease could not be renewed: %r", error)
             self.roll_back()
@@ -175,7 +214,9 @@ class LaneSession(ABC, Generic[T]):
         left = self._stream.leave()
         if left is not None:
             self._rollback_guard.lost_sight(left)
-        self._disconnect()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _begin_behind_last(self) -> T:
         begun = self._begin()

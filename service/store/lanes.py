@@ -51,7 +51,7 @@ class Lanes(Generic[T]):
     def __init__(
         self,
         settings: StreamSettings,
-        sessions: Sequence[LaneSession[T]],
+        sessions: Sequence[LaneSession[T, Any]],
         rules: GroupRules,
         rollback_guard: RollbackGuard,
     ) -> None:
@@ -92,7 +92,7 @@ class _GroupResult(msgspec.Struct, Generic[T]):
 class _Lane(Generic[T]):
     """One thread and its session."""
 
-    def __init__(self, session: LaneSession[T], rules: GroupRules, queue: WorkQueue[T], number: int) -> None:
+    def __init__(self, session: LaneSession[T, Any], rules: GroupRules, queue: WorkQueue[T], number: int) -> None:
         self._session = session
         self._rules = rules
         self._queue = queue

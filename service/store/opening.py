@@ -1,12 +1,14 @@
-"""What is asked of any database before or without opening its ledger: is it empty, which keys sign, what was signed."""
+"""What is read from any database without opening its ledger: is it empty, which keys sign, what is in it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from service.ports import LastCheckpoint, RefusedStream, RegisteredKey
 from service.secrets import DeploymentSecret
 from service.store.anchors import last_stored
 from service.store.queries import Execute
 from service.store.signing_keys import registered_keys
+from telemetry.audit.verify import Found, SourcePlace
+from telemetry.audit.verify.read.otlp_stored import found_in_row
 
 
 def is_empty(execute: Execute) -> bool:
@@ -25,6 +27,18 @@ def last_and_refused(execute: Execute) -> tuple[LastCheckpoint | None, Sequence[
     last = last_stored(execute)
     refused = [RefusedStream(*row) for row in execute("refused_streams", {})]
     return None if last is None else LastCheckpoint(last.number, last.observed_ns), refused
+
+
+def records_in(execute: Execute, source: str) -> Iterator[Found]:
+    """Yield what would be delivered of every record, and what is shown of it where that differs.
+
+    Args:
+        execute: reads in the snapshot that is open.
+        source: how places name the database; beside it, they name the position of a record in it, by the order of
+            positions in a file, else of time.
+    """
+    for count, (position, body, otlp, resource, _) in enumerate(execute("all_records", {}), start=1):
+        yield from found_in_row(body, otlp, resource, SourcePlace(source, position or count))
 
 
 def _is_true(execute: Execute, name: str, table: str = "") -> bool:

@@ -1,15 +1,14 @@
 """The undelivered records as relays see them: a cursor a stream, moved under a lease and fenced by its epoch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from service.errors import NotFoundError
 from service.ports import Clock, Lag, OutboxRecord
+from service.store.connections import Transactions
 from service.store.queries import Execute, Row, one
 from telemetry import names
-
-T = TypeVar("T")
 
 TAKEN_AT_ONCE: Final = 64
 """How many leases are taken in one transaction: enough to go on, and the other relays get their part."""
@@ -23,15 +22,12 @@ class LedgerOutbox(ABC):
     Every method may be carried out again after its answer was lost.
     """
 
-    def __init__(self, owner: str, clock: Clock) -> None:
+    def __init__(self, connection: Transactions, owner: str, clock: Clock) -> None:
         """Look at the outbox as `owner`, a name that no other relay ever has."""
+        self._connection = connection
         self._owner = owner
         self._clock = clock
         self._turn = ""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connection; leases that were not given back end by themselves."""
 
     @abstractmethod
     def renew(self) -> None:
@@ -42,24 +38,21 @@ class LedgerOutbox(ABC):
         """Return the streams with undelivered records, whoever holds them."""
 
     @abstractmethod
-    def _run(self, work: Callable[[Execute], T]) -> T:
-        """Return what `work` returns, each statement of which is a transaction of its own."""
+    def _held(self) -> Sequence[tuple[str, int, int]]:
+        """Return stream, cursor and epoch of what lags and is this relay's, or becomes it, whose turn it is first."""
 
-    @abstractmethod
-    def _write(self, work: Callable[[Execute], T]) -> T:
-        """Run `work` in one transaction, and return what it returns after the commit."""
-
-    @abstractmethod
-    def _held(self, execute: Execute) -> Iterable[tuple[str, int, int]]:
-        """Yield stream, cursor and epoch of what lags and is this relay's, or becomes it, whose turn it is first."""
+    def close(self) -> None:
+        """Close the connection; leases that were not given back end by themselves."""
+        self._connection.close()
 
     def take(self, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
         """Return the next records to deliver, of streams whose lease this relay holds or can take."""
+        held = self._held()
 
         def take(execute: Execute) -> Sequence[OutboxRecord]:
             taken: list[OutboxRecord] = []
             bytes_left = max_bytes
-            for stream_id, cursor, epoch in self._held(execute):
+            for stream_id, cursor, epoch in held:
                 records_left = max_records - len(taken)
                 records = _next(execute, stream_id, cursor, epoch, records_left, bytes_left, is_first=not taken)
                 taken += records
@@ -69,11 +62,11 @@ class LedgerOutbox(ABC):
                     break
             return taken
 
-        return self._run(take)
+        return self._connection.run(take) if held else []
 
     def release(self) -> None:
         """Give all leases back, so that the next relay need not wait for them to end."""
-        self._run(lambda execute: execute("release_streams", {"owner": self._owner}))
+        self._connection.run(lambda execute: execute("release_streams", {"owner": self._owner}))
 
     def delivered(self, records: Sequence[OutboxRecord]) -> Sequence[str]:
         """Move the cursors over records that the sink acknowledged; returns the streams whose lease was lost."""
@@ -86,7 +79,7 @@ class LedgerOutbox(ABC):
             # In one order, so that relays which move the same cursors never wait for each other in a circle.
             return [stream_id for stream_id in sorted(ends) if not self._move(execute, *ends[stream_id])]
 
-        return self._write(move)
+        return self._connection.write(move)
 
     def park(self, record: OutboxRecord, reason: str) -> bool:
         """Set the next record of a stream aside and move the cursor over it; False when the lease was lost."""
@@ -97,7 +90,7 @@ class LedgerOutbox(ABC):
                 execute("park", {**_place(record), "reason": reason, "now_ns": self._clock()})
             return is_moved
 
-        return self._write(park)
+        return self._connection.write(park)
 
     def neighbour(self, record: OutboxRecord) -> OutboxRecord | None:
         """Return a record that was delivered: the nearest before it in its stream, else one of another stream."""
@@ -106,7 +99,7 @@ class LedgerOutbox(ABC):
             place = _place(record)
             return one(execute("delivered_before", place)) or one(execute("delivered_elsewhere", place))
 
-        row = self._run(look)
+        row = self._connection.run(look)
         return outbox_record(row) if row else None
 
     def parked_count(self) -> int:
@@ -121,11 +114,11 @@ class LedgerOutbox(ABC):
 
     def unpark(self, record: OutboxRecord) -> None:
         """Say that a parked record was acknowledged by the sink after all."""
-        self._run(lambda execute: execute("unpark", _place(record)))
+        self._connection.run(lambda execute: execute("unpark", _place(record)))
 
     def answered(self, record: OutboxRecord, reason: str) -> None:
         """Keep the sink's latest answer to a record that stays parked."""
-        self._run(lambda execute: execute("answered", {**_place(record), "reason": reason}))
+        self._connection.run(lambda execute: execute("answered", {**_place(record), "reason": reason}))
 
     def replay(self, stream_id: str, first: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
         """Return delivered records of a stream from `first` to its cursor, parked ones left out."""
@@ -147,7 +140,7 @@ class LedgerOutbox(ABC):
         return one(execute("move_cursor", {**lease, "first": first.number, "last": last.number})) is not None
 
     def _all(self, name: str, values: Mapping[str, object]) -> Sequence[Row]:
-        return self._run(lambda execute: list(execute(name, values)))
+        return self._connection.run(lambda execute: list(execute(name, values)))
 
 
 def outbox_record(row: Row) -> OutboxRecord:

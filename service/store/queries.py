@@ -1,22 +1,25 @@
 """Named SQL: every statement of a store stands in its `queries.sql`, behind a line `-- name: <name>`."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 _NAME = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
 
 
 Row: TypeAlias = tuple[Any, ...]
 
-Execute: TypeAlias = Callable[[str, Mapping[str, object]], Iterable[Row]]
-"""Executes a named statement of one store in the transaction that is open, and gives its rows."""
 
+class Execute(Protocol):
+    """Executes a named statement of one store in the transaction that is open, and gives its rows."""
 
-Search: TypeAlias = Callable[[str, Mapping[str, object], Sequence[str]], Iterable[Row]]
-"""Executes a named statement that only reads, with conditions (placeholders are `:name`) where it says `{where}`."""
+    def __call__(
+        self, name: str, values: Mapping[str, object], conditions: Sequence[str] | None = None, /
+    ) -> Iterable[Row]:
+        """Execute it with `values`; `conditions`, with placeholders like `:name`, replace its `{where}`."""
+        ...
 
 
 def load_queries(package: str) -> Mapping[str, str]:

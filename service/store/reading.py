@@ -1,8 +1,8 @@
 """Reads of committed rows from any thread: filters, cursors and pages, on every database."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
 from service.ports import (
@@ -19,7 +19,8 @@ from service.ports import (
     StoredRecord,
     StreamPage,
 )
-from service.store.queries import Execute, Row, Search, one
+from service.store.connections import Connections
+from service.store.queries import Execute, Row, one
 from service.store.rows import (
     Stored,
     checkpoint_of,
@@ -32,8 +33,6 @@ from service.store.rows import (
     stored_of,
     stream_of,
 )
-
-T = TypeVar("T")
 
 _CONDITIONS: Final[Mapping[str, str]] = {
     "actor_id": "actor_id = :actor_id",
@@ -73,9 +72,9 @@ class LedgerReads(ABC):
     cursor_and_newest: ClassVar[Any]
     """The type of a place, and of up to where records are listed."""
 
-    @abstractmethod
-    def _search(self, read: Callable[[Search], T]) -> T:
-        """Return what `read` finds; it may be called again after its connection was lost."""
+    def __init__(self, connections: Connections) -> None:
+        """Read on these, which are closed with this."""
+        self._connections = connections
 
     @abstractmethod
     def _newest(self, execute: Execute) -> int:
@@ -85,9 +84,9 @@ class LedgerReads(ABC):
     def _behind(self, newest: int) -> Sequence[int | str]:
         """Return the place in the order that lies behind all records up to `newest`."""
 
-    @abstractmethod
     def close(self) -> None:
-        """Close the connections; nobody may read any more."""
+        """Close the connections; later reads raise."""
+        self._connections.close()
 
     def job(self, job_id: str, tenant_id: TenantId | None) -> Job | None:
         """Return the newest version of a job."""
@@ -106,7 +105,7 @@ class LedgerReads(ABC):
         }
         conditions = [condition for name, condition in _JOB_CONDITIONS.items() if values[name] is not None]
         values |= {"before_ns": before_ns, "limit": limit + 1}
-        rows = self._search(lambda search: list(search("jobs", values, conditions)))
+        rows = self._all("jobs", values, conditions)
         jobs = [decode_job(document) for (document,) in rows[:limit]]
         return JobPage(jobs, encode_cursor(jobs[-1].created_ns, jobs[-1].job_id) if len(rows) > limit else None)
 
@@ -149,12 +148,12 @@ class LedgerReads(ABC):
         conditions, values = _matching(where)
         before = decode_cursor(cursor, self.cursor) if cursor else None
 
-        def read(search: Search) -> list[Row]:
-            place = before or self._behind(self._newest(lambda name, given: search(name, given, ())))
+        def read(execute: Execute) -> list[Row]:
+            place = before or self._behind(self._newest(execute))
             named = {f"before_{name}": value for name, value in zip(self.order, place, strict=True)}
-            return list(search("records", {**values, **named, "limit": limit + 1}, conditions))
+            return list(execute("records", {**values, **named, "limit": limit + 1}, conditions))
 
-        rows = self._search(read)
+        rows = self._connections.run(read)
         more = encode_cursor(*self._order_of(rows[limit - 1])) if len(rows) > limit else None
         return Page([record_of_row(row) for row in rows[:limit]], more)
 
@@ -162,17 +161,16 @@ class LedgerReads(ABC):
         """Return one page of records with their bytes, first committed first, up to where the first page could list."""
         conditions, values = _matching(where)
 
-        def read(search: Search) -> tuple[list[Row], int]:
+        def read(execute: Execute) -> tuple[list[Row], int]:
             if cursor is None:
-                behind = self.start
-                newest = self._newest(lambda name, given: search(name, given, ()))
+                behind, newest = self.start, self._newest(execute)
             else:
                 *behind, newest = decode_cursor(cursor, self.cursor_and_newest)
             named = {f"behind_{name}": value for name, value in zip(self.order, behind, strict=True)}
-            found = search("stored", {**values, **named, "newest": newest, "limit": limit + 1}, conditions)
+            found = execute("stored", {**values, **named, "newest": newest, "limit": limit + 1}, conditions)
             return list(found), newest
 
-        rows, newest = self._search(read)
+        rows, newest = self._connections.run(read)
         more = encode_cursor(*self._order_of(rows[limit - 1]), newest) if len(rows) > limit else None
         return StoredPage([stored_of(row) for row in rows[:limit]], more)
 
@@ -244,10 +242,10 @@ class LedgerReads(ABC):
         return OutboxState(depth, oldest_ns, parked)
 
     def _one(self, name: str, values: Mapping[str, object]) -> Row | None:
-        return self._search(lambda search: one(search(name, values, ())))
+        return self._connections.run(lambda execute: one(execute(name, values)))
 
-    def _all(self, name: str, values: Mapping[str, object]) -> Sequence[Row]:
-        return self._search(lambda search: list(search(name, values, ())))
+    def _all(self, name: str, values: Mapping[str, object], conditions: Sequence[str] | None = None) -> Sequence[Row]:
+        return self._connections.run(lambda execute: list(execute(name, values, conditions)))
 
     def _number(self, name: str, values: Mapping[str, object]) -> int:
         ((number,),) = self._all(name, values)

@@ -17,10 +17,11 @@ from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
 from service.store.anchors import StoredCheckpoint
 from service.store.columns import contradicting
+from service.store.opening import records_in
 from service.store.queries import Execute, Row
 from service.store.signing_keys import keys_and_forged
 from service.store.survey import survey
-from telemetry.audit.verify import Found, verify
+from telemetry.audit.verify import verify
 
 Wrong: TypeAlias = Iterator[tuple[str, str]]
 """Yields what is wrong: the place, and what should be there and is not."""
@@ -33,18 +34,21 @@ class DamagedError(Exception):
 class Examined(ABC):
     """A database as checks look at it: one snapshot."""
 
-    def __init__(self, execute: Execute, secret: DeploymentSecret) -> None:
-        """Look at it by statements of the store, knowing what a process of its deployment knows."""
+    def __init__(self, execute: Execute, secret: DeploymentSecret, source: str) -> None:
+        """Look at it by statements of the store.
+
+        Args:
+            execute: executes them in the snapshot.
+            secret: the ledger secret of the deployment.
+            source: how findings of the verifier name the database.
+        """
         self.execute = execute
         self.secret = secret
+        self.source = source
 
     @abstractmethod
     def rows(self, name: str) -> Iterator[Row]:
         """Yield the rows of a statement of the reconciliation; those of a check are places and details."""
-
-    @abstractmethod
-    def records(self) -> Iterator[Found]:
-        """Yield every record, as the verifier takes them."""
 
     @abstractmethod
     def attempt(self) -> AbstractContextManager[None]:
@@ -69,10 +73,13 @@ class Examined(ABC):
 
 
 def reconciled(examined: Examined) -> Iterator[Discrepancy]:
-    """Yield everything that is wrong in a database, check by check; one that cannot be carried out keeps none back.
+    """Yield everything that is wrong in a database, check by check, each with its place; nothing is changed.
+
+    One snapshot is looked at, so that processes which write meanwhile neither disturb nor are disturbed. A check that
+    damage keeps from being carried out is a discrepancy too, and the other checks are carried out.
 
     Raises:
-        SettingsError: it belongs to another ledger secret, or this process may not look at it.
+        SettingsError: it needs a migration, belongs to another ledger secret, or this process may not look at it.
         TryLaterError: it cannot be read now.
     """
     # What is damaged there, the checks report.
@@ -164,7 +171,10 @@ def _verify(examined: Examined) -> Wrong:
     if forged and not registered:
         yield "ledger", "there is no signing key left by which a signature can be checked"
     keys = [load_pem_public_key(key.public_pem.encode()) for key in registered]
-    report = verify(examined.records(), public_keys=[key for key in keys if isinstance(key, Ed25519PublicKey)])
+    report = verify(
+        records_in(examined.execute, examined.source),
+        public_keys=[key for key in keys if isinstance(key, Ed25519PublicKey)],
+    )
     for finding in report.findings:
         place = "ledger" if finding.stream_id is None else f"stream {finding.stream_id} number {finding.number}"
         yield place, f"{finding.code}: {finding.detail}"

@@ -3,10 +3,11 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 
-from service.errors import ConflictError, NotFoundError
+from service.errors import ConflictError, FencedError, NotFoundError
 from service.jobs.model import Content, Job, JobId, Run, TenantId
 from service.ports import (
     ApiKey,
@@ -57,6 +58,8 @@ def behind(execute: Execute, tip: Tip, audit_log: AuditLogger) -> Position:
 class LedgerTransaction(ABC):
     """Implements `service.ports.Transaction` over the named statements of a store; its lane commits it."""
 
+    violation: ClassVar[type[Exception]]
+    """The driver's error for a row that a constraint refuses."""
     locking_job = "job"
     """The statement that reads a job, and keeps other transactions from changing it until the end of this one."""
 
@@ -72,6 +75,10 @@ class LedgerTransaction(ABC):
     def tip(self) -> Tip:
         """The last record of the stream, those of this transaction included."""
         return self.position.tip
+
+    def wait_for_jobs(self, *, is_patient: bool) -> None:
+        """Wait for jobs that other transactions hold, or fail at once; nothing to do where only one can write."""
+        del is_patient
 
     def rewind(self, position: Position) -> None:
         """Forget what was sealed from `position` on, after its rows were rolled back."""
@@ -186,13 +193,22 @@ class LedgerTransaction(ABC):
         """Note that an API key was used; a later use that was noted stands."""
         self.execute("note_use", {"key_id": key_id, "used_ns": used_ns})
 
-    @abstractmethod
     def _add_record(self, values: Mapping[str, object]) -> None:
         """Insert the row of a record.
 
         Raises:
             FencedError: the stream has a record of this number already.
         """
+        try:
+            self.execute("add_record", values)
+        except self.violation as error:
+            if not self._is_number_taken(error, values):
+                raise
+            raise FencedError(f"record {values['number']} of the stream was written by somebody else") from error
+
+    @abstractmethod
+    def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:
+        """Tell whether a record could not be added because its stream has one of this number already."""
 
     def _by_lease_clock(self, time_ns: int) -> int:
         """Return a time by this machine's clock as one by the clock that leases are judged by."""

@@ -34,12 +34,11 @@ OWN_PARAMETERS: Mapping[str, tuple[set[str], set[str]]] = {
     "open_stream": (set(), {"session"}),
     "records": ({"before_position"}, {"before_ns", "before_id"}),
     "stored": ({"behind_position"}, {"behind_ns", "behind_id"}),
-    "records_behind": ({"behind"}, {"observed_ns", "stream_id"}),
+    "records_behind": ({"position"}, {"observed_ns", "stream_id"}),
 }
 OWN_COLUMNS = {
     "records": "position is one column, time and stream are two",
     "stored": "as for records",
-    "all_records": "a file has positions, by which places in it are named",
     "move_tip": "the time limit of the commit is lifted in the same statement",
 }
 SHARED = sorted(set(OF_SQLITE) & {*OF_POSTGRES})

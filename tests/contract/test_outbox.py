@@ -398,7 +398,7 @@ def test_a_busy_database_is_a_reason_to_try_later(store: Store, monkeypatch: pyt
     commit(store, store.lane(), 3)
     outbox = store.outbox()
     taken = outbox.take(MANY, MUCH)
-    outbox._connection.execute("PRAGMA busy_timeout = 0")
+    outbox._connection._connection.execute("PRAGMA busy_timeout = 0")
     holder = connect(store.path)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(LedgerBusyError):

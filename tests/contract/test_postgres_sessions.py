@@ -15,6 +15,7 @@ from service.store.postgres.connection import Session, connect, place_of, transl
 from service.store.postgres.migrate import MIGRATIONS, schema_version
 from service.store.postgres.opening import durability, migrate_database, read
 from service.store.postgres.pool import SessionPool
+from service.store.queries import Execute
 from service.store.urls import is_postgres
 from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
@@ -197,7 +198,7 @@ def test_who_finds_no_free_session_is_told_to_try_later(pool: SessionPool) -> No
     """Reads wait for a session for a while; when all stay in use they give up, and no session is lost by it."""
     started, go = threading.Barrier(3), threading.Event()
 
-    def hold(session: psycopg.Connection[tuple[int]]) -> int:
+    def hold(_: Execute) -> int:
         started.wait(60)
         go.wait(60)
         return 1
@@ -211,15 +212,15 @@ def test_who_finds_no_free_session_is_told_to_try_later(pool: SessionPool) -> No
     go.set()
     for holder in holders:
         holder.join()
-    assert [pool.run(lambda session: session.execute("SELECT 1").fetchall()) for _ in range(3)] == [[(1,)]] * 3
+    assert [pool.run(lambda execute: list(execute("parked_count", {}))) for _ in range(3)] == [[(0,)]] * 3
 
 
 def test_a_read_whose_connection_was_lost_is_made_again(pool: SessionPool, url: str) -> None:
     """Reading twice does no harm, so a restart of the server is not noticed by who reads after it."""
-    pids = {pool.run(lambda session: session.info.backend_pid)}
+    pids = [pid for (pid,) in pool.run(lambda execute: list(execute("own_pid", {})))]
     with psycopg.connect(url, autocommit=True) as other:
         for pid in pids:
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
         gone = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)"
-        poll_until(lambda: other.execute(gone, [list(pids)]).fetchall() == [(0,)], "the session to end")
-    assert pool.run(lambda session: session.execute("SELECT 1").fetchall()) == [(1,)]
+        poll_until(lambda: other.execute(gone, [pids]).fetchall() == [(0,)], "the session to end")
+    assert pool.run(lambda execute: list(execute("parked_count", {}))) == [(0,)]

@@ -313,14 +313,14 @@ def test_a_database_that_is_busy_is_waited_for(ledger: Store) -> None:
     assert ledger.kind == SQLITE
     sink, replays = FakeSink(), ledger.replays()
     relay = relay_over(ledger, sink, max_records=50)
-    replays._connection.execute("PRAGMA busy_timeout = 0")
+    replays._connection._connection.execute("PRAGMA busy_timeout = 0")
     other = ledger.outbox()
-    other._connection.execute("BEGIN IMMEDIATE")
+    other._connection._connection.execute("BEGIN IMMEDIATE")
 
     class Freeing(Seconds):
         def wait(self, seconds: float) -> bool:
-            if seconds > 0 and other._connection.in_transaction:
-                other._connection.execute("ROLLBACK")
+            if seconds > 0 and other._connection._connection.in_transaction:
+                other._connection._connection.execute("ROLLBACK")
             return super().wait(seconds)
 
     assert _replay(relay, replays, None, Freeing()).reason is None

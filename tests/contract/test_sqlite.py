@@ -210,7 +210,7 @@ def test_a_new_file_can_be_read_by_its_owner_only(tmp_path: Path) -> None:
 def _plans(store: SqliteStore, ask: Callable[[SqliteReads], object]) -> str:
     """Return how SQLite carries out the statements with which the reads are asked."""
     reads, statements = SqliteReads(store.path), list[str]()
-    with reads._connection() as connection:
+    with reads._connections._connection() as connection:
         connection.set_trace_callback(statements.append)
         ask(reads)
         connection.set_trace_callback(None)

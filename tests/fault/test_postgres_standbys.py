@@ -104,7 +104,7 @@ def test_reads_are_made_where_writes_are(confirmed: Pair, monkeypatch: pytest.Mo
     confirmed.await_following()
     reads = PostgresReads(confirmed.url("audit", attributes=""))
     is_standby = "SELECT pg_is_in_recovery()"
-    assert reads._pool.run(lambda session: session.execute(is_standby).fetchall()) == [(False,)]
+    assert reads._connections._with_session(lambda session: session.execute(is_standby).fetchall()) == [(False,)]
     monkeypatch.setenv("PGHOST", confirmed.hosts)
     with connect("postgresql:///audit?user=auditrace", read_only=True) as session:
         assert session.info.host == str(confirmed.primary.folder)
@@ -112,7 +112,7 @@ def test_reads_are_made_where_writes_are(confirmed: Pair, monkeypatch: pytest.Mo
         assert session.execute(is_standby).fetchall() == [(True,)]
     confirmed.fail_over()
     assert reads.outbox().depth == 0
-    assert reads._pool.run(lambda session: session.info.host) == str(confirmed.standby.folder)
+    assert reads._connections._with_session(lambda session: session.info.host) == str(confirmed.standby.folder)
     reads.close()
 
 

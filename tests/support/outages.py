@@ -94,13 +94,13 @@ OUTAGES: Mapping[tuple[str, str], tuple[Outage, str]] = {
 def cursors_locked(store: Store, outbox: Any) -> Iterator[None]:
     """What this relay holds can be read and sent, and its cursors not be moved, for longer than the relay waits."""
     if store.kind == SQLITE:
-        outbox._connection.execute("PRAGMA busy_timeout = 0")
+        outbox._connection._connection.execute("PRAGMA busy_timeout = 0")
         with closing(connect(store.path)) as other:
             other.execute("BEGIN IMMEDIATE")
             yield
             other.execute("ROLLBACK")
         return
-    outbox._pool.run(lambda session: session.execute(_HARDLY_WAIT))
+    outbox._connection._with_session(lambda session: session.execute(_HARDLY_WAIT))
     with psycopg.connect(store.url) as other_session:
         other_session.execute("SELECT FROM delivery_cursors FOR UPDATE")
         yield
@@ -111,13 +111,13 @@ def cursors_locked(store: Store, outbox: Any) -> Iterator[None]:
 def leases_locked(store: Store, writer: Any) -> Iterator[None]:
     """No checkpoint writer can take or renew its lease, for longer than this one waits."""
     if store.kind == SQLITE:
-        writer._connection.execute("PRAGMA busy_timeout = 10")
+        writer._writing._connection.execute("PRAGMA busy_timeout = 10")
         with closing(connect(store.path)) as other:
             other.execute("BEGIN IMMEDIATE")
             yield
             other.execute("ROLLBACK")
         return
-    writer._writing.run(lambda session: session.execute(_HARDLY_WAIT))
+    writer._writing._with_session(lambda session: session.execute(_HARDLY_WAIT))
     with psycopg.connect(store.url) as other_session:
         other_session.execute("LOCK TABLE leases IN EXCLUSIVE MODE")
         yield

@@ -24,9 +24,8 @@ from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import connect
 from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.opening import read as read_database
-from service.store.postgres.outbox import PostgresOutbox
+from service.store.postgres.outbox import PostgresOutbox, PostgresReplays
 from service.store.postgres.reads import PostgresReads
-from service.store.postgres.replays import PostgresReplays
 from service.store.postgres.statements import SQL
 from service.store.streams import StreamSettings
 from telemetry import names
@@ -239,7 +238,9 @@ class PostgresStore:
         """Return every committed record as a line of OTLP JSON, as a complete sink would hold it."""
         with psycopg.connect(self.url) as session:
             rows = session.execute(SQL["all_records"]).fetchall()
-        return [otlp_json(resource_logs_bytes(resource, scope, [otlp])).decode() for _, otlp, resource, scope in rows]
+        return [
+            otlp_json(resource_logs_bytes(resource, scope, [otlp])).decode() for _, _, otlp, resource, scope in rows
+        ]
 
     def verify(self, *keys: Ed25519PublicKey) -> Report:
         """Return what a stranger finds who holds a complete copy and the public key."""

@@ -19,10 +19,9 @@ from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.connection import connect, create
 from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.migrate import migrate
-from service.store.sqlite.outbox import SqliteOutbox
+from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
-from service.store.sqlite.replays import SqliteReplays
 from service.store.sqlite.statements import SQL, executing
 from service.store.sqlite.untouched import in_use
 from service.store.streams import StreamSettings

@@ -1,51 +1,23 @@
-"""Checkpoints in a PostgreSQL database: sessions beside those of the lanes, and leases by the database's clock."""
+"""Checkpoints in a PostgreSQL database: leases are judged by the database's clock."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-from psycopg import IsolationLevel
 
 from service.errors import LedgerBusyError
 from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
 from service.store.leases import LEASE_NS
-from service.store.postgres.connection import Session
 from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.pool import SessionPool
-from service.store.postgres.statements import executing
 from service.store.postgres.transaction import PostgresTransaction
 from service.store.queries import Execute, one
 from telemetry.audit.signer import Signer
-
-R = TypeVar("R")
 
 
 class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
     """Implements `service.ports.CheckpointWriter` for one process."""
 
     def __init__(self, lanes: PostgresLanes, private_key: Callable[[str], Signer | None]) -> None:
-        super().__init__(lanes, private_key)
-        self._writing = SessionPool(lanes.url, read_only=False, size=1)
-        self._reading = SessionPool(lanes.url, read_only=True, size=1)
-
-    def close(self) -> None:
-        """Close the sessions."""
-        self._writing.close()
-        self._reading.close()
-
-    def _read(self, work: Callable[[Execute], R]) -> R:
-        def read(session: Session) -> R:
-            session.isolation_level = IsolationLevel.REPEATABLE_READ
-            with session.transaction():
-                return work(executing(session))
-
-        return self._reading.run(read)
-
-    def _change(self, work: Callable[[Execute], R]) -> R:
-        def change(session: Session) -> R:
-            with session.transaction():
-                return work(executing(session))
-
-        return self._writing.run(change)
+        reading, writing = (SessionPool(lanes.url, read_only=read_only, size=1) for read_only in (True, False))
+        super().__init__(lanes, private_key, reading, writing)
 
     def _lock(self, execute: Execute) -> None:
         execute("one_at_a_time", {})

@@ -1,53 +1,48 @@
-"""The outbox in a PostgreSQL database: one session, and leases by the database's clock."""
+"""The outbox in a PostgreSQL database: its leases are judged by the database's clock."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from service.ports import Clock, Lag
 from service.store.leases import LEASE_NS
 from service.store.outbox import DUE_NS, TAKEN_AT_ONCE, LedgerOutbox
-from service.store.postgres.connection import Session
 from service.store.postgres.pool import SessionPool
-from service.store.postgres.statements import SQL, executing
-from service.store.queries import Execute
-
-T = TypeVar("T")
+from service.store.postgres.statements import SQL
+from service.store.queries import Execute, Row
+from service.store.replays import LedgerReplays
 
 
 class PostgresOutbox(LedgerOutbox):
     """Implements `service.ports.Outbox` for one relay, on a session of its own."""
 
     def __init__(self, url: str, owner: str, clock: Clock) -> None:
-        super().__init__(owner, clock)
-        self._pool = SessionPool(url, read_only=False, size=1, prepare=SQL["relaxed"])
-
-    def close(self) -> None:
-        """Close the session; leases that were not given back end by themselves."""
-        self._pool.close()
+        super().__init__(_relaxed(url), owner, clock)
+        self._lease = {"owner": owner, "lease_ns": LEASE_NS}
 
     def renew(self) -> None:
         """Extend the leases that this relay holds and still needs."""
-        values = {**self._lease(), "due_ns": LEASE_NS - DUE_NS}
-        self._run(lambda execute: execute("renew_streams", values))
+        due = {**self._lease, "due_ns": LEASE_NS - DUE_NS}
+        self._connection.run(lambda execute: execute("renew_streams", due))
 
     def backlog(self) -> Sequence[Lag]:
         """Return the streams with undelivered records, whoever holds them."""
-        return [Lag(*row) for row in self._all("lagging_streams", self._lease())]
+        return [Lag(*row) for row in self._all("lagging_streams", self._lease)]
 
-    def _run(self, work: Callable[[Execute], T]) -> T:
-        return self._pool.run(lambda session: work(executing(session)))
+    def _held(self) -> Sequence[tuple[str, int, int]]:
+        turn = {**self._lease, "turn": self._turn}
 
-    def _write(self, work: Callable[[Execute], T]) -> T:
-        def write(session: Session) -> T:
-            with session.transaction():
-                return work(executing(session))
+        def hold(execute: Execute) -> Sequence[Row]:
+            execute("take_streams", {**turn, "limit": TAKEN_AT_ONCE})
+            return list(execute("held_streams", turn))
 
-        return self._pool.run(write)
+        return [(stream_id, cursor, epoch) for stream_id, cursor, epoch in self._connection.run(hold)]
 
-    def _held(self, execute: Execute) -> Iterable[tuple[str, int, int]]:
-        turn = {**self._lease(), "turn": self._turn}
-        execute("take_streams", {**turn, "limit": TAKEN_AT_ONCE})
-        return [(stream_id, cursor, epoch) for stream_id, cursor, epoch in execute("held_streams", turn)]
 
-    def _lease(self) -> dict[str, object]:
-        return {"owner": self._owner, "lease_ns": LEASE_NS}
+class PostgresReplays(LedgerReplays):
+    """Implements `service.ports.Replays`; records are ordered by their observed time."""
+
+    def __init__(self, url: str, sink: str) -> None:
+        super().__init__(_relaxed(url), sink, {"observed_ns": 0, "stream_id": ""})
+
+
+def _relaxed(url: str) -> SessionPool:
+    return SessionPool(url, read_only=False, size=1, prepare=SQL["relaxed"])

@@ -7,18 +7,23 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import psycopg
+from psycopg import IsolationLevel
+from typing_extensions import override
 
 from service.errors import LedgerBusyError, LedgerUnavailableError
+from service.store.connections import Transactions
 from service.store.postgres.connection import Session, connect_again, translated
 from service.store.postgres.pooling import OF_OTHER_SESSIONS
+from service.store.postgres.statements import executing
+from service.store.queries import Execute
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 SESSIONS: Final = 8
 PATIENCE_S: Final = 5.0
 
 
-class SessionPool:
+class SessionPool(Transactions):
     """At most `size` sessions; who finds none free waits for a while."""
 
     def __init__(
@@ -40,22 +45,37 @@ class SessionPool:
         self._idle: list[Session] = []
         self._out = 0
 
+    @override
     def close(self) -> None:
-        """Close the sessions; those that are in use, when they come back."""
+        # Sessions that are in use are closed when they come back.
         with self._changed:
             self._size = 0
             self._forget_idle()
             self._changed.notify_all()
 
-    def run(self, task: Callable[[Session], T]) -> T:
-        """Return what `task` returns; when the connection turns out to be lost, it runs once more on a new one.
+    @override
+    def run(self, work: Callable[[Execute], R]) -> R:
+        return self._with_session(lambda session: work(executing(session)))
 
-        So it must be one that may be repeated: it reads, or writes what is the same when it is written twice.
+    @override
+    def read(self, work: Callable[[Execute], R]) -> R:
+        def read(session: Session) -> R:
+            session.isolation_level = IsolationLevel.REPEATABLE_READ
+            with session.transaction():
+                return work(executing(session))
 
-        Raises:
-            LedgerBusyError: all sessions were in use for too long.
-            LedgerUnavailableError: there is no connection to be had, or the pool is closed.
-        """
+        return self._with_session(read)
+
+    @override
+    def write(self, work: Callable[[Execute], R]) -> R:
+        def write(session: Session) -> R:
+            with session.transaction():
+                return work(executing(session))
+
+        return self._with_session(write)
+
+    def _with_session(self, task: Callable[[Session], R]) -> R:
+        """Return what `task` returns; if the connection turns out to be lost, it runs once more on a new one."""
         with translated():
             with self._session() as session:
                 try:

@@ -552,7 +552,7 @@ VALUES (
 )
 
 -- name: all_records
-SELECT body, otlp, resource, scope FROM audit_records JOIN audit_envelopes USING (envelope_id)
+SELECT NULL, body, otlp, resource, scope FROM audit_records JOIN audit_envelopes USING (envelope_id)
 ORDER BY observed_ns, stream_id
 
 -- Delivery ------------------------------------------------------------------------------------------------------------

@@ -1,20 +1,16 @@
-"""Reads of a PostgreSQL database, on read-only sessions of their own."""
+"""Reads of a PostgreSQL database: records are ordered by their observed time, up to the listing horizon."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from service.store.postgres.listing_horizon import horizon_ns
 from service.store.postgres.pool import SessionPool
-from service.store.postgres.statements import searching
-from service.store.queries import Execute, Search
+from service.store.queries import Execute
 from service.store.reading import LedgerReads
 from service.store.rows import Stored
 
-T = TypeVar("T")
-
 
 class PostgresReads(LedgerReads):
-    """Implements `service.ports.Reads`; records are ordered by their observed time, up to the listing horizon."""
+    """Implements `service.ports.Reads`, on sessions that read only."""
 
     order = ("ns", "id")
     start = (0, "")
@@ -22,14 +18,7 @@ class PostgresReads(LedgerReads):
     cursor_and_newest = tuple[Stored, str, Stored]
 
     def __init__(self, url: str) -> None:
-        self._pool = SessionPool(url, read_only=True)
-
-    def close(self) -> None:
-        """Close the sessions; nobody may read any more."""
-        self._pool.close()
-
-    def _search(self, read: Callable[[Search], T]) -> T:
-        return self._pool.run(lambda session: read(searching(session)))
+        super().__init__(SessionPool(url, read_only=True))
 
     def _newest(self, execute: Execute) -> int:
         return horizon_ns(execute)

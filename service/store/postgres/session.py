@@ -1,15 +1,15 @@
 """The connection of a lane and the transactions on it: when it is lost, its stream is given up with it."""
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from typing_extensions import override
 
-from service.errors import FencedError, LedgerUnavailableError, TryLaterError
+from service.errors import LedgerUnavailableError, TryLaterError
 from service.store.lane_session import LaneSession, LostSessionError
 from service.store.postgres.commit_lookup import was_committed
 from service.store.postgres.connection import Session, connect_again, translate, translated
@@ -21,20 +21,17 @@ from service.store.rollback_guard import RollbackGuard
 from service.store.streams import Begun, StreamSettings
 from service.store.writing import Position
 
-R = TypeVar("R")
-
 _log = logging.getLogger(__name__)
 
 _PARTITION_MARGIN_NS: Final = 32 * 24 * 3600 * 1_000_000_000
 
 
-class PostgresSession(LaneSession[PostgresTransaction]):
+class PostgresSession(LaneSession[PostgresTransaction, Session]):
     """One lane's session, and what became of its last commit when it was lost."""
 
     def __init__(self, settings: StreamSettings, url: str, rollback_guard: RollbackGuard) -> None:
         super().__init__(settings, rollback_guard)
         self._url = url
-        self._session: Session | None = None
         self._name = ""
         self._pid = 0
         self._partitioned_until_ns = 0
@@ -53,61 +50,26 @@ class PostgresSession(LaneSession[PostgresTransaction]):
                 begun = self._begin()
             return self._stream.begin(begun)
 
-    @override
-    def attempt(
-        self, transaction: PostgresTransaction, work: Callable[[PostgresTransaction], R], *, is_patient: bool
-    ) -> R:
-        before = transaction.position
-        transaction.wait_for_jobs(is_patient=is_patient)
+    def _executing(self) -> Execute:
+        return executing(self._connected())
+
+    def _do(self, statement: LiteralString) -> None:
         with self._guarded():
-            self._held.execute(b"SAVEPOINT work")
-        try:
-            value = work(transaction)
-            self._held.execute(b"RELEASE work")
-        except FencedError:
-            raise
-        except Exception as error:
-            self._forget_if_others(error)
-            if self._is_lost:
-                raise LostSessionError from error
-            with self._guarded():
-                self._held.execute(b"ROLLBACK TO work")
-                self._held.execute(b"RELEASE work")
-            transaction.rewind(before)
-            raise
-        return value
+            self._held.execute(statement)
 
-    @property
-    @override
-    def _is_connected(self) -> bool:
-        return self._session is not None
+    def _require_transaction(self, error: Exception) -> None:
+        self._forget_if_others(error)
+        if self._is_lost:
+            raise LostSessionError from error
 
-    @override
-    def _execute(self) -> Execute:
-        return executing(self._held)
-
-    @override
     def _undo(self) -> None:
         if self._is_lost or not _is_rolled_back(self._held):
             self.drop()
 
-    @override
-    def _disconnect(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
-
-    @property
-    def _held(self) -> Session:
-        if self._session is None:
-            raise LostSessionError
-        return self._session
-
     @property
     def _is_lost(self) -> bool:
-        return self._session is None or self._session.closed
+        return self._connection is None or self._connection.closed
 
-    @override
     @contextmanager
     def _guarded(self) -> Generator[None]:
         try:
@@ -121,8 +83,8 @@ class PostgresSession(LaneSession[PostgresTransaction]):
 
     def _forget_if_others(self, error: Exception) -> None:
         """Close the session after an error that shows that what was prepared in it is gone."""
-        if self._session is not None and isinstance(error, OF_OTHER_SESSIONS):
-            self._session.close()
+        if self._connection is not None and isinstance(error, OF_OTHER_SESSIONS):
+            self._connection.close()
 
     def _connected(self) -> Session:
         if self._is_lost:
@@ -131,10 +93,9 @@ class PostgresSession(LaneSession[PostgresTransaction]):
             with translated():
                 ((self._name, self._pid),) = session.execute(SQL["session_name"]).fetchall()
             # Another server may answer now, which may not have what the last one had.
-            self._session, self._partitioned_until_ns = session, 0
+            self._connection, self._partitioned_until_ns = session, 0
         return self._held
 
-    @override
     def _begin(self) -> Begun[PostgresTransaction]:
         session = self._connected()
         session.execute(b"BEGIN")
@@ -157,7 +118,6 @@ class PostgresSession(LaneSession[PostgresTransaction]):
                 raise
             _log.warning("the next partitions could not be made, trying again: %s", translate(error))
 
-    @override
     def _commit(self, transaction: PostgresTransaction) -> None:
         """Commit; when the answer is lost, find out whether it took place, and end the stream here if it did."""
         try:

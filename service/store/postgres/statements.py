@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from service.store.postgres.connection import Session
-from service.store.queries import Execute, Row, Search, load_queries, with_conditions
+from service.store.queries import Execute, Row, load_queries, with_conditions
 
 SQL: Final[Mapping[str, bytes]] = MappingProxyType(
     {name: text.encode() for name, text in load_queries("service.store.postgres").items()}
@@ -24,22 +24,19 @@ def executing(session: Session) -> Execute:
     Answers come in binary form, which costs least.
     """
 
-    def execute(name: str, values: Mapping[str, object]) -> Iterable[Row]:
-        if name not in _LONG:
-            return session.execute(SQL[name], values, binary=True)
-        return _in_parts(session, name, values)
+    def execute(name: str, values: Mapping[str, object], conditions: Sequence[str] | None = None, /) -> Iterable[Row]:
+        if conditions is not None:
+            return session.execute(_restricted(name, conditions), values, binary=True)
+        if name in _LONG:
+            return _in_parts(session, name, values)
+        return session.execute(SQL[name], values, binary=True)
 
     return execute
 
 
-def searching(session: Session) -> Search:
-    """Return what executes statements that only read on `session`."""
-
-    def search(name: str, values: Mapping[str, object], conditions: Sequence[str]) -> Iterable[Row]:
-        named = [_NAMED.sub(r"%(\1)s", condition) for condition in conditions]
-        return session.execute(with_conditions(SQL[name].decode(), named).encode(), values, binary=True)
-
-    return search
+def _restricted(name: str, conditions: Sequence[str]) -> bytes:
+    named = [_NAMED.sub(r"%(\1)s", condition) for condition in conditions]
+    return with_conditions(SQL[name].decode(), named).encode()
 
 
 def _in_parts(session: Session, name: str, values: Mapping[str, object]) -> Iterable[Row]:

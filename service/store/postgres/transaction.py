@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 import psycopg
+from typing_extensions import override
 
-from service.errors import FencedError
 from service.jobs.model import Run
 from service.ports import Clock
 from service.store.postgres.connection import Session
@@ -20,13 +20,14 @@ class PostgresTransaction(LedgerTransaction):
     A job that was read is locked until the end, so that what work decides by it still holds when it writes.
     """
 
+    violation = psycopg.errors.UniqueViolation
     locking_job = "locked_job"
 
     def __init__(self, session: Session, clock: Clock, position: Position, now_ns: int) -> None:
         super().__init__(executing(session), clock, position, now_ns)
 
+    @override
     def wait_for_jobs(self, *, is_patient: bool) -> None:
-        """Wait for jobs that others hold, which is right only when nothing is held here; or take them at once."""
         self.locking_job = "awaited_job" if is_patient else "locked_job"
 
     def expired_run(self, now_ns: int) -> Run | None:
@@ -38,10 +39,6 @@ class PostgresTransaction(LedgerTransaction):
         # All machines judge leases by the clock of the database.
         return self.now_ns + (time_ns - self._clock())
 
-    def _add_record(self, values: Mapping[str, object]) -> None:
-        try:
-            self.execute("add_record", values)
-        except psycopg.errors.UniqueViolation as error:
-            if error.diag.constraint_name == "audit_record_keys_pkey":
-                raise
-            raise FencedError(f"record {values['number']} of the stream was written by somebody else") from error
+    def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:
+        del values
+        return isinstance(error, psycopg.Error) and error.diag.constraint_name != "audit_record_keys_pkey"

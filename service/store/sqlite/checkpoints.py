@@ -1,55 +1,24 @@
-"""Checkpoints in a SQLite file: connections beside the lane's, and leases of processes whose locks tell who lives."""
+"""Checkpoints in a SQLite file: leases belong to processes whose locks tell which of them live."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from service.errors import LedgerBusyError
 from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
 from service.store.leases import LEASE_NS, is_leased
 from service.store.queries import Execute, one
-from service.store.sqlite.connection import connect
+from service.store.sqlite.connections import SharedConnection
 from service.store.sqlite.lane import SqliteLane
-from service.store.sqlite.statements import executing
 from service.store.sqlite.transaction import SqliteTransaction
 from telemetry.audit.signer import Signer
-
-R = TypeVar("R")
 
 
 class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
     """Implements `service.ports.CheckpointWriter` for one process."""
 
     def __init__(self, lane: SqliteLane, private_key: Callable[[str], Signer | None]) -> None:
-        super().__init__(lane, private_key)
+        reading = SharedConnection(lane.path, read_only=True)
+        super().__init__(lane, private_key, reading, SharedConnection(lane.path))
         self._locks = lane.locks
-        self._connection = connect(lane.path)
-        self._reading = connect(lane.path, read_only=True)
-
-    def close(self) -> None:
-        """Close the connections."""
-        # The last connection puts what is in the WAL into the database file, which one that only reads cannot.
-        self._reading.close()
-        self._connection.close()
-
-    def _read(self, work: Callable[[Execute], R]) -> R:
-        with self._reading.in_place() as reading:
-            reading.execute("BEGIN")
-            try:
-                return work(executing(reading))
-            finally:
-                reading.execute("ROLLBACK")
-
-    def _change(self, work: Callable[[Execute], R]) -> R:
-        with self._connection.in_place() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                value = work(executing(connection))
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return value
 
     def _lock(self, execute: Execute) -> None:
         """A transaction that writes has the only lock for writing."""

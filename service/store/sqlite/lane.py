@@ -2,15 +2,14 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, LiteralString
 
 from typing_extensions import override
 
-from service.errors import FencedError, LedgerUnavailableError
-from service.store.lane_session import EndedTransactionError, LaneSession, LostSessionError
+from service.errors import LedgerUnavailableError
+from service.store.lane_session import EndedTransactionError, LaneSession
 from service.store.lanes import GroupRules, Lanes
 from service.store.queries import Execute
 from service.store.rollback_guard import RollbackGuard
@@ -20,8 +19,6 @@ from service.store.sqlite.statements import executing
 from service.store.sqlite.transaction import SqliteTransaction
 from service.store.streams import Begun, StreamSettings
 from service.store.writing import Position
-
-R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -43,14 +40,13 @@ class SqliteLane(Lanes[SqliteTransaction]):
         self.locks = locks
 
 
-class SqliteSession(LaneSession[SqliteTransaction]):
+class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
     """The connection of the lane."""
 
     def __init__(self, settings: StreamSettings, path: Path, locks: OwnerLocks, rollback_guard: RollbackGuard) -> None:
         super().__init__(settings, rollback_guard)
         self._path = path
         self._locks = locks
-        self._connection: FileConnection | None = None
 
     @override
     def begin(self) -> SqliteTransaction:
@@ -59,39 +55,23 @@ class SqliteSession(LaneSession[SqliteTransaction]):
         with self._guarded():
             return self._stream.begin(self._begin())
 
-    @override
-    def attempt(self, transaction: SqliteTransaction, work: Callable[[SqliteTransaction], R], *, is_patient: bool) -> R:
-        del is_patient
-        before = transaction.position
-        self._do("SAVEPOINT work")
-        try:
-            value = work(transaction)
-        except FencedError:
-            raise
-        except Exception as error:
-            if not self._held.in_transaction or is_of_disk(error):
-                # Nobody's work is in the transaction any more, or it cannot be known what of it is.
-                raise EndedTransactionError(error) from error
-            self._do("ROLLBACK TO work", "RELEASE work")
-            transaction.rewind(before)
-            raise
-        self._do("RELEASE work")
-        return value
-
-    @property
-    @override
-    def _is_connected(self) -> bool:
-        return self._connection is not None
-
-    @override
-    def _execute(self) -> Execute:
+    def _executing(self) -> Execute:
         return executing(self._connected())
 
-    @override
+    def _do(self, statement: LiteralString) -> None:
+        try:
+            self._held.execute(statement)
+        except sqlite3.Error as error:
+            raise EndedTransactionError(error) from error
+
+    def _require_transaction(self, error: Exception) -> None:
+        # After an error of the disk, it is not known whose work is still in the transaction.
+        if not self._held.in_transaction or is_of_disk(error):
+            raise EndedTransactionError(error) from error
+
     def _guarded(self) -> AbstractContextManager[None]:
         return translated()
 
-    @override
     def _undo(self) -> None:
         try:
             if self._held.in_transaction:
@@ -100,13 +80,6 @@ class SqliteSession(LaneSession[SqliteTransaction]):
             _log.exception("a transaction could not be rolled back, its connection is dropped")
             self.drop()
 
-    @override
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    @override
     def _begin(self) -> Begun[SqliteTransaction]:
         connection, clock = self._connected(), self._settings.clock
         connection.execute("BEGIN IMMEDIATE")
@@ -117,19 +90,6 @@ class SqliteSession(LaneSession[SqliteTransaction]):
             return SqliteTransaction(connection, clock, self._locks, position, now_ns)
 
         return Begun(executing(connection), now_ns, transaction)
-
-    def _do(self, *statements: str) -> None:
-        try:
-            for statement in statements:
-                self._held.execute(statement)
-        except sqlite3.Error as error:
-            raise EndedTransactionError(error) from error
-
-    @property
-    def _held(self) -> FileConnection:
-        if self._connection is None:
-            raise LostSessionError
-        return self._connection
 
     @override
     def _commit(self, transaction: SqliteTransaction) -> None:

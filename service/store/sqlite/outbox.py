@@ -1,52 +1,35 @@
-"""The outbox in a SQLite file: one connection, and leases of processes whose locks tell who lives."""
+"""The outbox in a SQLite file: its leases belong to processes whose locks tell which of them live."""
 
-import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from service.ports import Clock, Lag
 from service.store.leases import LEASE_NS, is_leased
 from service.store.outbox import DUE_NS, TAKEN_AT_ONCE, LedgerOutbox
 from service.store.queries import Execute
-from service.store.sqlite.connection import connect
+from service.store.replays import LedgerReplays
+from service.store.sqlite.connections import SharedConnection
 from service.store.sqlite.owners import OwnerLocks
-from service.store.sqlite.statements import SQL, executing
-
-T = TypeVar("T")
 
 
 class SqliteOutbox(LedgerOutbox):
     """Implements `service.ports.Outbox` for one relay, on a connection of its own."""
 
     def __init__(self, path: Path, locks: OwnerLocks, clock: Clock) -> None:
-        super().__init__(locks.owner, clock)
+        super().__init__(SharedConnection(path, is_relaxed=True), locks.owner, clock)
         self._locks = locks
-        self._lock = threading.Lock()
-        self._connection = connect(path)
-        self._connection.execute(SQL["relaxed"])
-
-    def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            self._connection.close()
 
     def renew(self) -> None:
         """Extend the leases that this relay holds and still needs."""
         now_ns = self._clock()
         due = {"owner": self._owner, "now_ns": now_ns, "due_ns": now_ns + LEASE_NS - DUE_NS}
-
-        def renew(execute: Execute) -> None:
-            needed = list(execute("streams_to_renew", due))
-            if not needed:
-                return
-            with self._writing():
-                for stream_id, epoch in needed:
-                    lease = {"stream_id": stream_id, "owner": self._owner, "epoch": epoch}
-                    execute("renew_cursor", {**lease, "until_ns": now_ns + LEASE_NS})
-
-        self._run(renew)
+        needed = self._all("streams_to_renew", due)
+        if needed:
+            leases = [
+                {"stream_id": stream_id, "owner": self._owner, "epoch": epoch, "until_ns": now_ns + LEASE_NS}
+                for stream_id, epoch in needed
+            ]
+            self._connection.write(lambda execute: [execute("renew_cursor", lease) for lease in leases])
 
     def backlog(self) -> Sequence[Lag]:
         """Return the streams with undelivered records, whoever holds them."""
@@ -63,55 +46,43 @@ class SqliteOutbox(LedgerOutbox):
             for stream_id, cursor, tip, closed, owner, _, until_ns in self._all("lagging_cursors", {"turn": ""})
         ]
 
-    def _run(self, work: Callable[[Execute], T]) -> T:
-        # Else the cursors of a file that was replaced would be moved, and nothing of the new one be delivered.
-        with self._lock, self._connection.in_place() as connection:
-            return work(executing(connection))
-
-    def _write(self, work: Callable[[Execute], T]) -> T:
-        def write(execute: Execute) -> T:
-            with self._writing():
-                return work(execute)
-
-        return self._run(write)
-
-    def _held(self, execute: Execute) -> Iterable[tuple[str, int, int]]:
+    def _held(self) -> Sequence[tuple[str, int, int]]:
         now_ns = self._clock()
-        rows = list(execute("lagging_cursors", {"turn": self._turn}))
+        rows = self._all("lagging_cursors", {"turn": self._turn})
         free = [
             (stream_id, owner, epoch, until_ns)
             for stream_id, _, _, _, owner, epoch, until_ns in rows
             if self._is_free(owner, until_ns, now_ns)
         ]
-        epochs = self._take_leases(execute, free[:TAKEN_AT_ONCE], now_ns)
-        for stream_id, cursor, _, _, owner, epoch, until_ns in rows:
-            if stream_id in epochs:
-                yield stream_id, cursor, epochs[stream_id]
-            elif owner == self._owner and until_ns >= now_ns:
-                yield stream_id, cursor, epoch
+        epochs = {
+            stream_id: epoch
+            for stream_id, _, _, _, owner, epoch, until_ns in rows
+            if owner == self._owner and until_ns >= now_ns
+        }
+        epochs |= self._take_leases(free[:TAKEN_AT_ONCE], now_ns)
+        return [(stream_id, cursor, epochs[stream_id]) for stream_id, cursor, *_ in rows if stream_id in epochs]
 
-    def _take_leases(self, execute: Execute, free: Sequence[tuple[str, str, int, int]], now_ns: int) -> dict[str, int]:
-        epochs: dict[str, int] = {}
+    def _take_leases(self, free: Sequence[tuple[str, str, int, int]], now_ns: int) -> dict[str, int]:
         if not free:
-            return epochs
-        with self._writing():
+            return {}
+
+        def take(execute: Execute) -> dict[str, int]:
+            epochs: dict[str, int] = {}
             for stream_id, owner, epoch, until_ns in free:
                 seen = {"stream_id": stream_id, "old_owner": owner, "old_epoch": epoch, "old_until_ns": until_ns}
                 lease = {"owner": self._owner, "until_ns": now_ns + LEASE_NS}
                 for (new_epoch,) in list(execute("take_stream", {**seen, **lease})):
                     epochs[stream_id] = new_epoch
-        return epochs
+            return epochs
+
+        return self._connection.write(take)
 
     def _is_free(self, owner: str, until_ns: int, now_ns: int) -> bool:
         return not is_leased(until_ns, now_ns) or not self._locks.is_alive(owner)
 
-    @contextmanager
-    def _writing(self) -> Generator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+
+class SqliteReplays(LedgerReplays):
+    """Implements `service.ports.Replays`; records are ordered by their position in the file."""
+
+    def __init__(self, path: Path, sink: str) -> None:
+        super().__init__(SharedConnection(path, is_relaxed=True), sink, {"position": 0})

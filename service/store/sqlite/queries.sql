@@ -451,7 +451,7 @@ SELECT position, 1, stream_id, number, record_id, otlp, resource, scope FROM (
     FROM audit_records CROSS JOIN delivery_cursors USING (stream_id) CROSS JOIN audit_envelopes USING (envelope_id)
     LEFT JOIN parked_records
         ON parked_records.stream_id = audit_records.stream_id AND parked_records.number = audit_records.number
-    WHERE position > :behind AND position <= :last AND audit_records.number <= delivery_cursors.number
+    WHERE position > :position AND position <= :last AND audit_records.number <= delivery_cursors.number
         AND parked_records.number IS NULL
     ORDER BY position LIMIT :limit
 )

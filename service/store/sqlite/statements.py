@@ -1,10 +1,10 @@
 """The statements of this store, by name, as the driver takes them."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from service.store.queries import Execute, Row, load_queries
+from service.store.queries import Execute, Row, load_queries, with_conditions
 
 SQL: Final = load_queries("service.store.sqlite")
 
@@ -15,10 +15,10 @@ _PARTS: Final[Mapping[str, list[str]]] = {name: text.split("\n;\n") for name, te
 def executing(connection: sqlite3.Connection) -> Execute:
     """Return what executes statements on `connection`; of several under one name, the last gives the rows."""
 
-    def execute(name: str, values: Mapping[str, object]) -> Iterable[Row]:
+    def execute(name: str, values: Mapping[str, object], conditions: Sequence[str] | None = None, /) -> Iterable[Row]:
         *before, last = _PARTS[name]
         for statement in before:
             connection.execute(statement, values)
-        return connection.execute(last, values)
+        return connection.execute(last if conditions is None else with_conditions(last, conditions), values)
 
     return execute

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Mapping
 
-from service.errors import FencedError
 from service.jobs.model import Run
 from service.ports import Clock
 from service.store.queries import one
@@ -15,6 +14,8 @@ from service.store.writing import LedgerTransaction, Position
 
 class SqliteTransaction(LedgerTransaction):
     """A transaction on a connection that has begun, and so has the only lock for writing."""
+
+    violation = sqlite3.IntegrityError
 
     def __init__(
         self, connection: sqlite3.Connection, clock: Clock, locks: OwnerLocks, position: Position, now_ns: int
@@ -29,10 +30,6 @@ class SqliteTransaction(LedgerTransaction):
                 return decode_run(document)
         return None
 
-    def _add_record(self, values: Mapping[str, object]) -> None:
-        try:
-            self.execute("add_record", values)
-        except sqlite3.IntegrityError as error:
-            if one(self.execute("number_is_taken", values)) is None:
-                raise
-            raise FencedError(f"record {values['number']} of the stream was written by somebody else") from error
+    def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:
+        del error
+        return one(self.execute("number_is_taken", values)) is not None

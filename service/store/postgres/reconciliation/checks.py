@@ -5,20 +5,19 @@ from contextlib import contextmanager
 from typing import Final
 
 import psycopg
-from psycopg import IsolationLevel, errors
+from psycopg import errors
 
 from service.errors import SettingsError
 from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
 from service.store.migrations import require_same
-from service.store.postgres.connection import Session, connect, place_of, translate, translated
+from service.store.postgres.connection import Session, place_of, translate
 from service.store.postgres.migrate import MIGRATIONS, additions, schema_version
 from service.store.postgres.reconciliation.schema import differences
-from service.store.postgres.snapshot import records_in
+from service.store.postgres.snapshot import snapshot
 from service.store.postgres.statements import executing
 from service.store.queries import Row, load_queries
 from service.store.reconciling import DamagedError, Examined, Wrong, reconciled
-from telemetry.audit.verify import Found
 
 SQL: Final[Mapping[str, bytes]] = {
     name: text.encode() for name, text in load_queries("service.store.postgres.reconciliation").items()
@@ -33,7 +32,7 @@ _DAMAGED: Final = (*_CORRUPT, psycopg.ProgrammingError)
 
 class _ExaminedDatabase(Examined):
     def __init__(self, session: Session, url: str, secret: DeploymentSecret) -> None:
-        super().__init__(executing(session), secret)
+        super().__init__(executing(session), secret, place_of(url))
         self._session = session
         self._url = url
 
@@ -42,9 +41,6 @@ class _ExaminedDatabase(Examined):
             cursor.itersize = _PAYLOADS_AT_ONCE if name == "contents" else _ROWS_AT_ONCE
             cursor.execute(SQL[name])
             yield from cursor
-
-    def records(self) -> Iterator[Found]:
-        return records_in(self._session, place_of(self._url))
 
     @contextmanager
     def attempt(self) -> Generator[None]:
@@ -81,22 +77,9 @@ class _ExaminedDatabase(Examined):
 
 
 def reconcile(url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
-    """Yield everything that is wrong in a database, check by check, each with its place; nothing is changed.
-
-    One snapshot is looked at, so that processes which write meanwhile neither disturb nor are disturbed. A check that
-    damage keeps from being carried out is a discrepancy too.
-
-    Raises:
-        SettingsError: the database needs a migration, belongs to another ledger secret, or this role may not look.
-        TryLaterError: the database cannot be read now.
-    """
-    session = connect(url, read_only=True, statement_timeout="0", idle_timeout="0")
-    try:
-        session.isolation_level = IsolationLevel.REPEATABLE_READ
-        with translated(), session.transaction():
-            yield from reconcile_in(session, url, secret)
-    finally:
-        session.close()
+    """Yield what `reconciled` finds in the database."""
+    with snapshot(url) as session:
+        yield from reconcile_in(session, url, secret)
 
 
 def reconcile_in(session: Session, url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:

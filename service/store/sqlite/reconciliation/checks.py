@@ -14,24 +14,20 @@ from service.store.queries import Row, load_queries
 from service.store.reconciling import DamagedError, Examined, Wrong, reconciled
 from service.store.sqlite.connection import translate
 from service.store.sqlite.migrate import MIGRATIONS, additions, migrate, schema_version
-from service.store.sqlite.snapshot import records_in
+from service.store.sqlite.snapshot import snapshot
 from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import Reading, in_use
-from telemetry.audit.verify import Found
 
 SQL: Final = load_queries("service.store.sqlite.reconciliation")
 
 
 class _ExaminedFile(Examined):
     def __init__(self, connection: sqlite3.Connection, secret: DeploymentSecret) -> None:
-        super().__init__(executing(connection), secret)
+        super().__init__(executing(connection), secret, "database")
         self._connection = connection
 
     def rows(self, name: str) -> Iterator[Row]:
         yield from self._connection.execute(SQL[name])
-
-    def records(self) -> Iterator[Found]:
-        return records_in(self._connection, "database")
 
     @contextmanager
     def attempt(self) -> Generator[None]:
@@ -71,17 +67,8 @@ class _ExaminedFile(Examined):
 
 
 def reconcile(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -> Iterator[Discrepancy]:
-    """Yield everything that is wrong in a database, check by check, each with its place; nothing is changed.
-
-    One snapshot is looked at, so that processes which write meanwhile neither disturb nor are disturbed. A check that
-    damage keeps from being carried out is a discrepancy too.
-
-    Raises:
-        SettingsError: the database needs a migration, or belongs to another ledger secret.
-        TryLaterError: the database cannot be read now.
-    """
-    with reading(path) as connection:
-        connection.execute("BEGIN")
+    """Yield what `reconciled` finds in the file."""
+    with snapshot(path, reading) as connection:
         require_same(MIGRATIONS, schema_version(connection), additions(connection))
         yield from reconciled(_ExaminedFile(connection, secret))
 

@@ -1,0 +1,41 @@
+"""What the ledger's protocol asks of connections, whatever the database."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+from service.store.queries import Execute
+
+R = TypeVar("R")
+
+
+class Connections(ABC):
+    """One connection to a database, or a few of one kind.
+
+    A connection that was lost is replaced, and the work is done once more. So work must be repeatable: it reads, or it
+    writes what stays the same when it is written twice.
+
+    Raises (each method but `close`):
+        LedgerBusyError: other threads or processes kept the database busy for too long.
+        LedgerUnavailableError: the database cannot be used now.
+    """
+
+    @abstractmethod
+    def run(self, work: Callable[[Execute], R]) -> R:
+        """Return what `work` returns; each of its statements is a transaction of its own."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open; later calls of the other methods raise."""
+
+
+class Transactions(Connections):
+    """Connections on which several statements are one transaction."""
+
+    @abstractmethod
+    def read(self, work: Callable[[Execute], R]) -> R:
+        """Return what `work` finds in one snapshot of what is committed."""
+
+    @abstractmethod
+    def write(self, work: Callable[[Execute], R]) -> R:
+        """Run `work` in one transaction, and return what it returns after the commit."""

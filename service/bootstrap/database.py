@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
-
-import msgspec
 
 from service.ports import (
     CheckpointWriter,
@@ -21,13 +21,16 @@ from service.ports import (
     Replays,
 )
 from service.secrets import DeploymentSecret
-from service.store.opening import is_empty, keys_of, last_and_refused
+from service.store.checkpointing import Checkpoints
+from service.store.lanes import Lanes
+from service.store.opening import is_empty, keys_of, last_and_refused, records_in
 from service.store.queries import Execute
 from service.store.streams import StreamSettings
+from service.store.writing import LedgerTransaction
 from telemetry.audit.signer import Signer
 from telemetry.audit.verify import Found
 
-T = TypeVar("T")
+L = TypeVar("L", bound=LedgerTransaction)
 
 
 class LedgerParts(StreamSettings, frozen=True, kw_only=True):
@@ -49,20 +52,47 @@ class ClosableReads(Reads, Protocol):
         ...
 
 
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
+class Opened:
     """A ledger that this process has opened."""
 
-    ledger: Ledger
-    reads: ClosableReads
-    checkpoints: CheckpointWriter
-    outbox: Callable[[], Outbox]
-    """Opens the undelivered records for a relay of this process."""
-    close_ledger: Callable[[], None]
-    """Closes the streams with records of their own and writes the last checkpoint; nothing is committed after."""
-    close: Callable[[], None]
-    """Closes the rest, once the ledger is closed."""
-    owner_descriptor: int | None = None
-    """While a child process has this descriptor open, other processes take this one for alive; None without one."""
+    def __init__(
+        self,
+        lanes: Lanes[L],
+        reads: ClosableReads,
+        checkpoints: Checkpoints[L],
+        outbox: Callable[[], Outbox],
+        last: Callable[[], None],
+        owner_descriptor: int | None = None,
+    ) -> None:
+        """Take what a database has opened.
+
+        Args:
+            lanes: commit for this process.
+            reads: of any thread.
+            checkpoints: in the transactions of these lanes.
+            outbox: opens the undelivered records for a relay of this process.
+            last: is called when everything else is closed.
+            owner_descriptor: while a child process has this descriptor open, other processes take this one for alive.
+        """
+        self.ledger: Ledger = lanes
+        self.reads = reads
+        self.checkpoints: CheckpointWriter = checkpoints
+        self.outbox = outbox
+        self.owner_descriptor = owner_descriptor
+        self._close_lanes = partial(lanes.close, checkpoints.write_last)
+        self._close_checkpoints = checkpoints.close
+        self._last = last
+
+    def close_ledger(self) -> None:
+        """Close the streams with records of their own and write the last checkpoint; nothing is committed after."""
+        self._close_lanes()
+
+    def close(self) -> None:
+        """Close the rest, once the ledger is closed."""
+        # In SQLite, the last connection moves the WAL into the database file; a connection that only reads cannot.
+        self.reads.close()
+        self._close_checkpoints()
+        self._last()
 
 
 class Database(ABC):
@@ -82,12 +112,8 @@ class Database(ABC):
         """Where it is, for people; holds no secret."""
 
     @abstractmethod
-    def _read(self, work: Callable[[Execute], T]) -> T:
-        """Return what `work` finds in the database, which is there."""
-
-    @abstractmethod
-    def _records(self) -> Iterator[Found]:
-        """Yield every committed record as one snapshot."""
+    def _snapshot(self) -> AbstractContextManager[Execute]:
+        """Open one snapshot of the database, which is there."""
 
     @abstractmethod
     def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
@@ -107,7 +133,8 @@ class Database(ABC):
 
     def is_empty(self) -> bool:
         """True while nothing was committed to it, and no key registered: only then may keys be made for it."""
-        return self._read(is_empty)
+        with self._snapshot() as execute:
+            return is_empty(execute)
 
     @abstractmethod
     def migrate(self) -> Sequence[str]:
@@ -115,12 +142,17 @@ class Database(ABC):
 
     def keys(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger in the order of their registration; the last one signs now."""
-        return self._read(lambda execute: keys_of(execute, secret))
+        with self._snapshot() as execute:
+            return keys_of(execute, secret)
 
     def records(self) -> Iterator[Found]:
         """Yield every committed record as one snapshot, for the verifier."""
         self.require()
         return self._records()
+
+    def _records(self) -> Iterator[Found]:
+        with self._snapshot() as execute:
+            yield from records_in(execute, self.place)
 
     def reads(self) -> ClosableReads:
         """Open it for reading."""
@@ -134,7 +166,8 @@ class Database(ABC):
     def checkpoints_seen(self) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:
         """Return the last checkpoint, None before the first, and the streams that none signs over."""
         self.require()
-        return self._read(last_and_refused)
+        with self._snapshot() as execute:
+            return last_and_refused(execute)
 
     def discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         """Yield everything that is wrong in the database itself; nothing is changed."""

@@ -1,7 +1,8 @@
 """The database of many machines: one PostgreSQL."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 from typing_extensions import override
@@ -13,16 +14,14 @@ from service.secrets import DeploymentSecret
 from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
-from service.store.postgres.opening import durability, examine, migrate_database, read
+from service.store.postgres.opening import durability, examine, migrate_database
 from service.store.postgres.outbox import PostgresOutbox, PostgresReplays
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
-from service.store.postgres.snapshot import recorded
+from service.store.postgres.snapshot import snapshot
+from service.store.postgres.statements import executing
 from service.store.postgres.wakeups import Wakeups
 from service.store.queries import Execute
-from telemetry.audit.verify import Found
-
-T = TypeVar("T")
 
 
 class PostgresDatabase(Database):
@@ -77,29 +76,15 @@ class PostgresDatabase(Database):
             wakeups.hint()
 
         settings = msgspec.structs.replace(parts, on_commit=on_commit)
-        reads = PostgresReads(self._url)
         lanes = PostgresLanes(settings, self._url, parts.lanes or LANES)
         checkpoints = PostgresCheckpoints(lanes, parts.private_key)
+        outbox = partial(PostgresOutbox, self._url, parts.owner, parts.clock)
+        return Opened(lanes, PostgresReads(self._url), checkpoints, outbox, wakeups.close)
 
-        def close() -> None:
-            wakeups.close()
-            reads.close()
-            checkpoints.close()
-
-        return Opened(
-            ledger=lanes,
-            reads=reads,
-            checkpoints=checkpoints,
-            outbox=lambda: PostgresOutbox(self._url, parts.owner, parts.clock),
-            close_ledger=lambda: lanes.close(checkpoints.write_last),
-            close=close,
-        )
-
-    def _read(self, work: Callable[[Execute], T]) -> T:
-        return read(self._url, work)
-
-    def _records(self) -> Iterator[Found]:
-        return recorded(self._url)
+    @contextmanager
+    def _snapshot(self) -> Generator[Execute]:
+        with snapshot(self._url) as session:
+            yield executing(session)
 
     def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         return reconcile(self._url, secret)

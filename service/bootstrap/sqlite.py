@@ -1,7 +1,7 @@
 """The embedded database: one SQLite file."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 from typing_extensions import override
 
@@ -20,12 +20,9 @@ from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.reconciliation import reconcile
-from service.store.sqlite.snapshot import recorded
+from service.store.sqlite.snapshot import snapshot
 from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import in_use, untouched
-from telemetry.audit.verify import Found
-
-T = TypeVar("T")
 
 
 class SqliteDatabase(Database):
@@ -100,32 +97,20 @@ class SqliteDatabase(Database):
     @override
     def open(self, parts: LedgerParts) -> Opened:
         locks = OwnerLocks(self._path, parts.owner)
-        reads = SqliteReads(self._path)
         lane = SqliteLane(parts, self._path, locks)
-        checkpoints = SqliteCheckpoints(lane, parts.private_key)
-
-        def close() -> None:
-            # Last the connection that may write: it alone can put what is in the WAL into the database file.
-            reads.close()
-            checkpoints.close()
-            locks.release()
-
         return Opened(
-            ledger=lane,
-            reads=reads,
-            checkpoints=checkpoints,
-            outbox=lambda: SqliteOutbox(self._path, locks, parts.clock),
-            close_ledger=lambda: lane.close(checkpoints.write_last),
-            close=close,
-            owner_descriptor=locks.descriptor,
+            lane,
+            SqliteReads(self._path),
+            SqliteCheckpoints(lane, parts.private_key),
+            lambda: SqliteOutbox(self._path, locks, parts.clock),
+            locks.release,
+            locks.descriptor,
         )
 
-    def _read(self, work: Callable[[Execute], T]) -> T:
-        with self._reading(self._path) as connection:
-            return work(executing(connection))
-
-    def _records(self) -> Iterator[Found]:
-        return recorded(self._path, self._reading)
+    @contextmanager
+    def _snapshot(self) -> Generator[Execute]:
+        with snapshot(self._path, self._reading) as connection:
+            yield executing(connection)
 
     def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         return reconcile(self._path, secret, self._reading)

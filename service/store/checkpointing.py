@@ -75,10 +75,6 @@ class Checkpoints(ABC, Generic[T]):
         self._rollback_guard = lanes.rollback_guard
 
     @abstractmethod
-    def _lock(self, execute: Execute) -> None:
-        """Keep other processes from writing checkpoints or registering keys until the transaction ends."""
-
-    @abstractmethod
     def _take_lease(self, execute: Execute) -> bool:
         """Take or renew the lease; False while another process that is alive holds it."""
 
@@ -87,12 +83,8 @@ class Checkpoints(ABC, Generic[T]):
         """Close the streams whose processes are dead, and return them."""
 
     @abstractmethod
-    def _end_streams(self, transaction: T) -> Sequence[str]:
-        """Close every stream but that of the transaction, each where it stands, and return those that were open.
-
-        Raises:
-            LedgerBusyError: processes work on the database.
-        """
+    def _at_work(self, transaction: T) -> str:
+        """Return what works on the database, beside this transaction; an empty text for nothing."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -166,7 +158,7 @@ class Checkpoints(ABC, Generic[T]):
         secret, now_ns = self._settings.secret, self._settings.clock()
 
         def register_first(execute: Execute) -> None:
-            self._lock(execute)
+            execute("one_at_a_time", {})
             ((has_signed,),) = execute("has_signed", {})
             if has_signed:
                 self._keys(execute)
@@ -201,9 +193,14 @@ class Checkpoints(ABC, Generic[T]):
 
     def _restore(self, transaction: T) -> _Written:
         execute, secret = transaction.execute, self._settings.secret
-        self._lock(execute)
+        execute("one_at_a_time", {})
         last = last_to_follow(execute, secret, self._keys(execute))
-        closed = self._end_streams(transaction)
+        at_work = self._at_work(transaction)
+        if at_work:
+            raise LedgerBusyError(f"{at_work}: stop every process that works on the database, and try again in 10 s")
+        own = {"own": transaction.tip.stream_id}
+        # Each is closed where it stands.
+        closed = [stream_id for (stream_id,) in execute("end_streams", own)]
         first = first_after_restore(last, transaction.now_ns)
         record = self._settings.system_record(names.EVENT_AUDIT_RESTORE)
         transaction.save(Transition(record=restore_record(record, last, first, len(closed))))
@@ -215,7 +212,7 @@ class Checkpoints(ABC, Generic[T]):
 
     def _write(self, transaction: T, known: Mapping[str, Hashed], first: int | None = None) -> _Written | None:
         execute, secret = transaction.execute, self._settings.secret
-        self._lock(execute)
+        execute("one_at_a_time", {})
         if not self._take_lease(execute):
             return None
         # Also at a clean stop, which is what an operator does who was told that the database was set back.
@@ -264,7 +261,7 @@ class Checkpoints(ABC, Generic[T]):
 
     def _rotate(self, transaction: T, new: Signer) -> int:
         execute, secret = transaction.execute, self._settings.secret
-        self._lock(execute)
+        execute("one_at_a_time", {})
         self._rollback_guard.require_all(execute)
         keys = self._keys(execute)
         old = self._signer(keys)

@@ -1,12 +1,29 @@
 """What the ledger's protocol asks of connections, whatever the database."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeAlias, TypeVar
 
+from service.errors import AuditraceError
 from service.store.queries import Execute
 
 R = TypeVar("R")
+E = TypeVar("E", bound=Exception)
+Translated: TypeAlias = Callable[[], AbstractContextManager[None]]
+
+
+def translating(driver: type[E], translate: Callable[[E], AuditraceError]) -> Translated:
+    """Return what opens a block in which errors of the driver are raised as those of the service."""
+
+    @contextmanager
+    def translated() -> Generator[None]:
+        try:
+            yield
+        except driver as error:
+            raise translate(error) from error
+
+    return translated
 
 
 class Connections(ABC):

@@ -96,9 +96,8 @@ class LaneSession(ABC, Generic[T, C]):
 
     @abstractmethod
     def _undo(self) -> None:
-        """Roll back what is open; a connection on which that fails is given up."""
+        """Roll back what is open."""
 
-    @abstractmethod
     def begin(self) -> T:
         """Begin a transaction behind the stream's tip; the stream is opened by it where there is none.
 
@@ -106,6 +105,13 @@ class LaneSession(ABC, Generic[T, C]):
             LostSessionError: the connection turned out to be lost.
             LedgerUnavailableError: there is no connection to be had.
         """
+        with self._guarded():
+            begun = self._begin()
+            if self._stream.is_ahead_of(begun.now_ns):
+                self._undo()
+                self.close_stream()
+                begun = self._begin()
+            return self._stream.begin(begun)
 
     def attempt(self, transaction: T, work: Callable[[T], R], *, is_patient: bool) -> R:
         """Run `work` in a savepoint and return what it returns; what it raises has left nothing behind.
@@ -152,8 +158,14 @@ class LaneSession(ABC, Generic[T, C]):
     def roll_back(self) -> None:
         """Undo what was not committed; a stream that was just being opened is forgotten."""
         self._stream.rolled_back()
-        if self._connection is not None:
-            self._undo()
+        if self._connection is None:
+            return
+        try:
+            with self._guarded():
+                self._undo()
+        except (AuditraceError, LostSessionError) as error:
+            _log.warning("a transaction could not be rolled back, its connection is dropped: %r", error)
+            self.drop()
 
     def disown_stream(self, fenced: FencedError) -> None:
         """Go on in another stream, once what was not committed is undone."""

@@ -5,9 +5,9 @@ A check is a function here, or else the statement of its name in the store's `qu
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
-from typing import Final, TypeAlias
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import ClassVar, Final, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -34,6 +34,8 @@ class DamagedError(Exception):
 class Examined(ABC):
     """A database as checks look at it: one snapshot."""
 
+    driver_error: ClassVar[type[Exception]]
+
     def __init__(self, execute: Execute, secret: DeploymentSecret, source: str) -> None:
         """Look at it by statements of the store.
 
@@ -50,14 +52,27 @@ class Examined(ABC):
     def rows(self, name: str) -> Iterator[Row]:
         """Yield the rows of a statement of the reconciliation; those of a check are places and details."""
 
-    @abstractmethod
-    def attempt(self) -> AbstractContextManager[None]:
-        """Return the block for one check: what fails in it leaves the snapshot to the checks that follow.
+    @contextmanager
+    def attempt(self) -> Generator[None]:
+        """Open the block for one check: what fails in it leaves the snapshot to the checks that follow.
 
         Raises:
             DamagedError: it failed because of what is in the database.
             AuditraceError: it failed otherwise.
         """
+        try:
+            with self._savepoint():
+                yield
+        except self.driver_error as error:
+            raise self._meaning(error) from error
+
+    def _savepoint(self) -> AbstractContextManager[object]:
+        """Open a block whose failure leaves the transaction as it was."""
+        return nullcontext()
+
+    @abstractmethod
+    def _meaning(self, error: Exception) -> Exception:
+        """Return what `attempt` raises for an error of the driver."""
 
     @abstractmethod
     def integrity(self) -> Wrong:

@@ -169,9 +169,16 @@ class LedgerTransaction(ABC):
         row = one(self.execute("next_runnable", {"now_ns": now_ns}))
         return decode_job(row[0]) if row else None
 
-    @abstractmethod
     def expired_run(self, now_ns: int) -> Run | None:
-        """Return a running run whose lease has ended; those that other lanes close are left out."""
+        """Return a running run whose lease has ended, or whose worker is known to be dead.
+
+        Runs that other lanes close now are left out.
+        """
+        now_ns = self._by_lease_clock(now_ns)
+        for document, worker_id, lease_until_ns in self.execute("leased_runs", {"now_ns": now_ns}):
+            if lease_until_ns < now_ns or not self._is_alive(worker_id):
+                return decode_run(document)
+        return None
 
     def renew_lease(self, job_id: str, run: int, worker_id: str, until_ns: int) -> bool:
         """Extend the lease; False when this worker does not hold it any more, or the job was cancelled."""
@@ -209,6 +216,11 @@ class LedgerTransaction(ABC):
     @abstractmethod
     def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:
         """Tell whether a record could not be added because its stream has one of this number already."""
+
+    def _is_alive(self, worker_id: str) -> bool:
+        """Tell whether a worker may still live: False only for one that is known to be dead."""
+        del worker_id
+        return True
 
     def _by_lease_clock(self, time_ns: int) -> int:
         """Return a time by this machine's clock as one by the clock that leases are judged by."""

@@ -20,18 +20,19 @@ STORE = ROOT / "service" / "store"
 MOST_IDENTICAL_LINES = 100
 # What no other database needs: how leases are taken and who lives, locks, sessions, wake-ups.
 ONLY_SQLITE = {
-    *("lagging_cursors", "lease", "leased_runs", "number_is_taken", "open_streams", "put_lease", "renew_cursor"),
+    *("lagging_cursors", "lease", "number_is_taken", "open_streams", "put_lease", "renew_cursor"),
     *("streams_to_renew", "take_stream"),
 }
 ONLY_POSTGRES = {
     *("announced", "await_announced", "awaited_job", "begin_sealing", "close_orphan", "durability", "end_session"),
-    *("end_stream", "expired_run", "held_streams", "hint", "lagging_streams", "listen", "locked_job"),
-    *("make_partitions", "may_create", "now", "one_at_a_time", "orphaned_streams", "own_pid", "renew_streams"),
+    *("end_stream", "held_streams", "hint", "lagging_streams", "listen", "locked_job"),
+    *("make_partitions", "may_create", "now", "orphaned_streams", "own_pid", "renew_streams"),
     *("session_name", "streams_at_work", "take_lease", "take_streams"),
 }
-# By what records are ordered differs, and which session a stream belongs to.
+# By what records are ordered differs, and which session a stream belongs to. A file also tells which workers are dead.
 OWN_PARAMETERS: Mapping[str, tuple[set[str], set[str]]] = {
     "open_stream": (set(), {"session"}),
+    "leased_runs": (set(), {"now_ns"}),
     "records": ({"before_position"}, {"before_ns", "before_id"}),
     "stored": ({"behind_position"}, {"behind_ns", "behind_id"}),
     "records_behind": ({"position"}, {"observed_ns", "stream_id"}),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from service.errors import LedgerBusyError
 from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
 from service.store.leases import LEASE_NS
 from service.store.postgres.lanes import PostgresLanes
@@ -18,9 +17,6 @@ class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
     def __init__(self, lanes: PostgresLanes, private_key: Callable[[str], Signer | None]) -> None:
         reading, writing = (SessionPool(lanes.url, read_only=read_only, size=1) for read_only in (True, False))
         super().__init__(lanes, private_key, reading, writing)
-
-    def _lock(self, execute: Execute) -> None:
-        execute("one_at_a_time", {})
 
     def _take_lease(self, execute: Execute) -> bool:
         values = {"name": CHECKPOINT_LEASE, "owner": self._settings.owner, "lease_ns": LEASE_NS}
@@ -45,12 +41,7 @@ class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
             closed.append(stream_id)
         return closed
 
-    def _end_streams(self, transaction: PostgresTransaction) -> Sequence[str]:
-        own = {"own": transaction.tip.stream_id}
-        at_work = list(transaction.execute("streams_at_work", {**own, "lease_ns": LEASE_NS}))
-        if at_work:
-            raise LedgerBusyError(
-                f"{len(at_work)} streams are at work: stop every process that works on the database, and try again in "
-                "10 s"
-            )
-        return [stream_id for (stream_id,) in transaction.execute("end_streams", own)]
+    def _at_work(self, transaction: PostgresTransaction) -> str:
+        own = {"own": transaction.tip.stream_id, "lease_ns": LEASE_NS}
+        at_work = list(transaction.execute("streams_at_work", own))
+        return f"{len(at_work)} streams are at work" if at_work else ""

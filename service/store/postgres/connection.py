@@ -1,7 +1,6 @@
 """Opens sessions on PostgreSQL with the settings that the promises rest on, and translates the errors of its driver."""
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -10,6 +9,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
 from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+from service.store.connections import translating
 from service.store.leases import LEASE_S
 from service.store.postgres.pooling import OF_OTHER_SESSIONS, require_own_session
 from service.store.postgres.session_settings import settle
@@ -113,15 +113,6 @@ def place_of(url: str) -> str:
     return f"postgresql://{stated.get('host', '')}/{stated.get('dbname', '')}"
 
 
-@contextmanager
-def translated() -> Generator[None]:
-    """Turn errors of the driver into those of the service."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise translate(error) from error
-
-
 def translate(error: psycopg.Error) -> AuditraceError:
     """Return the service's error for one of PostgreSQL.
 
@@ -136,6 +127,10 @@ def translate(error: psycopg.Error) -> AuditraceError:
     if isinstance(error, _REFUSALS):
         return BrokenLedgerError(f"the ledger refuses the change: {text}")
     return LedgerUnavailableError("the ledger cannot be used", cause=text)
+
+
+translated: Final = translating(psycopg.Error, translate)
+"""Opens a block in which errors of the driver are raised as those of the service."""
 
 
 def _conninfo(url: str, *, read_only: bool) -> str:

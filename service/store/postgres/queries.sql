@@ -148,9 +148,10 @@ SELECT due.document FROM turns CROSS JOIN LATERAL (
 INSERT INTO tenant_turns (tenant_id, last_ns) SELECT tenant_id, %(started_ns)s FROM jobs WHERE job_id = %(job_id)s
 ON CONFLICT (tenant_id) DO UPDATE SET last_ns = greatest(tenant_turns.last_ns, excluded.last_ns)
 
--- name: expired_run
+-- name: leased_runs
+-- One whose lease has ended.
 -- The job is locked with its run, and what is being worked on is passed over.
-SELECT job_runs.document FROM job_runs JOIN jobs USING (job_id)
+SELECT job_runs.document, worker_id, lease_until_ns FROM job_runs JOIN jobs USING (job_id)
 WHERE lease_until_ns < %(now_ns)s
 ORDER BY lease_until_ns LIMIT 1
 FOR NO KEY UPDATE SKIP LOCKED

@@ -7,7 +7,6 @@ from typing import Final, LiteralString
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from typing_extensions import override
 
 from service.errors import LedgerUnavailableError, TryLaterError
 from service.store.lane_session import LaneSession, LostSessionError
@@ -36,20 +35,6 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
         self._pid = 0
         self._partitioned_until_ns = 0
 
-    @override
-    def begin(self) -> PostgresTransaction:
-        with self._guarded():
-            begun = self._begin()
-            if self._stream.is_ahead_of(begun.now_ns):
-                self._held.execute(b"ROLLBACK")
-                self.close_stream()
-                begun = self._begin()
-            if begun.now_ns > self._partitioned_until_ns - _PARTITION_MARGIN_NS:
-                self._held.execute(b"ROLLBACK")
-                self._make_partitions(self._held, begun.now_ns)
-                begun = self._begin()
-            return self._stream.begin(begun)
-
     def _executing(self) -> Execute:
         return executing(self._connected())
 
@@ -63,8 +48,10 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
             raise LostSessionError from error
 
     def _undo(self) -> None:
-        if self._is_lost or not _is_rolled_back(self._held):
+        if self._is_lost:
             self.drop()
+        elif self._held.info.transaction_status is not TransactionStatus.IDLE:
+            self._held.execute(b"ROLLBACK")
 
     @property
     def _is_lost(self) -> bool:
@@ -98,17 +85,26 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
 
     def _begin(self) -> Begun[PostgresTransaction]:
         session = self._connected()
+        now_ns = self._begin_at(session)
+        if now_ns > self._partitioned_until_ns - _PARTITION_MARGIN_NS:
+            session.execute(b"ROLLBACK")
+            self._make_partitions(session, now_ns)
+            now_ns = self._begin_at(session)
+
+        def transaction(position: Position) -> PostgresTransaction:
+            return PostgresTransaction(session, self._settings.clock, position, now_ns)
+
+        return Begun(executing(session), now_ns, transaction, self._name)
+
+    def _begin_at(self, session: Session) -> int:
+        """Begin, and return the time by the database's clock."""
         session.execute(b"BEGIN")
         ((now_ns, pid, triggers),) = session.execute(SQL["begin_sealing"]).fetchall()
         if pid != self._pid or triggers != "origin":
             # The next session is looked at from the beginning, and the reason is found there.
             session.close()
             raise LostSessionError
-
-        def transaction(position: Position) -> PostgresTransaction:
-            return PostgresTransaction(session, self._settings.clock, position, int(now_ns))
-
-        return Begun(executing(session), int(now_ns), transaction, self._name)
+        return int(now_ns)
 
     def _make_partitions(self, session: Session, now_ns: int) -> None:
         try:
@@ -142,13 +138,3 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
                 "the ledger went away during the commit, and whether it took place is not known: look before you try "
                 "again, or repeat the request with the same Idempotency-Key"
             ) from (error.__cause__ or lost)
-
-
-def _is_rolled_back(session: Session) -> bool:
-    try:
-        if session.info.transaction_status is not TransactionStatus.IDLE:
-            session.execute(b"ROLLBACK")
-    except psycopg.Error as error:
-        _log.warning("a transaction could not be rolled back, its session is dropped with it: %s", translate(error))
-        return False
-    return True

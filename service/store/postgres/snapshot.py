@@ -1,14 +1,11 @@
 """Opens one snapshot of a PostgreSQL database for reading as a whole."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 
 from psycopg import IsolationLevel
 
-from service.store.opening import records_in
-from service.store.postgres.connection import Session, connect, place_of, translated
-from service.store.postgres.statements import executing
-from telemetry.audit.verify import Found
+from service.store.postgres.connection import Session, connect, translated
 
 
 @contextmanager
@@ -22,9 +19,3 @@ def snapshot(url: str) -> Generator[Session]:
         session.isolation_level = IsolationLevel.REPEATABLE_READ
         with translated(), session.transaction():
             yield session
-
-
-def recorded(url: str) -> Iterator[Found]:
-    """Yield every record of one snapshot, as the verifier takes them."""
-    with snapshot(url) as session:
-        yield from records_in(executing(session), place_of(url))

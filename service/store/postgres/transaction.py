@@ -5,12 +5,9 @@ from collections.abc import Mapping
 import psycopg
 from typing_extensions import override
 
-from service.jobs.model import Run
 from service.ports import Clock
 from service.store.postgres.connection import Session
 from service.store.postgres.statements import executing
-from service.store.queries import one
-from service.store.rows import decode_run
 from service.store.writing import LedgerTransaction, Position
 
 
@@ -29,11 +26,6 @@ class PostgresTransaction(LedgerTransaction):
     @override
     def wait_for_jobs(self, *, is_patient: bool) -> None:
         self.locking_job = "awaited_job" if is_patient else "locked_job"
-
-    def expired_run(self, now_ns: int) -> Run | None:
-        """Return a running run whose lease has ended; those that other lanes close are left out."""
-        row = one(self.execute("expired_run", {"now_ns": self._by_lease_clock(now_ns)}))
-        return decode_run(row[0]) if row else None
 
     def _by_lease_clock(self, time_ns: int) -> int:
         # All machines judge leases by the clock of the database.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from service.errors import LedgerBusyError
 from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
 from service.store.leases import LEASE_NS, is_leased
 from service.store.queries import Execute, one
@@ -19,9 +18,6 @@ class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
         reading = SharedConnection(lane.path, read_only=True)
         super().__init__(lane, private_key, reading, SharedConnection(lane.path))
         self._locks = lane.locks
-
-    def _lock(self, execute: Execute) -> None:
-        """A transaction that writes has the only lock for writing."""
 
     def _take_lease(self, execute: Execute) -> bool:
         own, now_ns = self._settings.owner, self._settings.clock()
@@ -42,11 +38,8 @@ class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
                 closed.append(stream_id)
         return closed
 
-    def _end_streams(self, transaction: SqliteTransaction) -> Sequence[str]:
-        at_work = [owner for _, owner, _ in self._open_streams(transaction) if self._locks.is_alive(owner)]
-        if at_work:
-            raise LedgerBusyError(f"{', '.join(at_work)} work on the database: stop every process first")
-        return [stream_id for (stream_id,) in transaction.execute("end_streams", {"own": transaction.tip.stream_id})]
+    def _at_work(self, transaction: SqliteTransaction) -> str:
+        return ", ".join(owner for _, owner, _ in self._open_streams(transaction) if self._locks.is_alive(owner))
 
     def _open_streams(self, transaction: SqliteTransaction) -> Sequence[tuple[str, str, int]]:
         rows = transaction.execute("open_streams", {"own": transaction.tip.stream_id})

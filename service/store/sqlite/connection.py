@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
+from service.store.connections import translating
 from service.store.sqlite.identity import FileId, HeldFile, file_id, hold, require_local
 
 BUSY_TIMEOUT_MS: Final = 5_000
@@ -182,15 +183,6 @@ def _require_writable(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-@contextmanager
-def translated() -> Generator[None]:
-    """Turn errors of the driver into those of the service."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translate(error) from error
-
-
 def is_of_disk(error: Exception) -> bool:
     """Tell whether the disk is full or failed, after which a transaction is to be rolled back as a whole.
 
@@ -210,6 +202,10 @@ def translate(error: sqlite3.Error) -> AuditraceError:
     if code in _BROKEN:
         return BrokenLedgerError(f"the ledger refuses the change: {error}")
     return LedgerUnavailableError("the ledger cannot be used", cause=str(error), reason=reason_of(error))
+
+
+translated: Final = translating(sqlite3.Error, translate)
+"""Opens a block in which errors of the driver are raised as those of the service."""
 
 
 def reason_of(error: sqlite3.Error) -> str:

@@ -1,6 +1,5 @@
 """The lane of a process on SQLite: one, because the file takes one writer; and the connection that it writes on."""
 
-import logging
 import sqlite3
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,8 +18,6 @@ from service.store.sqlite.statements import executing
 from service.store.sqlite.transaction import SqliteTransaction
 from service.store.streams import Begun, StreamSettings
 from service.store.writing import Position
-
-_log = logging.getLogger(__name__)
 
 _UNKNOWN: Final = (
     "{} during the commit, and whether it counts cannot be told: "
@@ -48,13 +45,6 @@ class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
         self._path = path
         self._locks = locks
 
-    @override
-    def begin(self) -> SqliteTransaction:
-        if self._stream.is_ahead_of(self._settings.clock()):
-            self.close_stream()
-        with self._guarded():
-            return self._stream.begin(self._begin())
-
     def _executing(self) -> Execute:
         return executing(self._connected())
 
@@ -73,12 +63,8 @@ class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
         return translated()
 
     def _undo(self) -> None:
-        try:
-            if self._held.in_transaction:
-                self._held.execute("ROLLBACK")
-        except sqlite3.Error:
-            _log.exception("a transaction could not be rolled back, its connection is dropped")
-            self.drop()
+        if self._held.in_transaction:
+            self._held.execute("ROLLBACK")
 
     def _begin(self) -> Begun[SqliteTransaction]:
         connection, clock = self._connected(), self._settings.clock

@@ -16,17 +16,15 @@ _OF_LEDGER: Final = "audit_records"
 
 def schema_version(connection: sqlite3.Connection) -> int:
     """Return the number of the last step, additions aside, that the file has seen; 0 for an empty file."""
-    with translated():
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 
 
 def additions(connection: sqlite3.Connection) -> Collection[str]:
     """Return the names of the additions that the file has seen."""
-    with translated():
-        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_additions'").fetchone() is None:
-            return ()
-        return {name for (name,) in connection.execute("SELECT name FROM schema_additions")}
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_additions'").fetchone() is None:
+        return ()
+    return {name for (name,) in connection.execute("SELECT name FROM schema_additions")}
 
 
 def missing_steps(connection: sqlite3.Connection) -> Sequence[Migration]:
@@ -35,8 +33,7 @@ def missing_steps(connection: sqlite3.Connection) -> Sequence[Migration]:
     Raises:
         SettingsError: the file was written by a newer version, or is the database of another program.
     """
-    with translated():
-        tables = {str(name) for (name,) in connection.execute(_TABLES)}
+    tables = {str(name) for (name,) in connection.execute(_TABLES)}
     if tables and _OF_LEDGER not in tables:
         (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
         to_do = "set AUDITRACE_DATABASE to a file of its own for the ledger"
@@ -53,27 +50,27 @@ def migrate(connection: sqlite3.Connection) -> Sequence[str]:
         SettingsError: the file was written by a newer version, or is the database of another program.
         TryLaterError: the file cannot be written now.
     """
-    return [step.name for step in missing_steps(connection) if _apply(connection, step)]
+    with translated():
+        return [step.name for step in missing_steps(connection) if _apply(connection, step)]
 
 
 def _apply(connection: sqlite3.Connection, step: Migration) -> bool:
-    with translated():
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            # Another process may have applied it meanwhile.
-            is_missing = step in missing_steps(connection)
-            if is_missing:
-                for statement in _statements(step.sql):
-                    connection.execute(statement)
-                if step.is_addition:
-                    connection.execute("INSERT INTO schema_additions (name) VALUES (?)", (step.name,))
-                else:
-                    connection.execute(f"PRAGMA user_version = {step.number}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have applied it meanwhile.
+        is_missing = step in missing_steps(connection)
+        if is_missing:
+            for statement in _statements(step.sql):
+                connection.execute(statement)
+            if step.is_addition:
+                connection.execute("INSERT INTO schema_additions (name) VALUES (?)", (step.name,))
+            else:
+                connection.execute(f"PRAGMA user_version = {step.number}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
     return is_missing
 
 

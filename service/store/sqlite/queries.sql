@@ -584,6 +584,10 @@ SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name
 -- name: has_streams
 SELECT EXISTS (SELECT 1 FROM audit_streams)
 
+-- name: one_at_a_time
+-- A transaction that writes has the only lock for writing already.
+SELECT 1
+
 -- name: open_streams
 SELECT stream_id, owner, alive_until_ns FROM audit_streams WHERE closed = 0 AND stream_id <> :own
 ORDER BY opened_ns, stream_id

@@ -1,14 +1,11 @@
 """Opens one snapshot of a SQLite file for reading as a whole."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.store.opening import records_in
 from service.store.sqlite.connection import FileConnection
-from service.store.sqlite.statements import executing
-from service.store.sqlite.untouched import Reading, in_use
-from telemetry.audit.verify import Found
+from service.store.sqlite.untouched import Reading
 
 
 @contextmanager
@@ -21,9 +18,3 @@ def snapshot(path: Path, reading: Reading) -> Generator[FileConnection]:
     with reading(path) as connection:
         connection.execute("BEGIN")
         yield connection
-
-
-def recorded(path: Path, reading: Reading = in_use) -> Iterator[Found]:
-    """Yield every record of one snapshot, as the verifier takes them."""
-    with snapshot(path, reading) as connection:
-        yield from records_in(executing(connection), str(path))

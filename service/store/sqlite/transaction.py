@@ -3,10 +3,8 @@
 import sqlite3
 from collections.abc import Mapping
 
-from service.jobs.model import Run
 from service.ports import Clock
 from service.store.queries import one
-from service.store.rows import decode_run
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.statements import executing
 from service.store.writing import LedgerTransaction, Position
@@ -23,12 +21,8 @@ class SqliteTransaction(LedgerTransaction):
         super().__init__(executing(connection), clock, position, now_ns)
         self._locks = locks
 
-    def expired_run(self, now_ns: int) -> Run | None:
-        """Return a running run whose lease has ended, or whose worker on this machine is dead."""
-        for document, worker_id, lease_until_ns in self.execute("leased_runs", {}):
-            if lease_until_ns < now_ns or not self._locks.is_alive(worker_id):
-                return decode_run(document)
-        return None
+    def _is_alive(self, worker_id: str) -> bool:
+        return self._locks.is_alive(worker_id)
 
     def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:
         del error

@@ -1,7 +1,7 @@
 """The checks that are PostgreSQL's own, and how all of them are carried out on a database, in one snapshot."""
 
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 import psycopg
@@ -26,11 +26,11 @@ SQL: Final[Mapping[str, bytes]] = {
 _ROWS_AT_ONCE: Final = 500
 _PAYLOADS_AT_ONCE: Final = 4
 _CORRUPT: Final = (psycopg.DataError, psycopg.InternalError)
-# The last is what a table or column that is missing gives.
-_DAMAGED: Final = (*_CORRUPT, psycopg.ProgrammingError)
 
 
 class _ExaminedDatabase(Examined):
+    driver_error = psycopg.Error
+
     def __init__(self, session: Session, url: str, secret: DeploymentSecret) -> None:
         super().__init__(executing(session), secret, place_of(url))
         self._session = session
@@ -42,17 +42,20 @@ class _ExaminedDatabase(Examined):
             cursor.execute(SQL[name])
             yield from cursor
 
-    @contextmanager
-    def attempt(self) -> Generator[None]:
-        try:
-            with self._session.transaction():
-                yield
-        except errors.InsufficientPrivilege as error:
-            raise SettingsError([f"{_text(error)}: use the role that migrates"]) from error
-        except _DAMAGED as error:
-            raise DamagedError(_text(error)) from error
-        except psycopg.Error as error:
-            raise translate(error) from error
+    def _savepoint(self) -> AbstractContextManager[object]:
+        return self._session.transaction()
+
+    def _meaning(self, error: Exception) -> Exception:
+        match error:
+            case errors.InsufficientPrivilege():
+                return SettingsError([f"{_text(error)}: use the role that migrates"])
+            case psycopg.DataError() | psycopg.InternalError() | psycopg.ProgrammingError():
+                # The last is what a table or column that is missing gives.
+                return DamagedError(_text(error))
+            case psycopg.Error():
+                return translate(error)
+            case _:
+                return error
 
     def integrity(self) -> Wrong:
         """Yield what is not in step: records and their keys, and, with the extension `amcheck`, indices and tables."""

@@ -1,8 +1,7 @@
 """The checks that are SQLite's own, and how all of them are carried out on a file, in one snapshot."""
 
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,8 @@ SQL: Final = load_queries("service.store.sqlite.reconciliation")
 
 
 class _ExaminedFile(Examined):
+    driver_error = sqlite3.Error
+
     def __init__(self, connection: sqlite3.Connection, secret: DeploymentSecret) -> None:
         super().__init__(executing(connection), secret, "database")
         self._connection = connection
@@ -29,16 +30,13 @@ class _ExaminedFile(Examined):
     def rows(self, name: str) -> Iterator[Row]:
         yield from self._connection.execute(SQL[name])
 
-    @contextmanager
-    def attempt(self) -> Generator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
+    def _meaning(self, error: Exception) -> Exception:
+        # The driver's own errors have no code: that a text is not UTF-8, for one.
+        if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode"):
             translation = translate(error)
-            # The driver's own errors have no code: that a text is not UTF-8, for one.
-            if isinstance(translation, TryLaterError) and hasattr(error, "sqlite_errorcode"):
-                raise translation from error
-            raise DamagedError(str(error)) from error
+            if isinstance(translation, TryLaterError):
+                return translation
+        return DamagedError(str(error))
 
     def integrity(self) -> Wrong:
         for (text,) in self.rows("integrity_check"):

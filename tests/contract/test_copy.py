@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from service.bootstrap.copying import copied
+from service.bootstrap.databases import database_of
 from service.errors import BrokenLedgerError, LedgerUnavailableError, SettingsError
 from service.jobs.model import Status, TenantId
 from service.operations.keys import KeyOperations
@@ -23,8 +24,6 @@ from service.store.opening import is_empty
 from service.store.postgres.connection import connect
 from service.store.postgres.opening import read
 from service.store.postgres.reconciliation import reconcile
-from service.store.postgres.snapshot import recorded
-from service.store.sqlite import snapshot as of_sqlite
 from telemetry.audit.record import Actor
 from telemetry.audit.signer import Signer
 from telemetry.audit.verify import verify
@@ -136,7 +135,8 @@ def test_every_row_is_there_and_both_sides_verify(source: Path, target: str) -> 
     assert isinstance(done, Copied)
     assert sum(done.rows.values()) == sum(expected.values())
     assert _rows_of(target) == expected
-    before, after = (verify(records, public_keys=_KEYS) for records in (of_sqlite.recorded(source), recorded(target)))
+    databases = (database_of(url) for url in (f"sqlite:///{source}", target))
+    before, after = (verify(database.records(), public_keys=_KEYS) for database in databases)
     assert (before.verdict, before.findings) == (after.verdict, after.findings) == ("intact", ())
     assert (before.records, before.streams, before.checkpoints) == (after.records, after.streams, after.checkpoints)
     assert [one.check for one in reconcile(target, SECRET)] == ["parked"]

@@ -8,6 +8,7 @@ import msgspec
 import psycopg
 import pytest
 
+from service.bootstrap.databases import database_of
 from service.errors import LedgerUnavailableError, SettingsError
 from service.ports import Transition
 from service.store.opening import is_empty
@@ -15,7 +16,6 @@ from service.store.postgres.connection import connect
 from service.store.postgres.opening import migrate_database, read
 from service.store.postgres.reconciliation import reconcile
 from service.store.postgres.session_settings import ALWAYS
-from service.store.postgres.snapshot import recorded
 from telemetry import names
 from telemetry.audit.record import Target
 from telemetry.audit.verify import verify
@@ -52,7 +52,7 @@ def _tell_story(url: str, folder: Path) -> None:
     assert stored.parameters == parameters
     assert store.reads.record(receipt.record_id, None) is not None
     assert store.outbox().take(10, 10_000_000)
-    report = verify(recorded(url), public_keys=[KEY.public_key()])
+    report = verify(database_of(url).records(), public_keys=[KEY.public_key()])
     assert (report.verdict, report.findings) == ("intact", ())
     assert list(reconcile(url, SECRET)) == []
     store.close()

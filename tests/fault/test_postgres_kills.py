@@ -14,8 +14,8 @@ import msgspec
 import psycopg
 import pytest
 
+from service.bootstrap.databases import database_of
 from service.store.postgres.opening import migrate_database
-from service.store.postgres.snapshot import recorded
 from telemetry.audit.verify import read_copy, verify
 from tests.support.ledger_maker import KEY
 from tests.support.poll_until import poll_until
@@ -191,7 +191,7 @@ def _require_single_runs(deployment: _Deployment) -> None:
 def _require_intact(url: str, folder: Path) -> None:
     """Database and archive verify, and the archive holds everything."""
     keys = [KEY.public_key()]
-    database = verify(recorded(url), public_keys=keys)
+    database = verify(database_of(url).records(), public_keys=keys)
     assert (database.verdict, database.findings) == ("intact", ())
     archive = verify(read_copy([folder / "archive"]), public_keys=keys)
     # A relay that was killed while it wrote leaves a line that nobody was told of; whoever writes next mends the file.

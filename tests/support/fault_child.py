@@ -64,7 +64,7 @@ def request(folder: Path, job_id: str, plan_sha256: str) -> tuple[int, Do]:
     """Confirm a job, which makes two records and two versions; then, as clients should, once more if that failed."""
     jobs = jobs_in(folder, 1)
     client = jobs.client(CONFIRMER)
-    (lane,) = (thread for thread in threading.enumerate() if thread.name == "lane")
+    (lane,) = (thread for thread in threading.enumerate() if thread.name == "lane-0")
 
     def do() -> None:
         for _ in range(2):

@@ -1,7 +1,7 @@
 """Writes checkpoints into the ledger, in the transactions of a lane (docs/audit-format.md, section 6)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import msgspec
@@ -79,8 +79,8 @@ class Checkpoints(ABC, Generic[T]):
         """Take or renew the lease; False while another process that is alive holds it."""
 
     @abstractmethod
-    def _close_orphans(self, transaction: T) -> Sequence[str]:
-        """Close the streams whose processes are dead, and return them."""
+    def _close_orphans(self, transaction: T) -> Iterator[str]:
+        """Close the streams whose processes are dead, and yield each that is closed now."""
 
     @abstractmethod
     def _at_work(self, transaction: T) -> str:
@@ -220,7 +220,7 @@ class Checkpoints(ABC, Generic[T]):
         keys = self._keys(execute)
         signer = self._signer(keys)
         last = last_to_follow(execute, secret, keys)
-        closed = self._close_orphans(transaction)
+        closed = list(self._close_orphans(transaction))
         found = survey(execute, secret, own=transaction.tip, known=known)
         for refused in found.refused:
             if refused.stream_id == transaction.tip.stream_id:

@@ -45,7 +45,11 @@ class EndedTransactionError(Exception):
 class LaneSession(ABC, Generic[T, C]):
     """One lane's connection and its stream; used by its thread alone. Without a connection there is no stream."""
 
-    def __init__(self, settings: StreamSettings, rollback_guard: RollbackGuard) -> None:
+    def __init__(
+        self, settings: StreamSettings, rollback_guard: RollbackGuard, executing: Callable[[C], Execute]
+    ) -> None:
+        """Make one without a connection; `executing` returns what executes statements on one."""
+        self._executing = executing
         self._settings = settings
         self._rollback_guard = rollback_guard
         self._stream: LaneStream[T] = LaneStream(settings)
@@ -58,8 +62,8 @@ class LaneSession(ABC, Generic[T, C]):
         return self._connection
 
     @abstractmethod
-    def _executing(self) -> Execute:
-        """Return what executes statements on the connection, which is opened if there is none."""
+    def _connected(self) -> C:
+        """Return the connection, which is opened if there is none."""
 
     @abstractmethod
     def _do(self, statement: LiteralString) -> None:
@@ -171,7 +175,7 @@ class LaneSession(ABC, Generic[T, C]):
         """Go on in another stream, once what was not committed is undone."""
         try:
             with self._guarded():
-                self._stream.disown(self._executing(), fenced)
+                self._stream.disown(self._executing(self._connected()), fenced)
         except (AuditraceError, LostSessionError):
             _log.exception("a stream that somebody else wrote could not be disowned")
             self._stream.leave()
@@ -182,7 +186,7 @@ class LaneSession(ABC, Generic[T, C]):
             return
         try:
             with self._guarded():
-                self._stream.renew(self._executing(), self._settings.clock())
+                self._stream.renew(self._executing(self._connected()), self._settings.clock())
         except (AuditraceError, LostSessionError) as error:
             _log.warning("the stream's lease could not be renewed: %r", error)
             self.roll_back()

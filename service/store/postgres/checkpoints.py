@@ -1,6 +1,6 @@
 """Checkpoints in a PostgreSQL database: leases are judged by the database's clock."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
 from service.store.leases import LEASE_NS
@@ -12,7 +12,7 @@ from telemetry.audit.signer import Signer
 
 
 class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
-    """Implements `service.ports.CheckpointWriter` for one process."""
+    """Writes checkpoints beside processes of any machine."""
 
     def __init__(self, lanes: PostgresLanes, private_key: Callable[[str], Signer | None]) -> None:
         reading, writing = (SessionPool(lanes.url, read_only=read_only, size=1) for read_only in (True, False))
@@ -22,24 +22,22 @@ class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
         values = {"name": CHECKPOINT_LEASE, "owner": self._settings.owner, "lease_ns": LEASE_NS}
         return one(execute("take_lease", values)) is not None
 
-    def _close_orphans(self, transaction: PostgresTransaction) -> Sequence[str]:
-        """Close the streams that nobody answers for, each locked first; returns those that are closed now.
+    def _close_orphans(self, transaction: PostgresTransaction) -> Iterator[str]:
+        """Close the streams of dead processes, each locked first.
 
-        One whose lane holds the lock is in the middle of a commit: a session that has not got through with it after
-        its lease is stuck, and is ended. What it had not committed, its process does again in another stream.
+        A lane in the middle of a commit holds the lock. A session that has not ended its commit when its lease ends
+        is stuck, and is ended here. Its process does again, in another stream, what was not committed.
         """
         execute = transaction.execute
-        closed: list[str] = []
         own = {"own": transaction.tip.stream_id, "lease_ns": LEASE_NS}
         for stream_id, session in list(execute("orphaned_streams", own)):
             values = {"stream_id": stream_id, "lease_ns": LEASE_NS}
             if one(execute("close_orphan", values)) is None:
                 execute("end_session", {"session": session})
                 if one(execute("close_orphan", values)) is None:
-                    # Closed or renewed meanwhile, or locked by somebody else: the next checkpoint sees to it.
+                    # Closed, renewed or locked by another process meanwhile: the next checkpoint looks again.
                     continue
-            closed.append(stream_id)
-        return closed
+            yield stream_id
 
     def _at_work(self, transaction: PostgresTransaction) -> str:
         own = {"own": transaction.tip.stream_id, "lease_ns": LEASE_NS}

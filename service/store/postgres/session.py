@@ -15,7 +15,6 @@ from service.store.postgres.connection import Session, connect_again, translate,
 from service.store.postgres.pooling import OF_OTHER_SESSIONS
 from service.store.postgres.statements import SQL, executing
 from service.store.postgres.transaction import PostgresTransaction
-from service.store.queries import Execute
 from service.store.rollback_guard import RollbackGuard
 from service.store.streams import Begun, StreamSettings
 from service.store.writing import Position
@@ -29,14 +28,11 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
     """One lane's session, and what became of its last commit when it was lost."""
 
     def __init__(self, settings: StreamSettings, url: str, rollback_guard: RollbackGuard) -> None:
-        super().__init__(settings, rollback_guard)
+        super().__init__(settings, rollback_guard, executing)
         self._url = url
         self._name = ""
         self._pid = 0
         self._partitioned_until_ns = 0
-
-    def _executing(self) -> Execute:
-        return executing(self._connected())
 
     def _do(self, statement: LiteralString) -> None:
         with self._guarded():

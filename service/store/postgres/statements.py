@@ -1,4 +1,4 @@
-"""The statements of this store, by name, as the driver takes them."""
+"""The named statements for PostgreSQL, as its driver takes them."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

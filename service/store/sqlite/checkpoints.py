@@ -1,6 +1,6 @@
 """Checkpoints in a SQLite file: leases belong to processes whose locks tell which of them live."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
 from service.store.leases import LEASE_NS, is_leased
@@ -12,7 +12,7 @@ from telemetry.audit.signer import Signer
 
 
 class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
-    """Implements `service.ports.CheckpointWriter` for one process."""
+    """Writes checkpoints beside other processes of this machine."""
 
     def __init__(self, lane: SqliteLane, private_key: Callable[[str], Signer | None]) -> None:
         reading = SharedConnection(lane.path, read_only=True)
@@ -29,14 +29,12 @@ class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
         execute("put_lease", {"name": CHECKPOINT_LEASE, "owner": own, "until_ns": now_ns + LEASE_NS})
         return True
 
-    def _close_orphans(self, transaction: SqliteTransaction) -> Sequence[str]:
+    def _close_orphans(self, transaction: SqliteTransaction) -> Iterator[str]:
         now_ns = self._settings.clock()
-        closed: list[str] = []
         for stream_id, owner, alive_until_ns in self._open_streams(transaction):
             if not is_leased(alive_until_ns, now_ns) or not self._locks.is_alive(owner):
                 transaction.execute("close_stream", {"stream_id": stream_id})
-                closed.append(stream_id)
-        return closed
+                yield stream_id
 
     def _at_work(self, transaction: SqliteTransaction) -> str:
         return ", ".join(owner for _, owner, _ in self._open_streams(transaction) if self._locks.is_alive(owner))

@@ -10,7 +10,6 @@ from typing_extensions import override
 from service.errors import LedgerUnavailableError
 from service.store.lane_session import EndedTransactionError, LaneSession
 from service.store.lanes import GroupRules, Lanes
-from service.store.queries import Execute
 from service.store.rollback_guard import RollbackGuard
 from service.store.sqlite.connection import FileConnection, connect, is_of_disk, reason_of, translate, translated
 from service.store.sqlite.owners import OwnerLocks
@@ -41,12 +40,9 @@ class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
     """The connection of the lane."""
 
     def __init__(self, settings: StreamSettings, path: Path, locks: OwnerLocks, rollback_guard: RollbackGuard) -> None:
-        super().__init__(settings, rollback_guard)
+        super().__init__(settings, rollback_guard, executing)
         self._path = path
         self._locks = locks
-
-    def _executing(self) -> Execute:
-        return executing(self._connected())
 
     def _do(self, statement: LiteralString) -> None:
         try:

@@ -16,8 +16,7 @@ _OF_LEDGER: Final = "audit_records"
 
 def schema_version(connection: sqlite3.Connection) -> int:
     """Return the number of the last step, additions aside, that the file has seen; 0 for an empty file."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def additions(connection: sqlite3.Connection) -> Collection[str]:
@@ -42,7 +41,7 @@ def missing_steps(connection: sqlite3.Connection) -> Sequence[Migration]:
 
 
 def migrate(connection: sqlite3.Connection) -> Sequence[str]:
-    """Apply what is missing and return the names of the steps that were applied; none when up to date.
+    """Apply the steps that the file has not seen, and return their names.
 
     Killed at any point, the file holds whole steps only. Two processes at once do not disturb each other.
 

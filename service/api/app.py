@@ -4,18 +4,21 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import cache
+from types import ModuleType
 from typing import cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Message, Receive, Scope, Send
 
-from service.api import audit, contents, explorer, export, health, jobs, ledger, me, templates
+from service.api import audit, contents, explorer, health, jobs, me, schema, templates
+from service.api.fields import EVERYWHERE, sends
 from service.api.parts import ApiServices
 from service.api.problems import answer_problem
 from service.api.refusals import record_refusal
 from service.api.request import DEPENDENCIES, ApiRequest, admit, exchange_of, url_path
-from service.api.schema import Described, openapi_document
 from service.api.texts import routed_path
 
 
@@ -34,57 +37,32 @@ class Application(Litestar):
 def create_app(parts: ApiServices) -> Litestar:
     """Return the application. It commits its tallies while it runs and when it stops; the ledger must outlive it."""
     settings = parts.settings
-    audited = Router(
+    guarded = Router(
         "/",
         route_handlers=[
-            me.get_me,
-            templates.list_templates,
-            jobs.create_job,
-            jobs.list_jobs,
-            jobs.get_job,
-            jobs.list_runs,
-            jobs.draft_job,
-            jobs.confirm_job,
-            jobs.run_job,
-            jobs.retry_job,
-            jobs.cancel_job,
-            contents.list_artifacts,
-            contents.get_artifact,
-            audit.list_records,
-            audit.get_record,
-            audit.get_job_trail,
-            ledger.list_streams,
-            ledger.list_checkpoints,
-            ledger.get_proof,
-            export.export_records,
+            Router("/", tags=["caller"], route_handlers=_handlers(me)),
+            Router("/", tags=["jobs"], route_handlers=_handlers(templates, jobs)),
+            Router(
+                "/", tags=["jobs"], route_handlers=_handlers(contents), request_max_body_size=settings.max_input_bytes
+            ),
+            Router("/", tags=["audit"], route_handlers=_handlers(audit)),
         ],
         guards=[admit],
         dependencies=DEPENDENCIES,
         request_max_body_size=settings.max_json_bytes,
-    )
-    uploads = Router(
-        "/",
-        route_handlers=[contents.put_input],
-        guards=[admit],
-        dependencies=DEPENDENCIES,
-        request_max_body_size=settings.max_input_bytes,
+        response_headers=sends(*EVERYWHERE),
+        security=[{"bearer": []}],
     )
     opened = Router(
         "/",
-        route_handlers=[
-            health.live,
-            health.ready,
-            health.metrics,
-            openapi_document,
-            explorer.explorer_page,
-            explorer.explorer_script,
-            explorer.explorer_style,
-        ],
+        tags=["operation"],
+        route_handlers=_handlers(health, schema, explorer),
+        response_headers=sends("X-Request-Id"),
     )
-    routes = [audited, uploads, opened]
+    routes = [guarded, opened]
     return Application(
         routes,
-        state=State({"parts": parts, "described": Described(routes, settings.version)}),
+        state=State({"parts": parts, "document": cache(lambda: schema.document(routes, settings.version))}),
         request_class=ApiRequest,
         exception_handlers={Exception: answer_problem},
         after_exception=[record_refusal],
@@ -94,6 +72,11 @@ def create_app(parts: ApiServices) -> Litestar:
         logging_config=None,
         debug=False,
     )
+
+
+def _handlers(*modules: ModuleType) -> list[HTTPRouteHandler]:
+    """Return every handler that is declared in these modules: none is forgotten."""
+    return [each for module in modules for each in vars(module).values() if isinstance(each, HTTPRouteHandler)]
 
 
 async def add_headers(message: Message, scope: Scope) -> None:

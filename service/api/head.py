@@ -111,7 +111,7 @@ def _problem(value: str, field: FieldDefinition) -> str | None:
     if not (rule.min_length or 0) <= len(value) <= (rule.max_length or len(value)):
         return f"allowed are {rule.min_length or 0} to {rule.max_length} characters"
     if rule.pattern is not None and re.fullmatch(rule.pattern, value) is None:
-        return f"allowed are {rule.description}"
+        return f"allowed are {rule.title}"
     return None
 
 

@@ -7,7 +7,8 @@ from litestar.types import HTTPScope, Scope
 
 from service.api.parts import parts_of
 from service.api.problems import error_of
-from service.api.request import EVENT, context_of, exchange_of, route_of
+from service.api.request import context_of, exchange_of, route_of
+from service.api.routing import EVENT
 from service.api.texts import is_uuid
 from service.errors import RefusedError, TryLaterError
 from service.operations.base import Operation

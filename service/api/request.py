@@ -17,9 +17,10 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import HTTPScope, Scope
 
 from service.api.auth import Credential, bearer_token
+from service.api.bodies import NoMembers
 from service.api.head import require_declared, require_ids, require_once, require_sound_head
-from service.api.messages import NoMembers
-from service.api.parts import parts_of
+from service.api.parts import ApiServices, parts_of
+from service.api.routing import BODY, EVENT
 from service.api.texts import is_request_id, shown
 from service.errors import InvalidRequestError, UnauthenticatedError
 from service.jobs.model import TenantId
@@ -29,12 +30,6 @@ from service.operations.reading import AuditReading
 from service.records import AuditContext
 from telemetry.audit.record import Actor
 from telemetry.tracing import AuditedSpan
-
-BODY: Final = "body"
-"""The key of a route's options under which the type of its JSON body stands."""
-
-EVENT: Final = "event"
-"""The key of a route's options under which the name of its event stands; routes without one leave no records."""
 
 Operations = NamedDependency[JobOperations]
 Jobs = NamedDependency[JobReading]
@@ -152,6 +147,21 @@ def url_path(scope: Scope) -> str:
 class ApiRequest(Request[Any, Any, Any]):
     """A request whose JSON is decoded straight into the type of the route: unknown members and wrong types fail."""
 
+    @property
+    def parts(self) -> ApiServices:
+        """What the application is made of."""
+        return parts_of(self.scope)
+
+    @property
+    def exchange(self) -> Exchange:
+        """What this request has gathered."""
+        return exchange_of(self.scope)
+
+    def trace_link(self, trace_id: str) -> dict[str, str]:
+        """Return the link to the trace backend, if one is set."""
+        template = self.parts.settings.trace_url_template
+        return {"trace": template.replace("{trace_id}", trace_id)} if template else {}
+
     async def json(self) -> Any:
         """Return the decoded body.
 
@@ -180,18 +190,18 @@ async def provide_operations(request: ApiRequest) -> JobOperations:
     # The body decides about idempotency only; an upload is not hashed for nothing.
     body = await request.body() if "idempotency-key" in request.headers else None
     context = context_of(request.scope, body)
-    return JobOperations(parts_of(request.scope).services, context, exchange_of(request.scope).span)
+    return JobOperations(request.parts.services, context, request.exchange.span)
 
 
 async def provide_jobs(request: ApiRequest) -> JobReading:
     """Return the job reads of this request."""
-    return JobReading(context_of(request.scope), parts_of(request.scope).reads)
+    return JobReading(context_of(request.scope), request.parts.reads)
 
 
 async def provide_reading(request: ApiRequest) -> AuditReading:
     """Return the audit reads of this request."""
-    parts, exchange = parts_of(request.scope), exchange_of(request.scope)
-    return AuditReading(parts.services, context_of(request.scope), exchange.span, parts.reads, parts.tallies)
+    parts = request.parts
+    return AuditReading(parts.services, context_of(request.scope), request.exchange.span, parts.reads, parts.tallies)
 
 
 DEPENDENCIES: Final = {

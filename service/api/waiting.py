@@ -104,9 +104,7 @@ class JobWaits:
             self._waits[job_id].discard(end)
             if not self._waits[job_id]:
                 del self._waits[job_id]
-            self._actors[actor] -= 1
-            if not self._actors[actor]:
-                del self._actors[actor]
+            self._actors -= Counter([actor])
 
     async def _look(self) -> None:
         """End the waits for jobs that are final, until nobody waits any more."""

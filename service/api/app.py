@@ -23,7 +23,7 @@ from service.api.texts import routed_path
 
 
 class Application(Litestar):
-    """Litestar, but for the paths that it would take for others: `//v1/jobs` and `/v1%2fjobs` are not `/v1/jobs`."""
+    """Litestar with exact paths: `//v1/jobs` and `/v1%2fjobs` are not `/v1/jobs`."""
 
     async def __call__(
         self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend
@@ -75,12 +75,12 @@ def create_app(parts: ApiServices) -> Litestar:
 
 
 def _handlers(*modules: ModuleType) -> list[HTTPRouteHandler]:
-    """Return every handler that is declared in these modules: none is forgotten."""
+    """Return all handlers that these modules declare, in their order."""
     return [each for module in modules for each in vars(module).values() if isinstance(each, HTTPRouteHandler)]
 
 
 async def add_headers(message: Message, scope: Scope) -> None:
-    """Put on every answer, errors included, what clients and browsers rely on."""
+    """Add the headers that every answer has, errors included."""
     if message["type"] != "http.response.start":
         return
     headers = MutableScopeHeaders.from_message(message)

@@ -1,4 +1,4 @@
-"""The routes of bytes: the inputs of a job, and the artifacts that its runs left behind."""
+"""The routes of bytes: the inputs of a job and the artifacts of its runs."""
 
 import asyncio
 import base64
@@ -52,7 +52,7 @@ async def put_input(
 
 @get("/v1/jobs/{job_id:str}/runs/{number:int}/artifacts", responses=refusals(403, 404))
 async def list_artifacts(jobs: Jobs, job_id: JobIdPath, number: RunPath) -> ArtifactsAnswer:
-    """List what a run left behind, by name."""
+    """List the artifacts of a run, by name."""
     folder = f"/v1/jobs/{job_id}/runs/{number}/artifacts"
     return ArtifactsAnswer([artifact_answer(content, folder) for content in await jobs.artifacts(job_id, number)])
 

@@ -1,4 +1,4 @@
-"""The routes that machines ask without a credential: alive, ready, metrics."""
+"""The routes for monitoring, without a credential: alive, ready, metrics."""
 
 import asyncio
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Health(msgspec.Struct, frozen=True):
 
 @get("/health/live", responses=problems(500))
 async def live() -> Health:
-    """Answer as long as the process serves at all."""
+    """Answer 200 while the process serves requests."""
     return Health("live")
 
 
@@ -51,9 +51,9 @@ async def live() -> Health:
     },
 )
 async def ready(request: ApiRequest) -> Response[Health]:
-    """Answer 200 when requests can be carried out, else 503; a sink that is away does not make it unready.
+    """Answer 200 when requests can be carried out, else 503; without its sink the service stays ready.
 
-    Of each part anybody learns `ok`, `degraded` or `failed`; what is the matter with it, `auditor` and `admin` learn.
+    For each part the answer says `ok`, `degraded` or `failed`; for `auditor` and `admin` it says the cause too.
     """
     checks = await asyncio.to_thread(request.parts.ready)
     is_ready = not any(state.startswith(FAILED) for state in checks.values())
@@ -68,7 +68,7 @@ async def _may_know(request: ApiRequest) -> bool:
     try:
         await identify(request.scope, request.headers)
     except TryLaterError:
-        # Readiness is asked most of all when keys cannot be looked up.
+        # Readiness must be answered when keys cannot be looked up.
         return False
     return not request.exchange.credential.roles.isdisjoint({ADMIN, AUDITOR})
 

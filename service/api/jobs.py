@@ -76,7 +76,7 @@ async def list_jobs(
     responses=refusals(403, 404),
 )
 async def get_job(request: ApiRequest, jobs: Jobs, job_id: JobIdPath, wait: Wait = None) -> Response[JobAnswer]:
-    """Return a job; its ETag is its version. With `wait`, once the state is final or the time is over."""
+    """Return a job; its ETag is its version. With `wait`, return it when its state is final or the time is over."""
     jobs.require_allowed()
     wait_ms = 0 if wait is None else wait_ms_of(wait, MAX_WAIT_MS)
     if wait_ms:

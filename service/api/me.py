@@ -1,4 +1,4 @@
-"""The route that tells a caller who it is here."""
+"""The route that shows a caller its actor, tenant and roles."""
 
 from collections.abc import Sequence
 from typing import Annotated

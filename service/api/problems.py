@@ -1,4 +1,4 @@
-"""Every error as an answer: RFC 9457 `application/problem+json`, and nothing of the service's insides."""
+"""Makes an answer of every error: RFC 9457 `application/problem+json`, without internal details."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final

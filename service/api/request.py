@@ -1,4 +1,4 @@
-"""One request: who sends it, what is known of it, its audit context, and the operations that are bound to it.
+"""One request: its credential, its audit context, and the operations that are bound to it.
 
 JSON bodies are read strictly here, where Litestar would turn `"false"` into false and leave broken UTF-8 to a 500.
 """
@@ -41,7 +41,7 @@ _KEY: Final = "auditrace_exchange"
 
 
 class Exchange(msgspec.Struct, kw_only=True, eq=False):
-    """What one request has gathered; it lives in the ASGI scope."""
+    """The state of one request; it is kept in the ASGI scope."""
 
     request_id: str
     span: AuditedSpan
@@ -51,12 +51,12 @@ class Exchange(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def is_authenticated(self) -> bool:
-        """True when the request came with a credential that holds."""
+        """True when the request has a valid credential."""
         return self.credential is not ANONYMOUS
 
 
 def exchange_of(scope: Scope) -> Exchange:
-    """Return the exchange of this request; made by whoever asks first, a refused routing included."""
+    """Return the exchange of this request; the first call makes it, even when no route matched."""
     state = scope["state"]
     exchange = state.get(_KEY)
     if not isinstance(exchange, Exchange):
@@ -80,7 +80,7 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
 
     Args:
         scope: the ASGI scope.
-        body: the raw body; needed only where an Idempotency-Key is honoured.
+        body: the raw body; needed only with an Idempotency-Key.
     """
     exchange = exchange_of(scope)
     headers = Headers.from_scope(scope)
@@ -109,7 +109,7 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """Let the request pass to its handler.
 
     Raises:
-        RefusedError: it may not pass; nothing of its body was read.
+        RefusedError: it is refused; its body was not read.
         TryLaterError: the credential cannot be checked now.
     """
     scope = cast("HTTPScope", connection.scope)
@@ -123,10 +123,10 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 
 
 async def identify(scope: HTTPScope, headers: Headers) -> None:
-    """Find out who calls, and keep it with the request; who fails is counted.
+    """Authenticate the request and keep its credential; failures are counted.
 
     Raises:
-        UnauthenticatedError: there is no credential, or it does not hold.
+        UnauthenticatedError: there is no credential, or it is not valid.
         TryLaterError: the credential cannot be checked now.
     """
     exchange, parts = exchange_of(scope), parts_of(scope)
@@ -149,12 +149,12 @@ class ApiRequest(Request[Any, Any, Any]):
 
     @property
     def parts(self) -> ApiServices:
-        """What the application is made of."""
+        """The services of the application."""
         return parts_of(self.scope)
 
     @property
     def exchange(self) -> Exchange:
-        """What this request has gathered."""
+        """The state of this request."""
         return exchange_of(self.scope)
 
     def trace_link(self, trace_id: str) -> dict[str, str]:
@@ -187,7 +187,7 @@ async def provide_operations(request: ApiRequest) -> JobOperations:
     """
     if request.route_handler.opt.get(BODY) is NoMembers and await request.body():
         await request.json()
-    # The body decides about idempotency only; an upload is not hashed for nothing.
+    # The hash of the body is used for idempotency only.
     body = await request.body() if "idempotency-key" in request.headers else None
     context = context_of(request.scope, body)
     return JobOperations(request.parts.services, context, request.exchange.span)

@@ -1,6 +1,7 @@
-"""The OpenAPI document: what the handlers declare, and by rules that hold for all routes, what Litestar cannot say.
+"""Makes the OpenAPI document of what the handlers declare, and completes it by rules that hold for all routes.
 
-That is: the exact types of msgspec, examples made from those of the members, and headers and problems once each.
+The rules add what Litestar cannot express: the exact types of msgspec, examples made of those of the members, bodies
+that handlers read themselves, and headers and problems as components.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ _OF_EVERY_REQUEST: Final = (
 )
 _OF_POST: Final = _header(
     "Idempotency-Key",
-    "The same key and request again gets the first answer, and nothing is done again: 24 hours, per actor and route.",
+    "The same key and request again is answered, but not done again: for 24 hours, per actor and route.",
     pattern="^[ -~]{1,255}$",
     minLength=1,
     maxLength=255,
@@ -90,8 +91,8 @@ def document(routes: Sequence[ControllerRouterHandler], version: str) -> bytes:
         operation.pop("deprecated")
         declared = [_declared(each, described["components"]["schemas"]) for each in operation.get("parameters", ())]
         operation["parameters"] = [*declared, *([_OF_POST] if method == "post" else ()), *_OF_EVERY_REQUEST]
-        _say_body(operation, method, handler)
-        _say_answers(operation, handler, kinds, problems)
+        _describe_body(operation, method, handler)
+        _describe_answers(operation, handler, kinds, problems)
     _, schemas = msgspec.json.schema_components([*kinds.values(), Problem], ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
         schema["description"] = inspect.cleandoc(schema["description"])
@@ -138,7 +139,7 @@ def _cleared(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str,
     return {name: value for name, value in cleared.items() if value is not None}
 
 
-def _say_body(operation: dict[str, Any], method: str, handler: HTTPRouteHandler) -> None:
+def _describe_body(operation: dict[str, Any], method: str, handler: HTTPRouteHandler) -> None:
     """Describe the body: JSON of the type in the options of the route, or the bytes of a PUT."""
     kind: type[msgspec.Struct] | None = handler.opt.get(BODY)
     if kind is not None:
@@ -149,7 +150,7 @@ def _say_body(operation: dict[str, Any], method: str, handler: HTTPRouteHandler)
         operation["requestBody"] = {"description": "The bytes.", "required": True, "content": content}
 
 
-def _say_answers(
+def _describe_answers(
     operation: dict[str, Any],
     handler: HTTPRouteHandler,
     kinds: Mapping[str, type[msgspec.Struct]],

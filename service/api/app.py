@@ -4,23 +4,26 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import cache
+from types import ModuleType
 from typing import cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Message, Receive, Scope, Send
 
-from service.api import audit, contents, explorer, export, health, jobs, ledger, me, templates
+from service.api import audit, contents, explorer, health, jobs, me, schema, templates
+from service.api.fields import EVERYWHERE, sends
 from service.api.parts import ApiServices
 from service.api.problems import answer_problem
 from service.api.refusals import record_refusal
 from service.api.request import DEPENDENCIES, ApiRequest, admit, exchange_of, url_path
-from service.api.schema import Described, openapi_document
 from service.api.texts import routed_path
 
 
 class Application(Litestar):
-    """Litestar, but for the paths that it would take for others: `//v1/jobs` and `/v1%2fjobs` are not `/v1/jobs`."""
+    """Litestar with exact paths: `//v1/jobs` and `/v1%2fjobs` are not `/v1/jobs`."""
 
     async def __call__(
         self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend
@@ -34,57 +37,32 @@ class Application(Litestar):
 def create_app(parts: ApiServices) -> Litestar:
     """Return the application. It commits its tallies while it runs and when it stops; the ledger must outlive it."""
     settings = parts.settings
-    audited = Router(
+    guarded = Router(
         "/",
         route_handlers=[
-            me.get_me,
-            templates.list_templates,
-            jobs.create_job,
-            jobs.list_jobs,
-            jobs.get_job,
-            jobs.list_runs,
-            jobs.draft_job,
-            jobs.confirm_job,
-            jobs.run_job,
-            jobs.retry_job,
-            jobs.cancel_job,
-            contents.list_artifacts,
-            contents.get_artifact,
-            audit.list_records,
-            audit.get_record,
-            audit.get_job_trail,
-            ledger.list_streams,
-            ledger.list_checkpoints,
-            ledger.get_proof,
-            export.export_records,
+            Router("/", tags=["caller"], route_handlers=_handlers(me)),
+            Router("/", tags=["jobs"], route_handlers=_handlers(templates, jobs)),
+            Router(
+                "/", tags=["jobs"], route_handlers=_handlers(contents), request_max_body_size=settings.max_input_bytes
+            ),
+            Router("/", tags=["audit"], route_handlers=_handlers(audit)),
         ],
         guards=[admit],
         dependencies=DEPENDENCIES,
         request_max_body_size=settings.max_json_bytes,
-    )
-    uploads = Router(
-        "/",
-        route_handlers=[contents.put_input],
-        guards=[admit],
-        dependencies=DEPENDENCIES,
-        request_max_body_size=settings.max_input_bytes,
+        response_headers=sends(*EVERYWHERE),
+        security=[{"bearer": []}],
     )
     opened = Router(
         "/",
-        route_handlers=[
-            health.live,
-            health.ready,
-            health.metrics,
-            openapi_document,
-            explorer.explorer_page,
-            explorer.explorer_script,
-            explorer.explorer_style,
-        ],
+        tags=["operation"],
+        route_handlers=_handlers(health, schema, explorer),
+        response_headers=sends("X-Request-Id"),
     )
-    routes = [audited, uploads, opened]
+    routes = [guarded, opened]
     return Application(
         routes,
-        state=State({"parts": parts, "described": Described(routes, settings.version)}),
+        state=State({"parts": parts, "document": cache(lambda: schema.document(routes, settings.version))}),
         request_class=ApiRequest,
         exception_handlers={Exception: answer_problem},
         after_exception=[record_refusal],
@@ -96,8 +74,13 @@ def create_app(parts: ApiServices) -> Litestar:
     )
 
 
+def _handlers(*modules: ModuleType) -> list[HTTPRouteHandler]:
+    """Return all handlers that these modules declare, in their order."""
+    return [each for module in modules for each in vars(module).values() if isinstance(each, HTTPRouteHandler)]
+
+
 async def add_headers(message: Message, scope: Scope) -> None:
-    """Put on every answer, errors included, what clients and browsers rely on."""
+    """Add the headers that every answer has, errors included."""
     if message["type"] != "http.response.start":
         return
     headers = MutableScopeHeaders.from_message(message)

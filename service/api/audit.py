@@ -1,106 +1,102 @@
-"""The routes of the audit trail: list and filter records, one record, the trail of a job."""
+"""The routes of the audit trail: records, streams, checkpoints, proofs, and the export of all."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from functools import partial
+from typing import Annotated, Final
 
-import msgspec
-from litestar.di import NamedDependency, Provide
-from msgspec import Meta
+import litestar
+from litestar.params import QueryParameter
+from litestar.response import Stream
 
-from service.api.fields import Cursor as NextCursor
-from service.api.fields import JobIdPath, Links, RecordIdPath, Sha256, SpanId, Time, TraceId, Uuid
-from service.api.messages import trace_link
-from service.api.methods import get
-from service.api.parts import parts_of
-from service.api.queries import Cursor, Limit, provide_where
-from service.api.request import EVENT, ApiRequest, Reading
-from service.ports import Page, RecordFilter, RecordRow
+from service.api.audit_answers import (
+    CheckpointsAnswer,
+    ProofAnswer,
+    RecordAnswer,
+    RecordsAnswer,
+    StreamsAnswer,
+    checkpoint_answer,
+    proof_answer,
+    record_answer,
+    records_answer,
+    stream_answer,
+)
+from service.api.fields import RecordIdPath, sends
+from service.api.problems import refusals
+from service.api.queries import WHERE, Cursor, Limit, Where
+from service.api.request import ApiRequest, Reading, context_of
+from service.api.routing import EVENT, MEDIA_TYPES, get
+from service.operations.exports import AuditExport, ExportFormat
 from telemetry import names
-from telemetry.audit.body_view import view_body
 
-AUDITED_READ: Final = {EVENT: names.EVENT_AUDIT_READ}
+Form = Annotated[
+    ExportFormat, QueryParameter(name="format", description="The form of the export; `otlp-json` when absent.")
+]
 
+# Media type, and the end of the name under which it is saved. The charset of texts is added where all answers are made.
+FORMS: Final = {
+    ExportFormat.OTLP_JSON: ("application/x-ndjson", "otlp.jsonl"),
+    ExportFormat.JSONL: ("application/x-ndjson", "jsonl"),
+    ExportFormat.CSV: ("text/csv; header=present", "csv"),
+}
 
-class RecordAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed record. `body` is the canonical text of which `record_hash` is the SHA-256."""
-
-    record_id: Annotated[Uuid, Meta(description="The id of the record.")]
-    stream_id: Annotated[Uuid, Meta(description="The stream that it stands in.")]
-    sequence_number: Annotated[int, Meta(description="Its number in the stream, from 1.")]
-    record_hash: Annotated[Sha256, Meta(description="SHA-256 of the UTF-8 bytes of `body`.")]
-    event_name: Annotated[str, Meta(description="What took place.", extra_json_schema={"enum": list(names.ACTIONS)})]
-    timestamp: Annotated[Time, Meta(description="When it took place.")]
-    trace_id: TraceId
-    span_id: SpanId
-    attributes: Annotated[Mapping[str, Any], Meta(description="The attributes of the body: see docs/audit-format.md.")]
-    body: Annotated[str, Meta(description="The canonical text (RFC 8785) that is hashed and delivered.")]
-    delivery: Annotated[
-        str,
-        Meta(
-            description="How far it is on its way to the sink.",
-            extra_json_schema={"enum": ["committed", "delivered", "parked"]},
-        ),
-    ]
-    links: Annotated[Links, Meta(description="Where the record, its job and its trace are.")]
+_list: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 429))
+_get: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404, 429))
 
 
-class RecordsAnswer(msgspec.Struct, frozen=True):
-    """One page of records, newest first by observed time."""
-
-    records: Annotated[Sequence[RecordAnswer], Meta(description="The records, newest first by observed time.")]
-    next_cursor: NextCursor
-
-
-@get("/v1/audit/records", opt=AUDITED_READ, dependencies={"where": Provide(provide_where)})
+@_list("/v1/audit/records", dependencies=WHERE)
 async def list_records(
-    request: ApiRequest,
-    reading: Reading,
-    where: NamedDependency[RecordFilter],
-    cursor: Cursor = None,
-    limit: Limit = 100,
+    request: ApiRequest, reading: Reading, where: Where, cursor: Cursor = None, limit: Limit = 100
 ) -> RecordsAnswer:
-    """List the records of the tenant that match all filters. Reading is recorded itself."""
-    return _page(request, await reading.records(where, cursor, limit))
+    """List the records of the tenant that match all filters. The read is recorded too."""
+    return records_answer(request, await reading.records(where, cursor, limit))
 
 
-@get("/v1/audit/records/{record_id:str}", opt=AUDITED_READ)
+@_get("/v1/audit/records/{record_id:str}")
 async def get_record(request: ApiRequest, reading: Reading, record_id: RecordIdPath) -> RecordAnswer:
-    """Return one record with its body, hash and delivery state. Reading is recorded itself."""
+    """Return one record with its body, hash and delivery state. The read is recorded too."""
     return record_answer(request, await reading.record(record_id))
 
 
-@get("/v1/jobs/{job_id:str}/audit", opt=AUDITED_READ)
-async def get_job_trail(
-    request: ApiRequest, reading: Reading, job_id: JobIdPath, cursor: Cursor = None, limit: Limit = 100
-) -> RecordsAnswer:
-    """List the records of a job, newest first. Reading is recorded itself."""
-    return _page(request, await reading.of_job(job_id, cursor, limit))
+@_list("/v1/audit/streams")
+async def list_streams(reading: Reading, cursor: Cursor = None, limit: Limit = 100) -> StreamsAnswer:
+    """List the streams of the ledger, last opened first: how far each goes, was delivered and is anchored."""
+    page = await reading.streams(cursor, limit)
+    return StreamsAnswer([stream_answer(row) for row in page.rows], page.next_cursor)
 
 
-def _page(request: ApiRequest, page: Page) -> RecordsAnswer:
-    return RecordsAnswer([record_answer(request, row) for row in page.rows], page.next_cursor)
+@_list("/v1/audit/checkpoints")
+async def list_checkpoints(
+    request: ApiRequest, reading: Reading, cursor: Cursor = None, limit: Limit = 100
+) -> CheckpointsAnswer:
+    """List the checkpoints, the last one first, each with its signature and its record."""
+    page = await reading.checkpoints(cursor, limit)
+    return CheckpointsAnswer([checkpoint_answer(request, row) for row in page.rows], page.next_cursor)
 
 
-def record_answer(request: ApiRequest, row: RecordRow) -> RecordAnswer:
-    """Return a record as clients see it."""
-    body = view_body(row.body)
-    job_id = body.attributes.get(names.AUDITRACE_JOB_ID)
-    template = parts_of(request.scope).settings.trace_url_template
-    return RecordAnswer(
-        record_id=row.record_id,
-        stream_id=row.stream_id,
-        sequence_number=row.sequence_number,
-        record_hash=row.record_hash,
-        event_name=row.event_name,
-        timestamp=body.timestamp,
-        trace_id=body.trace_id,
-        span_id=body.span_id,
-        attributes=body.attributes,
-        body=row.body,
-        delivery=row.delivery,
-        links={
-            "self": f"/v1/audit/records/{row.record_id}",
-            **({"job": f"/v1/jobs/{job_id}"} if job_id else {}),
-            **trace_link(body.trace_id, template),
-        },
+@_get("/v1/audit/records/{record_id:str}/proof")
+async def get_proof(request: ApiRequest, reading: Reading, record_id: RecordIdPath) -> ProofAnswer:
+    """Return what proves a record to a holder of the public key: see docs/audit-format.md, section 7."""
+    return proof_answer(request, await reading.proof(record_id))
+
+
+# GET alone: a HEAD would be on record as an export of everything, and return nothing.
+@litestar.get(
+    "/v1/audit/export",
+    opt={EVENT: names.EVENT_AUDIT_EXPORT, MEDIA_TYPES: sorted({media_type for media_type, _ in FORMS.values()})},
+    response_description="The records, in the form that was asked for.",
+    response_headers=sends("Content-Disposition"),
+    responses=refusals(403, 429),
+    dependencies=WHERE,
+)
+async def export_records(request: ApiRequest, where: Where, form: Form = ExportFormat.OTLP_JSON) -> Stream:
+    """Return all records of the tenant that match, oldest first. The export is recorded before it begins.
+
+    An answer that breaks off, without the end that HTTP gives it, is incomplete.
+    """
+    parts = request.parts
+    export = AuditExport(parts.services, context_of(request.scope), request.exchange.span, parts.reads)
+    media_type, ending = FORMS[form]
+    return Stream(
+        await export.begin(where, form),
+        media_type=media_type,
+        headers={"Content-Disposition": f'attachment; filename="audit.{ending}"'},
     )

@@ -1,7 +1,7 @@
-"""Who is calling: a bearer token becomes a credential, or the request is unauthenticated.
+"""Turns the bearer token of a request into a credential, or refuses the request as unauthenticated.
 
-An API key acts as its name; its actor type is `service` when its only role is `emitter` (a program that hands in its
-records), else `user`. The actor is never taken from anything but the token.
+The actor of an API key is its name; the actor type is `service` when its only role is `emitter` (a program that sends
+its records), else `user`. The actor comes from the token alone.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ CredentialKind: TypeAlias = Literal["none", "api_key", "jwt"]
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What a token stands for, and until when; `expires_ns` None is for ever, unless it is revoked."""
+    """The actor, tenant and roles of a token. `expires_ns` None means no end, unless the key is revoked."""
 
     actor: Actor
     tenant_id: TenantId
@@ -42,17 +42,17 @@ class Authenticator(Protocol):
     """Turns a bearer token into a credential."""
 
     async def authenticate(self, token: str) -> Credential:
-        """Return what `token` stands for.
+        """Return the credential of `token`.
 
         Raises:
-            UnauthenticatedError: it does not hold (any more).
+            UnauthenticatedError: it is not valid, or no longer.
             TryLaterError: it cannot be checked now.
         """
         ...
 
 
 class ApiKeyAuthenticator:
-    """Checks `atk_<id>_<secret>` against the stored hash; a revoked key ends with the next request."""
+    """Checks `atk_<id>_<secret>` against the stored hash; a revoked key is refused from the next request on."""
 
     def __init__(self, reads: Reads, uses: KeyUses, clock: Clock) -> None:
         self._reads = reads
@@ -77,7 +77,7 @@ class ApiKeyAuthenticator:
 
 
 class BearerAuthenticator:
-    """Tells API keys and JSON Web Tokens apart by their form; without `tokens`, only API keys are taken."""
+    """Tells API keys and JSON Web Tokens apart by their form; without `tokens`, it accepts API keys only."""
 
     def __init__(self, keys: Authenticator, tokens: Authenticator | None = None) -> None:
         self._keys = keys
@@ -95,7 +95,7 @@ class BearerAuthenticator:
 
 
 def credential_of(key: ApiKey) -> Credential:
-    """Return what an API key stands for."""
+    """Return the credential of an API key."""
     actor = Actor(key.name, "service" if key.roles == (EMITTER,) else "user")
     return Credential(actor, key.tenant_id, frozenset(key.roles), "api_key", key.expires_ns)
 

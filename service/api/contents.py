@@ -1,4 +1,4 @@
-"""The routes of bytes: the inputs of a job, and the artifacts that its runs left behind."""
+"""The routes of bytes: the inputs of a job and the artifacts of its runs."""
 
 import asyncio
 import base64
@@ -8,15 +8,13 @@ from urllib.parse import quote, unquote
 
 from litestar import Response, put
 
-from service.api.documented import BYTES, DOCUMENTED, Documented
-from service.api.fields import ArtifactNamePath, IfMatch, InputNamePath, JobIdPath, RunPath
-from service.api.messages import ArtifactsAnswer, InputAnswer, artifact_answer, trace_link
-from service.api.methods import get
-from service.api.parts import parts_of
-from service.api.request import EVENT, ApiRequest, Jobs, Operations, url_path
+from service.api.fields import ArtifactNamePath, IfMatch, InputNamePath, JobIdPath, RunPath, sends
+from service.api.job_answers import ArtifactsAnswer, InputAnswer, artifact_answer
+from service.api.problems import refusals
+from service.api.request import ApiRequest, Jobs, Operations, url_path
+from service.api.routing import BYTES, EVENT, get
 from service.api.texts import is_input_name, version_of
 from service.errors import InvalidRequestError, NotFoundError
-from service.jobs.model import Content
 from service.operations.base import naming
 from telemetry import names
 
@@ -25,8 +23,9 @@ _MAX_RUN: Final = 1_000_000_000
 
 @put(
     "/v1/jobs/{job_id:str}/inputs/{name:path}",
-    opt={EVENT: names.EVENT_INPUT_WRITE, DOCUMENTED: Documented(takes=BYTES, headers=("ETag",))},
-    status_code=200,
+    opt={EVENT: names.EVENT_INPUT_WRITE},
+    response_headers=sends("ETag"),
+    responses=refusals(403, 404, 409, 412, 413, 415, 429),
 )
 async def put_input(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, name: InputNamePath, if_match: IfMatch = None
@@ -45,44 +44,36 @@ async def put_input(
         sha256=hashlib.sha256(payload).hexdigest(),
         job_id=job.job_id,
         version=job.version,
-        links={
-            "job": f"/v1/jobs/{job.job_id}",
-            **trace_link(job.trace_id, parts_of(request.scope).settings.trace_url_template),
-        },
+        links={"job": f"/v1/jobs/{job.job_id}", **request.trace_link(job.trace_id)},
         audit=done.receipt,
     )
     return Response(answer, headers={"ETag": f'"{job.version}"'})
 
 
-@get("/v1/jobs/{job_id:str}/runs/{number:int}/artifacts")
+@get("/v1/jobs/{job_id:str}/runs/{number:int}/artifacts", responses=refusals(403, 404))
 async def list_artifacts(jobs: Jobs, job_id: JobIdPath, number: RunPath) -> ArtifactsAnswer:
-    """List what a run left behind, by name."""
+    """List the artifacts of a run, by name."""
     folder = f"/v1/jobs/{job_id}/runs/{number}/artifacts"
     return ArtifactsAnswer([artifact_answer(content, folder) for content in await jobs.artifacts(job_id, number)])
 
 
 @get(
     "/v1/jobs/{job_id:str}/runs/{number:int}/artifacts/{name:path}",
-    opt={
-        EVENT: names.EVENT_ARTIFACT_READ,
-        DOCUMENTED: Documented(
-            answer="The bytes.", media_types=(BYTES,), headers=("Content-Disposition", "ETag", "Repr-Digest")
-        ),
-    },
+    opt={EVENT: names.EVENT_ARTIFACT_READ},
+    media_type=BYTES,
+    response_description="The bytes.",
+    response_headers=sends("Content-Disposition", "ETag", "Repr-Digest"),
+    responses=refusals(403, 404, 429),
 )
 async def get_artifact(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, number: RunPath, name: ArtifactNamePath
 ) -> Response[bytes]:
-    """Return the bytes of an artifact. The reading is recorded before."""
+    """Return the bytes of an artifact, after the read is recorded."""
     # As it was sent, like the name of an input; clients may encode the slashes of a name.
     name = unquote(url_path(request.scope).partition("/artifacts/")[2])
-    reads = parts_of(request.scope).reads
-
-    def find() -> Content | None:
-        known = reads.artifacts(job_id, number) if 0 < number < _MAX_RUN else ()
-        return next((content for content in known if content.name == name), None)
-
-    content = await asyncio.to_thread(find)
+    reads = request.parts.reads
+    known = await asyncio.to_thread(reads.artifacts, job_id, number) if 0 < number < _MAX_RUN else ()
+    content = next((content for content in known if content.name == name), None)
     done = await operations.read_artifact(job_id, number, content)
     with naming(done.receipt):
         payload = await asyncio.to_thread(reads.artifact_payload, job_id, number, name)
@@ -92,7 +83,6 @@ async def get_artifact(
     digest = base64.b64encode(bytes.fromhex(content.sha256)).decode()
     return Response(
         payload,
-        media_type=BYTES,
         headers={
             "Content-Disposition": f"attachment; filename*=UTF-8''{file_name}",
             "Content-Security-Policy": "sandbox; default-src 'none'",

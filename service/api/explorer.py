@@ -5,7 +5,8 @@ from typing import Final
 
 from litestar import Response
 
-from service.api.methods import get
+from service.api.request import ApiRequest
+from service.api.routing import get
 
 _WEB: Final = Path(__file__).parent.parent / "web"
 _HEADERS: Final = {
@@ -16,28 +17,18 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_FILES: Final = {
+    f"/{name}": ((_WEB / f"explorer{ending}").read_bytes(), media_type)
+    for name, ending, media_type in (
+        ("", ".html", "text/html"),
+        ("explorer.js", ".js", "text/javascript"),
+        ("explorer.css", ".css", "text/css"),
+    )
+}
 
 
-@get("/", include_in_schema=False)
-async def explorer_page() -> Response[bytes]:
-    """Return the page."""
-    return _file("explorer.html", "text/html")
-
-
-@get("/explorer.js", include_in_schema=False)
-async def explorer_script() -> Response[bytes]:
-    """Return the page's script."""
-    return _file("explorer.js", "text/javascript")
-
-
-@get("/explorer.css", include_in_schema=False)
-async def explorer_style() -> Response[bytes]:
-    """Return the page's style."""
-    return _file("explorer.css", "text/css")
-
-
-def _file(name: str, media_type: str) -> Response[bytes]:
-    return Response(_FILES[name], media_type=media_type, headers=_HEADERS)
-
-
-_FILES: Final = {path.name: path.read_bytes() for path in sorted(_WEB.glob("explorer.*"))}
+@get(list(_FILES), include_in_schema=False)
+async def explorer(request: ApiRequest) -> Response[bytes]:
+    """Return the page, its script or its style."""
+    content, media_type = _FILES[request.scope["path_template"]]
+    return Response(content, media_type=media_type, headers=_HEADERS)

@@ -1,7 +1,7 @@
 """Checks the head of a request as a whole: its ids, its headers, and its query against what its route declares.
 
-Litestar would ignore what is unknown, or not say what is known. The declarations of a query are those of the handlers'
-signatures, which also make the OpenAPI document: nothing is said twice.
+Litestar would ignore unknown parameters, or not list the known ones. The declarations of a query are the handlers'
+signatures, from which the OpenAPI document is made too.
 """
 
 import re
@@ -28,8 +28,8 @@ def require_declared(query: Sequence[tuple[str, str]], handler: BaseRouteHandler
     """Check the query of a request as a whole.
 
     Raises:
-        InvalidRequestError: a parameter is unknown, given twice, or has a value that it cannot have; says which one,
-            as it was sent, and what is allowed.
+        InvalidRequestError: a parameter is unknown, given twice, or has a value that is not allowed; the error names
+            it, its value as it was sent, and the allowed values.
     """
     declared = _declared(handler)
     seen: set[str] = set()
@@ -48,7 +48,7 @@ def require_declared(query: Sequence[tuple[str, str]], handler: BaseRouteHandler
 
 
 def require_ids(scope: HTTPScope) -> None:
-    """Refuse ids that no job or record can have, so that no other text ever reaches the database."""
+    """Refuse ids that are no UUID, so that no other text reaches the database."""
     for name in ("job_id", "record_id"):
         value = scope["path_params"].get(name)
         if value is not None and not is_uuid(str(value)):
@@ -56,14 +56,14 @@ def require_ids(scope: HTTPScope) -> None:
 
 
 def require_once(headers: Headers) -> None:
-    """Refuse headers that decide what is done and come twice: two readers of the request would disagree about it."""
+    """Refuse doubled headers that decide what is done: two readers of the request could read them differently."""
     for name in ("if-match", "idempotency-key", "content-type"):
         if len(headers.getall(name, [])) > 1:
             raise InvalidRequestError(f"the header {name} is given twice")
 
 
 def require_sound_head(headers: Headers, method: str, *, takes_json: bool) -> None:
-    """Refuse headers that ask for what no route does, or that the body of this one cannot have."""
+    """Refuse headers that no route supports, or that do not fit the body of this route."""
     key = headers.get("idempotency-key")
     if method == "POST" and key is not None and not is_idempotency_key(key):
         raise InvalidRequestError("Idempotency-Key must be 1 to 255 printable ASCII characters")
@@ -71,7 +71,7 @@ def require_sound_head(headers: Headers, method: str, *, takes_json: bool) -> No
         raise InvalidRequestError("Content-Range is not taken: send the input as a whole")
     is_packed = headers.get("content-encoding", "identity").strip().lower() != "identity"
     if is_packed and (takes_json or method == "PUT"):
-        # A body is what was sent, byte for byte: its hash is on record, and it is what a run is given.
+        # The body is recorded by its hash and given to the run, byte for byte as it was sent.
         raise UnsupportedMediaTypeError("Content-Encoding is not taken: send the body as it is")
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
@@ -111,7 +111,7 @@ def _problem(value: str, field: FieldDefinition) -> str | None:
     if not (rule.min_length or 0) <= len(value) <= (rule.max_length or len(value)):
         return f"allowed are {rule.min_length or 0} to {rule.max_length} characters"
     if rule.pattern is not None and re.fullmatch(rule.pattern, value) is None:
-        return f"allowed are {rule.description}"
+        return f"allowed are {rule.title}"
     return None
 
 

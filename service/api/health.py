@@ -1,4 +1,4 @@
-"""The routes that machines ask without a credential: alive, ready, metrics."""
+"""The routes for monitoring, without a credential: alive, ready, metrics."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,12 +6,13 @@ from typing import Annotated
 
 import msgspec
 from litestar import Response
-from msgspec import Meta
+from litestar.openapi.datastructures import ResponseSpec
 
-from service.api.documented import DOCUMENTED, Documented
-from service.api.methods import get
-from service.api.parts import DEGRADED, FAILED, READY, parts_of
-from service.api.request import ApiRequest, exchange_of, identify
+from service.api.fields import about
+from service.api.parts import DEGRADED, FAILED, READY
+from service.api.problems import problems
+from service.api.request import ApiRequest, identify
+from service.api.routing import get
 from service.errors import TryLaterError
 from service.roles import ADMIN, AUDITOR
 
@@ -23,34 +24,38 @@ class Health(msgspec.Struct, frozen=True):
     """Whether the service is alive or ready, and how each of its parts is."""
 
     status: Annotated[
-        str,
-        Meta(
-            description="Whether the process lives, or takes requests.",
-            extra_json_schema={"enum": ["live", "ready", "not ready"]},
-        ),
+        str, about("Whether the process lives, or takes requests.", "ready", enum=["live", "ready", "not ready"])
     ]
     checks: Annotated[
         Mapping[str, str],
-        Meta(description="How each part is: `ok`, `degraded` or `failed`; in full for `auditor` and `admin`."),
+        about(
+            "The state of each part: `ok`, `degraded` or `failed`; in full for `auditor` and `admin`.",
+            dict.fromkeys(("ledger", "writes", "checkpoints", "verification", "worker", "delivery"), "ok"),
+        ),
     ] = {}
 
 
-@get("/health/live")
+@get("/health/live", responses=problems(500))
 async def live() -> Health:
-    """Answer as long as the process serves at all."""
+    """Answer 200 while the process serves requests."""
     return Health("live")
 
 
 @get(
     "/health/ready",
-    opt={DOCUMENTED: Documented(also={503: "A part that it cannot do without has failed."}, optional_credential=True)},
+    # Without a credential, or with one.
+    security=[{}, {"bearer": []}],
+    responses={
+        503: ResponseSpec(Health, description="A part that it needs has failed.", generate_examples=False),
+        **problems(401, 500),
+    },
 )
 async def ready(request: ApiRequest) -> Response[Health]:
-    """Answer 200 when requests can be carried out, else 503; a sink that is away does not make it unready.
+    """Answer 200 when requests can be carried out, else 503; without its sink the service stays ready.
 
-    Of each part anybody learns `ok`, `degraded` or `failed`; what is the matter with it, `auditor` and `admin` learn.
+    For each part the answer says `ok`, `degraded` or `failed`; for `auditor` and `admin` it says the cause too.
     """
-    checks = await asyncio.to_thread(parts_of(request.scope).ready)
+    checks = await asyncio.to_thread(request.parts.ready)
     is_ready = not any(state.startswith(FAILED) for state in checks.values())
     if not await _may_know(request):
         checks = {part: _in_a_word(state) for part, state in checks.items()}
@@ -63,9 +68,9 @@ async def _may_know(request: ApiRequest) -> bool:
     try:
         await identify(request.scope, request.headers)
     except TryLaterError:
-        # Readiness is asked most of all when keys cannot be looked up.
+        # Readiness must be answered when keys cannot be looked up.
         return False
-    return not exchange_of(request.scope).credential.roles.isdisjoint({ADMIN, AUDITOR})
+    return not request.exchange.credential.roles.isdisjoint({ADMIN, AUDITOR})
 
 
 def _in_a_word(state: str) -> str:
@@ -74,7 +79,7 @@ def _in_a_word(state: str) -> str:
     return READY if state == READY else DEGRADED
 
 
-@get("/metrics", opt={DOCUMENTED: Documented(answer="The metrics.", media_types=(METRICS_MEDIA_TYPE,))})
+@get("/metrics", media_type=METRICS_MEDIA_TYPE, response_description="The metrics.", responses=problems(500))
 async def metrics(request: ApiRequest) -> Response[bytes]:
     """Return the metrics in the text format of Prometheus."""
-    return Response(await asyncio.to_thread(parts_of(request.scope).render_metrics), media_type=METRICS_MEDIA_TYPE)
+    return Response(await asyncio.to_thread(request.parts.render_metrics))

@@ -1,29 +1,21 @@
-"""The routes of jobs: create, look, draft, confirm, run, retry, cancel."""
+"""The routes of jobs: create, read, draft, confirm, run, retry, cancel, and the records of a job."""
 
 import asyncio
 from functools import partial
-from typing import Final
+from typing import Annotated, Final
 
 from litestar import Response, post
-from litestar.params import FromQuery, JSONBody
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import JSONBody, QueryParameter
 
-from service.api.documented import DOCUMENTED, Documented
-from service.api.fields import IfMatch, JobIdPath
-from service.api.messages import (
-    ConfirmJob,
-    CreateJob,
-    JobAnswer,
-    JobsAnswer,
-    NoMembers,
-    RunsAnswer,
-    in_listing,
-    job_answer,
-    run_answer,
-)
-from service.api.methods import get
-from service.api.parts import parts_of
-from service.api.queries import Cursor, Limit, QueryText, QueryWait
-from service.api.request import BODY, EVENT, ApiRequest, Jobs, Operations, exchange_of
+from service.api.audit_answers import RecordsAnswer, records_answer
+from service.api.bodies import ConfirmJob, CreateJob, NoMembers
+from service.api.fields import IfMatch, JobIdPath, sends
+from service.api.job_answers import JobAnswer, JobsAnswer, RunsAnswer, job_answer, listed_job, run_answer
+from service.api.problems import refusals
+from service.api.queries import Cursor, Limit, Wait, text
+from service.api.request import ApiRequest, Jobs, Operations, Reading
+from service.api.routing import BODY, EVENT, get
 from service.api.texts import version_of, wait_ms_of
 from service.api.waiting import MAX_WAIT_MS
 from service.errors import TryLaterError
@@ -32,72 +24,77 @@ from service.operations.base import Committed, naming
 from service.ports import JobFilter
 from telemetry import names
 
-_CHANGED: Final = Documented(answer="The job as it is now.", headers=("ETag",))
+_change: Final = partial(
+    post,
+    status_code=200,
+    response_description="The job as it is now.",
+    response_headers=sends("ETag"),
+    responses=refusals(403, 404, 409, 412, 413, 415, 429),
+)
 
 
 @post(
     "/v1/jobs",
-    opt={
-        EVENT: names.EVENT_JOB_CREATE,
-        BODY: CreateJob,
-        DOCUMENTED: Documented(
-            answer="The job that was created.",
-            headers=("ETag", "Location"),
-            also={200: "The same key and body came before: this is the job it made."},
+    opt={EVENT: names.EVENT_JOB_CREATE, BODY: CreateJob},
+    response_description="The job that was created.",
+    response_headers=sends("ETag", "Location"),
+    responses={
+        200: ResponseSpec(
+            JobAnswer,
+            description="The same key and body came before: this is the job that was created then.",
+            generate_examples=False,
         ),
+        **refusals(403, 409, 413, 415, 429),
     },
-    status_code=201,
 )
 async def create_job(request: ApiRequest, operations: Operations, data: JSONBody[CreateJob]) -> Response[JobAnswer]:
-    """Create a job from a template. The same Idempotency-Key and body answers 200 with the job made before."""
+    """Create a job from a template. The same Idempotency-Key and body answers 200 with the job created before."""
     done = await operations.create(data.template, data.parameters)
     return await _changed(request, done, status=200 if done.is_replay else 201)
 
 
-@get("/v1/jobs")
+@get("/v1/jobs", responses=refusals(403))
 async def list_jobs(
     request: ApiRequest,
     jobs: Jobs,
-    status: FromQuery[Status | None] = None,
-    template: QueryText = None,
-    created_by: QueryText = None,
+    status: Annotated[Status | None, QueryParameter(description="The state that the jobs are in.")] = None,
+    template: Annotated[str | None, text("The template that the jobs are made from.")] = None,
+    created_by: Annotated[str | None, text("The actor that created the jobs.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> JobsAnswer:
     """List the jobs of the tenant, newest first."""
     where = JobFilter(status=status, template=template, created_by=created_by)
     found, next_cursor = await jobs.jobs(where, cursor, limit)
-    url = parts_of(request.scope).settings.trace_url_template
-    return JobsAnswer([in_listing(job_answer(job, runs, None, url)) for job, runs in found], next_cursor)
+    return JobsAnswer([listed_job(request, job, runs) for job, runs in found], next_cursor)
 
 
-@get("/v1/jobs/{job_id:str}", opt={DOCUMENTED: Documented(answer="The job.", headers=("ETag",))})
-async def get_job(request: ApiRequest, jobs: Jobs, job_id: JobIdPath, wait: QueryWait = None) -> Response[JobAnswer]:
-    """Return a job; its ETag is its version. With `wait`, when it has come to a final state or the time is over."""
+@get(
+    "/v1/jobs/{job_id:str}",
+    response_description="The job.",
+    response_headers=sends("ETag"),
+    responses=refusals(403, 404),
+)
+async def get_job(request: ApiRequest, jobs: Jobs, job_id: JobIdPath, wait: Wait = None) -> Response[JobAnswer]:
+    """Return a job; its ETag is its version. With `wait`, return it when its state is final or the time is over."""
     jobs.require_allowed()
     wait_ms = 0 if wait is None else wait_ms_of(wait, MAX_WAIT_MS)
     if wait_ms:
-        credential = exchange_of(request.scope).credential
+        credential = request.exchange.credential
         actor = (credential.tenant_id, credential.actor.id)
         is_final = partial(jobs.is_final, job_id)
-        await parts_of(request.scope).waits.until_final(JobId(job_id), actor, wait_ms / 1000, request.receive, is_final)
+        await request.parts.waits.until_final(JobId(job_id), actor, wait_ms / 1000, request.receive, is_final)
     job, runs = await jobs.job(job_id)
-    answer = job_answer(job, runs, None, parts_of(request.scope).settings.trace_url_template)
-    return Response(answer, headers={"ETag": f'"{job.version}"'})
+    return Response(job_answer(request, job, runs), headers={"ETag": f'"{job.version}"'})
 
 
-@get("/v1/jobs/{job_id:str}/runs")
+@get("/v1/jobs/{job_id:str}/runs", responses=refusals(403, 404))
 async def list_runs(request: ApiRequest, jobs: Jobs, job_id: JobIdPath) -> RunsAnswer:
     """Return the runs of a job, first to last."""
-    url = parts_of(request.scope).settings.trace_url_template
-    return RunsAnswer([run_answer(run, url) for run in await jobs.runs(job_id)])
+    return RunsAnswer([run_answer(request, run) for run in await jobs.runs(job_id)])
 
 
-@post(
-    "/v1/jobs/{job_id:str}/draft",
-    opt={EVENT: names.EVENT_JOB_DRAFT, BODY: NoMembers, DOCUMENTED: _CHANGED},
-    status_code=200,
-)
+@_change("/v1/jobs/{job_id:str}/draft", opt={EVENT: names.EVENT_JOB_DRAFT, BODY: NoMembers})
 async def draft_job(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
@@ -105,11 +102,7 @@ async def draft_job(
     return await _changed(request, await operations.draft(job_id, version_of(if_match)))
 
 
-@post(
-    "/v1/jobs/{job_id:str}/confirm",
-    opt={EVENT: names.EVENT_JOB_CONFIRM, BODY: ConfirmJob, DOCUMENTED: _CHANGED},
-    status_code=200,
-)
+@_change("/v1/jobs/{job_id:str}/confirm", opt={EVENT: names.EVENT_JOB_CONFIRM, BODY: ConfirmJob})
 async def confirm_job(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, data: JSONBody[ConfirmJob], if_match: IfMatch = None
 ) -> Response[JobAnswer]:
@@ -125,11 +118,7 @@ async def confirm_job(
     return await _changed(request, done)
 
 
-@post(
-    "/v1/jobs/{job_id:str}/run",
-    opt={EVENT: names.EVENT_JOB_RUN_TRIGGER, BODY: NoMembers, DOCUMENTED: _CHANGED},
-    status_code=200,
-)
+@_change("/v1/jobs/{job_id:str}/run", opt={EVENT: names.EVENT_JOB_RUN_TRIGGER, BODY: NoMembers})
 async def run_job(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
@@ -137,11 +126,7 @@ async def run_job(
     return await _changed(request, await operations.run(job_id, version_of(if_match)))
 
 
-@post(
-    "/v1/jobs/{job_id:str}/retry",
-    opt={EVENT: names.EVENT_JOB_RETRY, BODY: NoMembers, DOCUMENTED: _CHANGED},
-    status_code=200,
-)
+@_change("/v1/jobs/{job_id:str}/retry", opt={EVENT: names.EVENT_JOB_RETRY, BODY: NoMembers})
 async def retry_job(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
@@ -149,11 +134,7 @@ async def retry_job(
     return await _changed(request, await operations.retry(job_id, version_of(if_match)))
 
 
-@post(
-    "/v1/jobs/{job_id:str}/cancel",
-    opt={EVENT: names.EVENT_JOB_CANCEL, BODY: NoMembers, DOCUMENTED: _CHANGED},
-    status_code=200,
-)
+@_change("/v1/jobs/{job_id:str}/cancel", opt={EVENT: names.EVENT_JOB_CANCEL, BODY: NoMembers})
 async def cancel_job(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
@@ -161,16 +142,23 @@ async def cancel_job(
     return await _changed(request, await operations.cancel(job_id, version_of(if_match)))
 
 
+@get("/v1/jobs/{job_id:str}/audit", opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404, 429))
+async def get_job_trail(
+    request: ApiRequest, reading: Reading, job_id: JobIdPath, cursor: Cursor = None, limit: Limit = 100
+) -> RecordsAnswer:
+    """List the records of a job, newest first. The read is recorded too."""
+    return records_answer(request, await reading.of_job(job_id, cursor, limit))
+
+
 async def _changed(request: ApiRequest, done: Committed[Job], status: int = 200) -> Response[JobAnswer]:
-    job, parts = done.value, parts_of(request.scope)
+    job = done.value
     with naming(done.receipt):
         try:
-            runs = await asyncio.to_thread(parts.reads.runs, job.job_id) if job.run else ()
+            runs = await asyncio.to_thread(request.parts.reads.runs, job.job_id) if job.run else ()
         except TryLaterError:
             # The change is committed: an answer that says "nothing changed" would be wrong.
             runs = None
     headers = {"ETag": f'"{job.version}"'}
     if status == 201:
         headers["Location"] = f"/v1/jobs/{job.job_id}"
-    answer = job_answer(job, runs, done.receipt, parts.settings.trace_url_template)
-    return Response(answer, status_code=status, headers=headers)
+    return Response(job_answer(request, job, runs, done.receipt), status_code=status, headers=headers)

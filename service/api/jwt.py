@@ -36,7 +36,7 @@ _SECOND_NS: Final = 1_000_000_000
 _FRESH_NS: Final = 600 * _SECOND_NS
 _PATIENCE_NS: Final = 30 * _SECOND_NS
 _FETCH_TIMEOUT_S: Final = 5.0
-# The last second of the year 9999, behind which no time can be written.
+# The last second of the year 9999: RFC 3339 writes no later time.
 _LAST_S: Final = 253_402_300_799
 _MAX_ID_CHARACTERS: Final = 256
 
@@ -49,9 +49,9 @@ FetchKeys = Callable[[], bytes]
 class KeySet:
     """The provider's public keys; fetched when first needed, when stale, and when a token names an unknown one.
 
-    A key that is taken out of the set is used for ten minutes more at most, while the set can be fetched. Unknown key
-    ids cause at most one fetch in half a minute, so that forged tokens cannot make this service flood the provider.
-    While the provider is away, the keys that are known go on to be used.
+    A key that is taken out of the set is used for ten more minutes at most, while the set can be fetched. Unknown key
+    ids cause at most one fetch in 30 s, so that forged tokens cannot make this service flood the provider. While the
+    provider cannot be reached, the known keys stay in use.
     """
 
     def __init__(self, fetch: FetchKeys, clock: Clock) -> None:
@@ -70,7 +70,7 @@ class KeySet:
         """
         known = self._keys.get(key_id)
         if known is not None and self._lock.locked():
-            # A fetch is under way, and a slow provider must not hold up those whose key is known.
+            # Requests with a known key do not wait for a fetch from a slow provider.
             return known
         async with self._lock:
             now_ns = self._clock()
@@ -104,7 +104,7 @@ class JwtAuthenticator:
         self._clock = clock
 
     async def authenticate(self, token: str) -> Credential:
-        """Return what `token` stands for.
+        """Return the credential of `token`.
 
         Raises:
             UnauthenticatedError: it is malformed, expired, of another issuer or audience, or not signed by the keys.
@@ -119,7 +119,7 @@ class JwtAuthenticator:
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise UnauthenticatedError("the token does not hold: signature, issuer, audience or form") from error
         self._require_time(claims)
-        # The leeway is for clocks that differ, and no part of what the token promises.
+        # The leeway is for differing clocks; it does not make the token valid for longer.
         expires_ns = min(int(claims["exp"]), _LAST_S) * _SECOND_NS
         actor = Actor(self._subject(claims), "user")
         return Credential(actor, self._tenant(claims), self._roles(claims), "jwt", expires_ns)
@@ -182,8 +182,8 @@ def fetch_from(jwks: str, environment: Mapping[str, str] | None = None) -> Fetch
         environment: for the proxy variables; None to connect to the provider itself.
 
     Raises:
-        SettingsError: the file holds no key set, or the URL is another: whoever stands in between could add a key, and
-            be anybody; or a proxy variable is wrong.
+        SettingsError: the file holds no key set; the URL is another, over which a third party could add a key and act
+            as anybody; or a proxy variable is wrong.
     """
     if "://" not in jwks:
         path = Path(jwks)
@@ -221,7 +221,7 @@ def _check_file(path: Path) -> None:
 
 
 def _usable(key_set: str) -> list[PyJWK]:
-    """Return the public keys of a JWK set that may sign tokens here: a secret or an encryption key never does."""
+    """Return the public keys of a JWK set that may sign tokens here, never secrets or encryption keys."""
     keys = PyJWKSet.from_json(key_set).keys
     usable = [key for key in keys if key.algorithm_name in ALGORITHMS and key.public_key_use in {None, "sig"}]
     if not usable:

@@ -1,10 +1,10 @@
-"""Whose JSON Web Tokens are accepted."""
+"""The settings of accepted JSON Web Tokens, apart from the code that checks them and its libraries."""
 
 import msgspec
 
 
 class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose tokens are taken; without `tenant_claim` they act in the tenant `default`."""
+    """The issuer and the claims of accepted tokens; without `tenant_claim` they act in the tenant `default`."""
 
     issuer: str
     audience: str

@@ -1,4 +1,4 @@
-"""When each API key was used last: written down beside what is answered, which never waits for it."""
+"""Stores the time at which each API key was used last; no answer waits for that."""
 
 import logging
 import threading
@@ -14,9 +14,9 @@ _APART_NS = 60 * 1_000_000_000
 
 
 class KeyUses:
-    """Writes down that a key was used, at most once a minute for each key.
+    """Stores the use of a key, at most once a minute for each key.
 
-    What is written is at most a minute before the last use; a minute that the ledger does not take is left out.
+    The stored time is at most a minute before the last use; when the ledger refuses a write, that minute is left out.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:

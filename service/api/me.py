@@ -1,14 +1,14 @@
-"""The route that tells a caller who it is here."""
+"""The route that shows a caller its actor, tenant and roles."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.api.documented import DOCUMENTED, Documented
-from service.api.fields import Actor, Tenant, Time
-from service.api.methods import get
-from service.api.request import ApiRequest, exchange_of
+from service.api.fields import Actor, Tenant, Time, about
+from service.api.problems import refusals
+from service.api.request import ApiRequest
+from service.api.routing import get
 from service.roles import ROLES
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import ActorType
@@ -17,24 +17,22 @@ from telemetry.audit.record import ActorType
 class MeAnswer(Struct, frozen=True, kw_only=True):
     """The caller as records name it, and what its credential allows; `expires_at` is null when it has no end."""
 
-    actor_id: Annotated[
-        Actor, Meta(description="The actor as records name it: the name of the key, or the subject of the token.")
-    ]
-    actor_type: Annotated[ActorType, Meta(description="What kind of actor it is.")]
+    actor_id: Annotated[Actor, about("The actor as records name it: the name of the key, or the subject of the token.")]
+    actor_type: Annotated[ActorType, about("What kind of actor it is.", "user")]
     tenant_id: Tenant
     roles: Annotated[
-        Sequence[Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]], Meta(description="What it may do.")
+        Sequence[Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]],
+        about("Its roles.", ["viewer", "operator"]),
     ]
-    credential_kind: Annotated[
-        str, Meta(description="What it came with.", extra_json_schema={"enum": ["api_key", "jwt"]})
-    ]
-    expires_at: Annotated[Time | None, Meta(description="Until when the credential holds; null when it has no end.")]
+    credential_kind: Annotated[str, about("The kind of the credential.", enum=["api_key", "jwt"])]
+    expires_at: Annotated[Time | None, about("Until when the credential is valid; null when it has no end.", None)]
 
 
-@get("/v1/me", opt={DOCUMENTED: Documented(any_role=True)})
+# Without 403: every role may ask.
+@get("/v1/me", responses=refusals())
 async def get_me(request: ApiRequest) -> MeAnswer:
-    """Return who the credential of this request stands for, and until when. Any credential that holds may ask."""
-    credential = exchange_of(request.scope).credential
+    """Return the actor of this request's credential, and until when it is valid. Every valid credential may ask."""
+    credential = request.exchange.credential
     return MeAnswer(
         actor_id=credential.actor.id,
         actor_type=credential.actor.type,

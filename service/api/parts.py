@@ -1,4 +1,4 @@
-"""What the API is made of: handed over once by the composition root, the same for every request."""
+"""The services behind the API: passed in once by the composition root, the same for every request."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, cast
@@ -13,11 +13,11 @@ from service.operations.tallies import Tallies
 from service.ports import Reads
 
 READY: Final = "ok"
-"""What `ready` says of a part that works; anything else is shown as it is."""
+"""The text of `ready` for a part that works; any other text is shown as it is."""
 FAILED: Final = "failed"
-"""How the text of a part begins that makes the service not ready; other texts are details of a ready service."""
+"""The begin of the text of a part that makes the service not ready; other texts are details of a ready service."""
 DEGRADED: Final = "degraded"
-"""What a caller who may not know the text learns of a part that neither works nor failed."""
+"""Shown in place of other texts to callers that may not see them."""
 
 _MIB: Final = 1024 * 1024
 
@@ -34,8 +34,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ApiServices(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the API uses.
 
-    `ready` answers what state each part is in (`ok`, `failed: …`, or a detail); `render_metrics` answers the text
-    exposition of Prometheus. Both are called in a thread and may read the database.
+    `ready` returns the state of each part (`ok`, `failed: …`, or a detail); `render_metrics` returns the text format
+    of Prometheus. Both are called in a thread and may read the database.
     """
 
     services: Services
@@ -49,5 +49,5 @@ class ApiServices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parts_of(scope: Scope) -> ApiServices:
-    """Return what the application that serves this request is made of."""
+    """Return the services of the application that serves this request."""
     return cast("ApiServices", scope["litestar_app"].state["parts"])

@@ -1,4 +1,4 @@
-"""Every error as an answer: RFC 9457 `application/problem+json`, and nothing of the service's insides."""
+"""Makes an answer of every error: RFC 9457 `application/problem+json`, without internal details."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
-from msgspec import Meta
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 
 from service import errors
-from service.api.fields import REQUEST_ID, TraceId, Uuid
+from service.api.fields import RECEIPT, REQUEST_ID, RecordId, TraceId, about
 from service.api.request import exchange_of
 from service.errors import AuditraceError, RefusedError, ThrottledError, TryLaterError
 from telemetry import names
@@ -62,7 +63,6 @@ STATUSES: Final[Mapping[type[AuditraceError | TelemetryError], tuple[int, str]]]
 
 _DISCONNECTED: Final = "client disconnected prematurely"
 
-
 _ERROR_TYPES: Final = sorted({INTERNAL, *(kind.error_type for kind in STATUSES)})
 
 
@@ -73,21 +73,17 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     are null when it left none.
     """
 
-    type: Annotated[
-        str, Meta(description="`urn:auditrace:problem:` and the error type.", extra_json_schema={"format": "uri"})
-    ]
-    title: Annotated[str, Meta(description="What kind of problem it is, for people.")]
-    status: Annotated[int, Meta(description="The status of the answer.")]
-    detail: Annotated[str, Meta(description="What is wrong with this request, and what to do.")]
-    error_type: Annotated[
-        str, Meta(description="What kind of problem it is, for programs.", extra_json_schema={"enum": _ERROR_TYPES})
-    ]
-    request_id: Annotated[str, Meta(description="As `X-Request-Id` has it.", extra_json_schema=REQUEST_ID)]
+    type: Annotated[str, about("`urn:auditrace:problem:` and the error type.", format="uri")]
+    title: Annotated[str, about("What kind of problem it is, for people.")]
+    status: Annotated[int, about("The status of the answer.")]
+    detail: Annotated[str, about("What is wrong with this request, and what to do.")]
+    error_type: Annotated[str, about("What kind of problem it is, for programs.", enum=_ERROR_TYPES)]
+    request_id: Annotated[str, about("As `X-Request-Id` has it.", **REQUEST_ID)]
     trace_id: TraceId
     audit_record_id: Annotated[
-        Uuid | None, Meta(description="The id of the record that the request left; null when it left none.")
+        RecordId | None, about("The id of the record that the request left; null when it left none.")
     ]
-    audit: Annotated[Receipt | None, Meta(description="The receipt of that record.")]
+    audit: Annotated[Receipt | None, about("The receipt of that record.")]
 
 
 def error_of(exception: Exception) -> Exception:
@@ -144,6 +140,16 @@ def problem_of(error: Exception, request_id: str, trace_id: str) -> Problem:
     )
 
 
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """Return the problems with which a route can answer, for its OpenAPI description."""
+    return {status: _SHOWN[status] for status in statuses}
+
+
+def refusals(*statuses: int) -> dict[int, ResponseSpec]:
+    """Return the problems of a route that needs a credential: these, and those of every such route."""
+    return problems(400, 401, *statuses, 500, 503)
+
+
 def _headers(error: Exception, request: Request[Any, Any, Any]) -> dict[str, str]:
     if isinstance(error, errors.UnauthenticatedError):
         is_token_given = "authorization" in request.headers
@@ -182,3 +188,35 @@ def _validation_detail(exception: ValidationException) -> str:
 class _Invalid(msgspec.Struct):
     message: str
     key: str = ""
+
+
+def _shown(error: AuditraceError) -> ResponseSpec:
+    # A request that is to come again has left no record.
+    error.receipt = None if isinstance(error, TryLaterError) else RECEIPT
+    problem = problem_of(error, "019b76da-a8b2-7b11-8d51-3c1f0a9e8d7c", "0af7651916cd43dd8448eb211c80319c")
+    return ResponseSpec(
+        Problem,
+        description=f"{problem.title}: {problem.status}.",
+        media_type=MEDIA_TYPE,
+        examples=[Example(value=problem)],
+        generate_examples=False,
+    )
+
+
+# One of each status, as an example of all that have it.
+_SHOWN: Final = {
+    status_of(error)[0]: _shown(error)
+    for error in (
+        errors.InvalidRequestError("the body does not fit: Object contains unknown field `priority`"),
+        errors.UnauthenticatedError("this needs an API key or token: Authorization: Bearer …"),
+        errors.ForbiddenError("this needs the role approver"),
+        errors.NotFoundError("there is no such job"),
+        errors.TransitionRefusedError("only a draft can be confirmed; the job is created"),
+        errors.PreconditionFailedError("If-Match names version 1; the job is at version 2"),
+        errors.PayloadTooLargeError("the body exceeds the limit of this path"),
+        errors.UnsupportedMediaTypeError("the body must be application/json"),
+        errors.ThrottledError("more than 60 of your requests were refused within a minute"),
+        errors.OperationFailedError(RECEIPT),
+        errors.LedgerUnavailableError("the ledger cannot be used"),
+    )
+}

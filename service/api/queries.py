@@ -1,20 +1,18 @@
-"""The query parameters of listings: what each may be; service/api/declared.py checks that they are that."""
+"""The query parameters of listings: the values that each can have; service/api/head.py checks them."""
 
-from typing import Annotated, Final
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
 
+from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter
 
-from service.api.fields import REQUEST_ID
-from service.api.parts import parts_of
+from service.api.fields import REQUEST_ID, UUID
 from service.api.request import ApiRequest
 from service.errors import InvalidRequestError
 from service.ports import RecordFilter
 from service.times import parse_time_ns, require_order
 from telemetry import names
 
-_RESULTS: Final = tuple(sorted(names.ATTRIBUTE_VALUES[names.AUDITRACE_RESULT]))
-_OUTCOMES: Final = tuple(sorted(names.ATTRIBUTE_VALUES[names.AUDIT_OUTCOME]))
-_TARGET_TYPES: Final = tuple(sorted(names.ATTRIBUTE_VALUES[names.AUDIT_TARGET_TYPE]))
 _TIME: Final = "A day (UTC), an RFC 3339 time, or a duration ago: `2026-11-30`, `2026-11-30T08:00:00Z`, `-2h`."
 
 Cursor = Annotated[
@@ -24,64 +22,75 @@ Cursor = Annotated[
     ),
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most rows of a page.")]
-QueryText = Annotated[str | None, QueryParameter(min_length=1, max_length=512)]
-QueryWait = Annotated[
+Wait = Annotated[
     str | None,
     QueryParameter(
-        min_length=1, max_length=16, description="Wait for a final state, so long at most: `30s`; no more than `60s`."
-    ),
-]
-QueryTime = Annotated[str | None, QueryParameter(max_length=64, description=_TIME)]
-EventName = Annotated[str | None, QueryParameter(enum=tuple(names.ACTIONS))]
-Action = Annotated[str | None, QueryParameter(enum=tuple(sorted(set(names.ACTIONS.values()))))]
-Outcome = Annotated[str | None, QueryParameter(enum=_OUTCOMES)]
-ResultName = Annotated[str | None, QueryParameter(enum=_RESULTS)]
-TargetType = Annotated[str | None, QueryParameter(enum=_TARGET_TYPES)]
-TraceId = Annotated[
-    str | None, QueryParameter(pattern="^[0-9a-f]{32}$", description="32 hexadecimal digits in small letters")
-]
-SpanId = Annotated[
-    str | None, QueryParameter(pattern="^[0-9a-f]{16}$", description="16 hexadecimal digits in small letters")
-]
-
-Uuid = Annotated[
-    str | None,
-    QueryParameter(
-        pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", description="a UUID in small letters"
-    ),
-]
-RequestId = Annotated[
-    str | None,
-    QueryParameter(
-        pattern=REQUEST_ID["pattern"], description="1 to 128 letters, digits, dots, underscores and hyphens"
+        min_length=1,
+        max_length=16,
+        description="The longest time to wait for a final state: `30s`; no more than `60s`.",
     ),
 ]
 
 
-async def provide_where(
+def text(description: str) -> QueryParameter:
+    """Declare a filter whose values others choose."""
+    return QueryParameter(min_length=1, max_length=512, description=description)
+
+
+def _one_of(values: Iterable[str], description: str) -> QueryParameter:
+    return QueryParameter(enum=tuple(values), description=description)
+
+
+def _value_of(attribute: str, description: str) -> QueryParameter:
+    return _one_of(sorted(names.ATTRIBUTE_VALUES[attribute]), description)
+
+
+def _form(pattern: str, title: str, description: str, **schema: Any) -> QueryParameter:
+    """Declare a filter of this pattern; `title` is the pattern in words, for problems too."""
+    return QueryParameter(pattern=pattern, title=title, description=description, schema_extra=schema)
+
+
+def _hex(digits: int, description: str) -> QueryParameter:
+    return _form(f"^[0-9a-f]{{{digits}}}$", f"{digits} hexadecimal digits in small letters", description)
+
+
+def _uuid(description: str) -> QueryParameter:
+    pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+    return _form(pattern, "a UUID in small letters", description, **UUID)
+
+
+def _request_id(description: str) -> QueryParameter:
+    return _form(REQUEST_ID["pattern"], "1 to 128 letters, digits, dots, underscores and hyphens", description)
+
+
+def _time(description: str) -> QueryParameter:
+    return QueryParameter(max_length=64, description=f"{description} {_TIME}")
+
+
+async def _provide_where(
     request: ApiRequest,
-    actor_id: QueryText = None,
-    action: Action = None,
-    event_name: EventName = None,
-    outcome: Outcome = None,
-    result: ResultName = None,
-    target_type: TargetType = None,
-    target_id: QueryText = None,
-    trace_id: TraceId = None,
-    span_id: SpanId = None,
-    job_id: Uuid = None,
-    stream_id: Uuid = None,
-    request_id: RequestId = None,
-    tenant_id: QueryText = None,
-    since: QueryTime = None,
-    until: QueryTime = None,
+    actor_id: Annotated[str | None, text("The actor that acted.")] = None,
+    action: Annotated[str | None, _one_of(sorted(set(names.ACTIONS.values())), "What was done.")] = None,
+    event_name: Annotated[str | None, _one_of(names.ACTIONS, "What took place.")] = None,
+    outcome: Annotated[str | None, _value_of(names.AUDIT_OUTCOME, "How it ended.")] = None,
+    result: Annotated[str | None, _value_of(names.AUDITRACE_RESULT, "How it ended, by cause.")] = None,
+    target_type: Annotated[str | None, _value_of(names.AUDIT_TARGET_TYPE, "The kind of the target.")] = None,
+    target_id: Annotated[str | None, text("The id of the target.")] = None,
+    trace_id: Annotated[str | None, _hex(32, "The trace in which it took place.")] = None,
+    span_id: Annotated[str | None, _hex(16, "The span in which it took place.")] = None,
+    job_id: Annotated[str | None, _uuid("The job that it belongs to.")] = None,
+    stream_id: Annotated[str | None, _uuid("The stream in which the records stand.")] = None,
+    request_id: Annotated[str | None, _request_id("The request that caused it.")] = None,
+    tenant_id: Annotated[str | None, text("The tenant; no other than that of the credential.")] = None,
+    since: Annotated[str | None, _time("Observed at this time or later.")] = None,
+    until: Annotated[str | None, _time("Observed before this time.")] = None,
 ) -> RecordFilter:
     """Return the filter of records that the query states.
 
     Raises:
         InvalidRequestError: `since` or `until` is no time, or nothing can lie between them.
     """
-    now_ns = parts_of(request.scope).services.clock()
+    now_ns = request.parts.services.clock()
     since_ns, until_ns = _time_ns("since", since, now_ns), _time_ns("until", until, now_ns)
     try:
         require_order(since_ns, until_ns)
@@ -104,6 +113,11 @@ async def provide_where(
         since_ns=since_ns,
         until_ns=until_ns,
     )
+
+
+Where = NamedDependency[RecordFilter]
+WHERE: Final = {"where": Provide(_provide_where)}
+"""The dependency of routes that take a `Where`."""
 
 
 def _time_ns(name: str, text: str | None, now_ns: int) -> int | None:

@@ -1,4 +1,4 @@
-"""The one place where what was refused before an operation began gets its record: a malformed body, a bad header."""
+"""Records the requests that were refused before an operation began: a malformed body, a bad header."""
 
 import logging
 from typing import cast
@@ -7,7 +7,8 @@ from litestar.types import HTTPScope, Scope
 
 from service.api.parts import parts_of
 from service.api.problems import error_of
-from service.api.request import EVENT, context_of, exchange_of, route_of
+from service.api.request import context_of, exchange_of, route_of
+from service.api.routing import EVENT
 from service.api.texts import is_uuid
 from service.errors import RefusedError, TryLaterError
 from service.operations.base import Operation
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 async def record_refusal(exception: Exception, scope: Scope) -> None:
     """Record the refusal of an audited route unless its operation did; Litestar calls this before it answers.
 
-    When even that cannot be recorded, the answer becomes that of the failure to record: no refusal without a record.
+    If that fails, the answer is the error of that failure: no refusal without a record.
     """
     exchange = exchange_of(scope)
     error = exchange.failure = error_of(exception)

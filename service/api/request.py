@@ -1,4 +1,4 @@
-"""One request: who sends it, what is known of it, its audit context, and the operations that are bound to it.
+"""One request: its credential, its audit context, and the operations that are bound to it.
 
 JSON bodies are read strictly here, where Litestar would turn `"false"` into false and leave broken UTF-8 to a 500.
 """
@@ -17,9 +17,10 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import HTTPScope, Scope
 
 from service.api.auth import Credential, bearer_token
+from service.api.bodies import NoMembers
 from service.api.head import require_declared, require_ids, require_once, require_sound_head
-from service.api.messages import NoMembers
-from service.api.parts import parts_of
+from service.api.parts import ApiServices, parts_of
+from service.api.routing import BODY, EVENT
 from service.api.texts import is_request_id, shown
 from service.errors import InvalidRequestError, UnauthenticatedError
 from service.jobs.model import TenantId
@@ -29,12 +30,6 @@ from service.operations.reading import AuditReading
 from service.records import AuditContext
 from telemetry.audit.record import Actor
 from telemetry.tracing import AuditedSpan
-
-BODY: Final = "body"
-"""The key of a route's options under which the type of its JSON body stands."""
-
-EVENT: Final = "event"
-"""The key of a route's options under which the name of its event stands; routes without one leave no records."""
 
 Operations = NamedDependency[JobOperations]
 Jobs = NamedDependency[JobReading]
@@ -46,7 +41,7 @@ _KEY: Final = "auditrace_exchange"
 
 
 class Exchange(msgspec.Struct, kw_only=True, eq=False):
-    """What one request has gathered; it lives in the ASGI scope."""
+    """The state of one request; it is kept in the ASGI scope."""
 
     request_id: str
     span: AuditedSpan
@@ -56,12 +51,12 @@ class Exchange(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def is_authenticated(self) -> bool:
-        """True when the request came with a credential that holds."""
+        """True when the request has a valid credential."""
         return self.credential is not ANONYMOUS
 
 
 def exchange_of(scope: Scope) -> Exchange:
-    """Return the exchange of this request; made by whoever asks first, a refused routing included."""
+    """Return the exchange of this request; the first call makes it, even when no route matched."""
     state = scope["state"]
     exchange = state.get(_KEY)
     if not isinstance(exchange, Exchange):
@@ -85,7 +80,7 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
 
     Args:
         scope: the ASGI scope.
-        body: the raw body; needed only where an Idempotency-Key is honoured.
+        body: the raw body; needed only with an Idempotency-Key.
     """
     exchange = exchange_of(scope)
     headers = Headers.from_scope(scope)
@@ -114,7 +109,7 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """Let the request pass to its handler.
 
     Raises:
-        RefusedError: it may not pass; nothing of its body was read.
+        RefusedError: it is refused; its body was not read.
         TryLaterError: the credential cannot be checked now.
     """
     scope = cast("HTTPScope", connection.scope)
@@ -128,10 +123,10 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 
 
 async def identify(scope: HTTPScope, headers: Headers) -> None:
-    """Find out who calls, and keep it with the request; who fails is counted.
+    """Authenticate the request and keep its credential; failures are counted.
 
     Raises:
-        UnauthenticatedError: there is no credential, or it does not hold.
+        UnauthenticatedError: there is no credential, or it is not valid.
         TryLaterError: the credential cannot be checked now.
     """
     exchange, parts = exchange_of(scope), parts_of(scope)
@@ -151,6 +146,21 @@ def url_path(scope: Scope) -> str:
 
 class ApiRequest(Request[Any, Any, Any]):
     """A request whose JSON is decoded straight into the type of the route: unknown members and wrong types fail."""
+
+    @property
+    def parts(self) -> ApiServices:
+        """The services of the application."""
+        return parts_of(self.scope)
+
+    @property
+    def exchange(self) -> Exchange:
+        """The state of this request."""
+        return exchange_of(self.scope)
+
+    def trace_link(self, trace_id: str) -> dict[str, str]:
+        """Return the link to the trace backend, if one is set."""
+        template = self.parts.settings.trace_url_template
+        return {"trace": template.replace("{trace_id}", trace_id)} if template else {}
 
     async def json(self) -> Any:
         """Return the decoded body.
@@ -177,21 +187,21 @@ async def provide_operations(request: ApiRequest) -> JobOperations:
     """
     if request.route_handler.opt.get(BODY) is NoMembers and await request.body():
         await request.json()
-    # The body decides about idempotency only; an upload is not hashed for nothing.
+    # The hash of the body is used for idempotency only.
     body = await request.body() if "idempotency-key" in request.headers else None
     context = context_of(request.scope, body)
-    return JobOperations(parts_of(request.scope).services, context, exchange_of(request.scope).span)
+    return JobOperations(request.parts.services, context, request.exchange.span)
 
 
 async def provide_jobs(request: ApiRequest) -> JobReading:
     """Return the job reads of this request."""
-    return JobReading(context_of(request.scope), parts_of(request.scope).reads)
+    return JobReading(context_of(request.scope), request.parts.reads)
 
 
 async def provide_reading(request: ApiRequest) -> AuditReading:
     """Return the audit reads of this request."""
-    parts, exchange = parts_of(request.scope), exchange_of(request.scope)
-    return AuditReading(parts.services, context_of(request.scope), exchange.span, parts.reads, parts.tallies)
+    parts = request.parts
+    return AuditReading(parts.services, context_of(request.scope), request.exchange.span, parts.reads, parts.tallies)
 
 
 DEPENDENCIES: Final = {

@@ -1,9 +1,12 @@
-"""The OpenAPI document: what Litestar knows of the routes, the exact types of msgspec, and what each route says."""
+"""Makes the OpenAPI document of what the handlers declare, and completes it by rules that hold for all routes.
+
+The rules add what Litestar cannot express: the exact types of msgspec, examples made of those of the members, bodies
+that handlers read themselves, and headers and problems as components.
+"""
 
 import asyncio
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,15 +17,12 @@ from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
-from service.api.documented import BYTES, DOCUMENTED, EVERYWHERE, HEADERS, JSON, UNTRACED, Documented
-from service.api.examples import EXAMPLES, PROBLEMS, problem_example
-from service.api.messages import NoMembers
-from service.api.methods import get
-from service.api.parameters import parameters_of
+from service.api.bodies import NoMembers
+from service.api.fields import EVERYWHERE, HEADERS, REQUEST_ID, example_of, text_of
 from service.api.problems import MEDIA_TYPE as PROBLEM
-from service.api.problems import Problem, status_of
-from service.api.request import BODY, EVENT, ApiRequest
-from service.errors import AuditraceError, ThrottledError, TryLaterError, UnauthenticatedError
+from service.api.problems import Problem
+from service.api.request import ApiRequest
+from service.api.routing import BODY, BYTES, JSON, MEDIA_TYPES, get
 
 DOCUMENT_MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.1"
 
@@ -35,37 +35,39 @@ _BEARER: Final = SecurityScheme(
     scheme="bearer",
     description="An API key (`atk_…`), or a JSON Web Token of the configured issuer.",
 )
-_TAGS: Final = {
-    "/v1/me": "caller",
-    "/v1/templates": "jobs",
-    "/v1/jobs": "jobs",
-    "/v1/audit": "audit",
-    "/health": "operation",
-    "/metrics": "operation",
-}
 _BINARY: Final = {"type": "string", "format": "binary"}
+_OF_PROBLEMS: Final = {"401": ["WWW-Authenticate"], "429": ["Retry-After"], "503": ["Retry-After"]}
+
+
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, **text_of(description, **schema)}
+
+
+_OF_EVERY_REQUEST: Final = (
+    _header("X-Request-Id", "Kept when it has this form, else replaced.", **REQUEST_ID),
+    _header(
+        "traceparent",
+        "Continues the trace of the caller (W3C Trace Context).",
+        pattern="^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}.*$",
+    ),
+)
+_OF_POST: Final = _header(
+    "Idempotency-Key",
+    "The same key and request again is answered, but not done again: for 24 hours, per actor and route.",
+    pattern="^[ -~]{1,255}$",
+    minLength=1,
+    maxLength=255,
+)
 
 
 @get(["/schema", "/schema/openapi.json"], include_in_schema=False)
 async def openapi_document(request: ApiRequest) -> Response[bytes]:
     """Return the OpenAPI document of this API."""
-    described: Described = request.app.state["described"]
-    return Response(await asyncio.to_thread(described), media_type=DOCUMENT_MEDIA_TYPE)
+    return Response(await asyncio.to_thread(request.app.state["document"]), media_type=DOCUMENT_MEDIA_TYPE)
 
 
-class Described:
-    """Makes the document when it is first asked for, once; from any thread."""
-
-    def __init__(self, routes: Sequence[ControllerRouterHandler], version: str) -> None:
-        self._make = cache(lambda: msgspec.json.encode(document(routes, version)))
-
-    def __call__(self) -> bytes:
-        """Return the document as JSON."""
-        return self._make()
-
-
-def document(routes: Sequence[ControllerRouterHandler], version: str) -> dict[str, Any]:
-    """Return the OpenAPI document of these routes."""
+def document(routes: Sequence[ControllerRouterHandler], version: str) -> bytes:
+    """Return the OpenAPI document of these routes as JSON."""
     config = OpenAPIConfig(
         title="auditrace",
         # Litestar would serve pages of its own here; this application only describes and never serves.
@@ -73,140 +75,118 @@ def document(routes: Sequence[ControllerRouterHandler], version: str) -> dict[st
         version=version,
         description=_DESCRIPTION,
         use_handler_docstrings=True,
-        operation_id_creator=lambda handler, method, _: f"{method.lower()}:{handler.handler_name}",
+        operation_id_creator=lambda handler, method, _: f"{method}:{handler.handler_name}",
         components=Components(security_schemes={"bearer": _BEARER}),
-        tags=[Tag(name) for name in dict.fromkeys(_TAGS.values())],
+        tags=[Tag(name) for name in ("caller", "jobs", "audit", "operation")],
     )
-    described_app = Litestar(routes, request_class=ApiRequest, openapi_config=config, logging_config=None)
-    described = described_app.openapi_schema.to_schema()
-    handlers = {handler.handler_name: handler for handler in _handlers(described_app)}
-    declared = described["components"]["schemas"]
-    shown: dict[str, type[msgspec.Struct]] = {}
-    for path, item in described["paths"].items():
-        # HEAD answers what GET does, and needs no description of its own.
-        item.pop("head", None)
-        for method, operation in item.items():
-            name = operation["operationId"].partition(":")[2]
-            operation["parameters"] = parameters_of(operation, declared, method)
-            _complete(operation, _Route(handlers[name], path), shown)
-    _, schemas = msgspec.json.schema_components([*shown.values(), Problem], ref_template="#/components/schemas/{name}")
+    app = Litestar(routes, request_class=ApiRequest, openapi_config=config, logging_config=None)
+    described = app.openapi_schema.to_schema()
+    operations = list(_operations(app, described["paths"]))
+    kinds = {kind.__name__: kind for _, _, handler in operations for kind in _types_of(handler)}
+    problems: dict[str, Any] = {}
+    for operation, method, handler in operations:
+        operation["operationId"] = handler.handler_name
+        operation["summary"] = handler.handler_name.replace("_", " ").capitalize()
+        operation.setdefault("security", [])
+        operation.pop("deprecated")
+        declared = [_declared(each, described["components"]["schemas"]) for each in operation.get("parameters", ())]
+        operation["parameters"] = [*declared, *([_OF_POST] if method == "post" else ()), *_OF_EVERY_REQUEST]
+        _describe_body(operation, method, handler)
+        _describe_answers(operation, handler, kinds, problems)
+    _, schemas = msgspec.json.schema_components([*kinds.values(), Problem], ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
         schema["description"] = inspect.cleandoc(schema["description"])
-    described["components"]["schemas"] = schemas
-    described["components"]["headers"] = HEADERS
-    described["components"]["responses"] = {str(status_of(error)[0]): _problem(error) for error in PROBLEMS}
-    return described
+    described["components"] |= {"schemas": schemas, "headers": HEADERS, "responses": problems}
+    return msgspec.json.encode(described)
 
 
-class _Route:
-    """What a handler says of itself, by its signature and in its options."""
-
-    def __init__(self, handler: HTTPRouteHandler, path: str) -> None:
-        self.name, self.path, self.options = handler.handler_name, path, handler.opt
-        self.documented: Documented = handler.opt.get(DOCUMENTED, Documented())
-        self.body: type[msgspec.Struct] | None = handler.opt.get(BODY)
-        answer = handler.parsed_fn_signature.return_type
-        kinds: list[Any] = [answer.annotation, *(inner.annotation for inner in answer.inner_types)]
-        self.answer: type[msgspec.Struct] | None = next(
-            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)), None
-        )
-
-    @property
-    def is_guarded(self) -> bool:
-        return self.path.startswith("/v1/")
-
-
-def _handlers(app: Litestar) -> Iterator[HTTPRouteHandler]:
+def _operations(app: Litestar, paths: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, HTTPRouteHandler]]:
+    """Yield each operation with its method and handler; HEAD answers what GET does, and is not described."""
     for route in app.routes:
-        if isinstance(route, HTTPRoute):
-            yield from route.route_handlers
+        if isinstance(route, HTTPRoute) and route.path_format in paths:
+            item = paths[route.path_format]
+            item.pop("head", None)
+            for method in route.route_handler_map:
+                if method.lower() in item:
+                    yield item[method.lower()], method.lower(), route.route_handler_map[method][0]
 
 
-def _complete(operation: dict[str, Any], route: _Route, shown: dict[str, type[msgspec.Struct]]) -> None:
-    """Add to an operation what Litestar cannot see: bodies, answers, headers, examples, problems, credentials."""
-    operation["operationId"] = route.name
-    operation["summary"] = route.name.replace("_", " ").capitalize()
-    operation["tags"] = [next(tag for start, tag in _TAGS.items() if route.path.startswith(start))]
-    operation["security"] = [{"bearer": []}] if route.is_guarded else []
-    if route.documented.optional_credential:
-        operation["security"] = [{}, {"bearer": []}]
-    operation.pop("deprecated", None)
-    operation.pop("requestBody", None)
-    if route.documented.takes is not None:
-        content = {route.documented.takes: {"schema": _BINARY}}
+def _types_of(handler: HTTPRouteHandler) -> Iterator[type[msgspec.Struct]]:
+    answer = handler.parsed_fn_signature.return_type
+    for kind in (handler.opt.get(BODY), answer.annotation, *(inner.annotation for inner in answer.inner_types)):
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            yield kind
+
+
+def _declared(raw: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+    schema = _cleared(raw["schema"], schemas)
+    kept = {name: raw[name] for name in ("name", "in", "required")}
+    return {**kept, "description": schema.pop("description"), "schema": schema}
+
+
+def _cleared(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema without references and null: an absent parameter is absent, and never null."""
+    cleared: dict[str, Any] = {
+        name: int(value) if isinstance(value, float) else value for name, value in schema.items()
+    }
+    reference = cleared.pop("$ref", None)
+    if reference is not None:
+        cleared = {**schemas[reference.rpartition("/")[2]], **cleared}
+    for keyword in ("oneOf", "allOf"):
+        for part in cleared.pop(keyword, ()):
+            if part != {"type": "null"}:
+                cleared = {**_cleared(part, schemas), **cleared}
+    return {name: value for name, value in cleared.items() if value is not None}
+
+
+def _describe_body(operation: dict[str, Any], method: str, handler: HTTPRouteHandler) -> None:
+    """Describe the body: JSON of the type in the options of the route, or the bytes of a PUT."""
+    kind: type[msgspec.Struct] | None = handler.opt.get(BODY)
+    if kind is not None:
+        about, content = _first_line(kind), {JSON: _shown(kind)}
+        operation["requestBody"] = {"description": about, "required": kind is not NoMembers, "content": content}
+    elif method == "put":
+        content = {BYTES: {"schema": _BINARY}}
         operation["requestBody"] = {"description": "The bytes.", "required": True, "content": content}
-    elif route.body is not None:
-        about, content = _content(route.body, shown)
-        is_needed = route.body is not NoMembers
-        operation["requestBody"] = {"description": about, "required": is_needed, "content": {JSON: content}}
-    success = next(status for status in operation["responses"] if status.startswith("2"))
-    refused = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(operation, route)}
-    answer = _answer(route, shown)
-    also = {str(status): {**answer, "description": about} for status, about in route.documented.also.items()}
-    operation["responses"] = {success: answer, **also, **refused}
 
 
-def _answer(route: _Route, shown: dict[str, type[msgspec.Struct]]) -> dict[str, Any]:
-    documented = route.documented
-    always = EVERYWHERE if route.is_guarded else UNTRACED
-    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in (*always, *documented.headers)}
-    if route.answer is None:
-        content = {media_type: {"schema": _schema_of(media_type)} for media_type in documented.media_types}
-        return {"description": documented.answer, "headers": headers, "content": content}
-    about, shape = _content(route.answer, shown)
-    content = dict.fromkeys(documented.media_types, shape)
-    return {"description": documented.answer or about, "headers": headers, "content": content}
+def _describe_answers(
+    operation: dict[str, Any],
+    handler: HTTPRouteHandler,
+    kinds: Mapping[str, type[msgspec.Struct]],
+    problems: dict[str, Any],
+) -> None:
+    """Complete what Litestar says of the answers; a problem is moved to `problems` and referred to."""
+    answers = operation["responses"]
+    success = answers[str(handler.status_code)]
+    headers = _references(sorted(success["headers"]))
+    for status, answer in answers.items():
+        ((media_type, content),) = answer["content"].items()
+        if media_type == PROBLEM:
+            (example,) = content["examples"].values()
+            content["examples"] = {"example": example}
+            problems[status] = {**answer, "headers": _references([*EVERYWHERE, *_OF_PROBLEMS.get(status, ())])}
+            answers[status] = {"$ref": f"#/components/responses/{status}"}
+            continue
+        kind = kinds.get(content["schema"].get("$ref", "").rpartition("/")[2])
+        if kind is not None:
+            content = _shown(kind)
+        else:
+            content = {"schema": _BINARY if media_type == BYTES else {"type": "string"}}
+        if answer is success:
+            answer["description"] = handler.response_description or _first_line(kind)
+        answer["headers"] = headers
+        answer["content"] = dict.fromkeys(handler.opt.get(MEDIA_TYPES, [media_type]), content)
 
 
-def _schema_of(media_type: str) -> Mapping[str, Any]:
-    return _BINARY if media_type == BYTES else {"type": "string"}
+def _references(headers: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
 
 
-def _content(kind: type[msgspec.Struct], shown: dict[str, type[msgspec.Struct]]) -> tuple[str, dict[str, Any]]:
-    """Return what a type says of itself in its first line, and how a body of it is shown."""
-    shown[kind.__name__] = kind
-    about = (kind.__doc__ or "").partition("\n")[0]
-    example = {"value": msgspec.to_builtins(EXAMPLES[kind])}
-    return about, {
-        "schema": {"$ref": f"#/components/schemas/{kind.__name__}"},
-        "examples": {"example": example},
-    }
+def _first_line(kind: type | None) -> str:
+    return ((kind and kind.__doc__) or "").partition("\n")[0]
 
 
-def _refusals(operation: Mapping[str, Any], route: _Route) -> Iterator[int]:
-    """Yield the statuses with which an operation can fail, in order."""
-    if not route.is_guarded:
-        yield from (401, 500) if route.documented.optional_credential else (500,)
-        return
-    places = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
-    yield from (400, 401)
-    if not route.documented.any_role:
-        yield 403
-    if any(place == "path" for place, _ in places):
-        yield 404
-    if "requestBody" in operation:
-        yield 409
-        if ("header", "If-Match") in places:
-            yield 412
-        yield from (413, 415)
-    if EVENT in route.options:
-        yield 429
-    yield from (500, 503)
-
-
-def _problem(error: AuditraceError) -> dict[str, Any]:
-    status, title, _ = status_of(error)
-    headers: tuple[str, ...] = EVERYWHERE
-    if isinstance(error, ThrottledError | TryLaterError):
-        headers = (*headers, "Retry-After")
-    if isinstance(error, UnauthenticatedError):
-        headers = (*headers, "WWW-Authenticate")
-    content = {
-        "schema": {"$ref": f"#/components/schemas/{Problem.__name__}"},
-        "examples": {"example": {"value": problem_example(error)}},
-    }
-    return {
-        "description": f"{title}: {status}.",
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
-        "content": {PROBLEM: content},
-    }
+def _shown(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"schema": schema, "examples": {"example": {"value": example_of(kind)}}}

@@ -1,47 +1,65 @@
 """The route of templates: what may be run, and what each asks for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from service.api.methods import get
-from service.api.parts import parts_of
+from service.api.fields import about
+from service.api.problems import refusals
 from service.api.request import ApiRequest, Jobs
+from service.api.routing import get
 from service.jobs.model import Limits
-from service.jobs.schemas import parameters_schema
+from service.jobs.schemas import DIALECT, NEVER, parameters_schema
 from service.jobs.templates import Template
+
+# Of the shipped `line-count`.
+_PARAMETERS: Final = {
+    "$schema": DIALECT,
+    "type": "object",
+    "properties": {
+        "path": {
+            "type": "string",
+            "maxLength": 1024,
+            "pattern": r"^(?:/(etc|home|srv|tmp|var)(/(?!\.\.?(/|$))[A-Za-z0-9._\-]{1,100}){1,16})$",
+            "not": {"pattern": NEVER},
+            "description": "A file under /etc, /home, /srv, /tmp or /var, without ..",
+        }
+    },
+    "required": ["path"],
+    "additionalProperties": False,
+}
 
 
 class TemplateAnswer(Struct, frozen=True, kw_only=True):
     """A template. `parameters` is the JSON Schema (2020-12) of what a job of it is created with."""
 
-    name: Annotated[str, Meta(description="The name of the template.")]
-    description: Annotated[str, Meta(description="What it does.")]
-    requires_confirmation: Annotated[
-        bool, Meta(description="True when an approver must confirm the plan before it runs.")
+    name: Annotated[str, about("The name of the template.", "line-count")]
+    description: Annotated[str, about("What it does.", "Count the lines of a file on the worker")]
+    requires_confirmation: Annotated[bool, about("True when an approver must confirm the plan before it runs.", False)]
+    distinct_confirmer: Annotated[bool, about("True when the confirmer must not be the creator.", False)]
+    timeout_ms: Annotated[int, about("After how many milliseconds a run is stopped.", 30_000)]
+    max_attempts: Annotated[int, about("The most runs that one request for a run can cause.", 3)]
+    limits: Annotated[
+        Limits, about("What a run may use.", Limits(memory_bytes=67_108_864, cpu_seconds=30, output_bytes=65_536))
     ]
-    distinct_confirmer: Annotated[bool, Meta(description="True when the confirmer must not be the creator.")]
-    timeout_ms: Annotated[int, Meta(description="After how many milliseconds a run is stopped.")]
-    max_attempts: Annotated[int, Meta(description="How many runs a request for one may lead to.")]
-    limits: Annotated[Limits, Meta(description="What a run may use.")]
     parameters: Annotated[
         Mapping[str, Any],
-        Meta(description="The JSON Schema (2020-12) of what a job is created with; sensitive values are `writeOnly`."),
+        about("The JSON Schema (2020-12) of a job's parameters; sensitive values are `writeOnly`.", _PARAMETERS),
     ]
 
 
 class TemplatesAnswer(Struct, frozen=True):
     """The templates, by name."""
 
-    templates: Annotated[Sequence[TemplateAnswer], Meta(description="The templates, by name.")]
+    templates: Annotated[Sequence[TemplateAnswer], about("The templates, by name.")]
 
 
-@get("/v1/templates")
+@get("/v1/templates", responses=refusals(403))
 async def list_templates(request: ApiRequest, jobs: Jobs) -> TemplatesAnswer:
     """List what may be run, by name, each with the JSON Schema of its parameters."""
     jobs.require_allowed()
-    templates = parts_of(request.scope).services.templates
+    templates = request.parts.services.templates
     known = map(templates.get, templates.names())
     return TemplatesAnswer([template_answer(template) for template in known if template is not None])
 

@@ -1,4 +1,4 @@
-"""What texts of a request may be: the checks and forms that more than one part of the API asks for."""
+"""Checks of the texts of a request, for more than one part of the API."""
 
 import re
 from typing import Final
@@ -27,7 +27,7 @@ def is_plain(text: str, *, line_breaks: bool = False) -> bool:
 
 
 def shown(text: str, limit: int = 1024) -> str:
-    """Return a text from outside in a form that can stand in a record: controls replaced, cut to `limit`."""
+    """Return a text of a request in a form that a record can hold: controls replaced, cut to `limit`."""
     return _CONTROL.sub("\ufffd", text[:limit])
 
 
@@ -37,7 +37,7 @@ def is_request_id(text: str) -> bool:
 
 
 def is_uuid(text: str) -> bool:
-    """True for a UUID in its canonical form, as all ids of jobs and records have it."""
+    """True for a UUID in its canonical form, the form of all ids of jobs and records."""
     return _UUID.fullmatch(text) is not None
 
 
@@ -54,7 +54,7 @@ def is_idempotency_key(text: str) -> bool:
 def routed_path(path: str) -> str:
     """Return the path, percent-encoded as it was sent, in the form in which routes are looked up.
 
-    An encoded slash, or one that follows another, divides nothing: it stays a part of its segment, and no route has it.
+    An encoded slash, or one that follows another, separates nothing: it stays in its segment, and matches no route.
 
     Example:
         >>> routed_path("/v1/%6aobs"), routed_path("/v1%2Fjobs"), routed_path("//v1/jobs")

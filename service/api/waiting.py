@@ -1,4 +1,4 @@
-"""Requests that wait for the end of a job: they hold no thread and no connection, and delay no stop."""
+"""Requests that wait for the end of a job: they hold no thread and no database connection, and delay no stop."""
 
 import asyncio
 from collections import Counter
@@ -17,15 +17,15 @@ MAX_WAITING: Final = 256
 """How many requests of a process may wait at a time."""
 MAX_OF_ONE_ACTOR: Final = 64
 POLL_S: Final = 1.0
-"""After how long jobs are looked at without a hint: not every store tells of what other processes commit."""
+"""How long to wait for a hint before a look at the jobs: not every store tells of the commits of other processes."""
 
-# However many commits there are, they are one hint.
+# Commits within this time are one hint.
 _SETTLE_S: Final = 0.05
 _AGAIN_S: Final = 5
 
 
 class JobWaits:
-    """The waiting requests of a process. While there are some, one task looks after all of their jobs at a time.
+    """The waiting requests of a process. While there are some, one task watches all of their jobs.
 
     All methods but `wake` are for the event loop that serves requests.
     """
@@ -49,14 +49,14 @@ class JobWaits:
     async def until_final(
         self, job_id: JobId, actor: tuple[str, str], seconds: float, receive: Receive, is_final: Callable[[], bool]
     ) -> None:
-        """Return when the job is final or gone, the time is over, the client hung up, or the process stops.
+        """Return when the job is final or gone, the time is over, the client disconnected, or the process stops.
 
         Args:
             job_id: the job.
-            actor: tenant and id of who waits.
+            actor: tenant and id of the waiting actor.
             seconds: how long at most.
             receive: of the request; nothing else may read from it any more.
-            is_final: reads whether the job is final; called in a thread, once the wait is known to who wakes it.
+            is_final: reads whether the job is final; called in a thread after the wait is registered.
 
         Raises:
             TryLaterError: too many requests wait already, or the job cannot be read.
@@ -71,18 +71,18 @@ class JobWaits:
                 gone.cancel()
 
     def wake(self) -> None:
-        """Say that something was committed; from any thread, never blocks."""
+        """Hint that something was committed; from any thread, never blocks."""
         loop = self._loop
         if loop is None or not self._waits:
             return
         try:
             loop.call_soon_threadsafe(self._hint.set)
         except RuntimeError:
-            # The loop has ended, and all that waited with it.
+            # The loop has ended, and all waits with it.
             return
 
     def release(self) -> None:
-        """End all waits, those that begin from now on included: the process is about to stop."""
+        """End all waits, later ones included: the process is about to stop."""
         self._is_released = True
         for job_id in list(self._waits):
             self._end(job_id)
@@ -104,9 +104,7 @@ class JobWaits:
             self._waits[job_id].discard(end)
             if not self._waits[job_id]:
                 del self._waits[job_id]
-            self._actors[actor] -= 1
-            if not self._actors[actor]:
-                del self._actors[actor]
+            self._actors -= Counter([actor])
 
     async def _look(self) -> None:
         """End the waits for jobs that are final, until nobody waits any more."""
@@ -125,7 +123,7 @@ class JobWaits:
         try:
             found = [(job_id, self._reads.job(job_id, None)) for job_id in job_ids]
         except AuditraceError:
-            # Who waits is told when its time is over, by its own read.
+            # Each waiting request reads the job itself at the end of its time, and gets the error then.
             return []
         return [job_id for job_id, job in found if job is None or job.status.is_final]
 
@@ -136,6 +134,6 @@ class JobWaits:
 
 
 async def _hung_up(receive: Receive) -> None:
-    """Return when the client is gone; what it still sends of a body is not read by anybody."""
+    """Return when the client has disconnected; the rest of a body is discarded."""
     while cast("str", (await receive())["type"]) != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-// The audit explorer: reads the same endpoints as any client. Texts from records only ever become text nodes.
+// The audit explorer: reads the same endpoints as any client. Texts from records become text nodes only.
 "use strict";
 
 const STORED_KEY = "auditrace-key";
@@ -8,7 +8,7 @@ const form = element("filters");
 let nextCursor = null;
 let shownRecord = null;
 let listed = null;
-// What the rows match: `listed` says what was asked for last.
+// The query of the rows that are shown; `listed` is the query of the last request.
 let matched = null;
 let generation = 0;
 
@@ -79,7 +79,7 @@ async function list({ more = false } = {}) {
     if (more) element("rows").children[first]?.querySelector("button").focus();
   } catch (error) {
     if (mine !== generation) return;
-    // What matches something else must not stand under the new title.
+    // Rows of another query must not stand under the new title.
     if (matched !== listed) clear();
     say("");
     complain(error);
@@ -120,7 +120,7 @@ function time(text) {
   return node("time", { dateTime: text, title: text, textContent: text.slice(0, 23).replace("T", " ") });
 }
 
-// Ids that were made at the same time begin alike: their ends tell them apart.
+// Ids of the same time have the same begin; their ends differ.
 function ends(text) {
   return text.replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, (id) => `…${id.slice(-8)}`);
 }
@@ -217,7 +217,7 @@ async function detail(record) {
   return parts;
 }
 
-// Where one can go from a record.
+// The links from a record.
 function ways(record) {
   const attributes = record.attributes;
   const found = [
@@ -261,7 +261,7 @@ async function hashMark(record) {
   return hex === record.record_hash ? mark("hash fits the body", "good", "✓") : mark("hash does not fit the body", "bad", "✗");
 }
 
-// What is shown stands in the fragment, which never reaches a server: pages can be linked and the back button works.
+// The fragment holds what is shown, and never reaches a server: pages can be linked and the back button works.
 function state() {
   return new URLSearchParams(location.hash.slice(1));
 }
@@ -290,7 +290,7 @@ function follow() {
   else hideDetail();
 }
 
-// A link from a span: trace backends know its records only as the text of the attribute audit.record.id, an array.
+// A link from a span: trace backends have its records only as the text of the attribute audit.record.id, an array.
 async function followSpan(attribute) {
   const mine = ++generation;
   const [recordId] = attribute.match(/[\w-]+/) ?? [""];
@@ -301,7 +301,7 @@ async function followSpan(attribute) {
     location.replace(`#${new URLSearchParams(shown)}`);
   } catch (error) {
     if (mine !== generation) return;
-    // A listing that was under way when this began has left both to this.
+    // A listing that was running when this began leaves both to this.
     element("records").removeAttribute("aria-busy");
     say("");
     complain(error);
@@ -368,7 +368,7 @@ element("older").addEventListener("click", () => list({ more: true }));
 element("again").addEventListener("click", () => list());
 element("close").addEventListener("click", closeDetail);
 element("skip").addEventListener("click", (event) => {
-  // Not by the fragment: that holds what is shown.
+  // Without the fragment: it holds what is shown.
   event.preventDefault();
   element("records").focus();
 });

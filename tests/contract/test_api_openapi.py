@@ -147,6 +147,17 @@ def test_every_body_and_answer_has_an_example_that_fits(document: dict[str, Any]
     assert seen > 30
 
 
+def test_a_listing_of_jobs_is_shown_without_what_only_a_job_shows(document: dict[str, Any]) -> None:
+    """Like a real page, the example has no receipts and no ends of standard errors; that of a change has both."""
+    (page,) = document["paths"]["/v1/jobs"]["get"]["responses"]["200"]["content"][JSON]["examples"].values()
+    (job,) = page["value"]["jobs"]
+    assert "audit" not in job
+    assert "stderr_end" not in job["runs"][0]
+    (changed,) = document["paths"]["/v1/jobs"]["post"]["responses"]["201"]["content"][JSON]["examples"].values()
+    assert "audit" in changed["value"]
+    assert "stderr_end" in changed["value"]["runs"][0]
+
+
 def test_guarded_routes_say_what_they_ask_for_and_how_they_refuse(document: dict[str, Any]) -> None:
     """A `/v1` route asks for a bearer token and describes its refusals; the others ask for nothing."""
     for method, path, operation in _operations(document):

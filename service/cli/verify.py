@@ -1,15 +1,16 @@
-"""`auditrace verify`: prove from any copy of the ledger that nothing was dropped, edited, reordered or inserted."""
+"""`auditrace verify`: prove from a copy of the ledger that no record was dropped, edited, reordered or inserted."""
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
+from service.cli.arguments import parsed, require_none
 from service.cli.copies import copy_of, is_database_url, reading_copies, require_copies, require_paths
-from service.cli.output import print_json, print_line
+from service.cli.output import print_answer
 from service.cli.progress import reading_progress
 from service.cli.public_keys import NO_KEY, read_public_keys
 from service.cli.receipts import read_receipts
@@ -31,19 +32,17 @@ from telemetry.audit.verify import (
     verify_proof,
 )
 
-T = TypeVar("T")
-
 _END: Final = ("at_least", "max_age", "receipt", "require_anchored")
 _CHECKPOINT: Final = re.compile(r"([1-9][0-9]{0,15}):([0-9a-f]{64})")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's options."""
     parser.description = (
-        "Verify copies of the ledger, any mix of them as one: OTLP JSON lines, plain or compressed, files or folders; "
-        "bodies line by line; exports of log backends; a database. Or verify the proof of one record, as the API "
-        "answers it. Exit status: 0 intact, 1 broken, 2 could not check."
+        "Verify copies of the ledger; several copies count as one. A copy is a file or folder of OTLP JSON lines, "
+        "plain or compressed, a file of bodies line by line, an export of a log backend, or a database. Or verify the "
+        "proof of one record that the API returned. Exit status: 0 intact, 1 broken, 2 could not check."
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: AUDITRACE_AUDIT_ARCHIVE's folder")
     parser.add_argument(
@@ -52,66 +51,69 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="PEM",
-        help="what `auditrace keys public` prints, got from somebody you trust; may be repeated",
+        help="file with the output of `auditrace keys public`, from somebody you trust; may be repeated",
     )
     parser.add_argument(
-        "--without-key", action="store_true", help="check no signature: only that the copy agrees with itself"
+        "--without-key", action="store_true", help="check no signature, only that the copy is consistent"
     )
-    parser.add_argument("--database", nargs="?", const="", metavar="URL", help="the database (AUDITRACE_DATABASE)")
+    parser.add_argument(
+        "--database", nargs="?", const="", metavar="URL", help="verify this database (default: AUDITRACE_DATABASE)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     part = parser.add_argument_group("to verify a part of the ledger")
     window = part.add_mutually_exclusive_group()
     window.add_argument(
-        "--since", metavar="TIME", help="from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)"
+        "--since", metavar="TIME", help="verify from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)"
     )
-    window.add_argument("--behind", metavar="NUMBER", help="what the checkpoints up to this one do not cover")
-    part.add_argument("--stream", action="append", default=[], metavar="ID", help="this stream only; may be repeated")
-    end = parser.add_argument_group("to check the end of the ledger against what is known from elsewhere")
-    end.add_argument("--at-least", metavar="NUMBER:HASH", help="a checkpoint that the copy must reach")
-    end.add_argument("--max-age", metavar="DURATION", help="how old the last checkpoint may be (5m)")
+    window.add_argument("--behind", metavar="NUMBER", help="verify what no checkpoint up to this one covers")
+    part.add_argument(
+        "--stream", action="append", default=[], metavar="ID", help="verify only this stream; may be repeated"
+    )
+    end = parser.add_argument_group("to check the end of the ledger against other sources")
+    end.add_argument("--at-least", metavar="NUMBER:HASH", help="checkpoint that the copy must contain or go beyond")
+    end.add_argument("--max-age", metavar="DURATION", help="greatest age of the last checkpoint (5m)")
     end.add_argument(
         "--receipt",
         action="append",
         default=[],
         type=Path,
         metavar="FILE",
-        help="answers of the API that hold receipts of records, refusals too; may be repeated",
+        help="saved answers of the API with receipts; the copy must hold their records; may be repeated",
     )
-    end.add_argument("--require-anchored", action="store_true", help="nothing may be behind the last checkpoint")
+    end.add_argument(
+        "--require-anchored", action="store_true", help="the last checkpoint must cover all records of the copy"
+    )
     parser.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="name what one copy, path or database URL, has and the other lacks",
+        help="list the records that only one of two copies has; a copy is a path or a database URL",
     )
     parser.set_defaults(command=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
-    since_ns = _parsed(_time_ns, arguments.since, "--since", problems)
-    behind = _parsed(_number, arguments.behind, "--behind", problems)
+    since_ns = parsed(_time_ns, arguments.since, "--since", problems)
+    behind = parsed(_number, arguments.behind, "--behind", problems)
     scope = Scope(since_ns, frozenset(arguments.stream), behind)
     if arguments.compare is not None:
         _refuse_beside_compare(arguments, problems)
-        _raise(problems)
+        require_none(problems)
         answer: Report | Comparison | ProofReport = _compare(arguments.compare, scope)
     else:
         problems += _key_problems(arguments)
         expected = Expected(
-            at_least=_parsed(_checkpoint, arguments.at_least, "--at-least", problems),
-            not_before_ns=_parsed(_not_before, arguments.max_age, "--max-age", problems),
+            at_least=parsed(_checkpoint, arguments.at_least, "--at-least", problems),
+            not_before_ns=parsed(_not_before, arguments.max_age, "--max-age", problems),
             receipts=read_receipts(arguments.receipt),
             all_anchored=arguments.require_anchored,
         )
         others = sorted({one.stream_id for one in expected.receipts} - scope.streams) if scope.streams else []
-        problems += [f"--stream leaves out {stream_id}, of which a receipt is given" for stream_id in others]
-        _raise(problems)
+        problems += [f"--stream leaves out {stream_id}, but a receipt of that stream is given" for stream_id in others]
+        require_none(problems)
         answer = _report(arguments, scope, expected)
-    if arguments.json:
-        print_json(answer)
-    else:
-        print_line(answer.summary())
+    print_answer(arguments, answer, [answer.summary()])
     return answer.exit_status
 
 
@@ -146,7 +148,7 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
 
 
 def _require_reached(report: Report, scope: Scope) -> None:
-    """Raise when nothing was found wrong, and the copy ends before where verification was to begin."""
+    """Raise when nothing wrong was found, but the copy ends before the checkpoint at which verification begins."""
     last = 0 if report.last_checkpoint is None else report.last_checkpoint.number
     if scope.behind is not None and last < scope.behind and report.verdict != "broken":
         found = f"its last one is {last}" if last else "it has none"
@@ -163,7 +165,7 @@ def _compare(names: Sequence[str], scope: Scope) -> Comparison:
 
 def _refuse_beside_compare(arguments: argparse.Namespace, problems: list[str]) -> None:
     problems.extend(
-        f"{name} does not go with --compare, which judges neither copy: verify each by itself"
+        f"{name} does not go with --compare, which verifies neither copy: verify each by itself"
         for name in _given(arguments, ("paths", "public_key", "without_key", "database", "behind", *_END))
     )
 
@@ -175,26 +177,13 @@ def _refuse_beside_proof(arguments: argparse.Namespace, path: Path) -> None:
     ]
     if len(arguments.paths) > 1:
         problems.append(f"{path} is the proof of one record: verify it by itself, without another PATH")
-    _raise(problems)
+    require_none(problems)
 
 
 def _given(arguments: argparse.Namespace, options: Sequence[str]) -> Sequence[str]:
-    """Return those of the options that are given, as they are written."""
+    """Return those of the options that are given, as on the command line."""
     given = [option for option in options if getattr(arguments, option) not in (None, False, [])]
     return ["PATH" if option == "paths" else f"--{option.replace('_', '-')}" for option in given]
-
-
-def _raise(problems: Sequence[str]) -> None:
-    if problems:
-        raise SettingsError(problems)
-
-
-def _parsed(parse: Callable[[str], T], text: str | None, option: str, problems: list[str]) -> T | None:
-    try:
-        return None if text is None else parse(text)
-    except ValueError as error:
-        problems.append(f"{option}: {error}")
-        return None
 
 
 def _checkpoint(text: str) -> KnownCheckpoint:

@@ -197,7 +197,7 @@ class LedgerBusyError(TryLaterError):
 
 
 class DiskLowError(TryLaterError):
-    """The disk is nearly full; the remaining space is kept for running jobs."""
+    """The disk is nearly full; the remaining space is kept to record work in progress."""
 
     error_type = "disk_low"
 

@@ -2,38 +2,17 @@
 
 from collections.abc import Iterator
 
-from deploy.otelcol.lint.configuration import Configuration, Value, mapping
-from deploy.otelcol.lint.rule import Rule
+from deploy.otelcol.lint.configuration import Configuration, mapping
+from deploy.otelcol.lint.rule import Rule, Settings, setting
 
 
-def _archives(config: Configuration) -> Iterator[tuple[str, dict[str, Value]]]:
+def _archives(config: Configuration) -> Iterator[tuple[str, Settings]]:
     for name, settings in config.components_of("exporters", "file"):
         yield f"exporters::{name}", settings
 
 
-def _rotation(config: Configuration) -> Iterator[str]:
-    for place, settings in _archives(config):
-        if not mapping(settings.get("rotation")):
-            yield f"{place}::rotation"
-
-
-def _backups(config: Configuration) -> Iterator[str]:
-    for place, settings in _archives(config):
-        rotation = mapping(settings.get("rotation"))
-        if rotation and rotation.get("max_backups") != 0:
-            yield f"{place}::rotation::max_backups"
-
-
-def _days(config: Configuration) -> Iterator[str]:
-    for place, settings in _archives(config):
-        if mapping(settings.get("rotation")).get("max_days", 0) != 0:
-            yield f"{place}::rotation::max_days"
-
-
-def _group_by(config: Configuration) -> Iterator[str]:
-    for place, settings in _archives(config):
-        if mapping(settings.get("group_by")).get("enabled"):
-            yield f"{place}::group_by"
+def _rotation(archive: Settings) -> Settings:
+    return mapping(archive.get("rotation"))
 
 
 def _form(config: Configuration) -> Iterator[str]:
@@ -45,25 +24,29 @@ def _form(config: Configuration) -> Iterator[str]:
 RULES = (
     Rule(
         "archive-rotation",
-        _rotation,
+        setting(_archives, "rotation", lambda archive: not _rotation(archive)),
         "without it a start truncates the file, and a line is acknowledged a second before it is written",
         "set rotation with max_backups: 0",
     ),
     Rule(
         "archive-backups",
-        _backups,
+        setting(
+            _archives,
+            "rotation::max_backups",
+            lambda archive: _rotation(archive) and _rotation(archive).get("max_backups") != 0,
+        ),
         "the default deletes the oldest file when there are a hundred",
         "set rotation::max_backups: 0, which keeps all",
     ),
     Rule(
         "archive-days",
-        _days,
+        setting(_archives, "rotation::max_days", lambda archive: _rotation(archive).get("max_days", 0) != 0),
         "it deletes files by their age, whether or not anybody has another copy",
         "set rotation::max_days: 0 and let retention be the medium's",
     ),
     Rule(
         "archive-group-by",
-        _group_by,
+        setting(_archives, "group_by", lambda archive: mapping(archive.get("group_by")).get("enabled")),
         "a file that is closed to open another can lose what was written to it",
         "leave group_by out",
     ),

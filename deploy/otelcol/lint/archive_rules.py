@@ -1,4 +1,4 @@
-"""Rules of the file exporter, which keeps the copy that nothing deletes."""
+"""Rules of the file exporter, which writes the archive. Nothing deletes the archive."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ RULES = (
     Rule(
         "archive-rotation",
         setting(_archives, "rotation", lambda archive: not _rotation(archive)),
-        "without it a start truncates the file, and a line is acknowledged a second before it is written",
+        "without it a start truncates the file, and a line is acknowledged up to a second before it is written",
         "set rotation with max_backups: 0",
     ),
     Rule(
@@ -35,25 +35,25 @@ RULES = (
             "rotation::max_backups",
             lambda archive: _rotation(archive) and _rotation(archive).get("max_backups") != 0,
         ),
-        "the default deletes the oldest file when there are a hundred",
-        "set rotation::max_backups: 0, which keeps all",
+        "the default deletes the oldest file when there are a hundred files",
+        "set rotation::max_backups: 0, which keeps all files",
     ),
     Rule(
         "archive-days",
         setting(_archives, "rotation::max_days", lambda archive: _rotation(archive).get("max_days", 0) != 0),
-        "it deletes files by their age, whether or not anybody has another copy",
-        "set rotation::max_days: 0 and let retention be the medium's",
+        "it deletes files by their age, also when there is no other copy",
+        "set rotation::max_days: 0 and let the storage medium do the retention",
     ),
     Rule(
         "archive-group-by",
         setting(_archives, "group_by", lambda archive: mapping(archive.get("group_by")).get("enabled")),
-        "a file that is closed to open another can lose what was written to it",
-        "leave group_by out",
+        "when it closes a file to open another, records written to the file can be lost",
+        "remove group_by",
     ),
     Rule(
         "archive-form",
         _form,
-        "`auditrace verify` reads lines of OTLP JSON; compress rotated files, not the one that is written",
-        "leave format at json, and compression and encoding out",
+        "`auditrace verify` reads lines of OTLP JSON; compress rotated files, not the file that is being written",
+        "keep format: json, and remove compression and encoding",
     ),
 )

@@ -1,4 +1,4 @@
-"""Rules of exporters whose word that they have a record depends on their settings: Kafka and S3."""
+"""Rules of the exporters whose acknowledgement is only reliable with certain settings: Kafka and S3."""
 
 from collections.abc import Callable, Iterator
 
@@ -30,7 +30,7 @@ RULES = (
             "producer::required_acks",
             lambda kafka: _producer(kafka).get("required_acks") not in {"all", -1},
         ),
-        "with fewer acknowledgements the loss of one broker loses records that were taken from the queue",
+        "with fewer acknowledgements the loss of one broker loses records that are no longer in the queue",
         "set producer::required_acks: all",
     ),
     Rule(
@@ -40,7 +40,7 @@ RULES = (
             "producer::allow_auto_topic_creation",
             lambda kafka: _producer(kafka).get("allow_auto_topic_creation", True) is not False,
         ),
-        "a topic made on the fly has the cluster's default replication and retention",
+        "an automatically created topic has the cluster's default replication and retention",
         "set producer::allow_auto_topic_creation: false",
     ),
     Rule(
@@ -60,7 +60,7 @@ RULES = (
             "s3uploader::unique_key_func_name",
             lambda s3: mapping(s3.get("s3uploader")).get("unique_key_func_name") != "uuidv7",
         ),
-        "the default is a random number, and two objects with one key are one object",
+        "the default is a random number, and an object replaces another one with the same key",
         "set s3uploader::unique_key_func_name: uuidv7",
     ),
 )

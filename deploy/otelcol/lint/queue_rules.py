@@ -1,4 +1,4 @@
-"""Rules of what lies between an acknowledged record and the store: queue, storage, retries."""
+"""Rules of the path from the acknowledgement of a record to the store: queue, storage, retries."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from deploy.otelcol.lint.configuration import QUEUEING, Configuration, Value, ha
 from deploy.otelcol.lint.rule import Rule, Settings, setting
 
 _ZERO = re.compile(r"(0[a-zµ]*)+")
-# Items under way when the collector is killed are deleted and put back one by one at the next start.
+# After a kill, the next start takes the requests in progress from the queue and adds them again, one by one.
 _MOST_CONSUMERS = 4
 
 
@@ -76,43 +76,43 @@ RULES = (
     Rule(
         "storage-listed",
         _storage_listed,
-        "a storage that is not running is none",
+        "an extension that is not listed does not run, so the queue has no storage",
         "define the storage under extensions and list it under service::extensions",
     ),
     Rule(
         "storage-fsync",
         setting(_used_storages, "fsync", lambda storage: storage.get("fsync") is not True),
-        "without it an acknowledged record is lost when the machine loses power",
+        "without it an acknowledged record can be lost when the machine loses power",
         "set fsync: true",
     ),
     Rule(
         "storage-recreate",
         setting(_used_storages, "recreate", lambda storage: storage.get("recreate")),
-        "it sets a damaged queue aside and goes on without what is in it",
-        "leave recreate out, so that damage stops the collector and the sender holds the records",
+        "it sets a damaged queue aside and continues without its records",
+        "remove recreate, so that damage stops the collector and the sender keeps the records",
     ),
     Rule(
         "storage-compaction",
         setting(_used_storages, "compaction", lambda storage: not _compacts(storage)),
-        "the file never shrinks by itself, and a copy on another file system cannot be put in its place",
-        "set on_start and on_rebound, with the storage's own directory",
+        "the file never shrinks by itself, and a compacted copy on another file system cannot replace it",
+        "set on_start and on_rebound, and the storage's directory as directory",
     ),
     Rule(
         "storage-folder",
         _own_folder,
-        "another writer can fill the volume, and a full volume makes the queue lose track of what it holds",
-        "give the storage a folder, and a volume, of its own",
+        "another writer can fill the volume, and a full volume corrupts the state of the queue",
+        "give the storage its own folder and its own volume",
     ),
     Rule(
         "queue-sizer",
         setting(Configuration.queues, "sizer", lambda queue: queue.get("sizer") != "bytes"),
-        "a limit in requests says nothing about the size of the volume",
+        "a limit in requests does not limit the bytes on the volume",
         "set sizer: bytes",
     ),
     Rule(
         "queue-size",
         setting(Configuration.queues, "queue_size", lambda queue: not _is_size(queue.get("queue_size"))),
-        "the default was made for a count of requests, not for bytes",
+        "the default is meant for a number of requests, not for bytes",
         "set queue_size to a number of bytes below half of the volume",
     ),
     Rule(
@@ -120,26 +120,26 @@ RULES = (
         setting(
             Configuration.queues, "block_on_overflow", lambda queue: queue.get("block_on_overflow", False) is not False
         ),
-        "a sender that waits for room runs into its own deadline and sends again while the first request still waits",
+        "a sender that waits for space reaches its timeout and sends again while the first request still waits",
         "set block_on_overflow: false",
     ),
     Rule(
         "queue-wait",
         setting(Configuration.queues, "wait_for_result", lambda queue: queue.get("wait_for_result")),
         "the collector refuses it together with storage, and without storage a restart loses the records",
-        "leave wait_for_result out; deploy/otelcol/pass-through.yaml waits for the store",
+        "remove wait_for_result; deploy/otelcol/pass-through.yaml waits for the store",
     ),
     Rule(
         "queue-batch",
         setting(Configuration.queues, "batch", lambda queue: "batch" in queue),
-        "one record that the store refuses for good takes the whole batch with it",
-        "leave batch out of the queue of an audit exporter",
+        "when the store refuses one record permanently, the whole batch is deleted",
+        "remove batch from the queue of an audit exporter",
     ),
     Rule(
         "queue-consumers",
         setting(Configuration.queues, "num_consumers", lambda queue: not _is_few(queue.get("num_consumers", 10))),
-        "each request under way is in danger when the collector is killed while it starts, and overtakes others",
-        f"set num_consumers to 1 or 2, {_MOST_CONSUMERS} at most; the default is 10",
+        "each request in progress can be lost when the collector is killed during its start, and can overtake others",
+        f"set num_consumers to 1 or 2, at most {_MOST_CONSUMERS}; the default is 10",
     ),
     Rule(
         "retry-enabled",
@@ -148,7 +148,7 @@ RULES = (
             "retry_on_failure::enabled",
             lambda exporter: _retry(exporter).get("enabled", True) is not True,
         ),
-        "the first failure, and every SIGTERM while the store is away, deletes queued records",
+        "the first failure, and every SIGTERM while the store is down, deletes queued records",
         "set retry_on_failure::enabled: true",
     ),
     Rule(
@@ -158,8 +158,8 @@ RULES = (
             "retry_on_failure::max_elapsed_time",
             lambda exporter: not _ZERO.fullmatch(str(_retry(exporter).get("max_elapsed_time", "300s"))),
         ),
-        "after that time the record is deleted, though it is on disk; the default is five minutes",
-        "set max_elapsed_time: 0s, which means for ever",
+        "after that time the record is deleted, although it is on disk; the default is five minutes",
+        "set max_elapsed_time: 0s, which means no limit",
     ),
     Rule(
         "pass-through-retry",
@@ -168,7 +168,7 @@ RULES = (
             "retry_on_failure::enabled",
             lambda exporter: _retry(exporter).get("enabled", True) is not False,
         ),
-        "without a queue a retry holds the sender's request open until the sender gives up and sends it again",
+        "without a queue a retry holds the sender's request open until the sender's timeout, and it sends again",
         "set retry_on_failure::enabled: false where the queue is off",
     ),
 )

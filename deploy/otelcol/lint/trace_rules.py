@@ -1,4 +1,4 @@
-"""Rules of the traces: none that an audit record points to is sampled away, and rates do not count a sample."""
+"""Rules of traces: sampling keeps every trace that an audit record points to, and rates count all spans."""
 
 from collections.abc import Iterator
 
@@ -64,25 +64,25 @@ RULES = (
     Rule(
         "sample-audit-first",
         setting(_samplers, "policies::0", lambda sampler: not _keeps_audited_first(sampler)),
-        "an audit record would point to a trace that was sampled away",
+        "an audit record would point to a trace that sampling has dropped",
         f"make the first policy an ottl_condition on spans: {' or '.join(_HINTS)}",
     ),
     Rule(
         "sample-drop",
         _drop,
-        "a drop policy outweighs every policy that keeps a trace, that for audit records included",
-        "leave drop policies out",
+        "a drop policy overrides every policy that keeps a trace, also the policy for audit records",
+        "remove drop policies",
     ),
     Rule(
         "sample-invert",
         _invert,
-        "an inverted match that fails outweighs every policy that keeps a trace",
-        "leave invert_match out and state what to keep",
+        "an inverted match that fails overrides every policy that keeps a trace",
+        "remove invert_match and write what to keep",
     ),
     Rule(
         "sample-late",
         setting(_samplers, "decision_cache::sampled_cache_size", lambda sampler: not _remembers_enough(sampler)),
-        "spans that come after the decision are then decided anew, without the span that an audit record points to",
+        "spans that come after the decision get a new decision, without the span that an audit record points to",
         "set decision_cache::sampled_cache_size well above num_traces",
     ),
     Rule(
@@ -93,7 +93,7 @@ RULES = (
             lambda sampler: sampler.get("drop_pending_traces_on_shutdown"),
         ),
         "traces that wait for their decision would be dropped at every restart",
-        "leave drop_pending_traces_on_shutdown out",
+        "remove drop_pending_traces_on_shutdown",
     ),
     Rule(
         "sample-size",
@@ -102,19 +102,19 @@ RULES = (
             "maximum_trace_size_bytes",
             lambda sampler: _number(sampler.get("maximum_trace_size_bytes")) > 0,
         ),
-        "a trace above the limit is dropped, whatever audit records point to it",
-        "leave maximum_trace_size_bytes out",
+        "a trace above the limit is dropped, even when audit records point to it",
+        "remove maximum_trace_size_bytes",
     ),
     Rule(
         "trace-sampler",
         _other_samplers,
-        "it drops spans without asking whether an audit record points to their trace",
-        "leave sampling to tail_sampling",
+        "it drops spans even when an audit record points to their trace",
+        "sample only with tail_sampling",
     ),
     Rule(
         "rates-before-sampling",
         _rates,
-        "rates, errors and the service graph would count the sample",
+        "rates, errors and the service graph would count only the sampled traces",
         "feed span_metrics and service_graph from a pipeline in front of tail_sampling",
     ),
 )

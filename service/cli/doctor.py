@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import closing
 
 import httpx
 
@@ -106,11 +107,8 @@ def _outbox(subject: Subject) -> str:
     ledger = _ledger(subject)
     if ledger is None:
         return "nothing was committed yet"
-    reads = ledger.reads()
-    try:
+    with closing(ledger.reads()) as reads:
         state = reads.outbox()
-    finally:
-        reads.close()
     if state.parked:
         to_do = "`auditrace doctor --ledger` says why, `auditrace relay --retry-parked` sends them again"
         raise SettingsError([f"{state.parked} records are parked: {to_do}"])

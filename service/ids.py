@@ -1,11 +1,11 @@
-"""Record and job ids: UUIDv7, so that ids sort by time and no two processes ever make the same."""
+"""Record and job ids: UUIDv7, which sort by time and are unique across processes."""
 
 from collections.abc import Callable
 from uuid import UUID
 
 
 def uuid7(time_ns: int, random_bits: int) -> str:
-    """Return the UUIDv7 of a moment and 74 random bits.
+    """Return the UUIDv7 of a time and 74 random bits.
 
     Source: RFC 9562, section 5.7.
 
@@ -19,5 +19,5 @@ def uuid7(time_ns: int, random_bits: int) -> str:
 
 
 def new_id_from(clock: Callable[[], int], random_bits: Callable[[int], int]) -> Callable[[], str]:
-    """Return a maker of UUIDv7s that reads this clock and this source of random bits."""
+    """Return a function that makes UUIDv7s from this clock and this source of random bits."""
     return lambda: uuid7(clock(), random_bits(74))

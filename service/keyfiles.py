@@ -1,7 +1,7 @@
-"""The key files of a deployment: read with care for their permissions, created only for an empty database.
+"""The key files of a deployment: read only with private permissions, created only for an empty database.
 
-A rotation keeps the new key in a second file until the database names it as the one that signs. So whenever a process
-dies, the private key that the database names is on disk: at its path, or beside it.
+A rotation keeps the new key in a second file until the database names it as the signing key. So the private key that
+the database names is always on disk, whenever a process dies: at its path, or in the file beside it.
 """
 
 import fcntl
@@ -33,21 +33,22 @@ from telemetry.audit.signer import Signer
 
 
 class SigningKeys:
-    """The signing key of this process (PKCS#8 PEM, Ed25519), and the one that a rotation is about to put in its place.
+    """The signing key of this process (PKCS#8 PEM, Ed25519), and the new key of a rotation in progress.
 
     Raises (each method):
-        SettingsError: a file is missing, unreadable, open to others, encrypted with another passphrase, or no such key.
+        SettingsError: a file is missing, unreadable, open to others, encrypted with another passphrase, or not such a
+            key.
     """
 
     def __init__(self, path: Path, passphrase: Path | None = None) -> None:
-        """Name the files; `passphrase` is one that holds the passphrase, None for a key that is not encrypted."""
+        """Set the paths; `passphrase` is the file of the passphrase, None for a key that is not encrypted."""
         self.path = path
         self.pending = path.with_name(f"{path.name}.next")
         self._passphrase = passphrase
         self._found: dict[str, Signer] = {}
 
     def examine(self, *, may_create: bool) -> Signer | None:
-        """Return the key at its path, or None where `open` would make one; raise what it would raise."""
+        """Return the key at its path, or None if `open` would make one; raise the errors that `open` would raise."""
         if not may_create or os.path.lexists(self.path):
             return self._read(self.path)
         self._read_passphrase()
@@ -55,17 +56,17 @@ class SigningKeys:
         return None
 
     def open(self, *, may_create: bool) -> Signer:
-        """Return the key at its path; with `may_create`, make one with mode 0600 if there is none."""
+        """Return the key at its path; with `may_create`, make one with mode 0600 if it is missing."""
         if may_create and not os.path.lexists(self.path):
             create_private_file(self.path, self._pem(Ed25519PrivateKey.generate()))
         return self._read(self.path)
 
     def find(self, fingerprint: str) -> Signer | None:
-        """Return the private key with this fingerprint, None when neither file holds it.
+        """Return the private key with this fingerprint, or None when neither file holds it.
 
-        The files are read anew when it is not known yet, because another process may rotate the key.
+        An unknown fingerprint makes it read the files again, because another process may have rotated the key.
         """
-        # The path twice, because a rotation that ends in between moves the pending file to it.
+        # Read the path twice: a rotation that ends in between moves the pending file there.
         for path in (self.path, self.pending, self.path):
             if fingerprint not in self._found:
                 signer = self._read_if_there(path)
@@ -74,27 +75,27 @@ class SigningKeys:
         return self._found.get(fingerprint)
 
     def rotate(self, current: Callable[[], str], new_key: Path | None, commit: Callable[[Signer], int]) -> int:
-        """Put a new key in the place of the one that signs now, whose file is then gone; return what `commit` returns.
+        """Replace the signing key and its file by a new key; return the result of `commit`.
 
         Args:
-            current: returns the fingerprint of the key that signs now, as the database has it.
+            current: returns the fingerprint of the present signing key, read from the database.
             new_key: a file with the new key; None to make one, encrypted if there is a passphrase.
-            commit: makes the new key the one that signs, in the database; on disk when it returns.
+            commit: makes the new key the signing key in the database; that is on disk when it returns.
         """
         with self._locked():
-            # What an earlier rotation left: finished if it was committed, else forgotten.
+            # Finish an earlier rotation if it was committed; otherwise `_stage` replaces its file.
             self._settle(current())
             new = self._stage(new_key)
             if new.fingerprint == current():
                 self.pending.unlink()
                 raise SettingsError([f"{new_key} holds the key that signs now: rotation needs another"])
-            # Whatever becomes of the commit, the pending file stays until one is known to have succeeded.
+            # If the commit fails or its result is unknown, the pending file stays until a later commit has succeeded.
             first_checkpoint = commit(new)
             self._settle(new.fingerprint)
         return first_checkpoint
 
     def settle(self, fingerprint: str) -> None:
-        """Finish a rotation that was committed, and whose process died before the key was in its place."""
+        """Finish a committed rotation whose process died before the key file was moved to its path."""
         if self.pending.exists():
             with self._locked():
                 self._settle(fingerprint)
@@ -140,10 +141,9 @@ class SigningKeys:
         try:
             key = load_pem_private_key(pem, password=passphrase)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            because = "the passphrase is another" if passphrase else "it is damaged"
-            raise SettingsError(
-                [f"the signing key {path} cannot be read: {because}, or it is no PKCS#8 key"]
-            ) from error
+            because = "the passphrase is wrong" if passphrase else "it is damaged"
+            problem = f"the signing key {path} cannot be read: {because}, or it is not a PKCS#8 key"
+            raise SettingsError([problem]) from error
         if not isinstance(key, Ed25519PrivateKey):
             raise SettingsError([f"the signing key {path} is not an Ed25519 key"])
         return key
@@ -163,7 +163,7 @@ class SigningKeys:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """Keep other processes from rotating at the same time: two could each overwrite what the other made."""
+        """Exclude rotations by other processes: two at the same time could overwrite each other's key."""
         with written(self.path):
             descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -174,7 +174,7 @@ class SigningKeys:
 
 
 def examine_secret(path: Path, *, may_create: bool) -> DeploymentSecret | None:
-    """Return the secret, or None where `deployment_secret` would make one; raise what it would raise."""
+    """Return the secret, or None if `deployment_secret` would make one; raise the errors that it would raise."""
     if not may_create or os.path.lexists(path):
         return deployment_secret(path, may_create=False)
     require_file_can_be_made(path)
@@ -182,10 +182,10 @@ def examine_secret(path: Path, *, may_create: bool) -> DeploymentSecret | None:
 
 
 def deployment_secret(path: Path, *, may_create: bool) -> DeploymentSecret:
-    """Return the secret that all nodes share; with `may_create`, make one with mode 0600 if there is none.
+    """Return the secret that all nodes share; with `may_create`, make one with mode 0600 if it is missing.
 
     Raises:
-        SettingsError: missing, unreadable, open to others, or too short.
+        SettingsError: the file is missing, unreadable, open to others, or too short.
     """
     if may_create and not os.path.lexists(path):
         create_private_file(path, os.urandom(SECRET_BYTES).hex().encode() + b"\n")

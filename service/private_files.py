@@ -1,4 +1,4 @@
-"""Files that only their owner may read: made whole or not at all, and refused while they are open to others."""
+"""Files that only their owner may read: created whole or not at all, and refused when others may read them."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ _OTHERS_WRITE: Final = 0o022
 
 
 def require_file_can_be_made(path: Path) -> None:
-    """Make sure that a file can be made at a path, its folder too; nothing is made yet.
+    """Check that a file, and its folder, can be created at a path; nothing is created yet.
 
     Raises:
         SettingsError: the folder cannot be written.
@@ -27,7 +27,7 @@ def require_file_can_be_made(path: Path) -> None:
 
 
 def create_private_file(path: Path, content: bytes) -> None:
-    """Create a file that only its owner can read, whole and on disk or not at all; one that exists is left as it is.
+    """Create a file that only its owner can read, whole and on disk, or not at all. An existing file stays as it is.
 
     Raises:
         SettingsError: the folder cannot be written.
@@ -41,7 +41,7 @@ def create_private_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
-            # A link, not a rename: of two processes that start at once, the first one's key stays.
+            # A link, not a rename: when two processes start at the same time, the first key stays.
             os.link(unfinished, path)
         except FileExistsError:
             return
@@ -51,15 +51,15 @@ def create_private_file(path: Path, content: bytes) -> None:
 
 
 def read_private_file(path: Path, what: str) -> bytes:
-    """Return the content of a file that nobody but its owner may read.
+    """Return the content of a file that only its owner may read; `what` names the file in errors.
 
     Raises:
-        SettingsError: missing, unreadable, or open to others; it says what to do.
+        SettingsError: the file is missing, unreadable, or open to others; the text says what to do.
     """
     try:
         found = path.stat().st_mode
         if stat.S_ISDIR(found):
-            # Nobody is told to change the mode of a folder, which may be /tmp.
+            # Do not advise to change the mode of a folder: it may be /tmp.
             raise SettingsError([f"the {what} {path} is a folder"])
         mode = stat.S_IMODE(found)
         if mode & _OTHERS:
@@ -73,19 +73,19 @@ def read_private_file(path: Path, what: str) -> bytes:
 
 
 def require_own_folder(path: Path) -> None:
-    """Make sure that nobody but the owner of a file's folder can exchange the file.
+    """Check that only the owner of a file's folder can replace the file.
 
     Raises:
-        SettingsError: others may write the folder; it says what to do.
+        SettingsError: others may write the folder; the text says what to do.
     """
     folder = path.absolute().parent
     if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & _OTHERS_WRITE:
-        raise SettingsError([f"others may write {folder}, and so exchange {path.name}: chmod go-w {folder}"])
+        raise SettingsError([f"others may write {folder}, so they can replace {path.name}: chmod go-w {folder}"])
 
 
 @contextmanager
 def written(path: Path) -> Generator[None]:
-    """Turn errors of writing a file into SettingsError."""
+    """Translate an OSError of writing a file into a SettingsError."""
     try:
         yield
     except OSError as error:
@@ -93,7 +93,7 @@ def written(path: Path) -> Generator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put on disk which files a folder has."""
+    """Write the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Builds the audit record of a fact from the context in which it happened; pure."""
+"""Builds the audit record of a fact and its context; pure."""
 
 from collections.abc import Mapping
 
@@ -11,14 +11,14 @@ from telemetry.audit.record import Actor, AuditRecord, Result, Source, SpanRef, 
 
 
 class Initiator(msgspec.Struct, frozen=True):
-    """Who asked for what a worker does, and the record of that asking."""
+    """Who requested the work of a worker, and the record of that request."""
 
     actor: Actor
     record_id: str
 
 
 class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Who acts, for whom and from where; made once for a request, a run or a command."""
+    """Who acts, in which tenant and from where; made once for a request, a run or a command."""
 
     actor: Actor
     tenant_id: TenantId
@@ -33,12 +33,12 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key_sha256: str | None = None
     body_sha256: str | None = None
     counts_refusals: bool = False
-    """True when refusals of this actor are counted instead of recorded one by one, because there were too many."""
+    """True when refusals of this actor are only counted, not recorded one by one, because there were too many."""
     initiator: Initiator | None = None
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened, apart from who and where."""
+    """What happened, without who and where."""
 
     event_name: str
     target: Target
@@ -77,7 +77,7 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         names.URL_PATH: context.url_path,
     }
     if fact.target.type == "job":
-        # A refused attempt knows no more of its job, and belongs to the job's story all the same.
+        # A refused attempt has only the id of its job. The id makes it part of the job's history.
         more[names.AUDITRACE_JOB_ID] = fact.target.id
     if fact.job is not None:
         more[names.AUDITRACE_JOB_ID] = fact.job.job_id

@@ -1,4 +1,4 @@
-"""Who may do what: the roles of a credential and the permission that each operation asks for."""
+"""The roles of a credential, and the check that an operation's role is among them."""
 
 from typing import Final
 
@@ -16,10 +16,10 @@ JOB_READERS: Final = (VIEWER, OPERATOR, APPROVER)
 
 
 def require(roles: frozenset[str], *allowed: str) -> None:
-    """Let pass when one of `roles` is allowed; `admin` always is.
+    """Require that one of `roles` is in `allowed`; `admin` is always allowed.
 
     Raises:
-        ForbiddenError: none of the roles is allowed; the text names those that are.
+        ForbiddenError: none of the roles is allowed; the text names the allowed ones.
     """
     if ADMIN not in roles and roles.isdisjoint(allowed):
         raise ForbiddenError(f"this needs the role {' or '.join(allowed) or ADMIN}")

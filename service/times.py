@@ -1,4 +1,4 @@
-"""Times as people and programs write them: the same texts for API, page and command line, and the same refusal."""
+"""Parses times. API, page and command line accept the same texts and give the same errors."""
 
 import re
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ from service.units import parse_duration_ms
 _MINUTE_NS: Final = 60 * 1_000_000_000
 _END_NS: Final = 2**63
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-# Source: RFC 3339, 5.6; with up to nine digits of a second's fraction.
+# Source: RFC 3339, 5.6, with at most nine digits for the fraction of a second.
 _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _FORMS: Final = "write 2026-11-30 (UTC), 2026-11-30T08:00:00Z, or -2h (two hours ago)"
 
@@ -17,15 +17,15 @@ _FORMS: Final = "write 2026-11-30 (UTC), 2026-11-30T08:00:00Z, or -2h (two hours
 def parse_time_ns(text: str, now_ns: int) -> int:
     """Return a time as nanoseconds since 1970.
 
-    A day begins at midnight UTC. A duration behind `-` is counted back from the beginning of the present minute, so
-    that the same text means the same time for a minute: a reader that asks again asks for the same.
+    A day means its midnight UTC. `-` and a duration is counted back from the beginning of the present minute, so that a
+    repeated request within the minute gets the same time.
 
     Args:
-        text: a day, a time with its offset (RFC 3339), or a duration ago.
+        text: a day, a time with its offset (RFC 3339), or `-` and a duration.
         now_ns: the present time.
 
     Raises:
-        ValueError: saying what was found and what to write.
+        ValueError: the text is not a time; the error says what to write.
 
     Example:
         >>> parse_time_ns("1970-01-02", 0), parse_time_ns("1970-01-01T01:00:00.5+01:00", 0)
@@ -44,10 +44,10 @@ def parse_time_ns(text: str, now_ns: int) -> int:
 
 
 def parse_end_ns(text: str, now_ns: int) -> int:
-    """Return a time to come as nanoseconds since 1970: a day, a time with its offset, or a duration from now (`90d`).
+    """Return a future time as nanoseconds since 1970: a day, a time with its offset, or a duration from now (`90d`).
 
     Raises:
-        ValueError: saying what was found and what to write, or that the time is over.
+        ValueError: the text is not a time, or the time has passed; the error says what to write.
 
     Example:
         >>> parse_end_ns("2h", 0), parse_end_ns("1970-01-02", 0)
@@ -65,10 +65,10 @@ def parse_end_ns(text: str, now_ns: int) -> int:
 
 
 def require_order(since_ns: int | None, until_ns: int | None, since: str = "since", until: str = "until") -> None:
-    """Refuse a span of time in which nothing can lie.
+    """Require that `since_ns` is before `until_ns`, if both are given; `since` and `until` name them in the error.
 
     Raises:
-        ValueError: it ends before it begins, or where it begins.
+        ValueError: it is not before.
     """
     if since_ns is not None and until_ns is not None and since_ns >= until_ns:
         raise ValueError(f"{since} must be before {until}")

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them, so that settings and templates accept the same texts."""
+"""Parses durations and sizes. Settings and templates accept the same texts."""
 
 import re
 from typing import Final
@@ -10,10 +10,10 @@ _BYTES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def parse_duration_ms(text: str) -> int:
-    """Return a duration in milliseconds; zero is a duration.
+    """Return a duration in milliseconds; zero is allowed.
 
     Raises:
-        ValueError: saying what was found and what is allowed.
+        ValueError: the text is not a duration; the error says what to write.
 
     Example:
         >>> parse_duration_ms("250ms"), parse_duration_ms("5m")
@@ -28,7 +28,7 @@ def parse_duration_ms(text: str) -> int:
 
 
 def shown_size(size_bytes: int) -> str:
-    """Return a size for a reader, rounded down to a tenth of the largest unit that it reaches.
+    """Return a size as text, in the largest unit that it reaches, rounded down to a tenth.
 
     Example:
         >>> shown_size(68_607_541_248), shown_size(64 * 2**20), shown_size(500)
@@ -40,10 +40,10 @@ def shown_size(size_bytes: int) -> str:
 
 
 def parse_size_bytes(text: str) -> int:
-    """Return a size in bytes; zero is a size.
+    """Return a size in bytes; zero is allowed.
 
     Raises:
-        ValueError: saying what was found and what is allowed.
+        ValueError: the text is not a size; the error says what to write.
 
     Example:
         >>> parse_size_bytes("64KiB")

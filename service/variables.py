@@ -1,4 +1,4 @@
-"""Which variables whose names begin with `AUDITRACE_` are not settings: mistakes in spelling, and those of others."""
+"""Finds variables that begin with `AUDITRACE_` and are not settings: misspelled ones, and those of other programs."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -8,11 +8,11 @@ PREFIX: Final = "AUDITRACE_"
 
 _OF_OTHERS: Final = frozenset(
     {
-        # What the worker gives to the runs that it starts, which may be commands of auditrace.
+        # The worker sets these for its runs, and a run may be an auditrace command.
         "AUDITRACE_JOB_ID",
         "AUDITRACE_RUN",
         "AUDITRACE_TEMPLATE",
-        # Names the image in deploy/compose.yaml.
+        # The name of the image in deploy/compose.yaml.
         "AUDITRACE_IMAGE",
     }
 )
@@ -24,10 +24,10 @@ _LINK: Final = re.compile(
 
 
 def service_links(environment: Mapping[str, str]) -> Sequence[str]:
-    """Return the variables by which Kubernetes tells a pod of Services whose names begin with `auditrace`, sorted.
+    """Return the variables that Kubernetes sets in a pod for Services whose names begin with `auditrace`, sorted.
 
-    They come together, host and port of each Service among them; one that stands alone is not taken for theirs, nor is
-    `AUDITRACE_PORT` when it is a number.
+    Kubernetes sets several variables for each Service, always with its host and port. A single variable does not count
+    as one of them, nor does `AUDITRACE_PORT` when it is a number.
 
     Source: Kubernetes documentation, "Service", "Environment variables".
     """
@@ -43,7 +43,7 @@ def _is_link(name: str, service: str, value: str) -> bool:
 
 
 def unknown_variables(environment: Mapping[str, str], settings: Collection[str]) -> Sequence[str]:
-    """Return what is wrong with variables that look like settings and are none; one that is empty is not set.
+    """Return a problem for each variable that looks like a setting and is none; an empty variable is not set.
 
     Args:
         environment: the variables, without service links.
@@ -58,10 +58,10 @@ def unknown_variables(environment: Mapping[str, str], settings: Collection[str])
 
 
 def _nearest(name: str, settings: Collection[str]) -> str:
-    # Loaded where it is used, because most starts have no use for it.
+    # Imported here because most starts do not need it.
     from difflib import get_close_matches
 
-    # Without what all of them begin with, which would make every name near to every other one.
+    # Compare without the common prefix, which would make all names similar.
     own = {setting.removeprefix(PREFIX): setting for setting in settings}
     found = get_close_matches(name.removeprefix(PREFIX), own, n=1)
     return f"; did you mean {own[found[0]]}?" if found else ": docs/configuration.md has them all"

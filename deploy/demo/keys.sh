@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the API keys of the load generator's people in the folder KEYS, those that are not there yet.
+# Makes the missing API keys of the load generator's people in the folder KEYS.
 set -eu
 
 umask 077

@@ -1,7 +1,7 @@
-"""Plays a small company against a running service for ever: work that is done, refused, failed and denied.
+"""Sends the requests of a small company to a running service, without end: jobs that succeed and fail, and refusals.
 
 `python load.py URL KEYS [--rounds N] [--pause S]`, with the API keys of `keys.sh` in the folder KEYS. Only for
-demonstrations and tests: what it does is what dashboards and alerts are to show.
+demonstrations and tests: it makes the events that dashboards and alerts show.
 """
 
 import argparse
@@ -20,7 +20,7 @@ POLL_S = 0.2
 
 
 class UnexpectedAnswerError(Exception):
-    """The service did not answer as it should have; the text says what it answered."""
+    """The service gave another answer than expected; the text holds the answer."""
 
 
 class Company:
@@ -33,10 +33,10 @@ class Company:
         }
 
     def work(self, number: int) -> None:
-        """Play one round: a job that succeeds, one that fails, refusals by role, state and four eyes, a denied login.
+        """Do one round: a job that succeeds, one that fails, refusals by role, state and four eyes, a denied login.
 
         Raises:
-            UnexpectedAnswerError: an answer had another status than it should have.
+            UnexpectedAnswerError: an answer had another status than expected.
         """
         job = self._post("olga", "/v1/jobs", {"template": "disk-usage", "parameters": {"path": "/srv"}}, 201)["id"]
         self._post("olga", f"/v1/jobs/{job}/draft", None, 200)
@@ -89,12 +89,12 @@ def _checked(answer: httpx.Response, expected: int) -> Mapping[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Play until stopped, or some rounds; returns 1 when a round that is counted went wrong."""
-    parser = argparse.ArgumentParser(description="Plays a small company against a running service.")
+    """Do rounds until stopped, or N rounds; return 1 when one of N rounds fails."""
+    parser = argparse.ArgumentParser(description="Sends the requests of a small company to a running service.")
     parser.add_argument("url")
     parser.add_argument("keys", type=Path)
-    parser.add_argument("--rounds", type=int, help="then end; otherwise problems are printed, and it goes on")
-    parser.add_argument("--pause", type=float, default=5.0, metavar="S", help="between rounds")
+    parser.add_argument("--rounds", type=int, help="end after N rounds, or at the first failure; default: never end")
+    parser.add_argument("--pause", type=float, default=5.0, metavar="S", help="seconds between rounds")
     parsed = parser.parse_args(arguments)
     keys = {who: (parsed.keys / f"{who}.key").read_text().strip() for who in PEOPLE}
     company = Company(parsed.url, {**keys, "stranger": "atk_stranger_x"})

@@ -1,1 +1,1 @@
-"""Grafana: provisioning, and dashboards made from boards that are tested against real backends."""
+"""Grafana: provisioning, and dashboards generated from boards that are tested against real backends."""

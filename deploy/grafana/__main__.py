@@ -1,7 +1,7 @@
-"""Writes the dashboards of `dashboards/` from those of `boards/`: `python -m deploy.grafana [--check]`.
+"""Generates `dashboards/` from `boards/`: `python -m deploy.grafana [--check]`.
 
-A board is written once for all backends; a dashboard is for one set of them. With `--check` nothing is written, and
-the exit status is 1 when a file is not what its board makes of it.
+A board is written once for all backends, and a dashboard is for one set of backends. With `--check` nothing is written,
+and the exit status is 1 when a dashboard differs from its board.
 """
 
 import json
@@ -20,7 +20,7 @@ SETS: Final = {
     "grafana": ("prometheus", "loki", "tempo"),
     "victoria": ("prometheus", "victoria-logs", "victoria-traces"),
 }
-"""The backends of each set, by the names that boards have for them."""
+"""The backends of each set, under their names in boards."""
 
 SOURCES: Final = {
     "prometheus": {"type": "prometheus", "uid": "prometheus"},
@@ -29,7 +29,7 @@ SOURCES: Final = {
     "victoria-logs": {"type": "victoriametrics-logs-datasource", "uid": "victorialogs"},
     "victoria-traces": {"type": "jaeger", "uid": "victoriatraces"},
 }
-"""Type and fixed id of each, as provisioned."""
+"""Type and fixed id of each data source, as provisioned."""
 
 _WIDTH: Final = 24
 _SIZE: Final = {"stat": (6, 5), "timeseries": (8, 7)}
@@ -39,13 +39,13 @@ _OPTIONS: Final = {
     "logs": _LINES,
 }
 _IN_QUERY: Final = frozenset({"tempo", "jaeger"})
-"""Data sources that have the text in `query`; the others have it in `expr`."""
+"""Data sources that take the query text in `query`; the others take it in `expr`."""
 
 Spec = Mapping[str, Any]
 
 
 def made() -> Mapping[Path, str]:
-    """Return the text of every dashboard by its path."""
+    """Return the path and text of every dashboard."""
     files: dict[Path, str] = {}
     for board in sorted(BOARDS.glob("*.yaml")):
         spec = yaml.safe_load(board.read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def _dashboard(spec: Spec, backends: Sequence[str]) -> Spec:
 
 
 def _panels(specs: Sequence[Spec], backends: Sequence[str]) -> Iterator[Spec]:
-    """Yield the panels in rows, each as far left as it fits."""
+    """Yield the panels in rows from left to right; a panel that does not fit begins a new row."""
     x = y = height = 0
     for number, spec in enumerate(specs, start=1):
         kind = spec.get("kind", "timeseries")
@@ -91,7 +91,7 @@ def _content(spec: Spec, kind: str, backends: Sequence[str]) -> Spec:
     (backend,) = (name for name in backends if name in spec)
     defaults: dict[str, Any] = {"unit": spec.get("unit", "short")}
     if "limits" in spec:
-        # From the first limit on yellow, from the second on red.
+        # Yellow from the first limit on, red from the second limit on.
         colours = zip(("green", "yellow", "red"), (None, *spec["limits"]), strict=True)
         steps = [{"color": colour, "value": value} for colour, value in colours]
         defaults |= {"thresholds": {"mode": "absolute", "steps": steps}, "color": {"mode": "thresholds"}}
@@ -131,7 +131,7 @@ def _variable(spec: Spec) -> Spec:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the files, or with `--check` compare them; returns the exit status."""
+    """Write the files, or with `--check` compare them; return the exit status."""
     stale = {
         path: text for path, text in made().items() if not path.exists() or path.read_text(encoding="utf-8") != text
     }

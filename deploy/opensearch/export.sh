@@ -1,7 +1,7 @@
 #!/bin/sh
-# Writes every audit record that an OpenSearch has to the standard output, a hit a line, as `auditrace verify` reads it.
-# Usage: export.sh URL [HITS], such as https://opensearch:9200; HITS is how many one request asks for, 1000 unless given
-# Exit status: 0 all of them, 1 a request failed and some are missing.
+# Writes every audit record of an OpenSearch to standard output, one hit a line, in a form that `auditrace verify` reads.
+# Usage: export.sh URL [HITS]; URL such as https://opensearch:9200; HITS is the number for each request, default 1000
+# Exit status: 0 all records are written, 1 a request failed and records are missing.
 set -eu
 
 if [ $# != 1 ] && [ $# != 2 ]; then
@@ -22,7 +22,7 @@ ask() { # ADDRESS QUERY
 ask 'ss4o_logs-auditrace-*/_search?scroll=5m' \
     '{"size": '"${2:-1000}"', "query": {"exists": {"field": "attributes.audit.record.id"}}, "sort": ["_doc"]}'
 while [ "$(jq '.hits.hits | length' "$page")" != 0 ]; do
-    # A shard that failed has records that this would leave out without a word.
+    # The records of a failed shard would be missing without an error.
     if [ "$(jq '._shards.failed' "$page")" != 0 ]; then
         echo "export.sh: $url could not read every shard: $(jq -c '._shards' "$page")" >&2
         exit 1

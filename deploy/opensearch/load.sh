@@ -1,9 +1,9 @@
 #!/bin/sh
-# Puts every record of an archive into an OpenSearch, in an index for each month of UTC, ss4o_logs-auditrace-2026-01,
-# with the mapping that the queries of docs/correlation.md need. Running it again adds what is new, also what the
-# collector wrote meanwhile. Credentials and TLS are curl's: what ~/.curlrc says.
-# Usage: load.sh ARCHIVE URL, a folder of .jsonl files, plain or gzip, or one such file; and such as https://opensearch:9200
-# Exit status: 0 everything is there, 1 something was refused or could not be read.
+# Loads every record of an archive into an OpenSearch, in one index for each month of UTC, ss4o_logs-auditrace-2026-01,
+# with the mapping that the queries of docs/correlation.md need. A second run adds what is new, also the records that the
+# collector wrote meanwhile. Credentials and TLS come from curl's settings in ~/.curlrc.
+# Usage: load.sh ARCHIVE URL; ARCHIVE is a .jsonl file, plain or gzip, or a folder of them; URL such as https://opensearch:9200
+# Exit status: 0 all records are loaded, 1 a record was refused or could not be read.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -41,9 +41,9 @@ new=0
 status=0
 for file in "$@"; do
     zcat -f "$file" >"$work/lines"
-    # Behind a line that a crash cut short the next one begins on the same line.
+    # After a line that a crash has cut short, the next line begins without a line break.
     sed 's/{"resourceLogs":/\n&/g' "$work/lines" | jq -cR -f "$here/bulk.jq" >"$work/documents"
-    # Two lines are a record, some 200 KiB at the very most: far below the 100 MB that a request may have.
+    # Two lines are one record, at most about 200 KiB. A part is far below the 100 MB limit of a request.
     split -a 6 -l 400 "$work/documents" "$work/part."
     for part in "$work"/part.*; do
         [ -e "$part" ] || continue
@@ -51,11 +51,11 @@ for file in "$@"; do
             echo "load.sh: $url refused a request: $(cat "$work/answer")" >&2
             exit 1
         fi
-        # 409: a record of this id is there.
+        # 409: there is already a record with this id.
         refused=$(jq -r '[.items[].create | select(.status != 201 and .status != 409)]
             | if . == [] then empty else "\(length) records, the first is \(.[0] | {_id, error} | tojson)" end' "$work/answer")
         if [ -n "$refused" ]; then
-            # The others go on: one that OpenSearch never takes must not hold them up.
+            # Continue with the others: a record that OpenSearch never accepts must not block them.
             printf 'load.sh: refused: %s\n' "$refused" >&2
             status=1
         fi
@@ -64,7 +64,7 @@ for file in "$@"; do
     done
     records=$((records + $(wc -l <"$work/documents") / 2))
 done
-# Searches see it from now on, not only after the next refresh.
+# Make the records searchable now, not only after the next refresh.
 : >"$work/nothing"
 if ! send POST ss4o_logs-auditrace-*/_refresh application/json "$work/nothing" >"$work/answer"; then
     echo "load.sh: $url: $(cat "$work/answer")" >&2

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Validates the configuration with each overlay and writes what the collector makes of it, defaults included, into
-# effective/: the base whole, an overlay as its difference from the base. With --check it compares instead.
-# Usage: effective.sh [--check] NAME..., names being base, tls, pass-through, kafka, s3
+# Validates the configuration with each overlay, and writes the collector's effective configuration with all defaults
+# into effective/: the base as a whole, an overlay as its difference to the base. With --check it only compares.
+# Usage: effective.sh [--check] NAME..., each NAME one of base, tls, pass-through, kafka, s3
 # Exit status: 0 written or equal, 1 refused by the collector or different, 2 the collector's binary is missing.
 set -eu
 
@@ -29,7 +29,7 @@ for name in "$@"; do
         echo "effective.sh: build/bin/$binary is missing; make $target" >&2
         exit 2
     fi
-    # Without the environment, so that the result is that of the documented defaults.
+    # Without environment variables, so that the result has the documented defaults.
     run() { env -i "$top/build/bin/$binary" "$@"; }
     run print-config --config "$top/otel-collector.yaml" >"$work/base.yaml" || exit 1
     if [ "$name" = base ]; then
@@ -39,7 +39,7 @@ for name in "$@"; do
         run validate --config "$top/otel-collector.yaml" --config "$here/$name.yaml" || exit 1
         run print-config --config "$top/otel-collector.yaml" --config "$here/$name.yaml" >"$work/$name.yaml" || exit 1
         file=$name.diff
-        # Its status is 1 because they differ; an overlay that changes nothing would be a mistake.
+        # `diff` exits with 1 when they differ. An overlay that changes nothing is a mistake.
         if diff -u --label base --label "$name" "$work/base.yaml" "$work/$name.yaml" >"$work/$file"; then
             echo "effective.sh: $name.yaml changes nothing" >&2
             exit 1
@@ -49,7 +49,7 @@ for name in "$@"; do
         mkdir -p "$here/effective"
         cp "$work/$file" "$here/effective/$file"
     elif ! diff -u "$here/effective/$file" "$work/$file"; then
-        echo "effective.sh: effective/$file is not what the collector makes of it; if that is meant, run deploy/otelcol/effective.sh $name" >&2
+        echo "effective.sh: effective/$file differs from the collector's effective configuration; if the change is intended, run deploy/otelcol/effective.sh $name" >&2
         status=1
     fi
 done

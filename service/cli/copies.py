@@ -1,4 +1,4 @@
-"""The copies of a ledger that a command line names: how each is read, and why one cannot be."""
+"""Opens the copies of a ledger that a command line names, and says why a file is not a copy."""
 
 import errno
 import tempfile
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from service.bootstrap.databases import database_of
+from service.cli.arguments import require_none
 from service.errors import SettingsError
 from telemetry.audit.verify import Copy, NoCopy, no_copies_in
 
@@ -16,7 +17,7 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def copy_of(name: str) -> Copy:
-    """Return the copy that a path or a database URL names; a path is not looked at yet.
+    """Return the copy that a path or a database URL names; a path is not opened yet.
 
     Raises:
         AuditraceError: the database cannot be read.
@@ -27,46 +28,44 @@ def copy_of(name: str) -> Copy:
 
 
 def is_database_url(name: str) -> bool:
-    """Tell whether this is the URL of a database, and no path."""
+    """Return whether this is the URL of a database, not a path."""
     return name.startswith(_DATABASES)
 
 
 def require_paths(paths: Sequence[Path]) -> None:
-    """Require files or folders that exist.
+    """Require that all files or folders exist.
 
     Raises:
-        SettingsError: some do not; all of them at once.
+        SettingsError: it lists all that do not exist.
     """
     problems = [f"{path} does not exist: name the file or the folder of a copy" for path in paths if not path.exists()]
-    if problems:
-        raise SettingsError(problems)
+    require_none(problems)
 
 
 def require_copies(paths: Sequence[Path], *, compared: bool = False) -> None:
-    """Require that no file is known to be something else; `compared` says that paths may also be database URLs.
+    """Require that no file is known to be something else; with `compared`, the user may also give database URLs.
 
     Raises:
-        SettingsError: a file is no copy; all of them at once, each with what to do instead.
+        SettingsError: it lists all files that are not copies, each with what to do instead.
         OSError: a file cannot be opened or read.
     """
     problems = [_problem(found, is_given=found.path in paths, compared=compared) for found in no_copies_in(paths)]
-    if problems:
-        raise SettingsError(problems)
+    require_none(problems)
 
 
 @contextmanager
 def reading_copies() -> Generator[None]:
-    """Say what to do when files cannot be read within the block.
+    """Translate errors of reading files within the block into an error that says what to do.
 
     Raises:
-        SettingsError: in the place of an OSError.
+        SettingsError: instead of an OSError.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
-            room = f"there is no room in {tempfile.gettempdir()} for what memory does not hold: set TMPDIR"
-            raise SettingsError([f"{room} to a folder that has some"]) from error
+            room = f"there is no room in {tempfile.gettempdir()} for temporary files"
+            raise SettingsError([f"{room}: set TMPDIR to a folder that has some"]) from error
         where = "" if error.filename is None else f" {error.filename}"
         raise SettingsError([f"the copy could not be read{where}: {error.strerror or error}"]) from error
 
@@ -75,20 +74,20 @@ def _problem(found: NoCopy, *, is_given: bool, compared: bool) -> str:
     match found.kind:
         case "table":
             return (
-                f"{found.path} is a table (CSV), which cannot be verified: it lacks the text of the records that was "
-                "hashed. Exports with the format otlp-json or jsonl can (`auditrace export`, /v1/audit/export)"
+                f"{found.path} is a table (CSV), which cannot be verified: it lacks the hashed text of the records. "
+                "Export with the format otlp-json or jsonl instead (`auditrace export`, /v1/audit/export)"
             )
         case "database":
             option = "" if compared else "--database "
-            otherwise = "" if is_given else ", or name the archive's folder alone"
+            otherwise = "" if is_given else ", or name the archive's folder only"
             return f"{found.path} is a database: write {option}sqlite:///{found.path}{otherwise}"
         case "receipt":
-            use = "" if compared else ": name the copy that holds its record, and this file with --receipt"
+            use = "" if compared else ": name the copy that holds the record, and this file with --receipt"
             return f"{found.path} is an answer of the API with a receipt, not a copy{use}"
         case "problem":
             return f"{found.path} is an error that the API answered, not a copy{found.detail}"
         case "page":
-            return f"{found.path} is a page of what the API lists, not a copy: export the records instead"
+            return f"{found.path} is a page of an API list, not a copy: export the records instead"
         case "proof":
             return f"{found.path} is the proof of one record: verify it by itself"
         case _:

@@ -1,20 +1,19 @@
-"""`auditrace copy`: move a ledger from a file into a PostgreSQL."""
+"""`auditrace copy`: copy a ledger from a SQLite file into a PostgreSQL database."""
 
 import argparse
 
 from service.bootstrap.copying import copied
-from service.cli.output import print_json, print_line, print_table
+from service.cli.output import print_answer, print_line, table
 from service.config import read_settings
 from service.keyfiles import deployment_secret
-from service.secrets import DeploymentSecret
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's options."""
     parser.description = (
-        "Move the ledger from a file into an empty PostgreSQL: all of it, or nothing. Every process that works on the "
-        "file is to be stopped before. Both sides are verified, and compared row by row, before anything is committed. "
-        "The file stays as it is; start no process on it any more."
+        "Copy the ledger from a SQLite file into an empty PostgreSQL database: all of it, or nothing. First stop every "
+        "process that uses the file. Before the commit both sides are verified, and compared row by row. The file "
+        "stays as it is. Start no process on it again."
     )
     parser.add_argument("--from", dest="source", required=True, metavar="URL", help="sqlite:///path")
     parser.add_argument("--to", dest="target", required=True, metavar="URL", help="postgresql://…")
@@ -25,17 +24,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 def _copy(arguments: argparse.Namespace) -> int:
     settings = read_settings()
 
-    def secret() -> DeploymentSecret:
-        return deployment_secret(settings.ledger_secret, may_create=False)
-
     def note(step: str) -> None:
         if not arguments.json:
             print_line(step)
 
-    done = copied(arguments.source, arguments.target, secret, note)
-    if arguments.json:
-        print_json(done)
-    else:
-        print_table(("TABLE", "ROWS"), [(table, str(count)) for table, count in done.rows.items()])
-        print_line("both verify and are the same: set AUDITRACE_DATABASE to the target, and put the file away")
+    done = copied(
+        arguments.source, arguments.target, lambda: deployment_secret(settings.ledger_secret, may_create=False), note
+    )
+    rows = table(("TABLE", "ROWS"), [(name, str(count)) for name, count in done.rows.items()])
+    end = "both verify and are the same: set AUDITRACE_DATABASE to the target, and put the file away"
+    print_answer(arguments, done, [*rows, end])
     return 0

@@ -1,4 +1,4 @@
-"""`auditrace demo`: a whole story against a real server, then the records it left and what `verify` says of them."""
+"""`auditrace demo`: a story on a real server, then its audit records and the result of verifying them."""
 
 import argparse
 import os
@@ -6,35 +6,34 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from service.bootstrap.node import open_node
-from service.cli.output import print_error, print_json, print_line, print_table
+from service.cli.output import print_answer, print_error, print_line, table
 from service.cli.story import CAST, DemoError, Story
 from service.config import Settings, read_settings, shipped_templates
 from service.jobs.model import DEFAULT_TENANT
 from service.keyfiles import SigningKeys
 from service.processes.serve import LISTENING
 from telemetry import names
-from telemetry.audit.verify import Report, read_copy, verify
+from telemetry.audit.verify import read_copy, verify
 
 _STOP_S: Final = 60
 _OLD_S: Final = 40 * 24 * 3600
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's options."""
     parser.description = (
-        "Start a server of its own in a temporary folder, let four people work with it, and show the audit records "
-        "that this left, with the verdict of `auditrace verify` over them."
+        "Start a new server in a temporary folder, send it the requests of four people, and show the audit records of "
+        "these requests with the result of `auditrace verify`."
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="use this new folder for the data, and keep it")
     parser.add_argument(
-        "--json", action="store_true", help="print the records and the report as JSON; the story goes to standard error"
+        "--json", action="store_true", help="print records and report as JSON, and the story on standard error"
     )
     parser.set_defaults(command=_demo)
 
@@ -43,14 +42,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     with _folder(arguments.keep) as folder:
         settings = _settings(folder)
         with _serving(folder, settings) as url, tempfile.TemporaryDirectory(prefix="auditrace-demo-") as stage:
-            (Path(stage) / "forgotten.log").write_text("nobody needs this\n")
-            _make_old(Path(stage) / "forgotten.log")
-            # Standard output is for one document then.
-            line = print_error if arguments.json else print_line
-            story = Story(url, _keys(settings), Path(stage), threading.Event().wait, line)
+            forgotten = Path(stage) / "forgotten.log"
+            forgotten.write_text("nobody needs this\n")
+            modified_s = forgotten.stat().st_mtime - _OLD_S
+            os.utime(forgotten, (modified_s, modified_s))
+            # With --json, standard output holds one document only.
+            story = Story(url, _keys(settings), Path(stage), print_error if arguments.json else print_line)
             try:
-                told = story.tell()
-                records = story.records(told.job_ids)
+                records = story.records(story.tell())
             except DemoError as error:
                 print_error(f"auditrace: the demo went wrong: {error}")
                 return 1
@@ -58,7 +57,8 @@ def _demo(arguments: argparse.Namespace) -> int:
                 story.close()
         key = SigningKeys(settings.signing_key).open(may_create=False).public_key
         report = verify(read_copy([settings.archive.parent]), public_keys=[key])
-    _show(records, report, as_json=arguments.json)
+    document = {"records": records, "report": report}
+    print_answer(arguments, document, ["\nThe records of these jobs:\n", *_table(records), f"\n{report.summary()}"])
     return report.exit_status
 
 
@@ -89,7 +89,7 @@ def _folder(keep: Path | None) -> Generator[Path]:
 
 @contextmanager
 def _serving(folder: Path, settings: Settings) -> Generator[str]:
-    """Run `auditrace serve` for the time of the block; its end waits until every record is delivered."""
+    """Run `auditrace serve` within the block; the end of the block waits until every record is delivered."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
@@ -118,16 +118,7 @@ def _keys(settings: Settings) -> Mapping[str, str]:
         return {name: operations.create(name, roles.split(), DEFAULT_TENANT).value.key for name, roles in CAST.items()}
 
 
-def _make_old(path: Path) -> None:
-    modified_s = path.stat().st_mtime - _OLD_S
-    os.utime(path, (modified_s, modified_s))
-
-
-def _show(records: Sequence[Mapping[str, Any]], report: Report, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"records": records, "report": report})
-        return
-    print_line("\nThe records of these jobs:\n")
+def _table(records: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [
         (
             record["timestamp"][11:23],
@@ -139,8 +130,7 @@ def _show(records: Sequence[Mapping[str, Any]], report: Report, *, as_json: bool
         )
         for record in records
     ]
-    print_table(("TIME", "EVENT", "ACTOR", "RESULT", "WHAT", "TRACE"), rows)
-    print_line(f"\n{report.summary()}")
+    return table(("TIME", "EVENT", "ACTOR", "RESULT", "WHAT", "TRACE"), rows)
 
 
 def _who(attributes: Mapping[str, Any]) -> str:

@@ -1,14 +1,15 @@
-"""`auditrace doctor`: look over settings, files and ledger, and say what to do."""
+"""`auditrace doctor`: check settings, files and ledger, and say how to repair them."""
 
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import closing
 
 import httpx
 
 from service.bootstrap.database import Database
 from service.bootstrap.examined import EVERYTHING, LISTENING, Check, CheckResult, Subject, carry_out, examine
-from service.cli.output import print_json, print_line, print_table
+from service.cli.output import print_answer, table
 from service.config import Settings, examine_settings
 from service.errors import SettingsError, TryLaterError
 from service.keyfiles import SigningKeys, deployment_secret
@@ -18,13 +19,13 @@ from service.secrets import DeploymentSecret
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's options."""
     parser.description = (
-        "Look over settings, files and ledger. Exit status: 0 all right, 1 something is wrong, 2 something could not "
-        "be looked at."
+        "Check settings, files and ledger. Exit status: 0 all right, 1 something is wrong, 2 something could not be "
+        "checked."
     )
     parser.add_argument(
-        "--ledger", action="store_true", help="also reconcile the whole database: takes as long as verifying it"
+        "--ledger", action="store_true", help="also check the whole database; this takes as long as `auditrace verify`"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_doctor)
@@ -32,25 +33,22 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     subject, of_start = examine(examine_settings(), EVERYTHING, as_it_lies=True)
-    rows = {one.check: one for one in of_start}
-    if rows[LISTENING].status != "ok" and _is_answered(subject.settings):
-        rows[LISTENING] = CheckResult(LISTENING, "ok", ("an auditrace answers there",))
+    results = {one.check: one for one in of_start}
+    if results[LISTENING].status != "ok" and _is_answered(subject.settings):
+        results[LISTENING] = CheckResult(LISTENING, "ok", ("an auditrace answers there",))
     for name, check in _FURTHER:
-        # What is wrong already is not looked at further.
-        if name not in rows or rows[name].status == "ok":
-            rows[name] = carry_out(name, check, subject)
+        # Skip the deeper check when the check of the same name has already failed.
+        if name not in results or results[name].status == "ok":
+            results[name] = carry_out(name, check, subject)
     found: list[Discrepancy] = []
     if arguments.ledger:
-        rows["ledger"] = carry_out("ledger", lambda subject: _reconciled(subject, found), subject)
-    outcomes = list(rows.values())
-    if arguments.json:
-        shown = [{"check": one.check, "status": one.status, "detail": "; ".join(one.details)} for one in outcomes]
-        print_json({"checks": shown, "ledger": found if arguments.ledger else None})
-    else:
-        lines = [(one, detail) for one in outcomes for detail in one.details]
-        print_table(("CHECK", "", "DETAIL"), [(one.check, _SHOWN[one.status], detail) for one, detail in lines])
-        for one in found:
-            print_line(f"{one.check}: {one.place}: {one.detail}")
+        results["ledger"] = carry_out("ledger", lambda subject: _reconciled(subject, found), subject)
+    outcomes = list(results.values())
+    shown = [{"check": one.check, "status": one.status, "detail": "; ".join(one.details)} for one in outcomes]
+    rows = [(one.check, _SHOWN[one.status], detail) for one in outcomes for detail in one.details]
+    discrepancies = [f"{one.check}: {one.place}: {one.detail}" for one in found]
+    document = {"checks": shown, "ledger": found if arguments.ledger else None}
+    print_answer(arguments, document, [*table(("CHECK", "", "DETAIL"), rows), *discrepancies])
     statuses = {one.status for one in outcomes}
     if "wrong" in statuses:
         return 1
@@ -71,7 +69,9 @@ def _signing_key(subject: Subject) -> str:
             [f"checkpoints are signed with {registered[-1].fingerprint}, and {keys.path} is {signer.fingerprint}"]
         )
     if keys.pending.exists():
-        return f"{keys.path}; {keys.pending} is of a rotation that was cut short: the next start takes care of it"
+        return (
+            f"{keys.path}; {keys.pending} is of an interrupted rotation; the next start finishes it if it was committed"
+        )
     return f"{keys.path} can be read by its owner only, and signs"
 
 
@@ -86,7 +86,7 @@ def _ledger_secret(subject: Subject) -> str:
 def _admin_key(subject: Subject) -> str:
     path = subject.settings.admin_key
     if not os.path.lexists(path):
-        made = "the first start makes it" if subject.is_empty else "as it should be once its key was put elsewhere"
+        made = "the first start makes it" if subject.is_empty else "this is right if you keep its key elsewhere"
         return f"{path} is not there: {made}"
     read_private_file(path, "first administrator's key")
     return f"{path} can be read by its owner only"
@@ -107,11 +107,8 @@ def _outbox(subject: Subject) -> str:
     ledger = _ledger(subject)
     if ledger is None:
         return "nothing was committed yet"
-    reads = ledger.reads()
-    try:
+    with closing(ledger.reads()) as reads:
         state = reads.outbox()
-    finally:
-        reads.close()
     if state.parked:
         to_do = "`auditrace doctor --ledger` says why, `auditrace relay --retry-parked` sends them again"
         raise SettingsError([f"{state.parked} records are parked: {to_do}"])
@@ -144,7 +141,7 @@ def _reconciled(subject: Subject, found: list[Discrepancy]) -> str:
             raise TryLaterError(f"there is no ledger in {database.place} yet: the first start makes one")
         found.extend(database.discrepancies(_secret(subject)))
     except SettingsError as error:
-        # Not a finding about the ledger: it was not looked at.
+        # The ledger was not checked, so this is not a discrepancy in it.
         raise TryLaterError("; ".join(error.problems)) from error
     if found:
         raise SettingsError([f"{len(found)} {'contradiction' if len(found) == 1 else 'contradictions'}, listed below"])
@@ -156,10 +153,10 @@ def _secret(subject: Subject) -> DeploymentSecret:
 
 
 def _is_answered(settings: Settings) -> bool:
-    """Tell whether an auditrace answers where this one would listen: then the address is in use, and rightly so."""
+    """Return whether an auditrace already listens on this address; then it is right that the address is in use."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        # With a transport of its own the client asks no proxy.
+        # An explicit transport keeps httpx from using a proxy.
         with httpx.Client(transport=httpx.HTTPTransport(), timeout=_ANSWER_S) as client:
             answer: object = client.get(f"http://{host}:{settings.port}/health/live").json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
@@ -175,7 +172,7 @@ _FURTHER: Sequence[tuple[str, Check]] = (
     ("durability", _durability),
     ("outbox", _outbox),
 )
-"""What a start does not ask for, and an operator should know."""
+"""Checks that a start does not make, or not in this depth."""
 
 _ANSWER_S = 5.0
 _SHOWN = {"ok": "ok", "wrong": "WRONG", "unknown": "UNKNOWN"}

@@ -1,9 +1,9 @@
-"""`auditrace export`: hand out what the database holds, oldest first, in a form that others read."""
+"""`auditrace export`: write the records of the database, oldest first, in a format that other programs read."""
 
 import argparse
 import os
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -12,10 +12,11 @@ import msgspec
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
+from service.cli.arguments import parsed, require_none
 from service.cli.output import print_error, printing
 from service.config import read_settings
 from service.errors import BrokenLedgerError, SettingsError
-from service.operations.exports import ROWS_AT_ONCE, ExportFormat, Writer, body_lines, csv_rows, otlp_lines
+from service.operations.exports import ROWS_AT_ONCE, WRITERS, ExportFormat, Writer
 from service.ports import Reads, RecordFilter, StoredRecord
 from service.times import parse_time_ns, require_order
 from telemetry.audit.ocsf import ocsf_event
@@ -24,46 +25,43 @@ OCSF: Final = "ocsf"
 
 
 def ocsf_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
-    """Return a line for each record: an event of the class API Activity."""
+    """Return a line for each record: an OCSF event of the class API Activity."""
     return b"".join(msgspec.json.encode(ocsf_event(record.record.body)) + b"\n" for record in records)
 
 
-_WRITERS: Final[Mapping[str, Writer]] = {
-    ExportFormat.OTLP_JSON: otlp_lines,
-    ExportFormat.JSONL: body_lines,
-    ExportFormat.CSV: csv_rows,
-    OCSF: ocsf_lines,
-}
-
-
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's options."""
     parser.description = (
-        "Hand out the records of the database, oldest first, those of every tenant unless one is named. "
-        "Whoever can run this can read the database itself, so it leaves no record; an export over HTTP does. "
-        "The forms otlp-json and jsonl can be verified, if nothing is filtered out."
+        "Write the records of the database, oldest first, of all tenants unless --tenant is given. This export leaves "
+        "no audit record, because a user who can run it can also read the database; an export over HTTP leaves one. "
+        "Exports in the formats otlp-json and jsonl can be verified, if no filter is given."
     )
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument(
         "--format",
         choices=[str(form) for form in ExportFormat],
-        help="lines of OTLP JSON (the default), of bodies, or a table",
+        help="lines of OTLP JSON (the default), lines of record bodies, or a table",
     )
-    forms.add_argument("--as", dest="foreign", choices=[OCSF], help="as events of another schema")
-    parser.add_argument("--since", metavar="TIME", help="sealed from then on (2026-11-30, 2026-11-30T08:00:00Z, -2h)")
-    parser.add_argument("--until", metavar="TIME", help="sealed before then")
-    parser.add_argument("--tenant", metavar="ID", help="of this tenant only")
-    parser.add_argument("--actor", metavar="ID", help="of this actor only")
-    parser.add_argument("--job", metavar="ID", help="of this job only")
+    forms.add_argument("--as", dest="foreign", choices=[OCSF], help="write events of another schema")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="a new file, there once it is whole; else standard output"
+        "--since", metavar="TIME", help="only records sealed at or after TIME (2026-11-30, 2026-11-30T08:00:00Z, -2h)"
+    )
+    parser.add_argument("--until", metavar="TIME", help="only records sealed before TIME")
+    parser.add_argument("--tenant", metavar="ID", help="only records of this tenant")
+    parser.add_argument("--actor", metavar="ID", help="only records of this actor")
+    parser.add_argument("--job", metavar="ID", help="only records of this job")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write to this new file, which appears when it is complete; default: standard output",
     )
     parser.set_defaults(command=_export)
 
 
 def _export(arguments: argparse.Namespace) -> int:
     where = _filter(arguments)
-    write = _WRITERS[arguments.foreign or arguments.format or ExportFormat.OTLP_JSON]
+    write = ocsf_lines if arguments.foreign else WRITERS[ExportFormat(arguments.format or ExportFormat.OTLP_JSON)]
     reads = database_of(read_settings().database, as_it_lies=True).reads()
     with _output(arguments.output) as output, closing(reads):
         count = _copy(reads, where, write, output)
@@ -79,8 +77,8 @@ def _copy(reads: Reads, where: RecordFilter, write: Writer, output: BinaryIO) ->
             output.write(write(page.rows, cursor is None))
         except (msgspec.MsgspecError, KeyError) as error:
             raise BrokenLedgerError(
-                "the body of a record is not that of a record: `auditrace verify --database` names it, and the forms "
-                "otlp-json and jsonl hand it out as it is"
+                "the body of a record is damaged: `auditrace verify --database` names the record, and the formats "
+                "otlp-json and jsonl export it unchanged"
             ) from error
         count += len(page.rows)
         cursor = page.next_cursor
@@ -92,21 +90,16 @@ def _filter(arguments: argparse.Namespace) -> RecordFilter:
     problems: list[str] = []
     present_ns = now_ns()
 
-    def time_ns(option: str) -> int | None:
-        text: str | None = getattr(arguments, option)
-        try:
-            return None if text is None else parse_time_ns(text, present_ns)
-        except ValueError as error:
-            problems.append(f"--{option}: {error}")
-            return None
+    def time_ns(text: str) -> int:
+        return parse_time_ns(text, present_ns)
 
-    since_ns, until_ns = time_ns("since"), time_ns("until")
+    since_ns = parsed(time_ns, arguments.since, "--since", problems)
+    until_ns = parsed(time_ns, arguments.until, "--until", problems)
     try:
         require_order(since_ns, until_ns, "--since", "--until")
     except ValueError as error:
         problems.append(str(error))
-    if problems:
-        raise SettingsError(problems)
+    require_none(problems)
     return RecordFilter(
         tenant_id=arguments.tenant,
         actor_id=arguments.actor,
@@ -118,7 +111,7 @@ def _filter(arguments: argparse.Namespace) -> RecordFilter:
 
 @contextmanager
 def _output(path: Path | None) -> Generator[BinaryIO]:
-    """Yield where to write; a file has its name only once everything is on disk."""
+    """Yield the file to write to. A named file gets its name only when everything is on disk."""
     if path is None:
         with printing():
             yield sys.stdout.buffer

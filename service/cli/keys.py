@@ -1,4 +1,4 @@
-"""`auditrace keys`: API keys, and the keys that sign checkpoints and verify them."""
+"""`auditrace keys`: API keys, and the keys that sign and verify checkpoints."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
-from service.cli.output import print_json, print_line, print_table
+from service.cli.output import print_answer, print_line, table
 from service.config import examine_settings, read_settings, without_otel_variables
 from service.errors import InvalidRequestError
 from service.jobs.model import DEFAULT_TENANT, TenantId
@@ -25,37 +25,36 @@ _HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "CREATED", "LAST USE", "EXP
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's actions and their options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     creating = actions.add_parser("create", help="create an API key and print it, once")
-    creating.add_argument("name", metavar="NAME", help="becomes the actor id; never given again in its tenant")
     creating.add_argument("--role", action="append", required=True, choices=ROLES, dest="roles", help="may be repeated")
-    creating.add_argument("--tenant", default=DEFAULT_TENANT, help="default: %(default)s")
     creating.add_argument(
-        "--expires", metavar="TIME", help="refuse the key from then on: 90d, 2027-01-31 or 2027-01-31T12:00:00Z"
+        "--expires", metavar="TIME", help="the key is refused from this time on: 90d, 2027-01-31, 2027-01-31T12:00:00Z"
     )
-    creating.add_argument("--json", action="store_true", help="print JSON")
     creating.set_defaults(command=_create)
-    revoking = actions.add_parser("revoke", help="refuse a key from the next request on")
-    revoking.add_argument("name", metavar="NAME")
-    revoking.add_argument("--tenant", default=DEFAULT_TENANT, help="default: %(default)s")
+    revoking = actions.add_parser("revoke", help="refuse an API key from the next request on")
     revoking.set_defaults(command=_revoke)
+    for action in (creating, revoking):
+        action.add_argument(
+            "name", metavar="NAME", help="name of the key and actor id; its tenant can never use it for another key"
+        )
+        action.add_argument("--tenant", default=DEFAULT_TENANT, help="default: %(default)s")
     listing = actions.add_parser("list", help="list API keys, without their secrets")
-    listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(command=_list)
     public = actions.add_parser("public", help="print the PEM public key that verifies this ledger")
-    public.add_argument("--all", action="store_true", help="print those that signed before too, first to last")
-    public.add_argument("--json", action="store_true", help="print JSON")
+    public.add_argument("--all", action="store_true", help="print all keys that ever signed, oldest first")
     public.set_defaults(command=_public)
-    rotating = actions.add_parser("rotate", help="let another key sign checkpoints from the next one on")
+    rotating = actions.add_parser("rotate", help="sign checkpoints with another key, from the next checkpoint on")
     rotating.add_argument(
-        "--new-key", type=Path, metavar="PATH", help="PKCS#8 PEM file of mode 0600; default: a new key"
+        "--new-key", type=Path, metavar="PATH", help="PKCS#8 PEM file of mode 0600; default: a new key is made"
     )
-    rotating.add_argument("--json", action="store_true", help="print JSON")
     rotating.set_defaults(command=_rotate)
+    for action in (creating, listing, public, rotating):
+        action.add_argument("--json", action="store_true", help="print JSON")
 
 
-# Each action loads what it needs: a list of keys is there in the time that telemetry alone takes to be loaded.
+# Each action imports what it needs, because loading telemetry takes as long as a whole `list`.
 def _open_ledger() -> "AbstractContextManager[Node]":
     with without_otel_variables():
         from service.bootstrap.node import open_ledger
@@ -66,18 +65,15 @@ def _create(arguments: argparse.Namespace) -> int:
     expires_ns = _end_of(arguments.expires)
     with _open_ledger() as node, node.key_operations() as operations:
         created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant), expires_ns).value
-    if arguments.json:
-        print_json(
-            {
-                "id": created.id,
-                "key": created.key,
-                "roles": created.roles,
-                "tenant": created.tenant,
-                "expires_at": _time(expires_ns),
-            }
-        )
-    else:
-        print_line(f"{created.key}\n\nThis is the only time that the key of {created.name!r} is shown.")
+    document = {
+        "id": created.id,
+        "key": created.key,
+        "roles": created.roles,
+        "tenant": created.tenant,
+        "expires_at": _time(expires_ns),
+    }
+    shown_once = f"This is the only time that the key of {created.name!r} is shown."
+    print_answer(arguments, document, [created.key, "", shown_once])
     return 0
 
 
@@ -102,25 +98,21 @@ def _time(time_ns: int | None) -> str | None:
 def _list(arguments: argparse.Namespace) -> int:
     with closing(database_of(read_settings().database, as_it_lies=True).reads()) as reads:
         keys, uses = reads.keys(), reads.key_uses()
-    if arguments.json:
-        print_json(
-            [
-                {
-                    "id": key.key_id,
-                    "name": key.name,
-                    "tenant": key.tenant_id,
-                    "roles": key.roles,
-                    "created_at": _time(key.created_ns),
-                    "last_used_at": _time(uses.get(key.key_id)),
-                    "expires_at": _time(key.expires_ns),
-                    "revoked_at": _time(key.revoked_ns),
-                    "revoked": key.revoked_ns is not None,
-                }
-                for key in keys
-            ]
-        )
-    else:
-        print_table(_HEADINGS, [_row(key, uses.get(key.key_id), now_ns()) for key in keys])
+    document = [
+        {
+            "id": key.key_id,
+            "name": key.name,
+            "tenant": key.tenant_id,
+            "roles": key.roles,
+            "created_at": _time(key.created_ns),
+            "last_used_at": _time(uses.get(key.key_id)),
+            "expires_at": _time(key.expires_ns),
+            "revoked_at": _time(key.revoked_ns),
+            "revoked": key.revoked_ns is not None,
+        }
+        for key in keys
+    ]
+    print_answer(arguments, document, table(_HEADINGS, [_row(key, uses.get(key.key_id), now_ns()) for key in keys]))
     return 0
 
 
@@ -133,7 +125,7 @@ def _row(key: ApiKey, used_ns: int | None, at_ns: int) -> Sequence[str]:
 
 
 def _moment(time_ns: int | None) -> str:
-    """Return a time to the second, or that there was or is none."""
+    """Return a time to the second, or `never`."""
     return "never" if time_ns is None else f"{rfc3339_nanos(time_ns)[:19]}Z"
 
 
@@ -148,14 +140,11 @@ def _public(arguments: argparse.Namespace) -> int:
     if not keys:
         if not os.path.lexists(settings.signing_key):
             database.require()
-        # Before the first start: the key that it will register.
+        # Before the first start: the key that the first start will register.
         signer = SigningKeys(settings.signing_key, settings.signing_key_passphrase).open(may_create=False)
         keys = [RegisteredKey(signer.fingerprint, signer.public_pem, 1)]
     shown = keys if arguments.all else keys[-1:]
-    if arguments.json:
-        print_json([_described(key) for key in shown])
-    else:
-        print_line("".join(key.public_pem for key in shown).rstrip())
+    print_answer(arguments, [_described(key) for key in shown], ["".join(key.public_pem for key in shown).rstrip()])
     return 0
 
 
@@ -165,19 +154,14 @@ def _rotate(arguments: argparse.Namespace) -> int:
             lambda: node.checkpoints.registered()[-1].fingerprint, arguments.new_key, node.checkpoints.rotate
         )
         signing = node.checkpoints.registered()[-1]
-    if arguments.json:
-        print_json(_described(signing))
-    else:
-        print_line(
-            f"checkpoints from {first} on are signed with {signing.fingerprint}, which is now {node.keys.path}\n\n"
-            "Copy that file to every other node, and give those who verify the public key: auditrace keys public"
-        )
+    lines = [
+        f"checkpoints from {first} on are signed with {signing.fingerprint}, which is now {node.keys.path}",
+        "",
+        "Copy that file to every other node, and give those who verify the public key: auditrace keys public",
+    ]
+    print_answer(arguments, _described(signing), lines)
     return 0
 
 
 def _described(key: RegisteredKey) -> dict[str, object]:
-    return {
-        "fingerprint": key.fingerprint,
-        "first_checkpoint": key.first_checkpoint,
-        "public_key": key.public_pem,
-    }
+    return {"fingerprint": key.fingerprint, "first_checkpoint": key.first_checkpoint, "public_key": key.public_pem}

@@ -1,5 +1,6 @@
-"""What commands print: JSON for machines, aligned columns for people; and what becomes of it when nobody takes it."""
+"""Prints what commands answer: JSON for programs, lines for people; and handles a reader that has gone away."""
 
+import argparse
 import os
 import sys
 from collections.abc import Generator, Sequence
@@ -13,14 +14,25 @@ from service.errors import SettingsError
 _STREAMS: Final = (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
 
 
-def print_json(value: object) -> None:
-    """Print one JSON document, indented, on standard output."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
-    print_line(text.decode())
+def print_answer(arguments: argparse.Namespace, document: object, lines: Sequence[str]) -> None:
+    """Print the document as JSON if `--json` is given, else the lines; on standard output."""
+    if arguments.json:
+        lines = [msgspec.json.format(msgspec.json.encode(document), indent=2).decode()]
+    for line in lines:
+        print_line(line)
 
 
-def print_line(text: str = "") -> None:
-    """Print one line on standard output, at once; a reader that is gone (`| head`) has seen enough.
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table; each column is as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (headings, *rows)
+    ]
+
+
+def print_line(text: str) -> None:
+    """Print one line on standard output, at once. A closed pipe (`| head`) is not an error.
 
     Raises:
         SettingsError: standard output cannot be written.
@@ -31,21 +43,13 @@ def print_line(text: str = "") -> None:
 
 
 def say_line(text: str) -> None:
-    """Print one line of a process that runs on; nothing fails when nobody reads it any more."""
+    """Print one line of a long-running process; no error when standard output cannot be written."""
     with suppress(SettingsError):
         print_line(text)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their headings, in columns as wide as need be."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in (headings, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print_line("  ".join(cells).rstrip())
-
-
 def print_error(text: str) -> None:
-    """Print one line on standard error; the exit status says the same when it cannot be written."""
+    """Print one line on standard error; no error when it cannot be written, because the exit status says the same."""
     try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
@@ -55,11 +59,11 @@ def print_error(text: str) -> None:
 
 @contextmanager
 def printing() -> Generator[None]:
-    """Write to standard output within the block, and make sure that the exit status stays what the command decides.
+    """Translate errors of writing standard output within the block, so that the command decides the exit status.
 
     Raises:
-        BrokenPipeError: whoever read it is gone.
-        SettingsError: it cannot be written.
+        BrokenPipeError: the reader has closed the pipe.
+        SettingsError: standard output cannot be written.
     """
     try:
         yield
@@ -71,21 +75,21 @@ def printing() -> Generator[None]:
 
 
 def hold_standard_streams() -> None:
-    """Take the numbers 0 to 2 where whoever started this process has closed them.
+    """Open the null device at each of the descriptors 0 to 2 that the parent process has closed.
 
-    A file or socket of the service would get such a number, and what a child process writes to it. Standard output
-    can then not be written; standard error goes nowhere.
+    Otherwise a file or socket of the service would get such a descriptor, and a child process would write its output
+    there. Writing to standard output then fails; standard error is discarded.
     """
     for descriptor, (name, mode, flags) in enumerate(_STREAMS):
         try:
             os.fstat(descriptor)
         except OSError:
-            # It gets the lowest number that is free, which is this one.
+            # `os.open` returns the lowest free descriptor, which is this one.
             setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
 
 
 def _redirect_to_nowhere(stream: TextIO) -> None:
-    """Have what is left in the buffer go nowhere: it would fail again at the end, and change the exit status."""
+    """Discard what is left in the buffer. Python would write it again at exit, fail, and change the exit status."""
     descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(descriptor, stream.fileno())
     os.close(descriptor)

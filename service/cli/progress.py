@@ -14,7 +14,7 @@ _MIB: Final = 1 << 20
 
 @contextmanager
 def reading_progress() -> Generator[Progress | None]:
-    """Show how much of a long input has been read, if standard error is a terminal; the bar is gone afterwards."""
+    """Show how much of a long input has been read, if standard error is a terminal; remove the bar at the end."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -8,21 +8,20 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from service.errors import SettingsError
+from service.cli.arguments import require_none
 
 _BEGIN: Final = b"-----BEGIN"
 NO_KEY: Final = (
-    "no --public-key is given, without which nothing tells who wrote the copy: where the service runs, "
-    "`auditrace keys public > public.pem` writes it, and you get that file from somebody you trust; "
-    "--without-key checks only that the copy agrees with itself"
+    "no --public-key is given, so nothing shows who wrote the copy: run `auditrace keys public > public.pem` where the "
+    "service runs, and get that file from somebody you trust; --without-key only checks that the copy is consistent"
 )
 
 
 def read_public_keys(paths: Sequence[Path]) -> list[Ed25519PublicKey]:
-    """Return the public keys in files, each of which may hold several.
+    """Return the public keys in files; a file may hold several.
 
     Raises:
-        SettingsError: a file cannot be read, or holds no Ed25519 public key; all such files at once.
+        SettingsError: a file cannot be read, or holds another thing than Ed25519 public keys; it lists all such files.
     """
     keys: list[Ed25519PublicKey] = []
     problems: list[str] = []
@@ -39,11 +38,10 @@ def read_public_keys(paths: Sequence[Path]) -> list[Ed25519PublicKey]:
         keys += own
         if len(own) < len(found):
             problems.append(f"{path} is not an Ed25519 public key")
-    if problems:
-        raise SettingsError(problems)
+    require_none(problems)
     return keys
 
 
 def _pems(text: bytes) -> Sequence[bytes]:
-    """Return the keys of a file, of which `auditrace keys public --all` prints several."""
+    """Return the keys of a file one by one: `auditrace keys public --all` prints several."""
     return [_BEGIN + pem for pem in text.split(_BEGIN)[1:]] or [text]

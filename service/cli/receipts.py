@@ -1,4 +1,4 @@
-"""Reads receipts from files, in whatever answer of the API they stand: of a change, or of a refusal."""
+"""Reads receipts from files that hold answers of the API: answers to a change, or refusals."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,32 +7,35 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from service.errors import SettingsError
+from service.cli.arguments import require_none
 from telemetry.audit.verify import KnownReceipt
 
 _ANYTHING: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _MEMBERS: Final = frozenset({"record_id", "stream_id", "sequence_number", "record_hash"})
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_RECEIPT: Final = "audit"
-_RECORD: Final = "audit_record_id"
 
 
 def read_receipts(paths: Sequence[Path]) -> list[KnownReceipt]:
-    """Return the receipts in files: JSON documents, or one to a line, that hold any number of them anywhere.
+    """Return the receipts in files. A file is one JSON document, or one a line; receipts may be anywhere in them.
 
     Raises:
-        SettingsError: a file cannot be read, is not JSON, or holds no receipt, a refusal without one, or one
-            that no record can have; all such files at once.
+        SettingsError: a file cannot be read, is not JSON, holds no receipt, holds a refusal without a receipt, or a
+            receipt that no record can have; it lists all such files.
     """
     receipts: list[KnownReceipt] = []
     problems: list[str] = []
     for path in paths:
         try:
-            documents = _documents(path.read_bytes())
-            found = [receipt for document in documents for receipt in _receipts_of(document)]
+            objects = [one for document in _documents(path.read_bytes()) for one in _objects(document)]
+            found = [msgspec.convert(one, KnownReceipt) for one in objects if one.keys() >= _MEMBERS]
             wrong = [receipt for receipt in found if not _can_be(receipt)]
-            without = [record_id for document in documents for record_id in _refusals_without(document)]
+            # Older versions answered a refusal with the id of its record, and without a receipt.
+            without = [
+                record_id
+                for one in objects
+                if isinstance(record_id := one.get("audit_record_id"), str) and not one.get("audit")
+            ]
         except OSError as error:
             problems.append(f"the receipt {path} cannot be read: {error.strerror}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -51,8 +54,7 @@ def read_receipts(paths: Sequence[Path]) -> list[KnownReceipt]:
             )
             if not found and not without:
                 problems.append(f"{path} holds no receipt: a receipt has the members {', '.join(sorted(_MEMBERS))}")
-    if problems:
-        raise SettingsError(problems)
+    require_none(problems)
     return receipts
 
 
@@ -66,38 +68,23 @@ def _documents(text: bytes) -> list[object]:
         return [_ANYTHING.decode(line) for line in lines]
 
 
-def _receipts_of(value: object) -> Iterator[KnownReceipt]:
+def _objects(value: object) -> Iterator[dict[str, object]]:
+    """Yield every object of a JSON document, outer ones first."""
+    if isinstance(value, dict):
+        members = cast("dict[str, object]", value)
+        yield members
+        value = list(members.values())
     if isinstance(value, list):
         for member in cast("list[object]", value):
-            yield from _receipts_of(member)
-    elif isinstance(value, dict):
-        members = cast("dict[str, object]", value)
-        if members.keys() >= _MEMBERS:
-            yield msgspec.convert(members, KnownReceipt)
-        else:
-            yield from _receipts_of(list(members.values()))
+            yield from _objects(member)
 
 
 def _can_be(receipt: KnownReceipt) -> bool:
-    """Tell whether a record can have this id, place and hash: one that cannot is in no copy, and proves nothing."""
+    """Return whether a record can have this id, place and hash. A receipt that no record can have proves nothing."""
     ids = (receipt.record_id, receipt.stream_id)
     return receipt.number > 0 and all(map(_UUID.fullmatch, ids)) and _SHA256.fullmatch(receipt.hash) is not None
 
 
-def _refusals_without(value: object) -> Iterator[str]:
-    """Yield the record ids of refusals that carry no receipt."""
-    if isinstance(value, list):
-        for member in cast("list[object]", value):
-            yield from _refusals_without(member)
-    elif isinstance(value, dict):
-        members = cast("dict[str, object]", value)
-        record_id = members.get(_RECORD)
-        if isinstance(record_id, str) and not members.get(_RECEIPT):
-            yield record_id
-        for member in members.values():
-            yield from _refusals_without(member)
-
-
 def _shown(record_id: str) -> str:
-    """Return an id as a terminal shows it: a file may hold anything."""
+    """Return an id with control characters escaped for the terminal, because a file may hold any text."""
     return record_id.encode("unicode_escape").decode()

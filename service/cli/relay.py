@@ -1,13 +1,12 @@
 """`auditrace relay`: deliver audit records, or send some of them again."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import Final
 
 from service.bootstrap.relaying import RelayNode
-from service.cli.output import print_error, print_json, print_line, say_line
-from service.cli.replay import replay
+from service.cli.output import print_answer, print_error, say_line
+from service.cli.replay import refused_record, replay
 from service.config import examine_settings
 from service.errors import InvalidRequestError
 from service.processes.alone import relay, relay_once
@@ -17,12 +16,12 @@ _SHOWN_STREAMS: Final = 10
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's options."""
     actions = parser.add_mutually_exclusive_group()
     actions.add_argument(
         "--once",
         action="store_true",
-        help="deliver what is there, then exit: 1 if the sink took nothing for AUDITRACE_SHUTDOWN_GRACE",
+        help="deliver the waiting records, then exit: 1 if the sink took nothing for AUDITRACE_SHUTDOWN_GRACE",
     )
     actions.add_argument(
         "--retry-parked", action="store_true", help="send parked records again, then exit: 1 if some stay parked"
@@ -30,16 +29,17 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     actions.add_argument(
         "--replay-from",
         metavar="STREAM:NUMBER",
-        help="send what was delivered of a stream again from there, then exit; the sink gets identical copies",
+        help="send the delivered records of a stream again from this number on, then exit; the sink gets identical "
+        "copies",
     )
     actions.add_argument(
         "--replay-all",
         action="store_true",
-        help="send everything that was delivered before to a sink that is new, then exit: 1 if it could not send all; "
-        "started again, it goes on where it stopped",
+        help="send all delivered records to a new sink, then exit: 1 if some were not sent; the next start continues "
+        "where this one stopped",
     )
-    parser.add_argument("--from-start", action="store_true", help="with --replay-all: do not go on, begin anew")
-    parser.add_argument("--json", action="store_true", help="print JSON about what was sent, where it ends by itself")
+    parser.add_argument("--from-start", action="store_true", help="with --replay-all: start again at the beginning")
+    parser.add_argument("--json", action="store_true", help="print JSON; not for a relay that keeps running")
     parser.set_defaults(command=_relay)
 
 
@@ -50,27 +50,25 @@ def _relay(arguments: argparse.Namespace) -> int:
     if arguments.json and not ends:
         raise InvalidRequestError("--json belongs to what ends by itself: --once, --retry-parked, --replay-from …")
     if arguments.replay_all:
-        return replay(from_start=arguments.from_start, as_json=arguments.json)
+        return replay(arguments)
     if arguments.retry_parked:
-        return _again(Relay.retry_parked, "auditrace relay --retry-parked", as_json=arguments.json)
+        return _again(arguments, Relay.retry_parked, "auditrace relay --retry-parked")
     if arguments.replay_from is not None:
         stream_id, first = parse_place(arguments.replay_from)
         go_on = f"auditrace relay --replay-from {stream_id}:{{number}}"
-        return _again(lambda opened: opened.replay(stream_id, first), go_on, as_json=arguments.json)
+        return _again(arguments, lambda opened: opened.replay(stream_id, first), go_on)
     if arguments.once:
-        return _once(as_json=arguments.json)
+        return _once(arguments)
     return relay(examine_settings(), say_line)
 
 
-def _once(*, as_json: bool) -> int:
+def _once(arguments: argparse.Namespace) -> int:
     done = relay_once(examine_settings())
-    if as_json:
-        print_json(_document(done))
-    else:
-        parked = f", {done.parked} parked: see `auditrace relay --retry-parked`" if done.parked else ""
-        print_line(f"{done.delivered} records were delivered to {done.address}{parked}")
-        if done.reason is None and done.left:
-            print_line(f"{_count(done)} more are left to another relay, which holds them and delivers them")
+    parked = f", {done.parked} parked: see `auditrace relay --retry-parked`" if done.parked else ""
+    lines = [f"{done.delivered} records were delivered to {done.address}{parked}"]
+    if done.reason is None and done.left:
+        lines.append(f"another relay holds {_count(done)} more records and delivers them")
+    print_answer(arguments, _document(done), lines)
     if done.reason is None:
         return 0
     for line in _unfinished(done, done.reason):
@@ -93,7 +91,7 @@ def _document(done: Drained) -> dict[str, object]:
 
 
 def _unfinished(done: Drained, reason: str) -> list[str]:
-    """Return what an operator needs who finds that not all was delivered: why, where it stopped, how to go on."""
+    """Return lines for an operator when not all was delivered: why, where it stopped, how to continue."""
     count = "an unknown number of records is" if done.left is None else f"{_count(done)} records are"
     lines = [f"auditrace: {count} left, after {done.delivered} were delivered to {done.address}: {reason}"]
     left = done.left or ()
@@ -110,37 +108,23 @@ def _count(done: Drained) -> int:
     return sum(lag.committed - lag.delivered for lag in done.left or ())
 
 
-def _again(send: Callable[[Relay], Redelivered], go_on: str, *, as_json: bool) -> int:
+def _again(arguments: argparse.Namespace, send: Callable[[Relay], Redelivered], go_on: str) -> int:
     node = RelayNode(examine_settings(), is_daemon=False)
     try:
         done = send(node.relay)
         address = node.relay.state().address
     finally:
         node.close()
-    if as_json:
-        print_json(
-            {
-                "accepted": done.accepted,
-                "refused": [
-                    {
-                        "stream_id": record.stream_id,
-                        "number": record.number,
-                        "record_id": record.record_id,
-                        "answer": answer,
-                    }
-                    for record, answer in done.refused
-                ],
-                "held": done.held,
-                "next_number": done.next_number,
-            }
-        )
-    else:
-        print_line(f"{done.accepted} accepted, {len(done.refused)} refused")
-        for record, answer in done.refused:
-            print_line(f"  {record.stream_id}:{record.number} {record.record_id}: {answer}")
+    document = {
+        "accepted": done.accepted,
+        "refused": [refused_record(record, answer) for record, answer in done.refused],
+        "held": done.held,
+        "next_number": done.next_number,
+    }
+    lines = [f"{done.accepted} accepted, {len(done.refused)} refused"]
+    lines += [f"  {record.stream_id}:{record.number} {record.record_id}: {answer}" for record, answer in done.refused]
+    print_answer(arguments, document, lines)
     if done.held is not None:
-        sys.stderr.write(
-            f"auditrace: stopped at number {done.next_number}, because {address} does not take it: {done.held}\n"
-            f"  Go on with `{go_on.format(number=done.next_number)}`.\n"
-        )
+        print_error(f"auditrace: stopped at number {done.next_number}, because {address} does not take it: {done.held}")
+        print_error(f"  Go on with `{go_on.format(number=done.next_number)}`.")
     return 1 if done.refused or done.held is not None else 0

@@ -1,45 +1,49 @@
-"""`auditrace relay --replay-all`: fill a sink that is new with everything that was delivered before."""
+"""`auditrace relay --replay-all`: send all delivered records to a new sink."""
 
+import argparse
 import sys
 from typing import Final
 
-from service.cli.output import print_json, print_line
+from service.cli.output import print_answer, print_error
 from service.config import examine_settings
 from service.ports import OutboxRecord
 from service.processes.alone import ReplayedAll, replay_all
 
 _LISTED: Final = 1000
-"""How many records that are refused a JSON document lists."""
+"""How many refused records a JSON document lists."""
 
 
-def replay(*, from_start: bool, as_json: bool) -> int:
-    """Send the records, show how it goes on standard error, and return the exit status."""
+def replay(arguments: argparse.Namespace) -> int:
+    """Send the records, show the progress on standard error, and return the exit status."""
     shown = _Shown()
-    done = replay_all(examine_settings(), shown, from_start=from_start)
+    done = replay_all(examine_settings(), shown, from_start=arguments.from_start)
     shown.end()
-    if as_json:
-        print_json(_document(done, shown.refused_records))
-    else:
-        _print(done)
+    print_answer(arguments, _document(done, shown.refused_records), _lines(done))
     if done.replayed.reason is not None:
-        sys.stderr.write(
-            f"auditrace: stopped before the end: {done.replayed.reason}\n"
-            "  Run the same command again: it goes on where this one stopped.\n"
-        )
+        print_error(f"auditrace: stopped before the end: {done.replayed.reason}")
+        print_error("  Run the same command again: it goes on where this one stopped.")
     return 1 if done.replayed.reason is not None or done.replayed.refused else 0
 
 
-def _print(done: ReplayedAll) -> None:
+def refused_record(record: OutboxRecord, answer: str) -> dict[str, object]:
+    """Return a record that the sink refused, with the sink's answer, as a member of a JSON document."""
+    return {"stream_id": record.stream_id, "number": record.number, "record_id": record.record_id, "answer": answer}
+
+
+def _lines(done: ReplayedAll) -> list[str]:
     replayed = done.replayed
     before = f", {replayed.earlier} by an earlier run" if replayed.earlier else ""
-    print_line(f"{replayed.accepted} of {replayed.total} delivered records were sent again{before}")
-    print_line(f"from the ledger {done.place} to {done.address}")
+    lines = [
+        f"{replayed.accepted} of {replayed.total} delivered records were sent again{before}",
+        f"from the ledger {done.place} to {done.address}",
+    ]
     if replayed.refused:
-        print_line(f"{replayed.refused} were refused alone, and are missing there")
+        lines.append(f"{replayed.refused} were refused alone, and are missing there")
     if done.parked:
-        print_line(f"{done.parked} parked records were left out: see `auditrace relay --retry-parked`")
+        lines.append(f"{done.parked} parked records were left out: see `auditrace relay --retry-parked`")
     if done.undelivered:
-        print_line(f"{done.undelivered} are not delivered yet: a relay delivers them to the sink of its own settings")
+        lines.append(f"{done.undelivered} are not delivered yet: a relay delivers them to the sink of its own settings")
+    return lines
 
 
 def _document(done: ReplayedAll, refused: list[dict[str, object]]) -> dict[str, object]:
@@ -59,7 +63,7 @@ def _document(done: ReplayedAll, refused: list[dict[str, object]]) -> dict[str, 
 
 
 class _Shown:
-    """Implements `service.relay.Watch`: a line that counts on a terminal, else a line for each tenth of the way."""
+    """Implements `service.relay.Watch`: on a terminal one line that counts, else a line for each tenth."""
 
     def __init__(self) -> None:
         self.refused_records: list[dict[str, object]] = []
@@ -67,12 +71,13 @@ class _Shown:
         self._tenth = -1
 
     def goes_on(self, done: int, total: int) -> None:
-        """Show how many were sent."""
+        """Show how many records were sent."""
         tenth = 10 * done // total if total else 10
+        progress = f"{done} of {total} delivered records were sent again"
         if self._is_terminal:
-            sys.stderr.write(f"\r\x1b[K{_progress(done, total)}")
+            sys.stderr.write(f"\r\x1b[K{progress}")
         elif tenth > self._tenth:
-            sys.stderr.write(_progress(done, total) + "\n")
+            sys.stderr.write(f"{progress}\n")
         self._tenth = tenth
         sys.stderr.flush()
 
@@ -81,15 +86,10 @@ class _Shown:
         self.end()
         sys.stderr.write(f"refused: {record.stream_id}:{record.number} {record.record_id}: {answer}\n")
         if len(self.refused_records) < _LISTED:
-            place = {"stream_id": record.stream_id, "number": record.number, "record_id": record.record_id}
-            self.refused_records.append({**place, "answer": answer})
+            self.refused_records.append(refused_record(record, answer))
 
     def end(self) -> None:
-        """Leave no half line behind."""
+        """Erase the line that counts."""
         if self._is_terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-
-
-def _progress(done: int, total: int) -> str:
-    return f"{done} of {total} delivered records were sent again"

@@ -1,12 +1,12 @@
 """The story that `auditrace demo` tells: real requests of four people to a running service."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import msgspec
 
 _TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.2
@@ -18,55 +18,41 @@ CAST: Final[Mapping[str, str]] = {
     "ann": "approver",
     "audrey": "auditor",
 }
-"""Who takes part, and with which roles. Omar may approve, but not what he made himself."""
+"""The people and their roles. Omar may approve, but not a job that he created."""
 
 Answer = Mapping[str, Any]
 
 
 class DemoError(Exception):
-    """The service did not answer as the story has it; the text says what it answered."""
-
-
-class Told(msgspec.Struct, frozen=True):
-    """What the story left behind: the ids of its jobs."""
-
-    job_ids: Sequence[str]
+    """The service gave another answer than the story expects; the text holds the answer."""
 
 
 class Story:
-    """Tells the story step by step, each printed when it has happened."""
+    """Sends the requests of the story one by one, and prints each step when it has happened."""
 
-    def __init__(
-        self,
-        url: str,
-        keys: Mapping[str, str],
-        stage: Path,
-        wait: Callable[[float], object],
-        line: Callable[[str], object],
-    ) -> None:
-        """Play against the service at `url`; `stage` is a folder whose old files the story deletes.
+    def __init__(self, url: str, keys: Mapping[str, str], stage: Path, line: Callable[[str], object]) -> None:
+        """Use the service at `url` with the people's API keys.
 
-        `line` takes what is told.
+        A job of the story deletes the old files of the folder `stage`. `line` prints a line.
         """
         self._clients = {
             name: httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=_TIMEOUT_S)
             for name, key in keys.items()
         }
         self._stage = stage
-        self._wait = wait
         self._line = line
         self._step = 0
 
-    def tell(self) -> Told:
-        """Tell it.
+    def tell(self) -> Sequence[str]:
+        """Run the story and return the ids of its jobs.
 
         Raises:
             DemoError: an answer was not the expected one.
         """
-        return Told([self._four_eyes(), self._failure(), self._cancellation()])
+        return [self._four_eyes(), self._failure(), self._cancellation()]
 
     def records(self, job_ids: Sequence[str]) -> list[Answer]:
-        """Return every record of these jobs, in the order in which they were committed, as the auditor sees them."""
+        """Return every record of these jobs as the auditor sees them, in the order of commits."""
         found: list[Answer] = []
         for job_id in job_ids:
             page = self._clients["audrey"].get(f"/v1/jobs/{job_id}/audit", params={"limit": 1000}).json()
@@ -79,15 +65,13 @@ class Story:
             client.close()
 
     def _four_eyes(self) -> str:
+        parameters = {"path": str(self._stage), "days": 30}
         job = self._post(
             "omar",
             "creates a job that deletes files which nobody changed for 30 days",
             "",
             201,
-            {
-                "template": "delete-old-files",
-                "parameters": {"path": str(self._stage), "days": 30},
-            },
+            {"template": "delete-old-files", "parameters": parameters},
         )
         path = f"/{job['id']}"
         plan = self._post("omar", "looks at the plan: the exact command, and its hash", f"{path}/draft", 200)["plan"]
@@ -136,7 +120,7 @@ class Story:
                 return
             if time.monotonic() > deadline:
                 raise DemoError(f"waited {_TIMEOUT_S:g} s until {what}; the job is {job['status']}")
-            self._wait(_POLL_S)
+            threading.Event().wait(_POLL_S)
 
     def _say(self, who: str, what: str, answer: httpx.Response, expected: int) -> None:
         self._step += 1

@@ -1,14 +1,14 @@
-"""`auditrace templates`: what may run here."""
+"""`auditrace templates`: check `jobs.toml` and list its templates."""
 
 import argparse
 
-from service.cli.output import print_json, print_line
+from service.cli.output import print_answer
 from service.config import read_settings
 from service.jobs.templates import load_templates
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's options."""
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_templates)
 
@@ -16,10 +16,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 def _templates(arguments: argparse.Namespace) -> int:
     templates = load_templates(read_settings().templates)
     described = [template.describe() for name in templates.names() if (template := templates.get(name))]
-    if arguments.json:
-        print_json(described)
-        return 0
+    lines: list[str] = []
     for shown in described:
         needs = "  (needs a confirmation)" if shown["requires_confirmation"] else ""
-        print_line(f"{shown['name']}{needs}\n    {shown['description']}")
+        lines += [f"{shown['name']}{needs}", f"    {shown['description']}"]
+    print_answer(arguments, described, lines)
     return 0

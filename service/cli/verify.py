@@ -1,15 +1,18 @@
-"""`auditrace verify`: prove from any copy of the ledger that nothing was dropped, edited, reordered or inserted."""
+"""`auditrace verify`: prove from a copy of the ledger that no record was dropped, edited, reordered or inserted."""
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.bootstrap.clock import now_ns
 from service.bootstrap.databases import database_of
+from service.cli.arguments import parsed, require_none
 from service.cli.copies import copy_of, is_database_url, reading_copies, require_copies, require_paths
-from service.cli.output import print_json, print_line
+from service.cli.output import print_answer
 from service.cli.progress import reading_progress
 from service.cli.public_keys import NO_KEY, read_public_keys
 from service.cli.receipts import read_receipts
@@ -31,19 +34,17 @@ from telemetry.audit.verify import (
     verify_proof,
 )
 
-T = TypeVar("T")
-
 _END: Final = ("at_least", "max_age", "receipt", "require_anchored")
 _CHECKPOINT: Final = re.compile(r"([1-9][0-9]{0,15}):([0-9a-f]{64})")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's options."""
     parser.description = (
-        "Verify copies of the ledger, any mix of them as one: OTLP JSON lines, plain or compressed, files or folders; "
-        "bodies line by line; exports of log backends; a database. Or verify the proof of one record, as the API "
-        "answers it. Exit status: 0 intact, 1 broken, 2 could not check."
+        "Verify copies of the ledger; several copies count as one. A copy is a file or folder of OTLP JSON lines, "
+        "plain or compressed, a file of bodies line by line, an export of a log backend, or a database. Or verify the "
+        "proof of one record that the API returned. Exit status: 0 intact, 1 broken, 2 could not check."
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: AUDITRACE_AUDIT_ARCHIVE's folder")
     parser.add_argument(
@@ -52,66 +53,70 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="PEM",
-        help="what `auditrace keys public` prints, got from somebody you trust; may be repeated",
+        help="file with the output of `auditrace keys public`, from somebody you trust; may be repeated",
     )
     parser.add_argument(
-        "--without-key", action="store_true", help="check no signature: only that the copy agrees with itself"
+        "--without-key", action="store_true", help="check no signature, only that the copy is consistent"
     )
-    parser.add_argument("--database", nargs="?", const="", metavar="URL", help="the database (AUDITRACE_DATABASE)")
+    parser.add_argument(
+        "--database", nargs="?", const="", metavar="URL", help="verify this database (default: AUDITRACE_DATABASE)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     part = parser.add_argument_group("to verify a part of the ledger")
     window = part.add_mutually_exclusive_group()
     window.add_argument(
-        "--since", metavar="TIME", help="from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)"
+        "--since", metavar="TIME", help="verify from the checkpoint before TIME on (2026-11-30T08:00:00Z, -2h)"
     )
-    window.add_argument("--behind", metavar="NUMBER", help="what the checkpoints up to this one do not cover")
-    part.add_argument("--stream", action="append", default=[], metavar="ID", help="this stream only; may be repeated")
-    end = parser.add_argument_group("to check the end of the ledger against what is known from elsewhere")
-    end.add_argument("--at-least", metavar="NUMBER:HASH", help="a checkpoint that the copy must reach")
-    end.add_argument("--max-age", metavar="DURATION", help="how old the last checkpoint may be (5m)")
+    window.add_argument("--behind", metavar="NUMBER", help="verify what no checkpoint up to this one covers")
+    part.add_argument(
+        "--stream", action="append", default=[], metavar="ID", help="verify only this stream; may be repeated"
+    )
+    end = parser.add_argument_group("to check the end of the ledger against other sources")
+    end.add_argument("--at-least", metavar="NUMBER:HASH", help="checkpoint that the copy must contain or go beyond")
+    end.add_argument("--max-age", metavar="DURATION", help="greatest age of the last checkpoint (5m)")
     end.add_argument(
         "--receipt",
         action="append",
         default=[],
         type=Path,
         metavar="FILE",
-        help="answers of the API that hold receipts of records, refusals too; may be repeated",
+        help="saved answers of the API with receipts; the copy must hold their records; may be repeated",
     )
-    end.add_argument("--require-anchored", action="store_true", help="nothing may be behind the last checkpoint")
+    end.add_argument(
+        "--require-anchored", action="store_true", help="the last checkpoint must cover all records of the copy"
+    )
     parser.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="name what one copy, path or database URL, has and the other lacks",
+        help="list the records that only one of two copies has; a copy is a path or a database URL",
     )
     parser.set_defaults(command=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
-    since_ns = _parsed(_time_ns, arguments.since, "--since", problems)
-    behind = _parsed(_number, arguments.behind, "--behind", problems)
+    since_ns = parsed(_time_ns, arguments.since, "--since", problems)
+    behind = parsed(_number, arguments.behind, "--behind", problems)
     scope = Scope(since_ns, frozenset(arguments.stream), behind)
     if arguments.compare is not None:
-        _refuse_beside_compare(arguments, problems)
-        _raise(problems)
+        refused = ("paths", "public_key", "without_key", "database", "behind", *_END)
+        what = "--compare, which verifies neither copy: verify each by itself"
+        require_none(problems + _beside(arguments, refused, what))
         answer: Report | Comparison | ProofReport = _compare(arguments.compare, scope)
     else:
         problems += _key_problems(arguments)
         expected = Expected(
-            at_least=_parsed(_checkpoint, arguments.at_least, "--at-least", problems),
-            not_before_ns=_parsed(_not_before, arguments.max_age, "--max-age", problems),
+            at_least=parsed(_checkpoint, arguments.at_least, "--at-least", problems),
+            not_before_ns=parsed(_not_before, arguments.max_age, "--max-age", problems),
             receipts=read_receipts(arguments.receipt),
             all_anchored=arguments.require_anchored,
         )
         others = sorted({one.stream_id for one in expected.receipts} - scope.streams) if scope.streams else []
-        problems += [f"--stream leaves out {stream_id}, of which a receipt is given" for stream_id in others]
-        _raise(problems)
+        problems += [f"--stream leaves out {stream_id}, but a receipt of that stream is given" for stream_id in others]
+        require_none(problems)
         answer = _report(arguments, scope, expected)
-    if arguments.json:
-        print_json(answer)
-    else:
-        print_line(answer.summary())
+    print_answer(arguments, answer, [answer.summary()])
     return answer.exit_status
 
 
@@ -124,12 +129,9 @@ def _key_problems(arguments: argparse.Namespace) -> Sequence[str]:
 def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> Report | ProofReport:
     require_paths(arguments.paths)
     keys = read_public_keys(arguments.public_key)
-    with reading_copies():
-        for path in arguments.paths:
-            proof = proof_in(path)
-            if proof is not None:
-                _refuse_beside_proof(arguments, path)
-                return verify_proof(proof, keys)
+    proof_report = _proof_report(arguments, keys)
+    if proof_report is not None:
+        return proof_report
     settings = read_settings()
     found: Iterable[Found] = ()
     if arguments.database is not None:
@@ -145,8 +147,22 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
     return report
 
 
+def _proof_report(arguments: argparse.Namespace, keys: Sequence[Ed25519PublicKey]) -> ProofReport | None:
+    """Return the report about the proof that a path names; None when no path names a proof."""
+    with reading_copies():
+        for path in arguments.paths:
+            proof = proof_in(path)
+            if proof is not None:
+                alone = f"{path} is the proof of one record: verify it by itself, without another PATH"
+                what = f"{path}, which is the proof of one record: verify it by itself"
+                problems = _beside(arguments, ("database", "since", "behind", "stream", *_END), what)
+                require_none(problems + ([alone] if len(arguments.paths) > 1 else []))
+                return verify_proof(proof, keys)
+    return None
+
+
 def _require_reached(report: Report, scope: Scope) -> None:
-    """Raise when nothing was found wrong, and the copy ends before where verification was to begin."""
+    """Raise when nothing wrong was found, but the copy ends before the checkpoint at which verification begins."""
     last = 0 if report.last_checkpoint is None else report.last_checkpoint.number
     if scope.behind is not None and last < scope.behind and report.verdict != "broken":
         found = f"its last one is {last}" if last else "it has none"
@@ -161,40 +177,11 @@ def _compare(names: Sequence[str], scope: Scope) -> Comparison:
         return compare(one, other, scope=scope, progress=progress)
 
 
-def _refuse_beside_compare(arguments: argparse.Namespace, problems: list[str]) -> None:
-    problems.extend(
-        f"{name} does not go with --compare, which judges neither copy: verify each by itself"
-        for name in _given(arguments, ("paths", "public_key", "without_key", "database", "behind", *_END))
-    )
-
-
-def _refuse_beside_proof(arguments: argparse.Namespace, path: Path) -> None:
-    problems = [
-        f"{name} does not go with {path}, which is the proof of one record: verify it by itself"
-        for name in _given(arguments, ("database", "since", "behind", "stream", *_END))
-    ]
-    if len(arguments.paths) > 1:
-        problems.append(f"{path} is the proof of one record: verify it by itself, without another PATH")
-    _raise(problems)
-
-
-def _given(arguments: argparse.Namespace, options: Sequence[str]) -> Sequence[str]:
-    """Return those of the options that are given, as they are written."""
+def _beside(arguments: argparse.Namespace, options: Sequence[str], what: str) -> list[str]:
+    """Return a problem for each of these options that is given together with `what`."""
     given = [option for option in options if getattr(arguments, option) not in (None, False, [])]
-    return ["PATH" if option == "paths" else f"--{option.replace('_', '-')}" for option in given]
-
-
-def _raise(problems: Sequence[str]) -> None:
-    if problems:
-        raise SettingsError(problems)
-
-
-def _parsed(parse: Callable[[str], T], text: str | None, option: str, problems: list[str]) -> T | None:
-    try:
-        return None if text is None else parse(text)
-    except ValueError as error:
-        problems.append(f"{option}: {error}")
-        return None
+    names = ["PATH" if option == "paths" else f"--{option.replace('_', '-')}" for option in given]
+    return [f"{name} does not go with {what}" for name in names]
 
 
 def _checkpoint(text: str) -> KnownCheckpoint:

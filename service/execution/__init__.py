@@ -1,1 +1,1 @@
-"""Running commands: as a subprocess within limits, under a supervisor that dies, and kills, with its worker."""
+"""Running commands as subprocesses within limits. A supervisor kills the run when its worker dies."""

@@ -1,6 +1,6 @@
-"""Collecting what a run left behind, as a worker may read it: regular files only, within limits, by no path tricks.
+"""Collects the files that a run left behind: regular files only, within limits.
 
-A link in `out/` could name what only the worker may read, such as its own environment; so nothing is followed.
+No link is followed: a link in `out/` could name a file that only the worker may read, such as its own environment.
 """
 
 import os
@@ -16,13 +16,13 @@ from service.execution.folder import OUTPUTS, STREAMS
 MAX_FILES: Final = 64
 MAX_NAME_BYTES: Final = 200
 NOTES: Final = "notes"
-"""The artifact that says what was cut or left out; there is none when nothing was."""
+"""Name of the artifact that says what was cut or left out. It is missing when nothing was."""
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """Artifacts as pairs of name and bytes; `found_bytes` counts what was there before anything was cut.
+    """Artifacts as pairs of name and bytes; `found_bytes` is the size of all files before anything was cut.
 
-    `stderr_end` holds the last `WINDOW_BYTES` that were written to standard error, whatever was cut of the artifact.
+    `stderr_end` holds the last `WINDOW_BYTES` of standard error, also when the artifact was cut.
     """
 
     artifacts: Sequence[tuple[str, bytes]]
@@ -44,9 +44,9 @@ class _Collector:
         self.notes: list[str] = []
 
     def read(self, folder: int, name: str, shown: str) -> _Found | None:
-        """Return a regular file as far as the limits go; None, with a note, for anything else."""
+        """Return a regular file, cut at the limits; None, with a note, for anything else."""
         try:
-            # Looked at before it is opened, because to open a device can have effects.
+            # Check the type before opening: opening a device can have effects.
             if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 self.notes.append(f"{shown} is not a regular file and was left out")
                 return None
@@ -67,7 +67,7 @@ class _Collector:
         return _Found(payload, end)
 
     def read_outputs(self, work: int) -> list[tuple[str, bytes]]:
-        """Return the files that lie directly in `out/`, by name."""
+        """Return the files directly in `out/`, sorted by name."""
         try:
             folder = os.open(OUTPUTS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=work)
         except OSError as error:
@@ -91,13 +91,14 @@ class _Collector:
 
 
 def collect(folder: int, work: int, *, max_artifact_bytes: int, max_total_bytes: int) -> Collected:
-    """Return what the run left, `stdout` and `stderr` first; no process of the run may be left.
+    """Return the files that the run left, `stdout` and `stderr` first. No process of the run may be alive.
 
     Args:
         folder: descriptor of the run's folder, opened before the command started.
-        work: descriptor of its working folder, likewise.
-        max_artifact_bytes: of one artifact; what exceeds is cut.
-        max_total_bytes: of all together; standard error goes first, then standard output, then files by name.
+        work: descriptor of its working folder, also opened before the command started.
+        max_artifact_bytes: limit for one artifact; the rest is cut.
+        max_total_bytes: limit for all artifacts. Standard error takes its part first, then standard output, then the
+            files by name.
     """
     collector = _Collector(max_artifact_bytes, max_total_bytes)
     streams = {name: collector.read(folder, name, name) or _Found(b"", b"") for name in reversed(STREAMS)}

@@ -1,6 +1,6 @@
-"""How a forked child of the supervisor becomes the command: its session, signals, descriptors, limits.
+"""Turns a forked child of the supervisor into the command: session, signals, descriptors, limits.
 
-Standard library alone: the supervisor imports it.
+It uses only the standard library, because the supervisor imports it.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 class Order(TypedDict):
-    """What to run, and until when it may, if that is limited: milliseconds on the clock of `boot_ms`."""
+    """What to run. `lease_until_ms` is the end of the lease on the clock of `boot_ms`; None sets no end."""
 
     argv: list[str]
     environment: dict[str, str]
@@ -33,23 +33,23 @@ class Order(TypedDict):
 
 
 def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoReturn:
-    """Execute the command in place of this process, a fresh fork of the process `supervisor`.
+    """Replace this process, a new fork of the process `supervisor`, by the command.
 
     Args:
         order: what to run.
-        streams: descriptors of its standard output and error.
-        supervisor: the process whose death kills the command.
+        streams: descriptors of the command's standard output and error.
+        supervisor: process id of the parent; its death kills the command.
 
     Raises:
-        OSError: the command does not exist, or the kernel refuses.
-        ValueError: a limit cannot be set, or the supervisor is gone.
+        OSError: the command does not exist, or the kernel refused a call.
+        ValueError: a limit cannot be set, or the supervisor is dead.
     """
     os.setsid()
     control_process(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:
         raise ValueError("the supervisor was killed")
     control_process(_PR_SET_NO_NEW_PRIVS, 1)
-    # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
+    # Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored after exec.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     os.chdir(Path(order["folder"], WORK))
@@ -59,26 +59,26 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     for entry in list(Path("/proc/self/fd").iterdir()):
         if int(entry.name) > 2 and entry.is_symlink():
             os.set_inheritable(int(entry.name), False)
-    # Resident memory is what counts, and it is sampled; address space only bounds what comes between two samples,
-    # because language runtimes reserve far more of it than they use.
+    # The supervisor samples resident memory. The limit of the address space only stops growth between two samples. It
+    # is larger because language runtimes reserve far more address space than they use.
     _limit(resource.RLIMIT_AS, 4 * order["memory_bytes"] + 2**30)
     _limit(resource.RLIMIT_CPU, order["cpu_seconds"], hard_margin=1)
-    # One byte more than allowed, so that a file that hit the limit differs from one that just fits.
+    # One byte more than allowed: a file that reached the limit then differs from a file that just fits.
     _limit(resource.RLIMIT_FSIZE, order["output_bytes"] + 1)
     _limit(resource.RLIMIT_CORE, 0)
     os.execvpe(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - no shell is the point
 
 
 def boot_ms() -> int:
-    """Return the milliseconds since this machine started: one clock for all its processes, running on in a suspend."""
+    """Return the milliseconds since this machine started. All its processes share the clock; it counts a suspend."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 def control_process(option: int, value: int) -> None:
-    """Call prctl(2), which the standard library does not offer.
+    """Call prctl(2), which is not in the standard library.
 
     Raises:
-        OSError: the kernel refuses.
+        OSError: the kernel refused the call.
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
@@ -87,7 +87,7 @@ def control_process(option: int, value: int) -> None:
 
 
 def _limit(kind: int, soft: int, hard_margin: int = 0) -> None:
-    """Set a limit of this process, as far as the limit that it inherited allows."""
+    """Set a resource limit of this process, at most the hard limit that it inherited."""
     inherited = resource.getrlimit(kind)[1]
     hard = soft + hard_margin if inherited == resource.RLIM_INFINITY else min(soft + hard_margin, inherited)
     resource.setrlimit(kind, (min(soft, hard), hard))

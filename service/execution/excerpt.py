@@ -1,4 +1,4 @@
-"""The end of what a failed command wrote to its standard error, as a text that may be shown beside its run."""
+"""The end of a failed command's standard error, as a text that may be shown with its run."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,23 +8,23 @@ from service.jobs.parameters import MAX_LENGTH, is_unprintable
 
 EXCERPT_BYTES: Final = 4096
 WINDOW_BYTES: Final = EXCERPT_BYTES + 4 * MAX_LENGTH
-"""How much of the end has to be known, so that a sensitive value in which the excerpt would begin is seen whole."""
+"""How many bytes of the end are needed to find a sensitive value that begins before the excerpt."""
 MASK: Final = b"***"
 
 _CUT_CHARACTER: Final = re.compile(rb"\A[\x80-\xbf]{1,3}")
-# A shorter beginning of a value says little, and hits ordinary texts.
+# A shorter prefix of a value reveals little and also occurs in ordinary texts.
 _LEAST_BEGINNING: Final = 4
 
 
 def excerpt(end: bytes, sensitive: Iterable[str]) -> str:
-    """Return at most the last 4 KiB of a standard error as text.
+    """Return at most the last 4 KiB of standard error as text.
 
-    Sensitive values stand in it as `***`, also one that breaks off at the end. Not promised: a value that the command
-    wrote in another form (Base64, for example) is not recognised. Bytes that are not UTF-8, and characters that control
-    a terminal or the direction of text, become U+FFFD; line breaks and tabs stay.
+    Each sensitive value is replaced by `***`, also a value that is cut off at the end. Not promised: a value that the
+    command wrote in another form (Base64, for example) is not recognised. Bytes that are not UTF-8, and characters that
+    control a terminal or the direction of text, become U+FFFD. Line breaks and tabs stay.
 
     Args:
-        end: the last `WINDOW_BYTES`, or all there is.
+        end: the last `WINDOW_BYTES` of standard error, or all of it if it is shorter.
         sensitive: the real values of the job's sensitive parameters.
 
     Example:
@@ -44,7 +44,7 @@ def excerpt(end: bytes, sensitive: Iterable[str]) -> str:
 
 
 def _covered(text: bytes, values: Iterable[bytes]) -> list[tuple[int, int]]:
-    """Return where values stand in `text`, in order; what overlaps or touches is one place."""
+    """Return the ranges of `text` that values cover, in order. Ranges that overlap or touch are joined."""
     places: list[tuple[int, int]] = []
     for first, after in sorted(place for value in values for place in _places(text, value)):
         if places and first <= places[-1][1]:

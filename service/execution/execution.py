@@ -1,4 +1,4 @@
-"""One claimed run, from its start to the end that is recorded; other threads may stop it at any moment."""
+"""Carries out one claimed run, from its start to the result that is recorded. Other threads may stop it."""
 
 import threading
 
@@ -6,16 +6,16 @@ import msgspec
 
 from service.errors import ConflictError
 from service.execution.excerpt import excerpt
-from service.execution.outcome import Reason, RunResult
+from service.execution.outcome import Reason, RunResult, start_failed
 from service.execution.preparation import Prepared, RunSurroundings, prepare
-from service.execution.runner import RunningProcess, start_run
+from service.execution.supervised import SupervisedRun
 from service.jobs.model import Job
 from service.operations.run_steps import Ended
 from service.operations.runs import Claimed
 from service.ports import Reads
 from service.secrets import DeploymentSecret
 
-# The run as such failed, not its command: another attempt may go better, whatever the template says.
+# The run failed, not its command. Another attempt may succeed, whatever the template says.
 _OF_THE_MACHINERY = frozenset({Reason.START_FAILED, Reason.SUPERVISOR_LOST, Reason.LEASE_LOST})
 
 
@@ -23,15 +23,15 @@ class Execution:
     """A run that this worker owns."""
 
     def __init__(self, claimed: Claimed, lease_until_ms: int) -> None:
-        """Own a run until `lease_until_ms` on the clock of `boot_ms`, by when its command is killed."""
+        """Own a run until `lease_until_ms` on the clock of `boot_ms`; its command is killed then."""
         self.claimed = claimed
         self._lease_until_ms = lease_until_ms
         self._lock = threading.Lock()
-        self._process: RunningProcess | None = None
+        self._run: SupervisedRun | None = None
         self._stopped_for: str | None = None
 
     def carry_out(self, reads: Reads, secret: DeploymentSecret, around: RunSurroundings) -> Ended:
-        """Execute the command and return how it ended; nothing of it is left then.
+        """Execute the command and return how it ended. None of its processes and files is left then.
 
         Raises:
             TryLaterError: the ledger could not be read; nothing was started.
@@ -44,32 +44,33 @@ class Execution:
             if self._stopped_for is not None:
                 return _not_started(self._stopped_for, "stopped before the command was started")
             spec = msgspec.structs.replace(prepared.spec, lease_until_ms=self._lease_until_ms)
-            self._process = process = start_run(spec)
-        result = process.wait()
-        if result is None:
-            raise AssertionError("a wait without end returns a result")
-        return _ended(result, self.claimed.job, prepared)
+            try:
+                self._run = run = SupervisedRun(spec)
+            except (OSError, ValueError) as error:
+                failed = start_failed(f"the run could not be prepared: {error}")
+                return _ended(failed, self.claimed.job, prepared)
+        return _ended(run.wait(), self.claimed.job, prepared)
 
     def extend(self, lease_until_ms: int) -> None:
-        """Let the command run until then."""
+        """Let the command run until this new end of the lease."""
         with self._lock:
             self._lease_until_ms = lease_until_ms
-            if self._process is not None:
-                self._process.extend(lease_until_ms)
+            if self._run is not None:
+                self._run.extend(lease_until_ms)
 
     def stop(self, reason: str) -> None:
-        """Ask the command to end, if it has not; the first reason counts and becomes its error type."""
+        """Ask the command to end, if it still runs. The first reason counts and becomes its error type."""
         with self._lock:
             if self._stopped_for is None:
                 self._stopped_for = reason
-                if self._process is not None:
-                    self._process.cancel(reason)
+                if self._run is not None:
+                    self._run.cancel(reason)
 
     def kill(self) -> None:
-        """Kill the command, if it has not ended; it was asked to end before."""
+        """Kill the command, if it still runs, after `stop` has asked it to end."""
         with self._lock:
-            if self._process is not None:
-                self._process.kill()
+            if self._run is not None:
+                self._run.kill()
 
 
 def _not_started(error_type: str, reason: str) -> Ended:
@@ -89,11 +90,11 @@ def _ended(result: RunResult, job: Job, prepared: Prepared) -> Ended:
 
 
 def _is_retryable(result: RunResult, job: Job) -> bool:
-    """Tell whether another attempt may follow: any failure, unless the template says which exit codes."""
+    """Return whether another attempt may follow: after any failure, unless the template lists exit codes."""
     codes = job.plan.retry_exit_codes if job.plan else None
     if codes is None or result.reason in _OF_THE_MACHINERY:
         return True
     if result.reason is Reason.SIGNAL and result.signal is not None:
-        # As a shell reports it.
+        # A shell reports a signal this way.
         return 128 + result.signal in codes
     return result.reason is Reason.EXIT and result.exit_code in codes

@@ -1,6 +1,6 @@
-"""The folder of a run: where its files lie, and how it is removed whatever the run did to it.
+"""The folder of a run: the names in it, and its removal whatever the run did to it.
 
-Standard library alone: the supervisor imports it.
+It uses only the standard library, because the supervisor imports it.
 """
 
 import contextlib
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Final
 
 WORK: Final = "work"
-"""Beneath the run's folder: the working folder of the command, with `in/` and `out/`."""
+"""The working folder of the command, in the run's folder. It holds `in/` and `out/`."""
 
 INPUTS: Final = "in"
 OUTPUTS: Final = "out"
 STREAMS: Final = ("stdout", "stderr")
-"""Beside the working folder: what the command writes to its standard output and error."""
+"""The files of the command's standard output and error, in the run's folder."""
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a run's folder with all in it, without following links; no process of the run may be left."""
-    # A folder without write permission would keep what lies in it.
+    """Remove a run's folder with its content, without following links. No process of the run may be alive."""
+    # Files in a folder without write permission could not be removed.
     with contextlib.suppress(OSError):
         folder.chmod(0o700)
     for parent, folders, _ in os.walk(folder):

@@ -1,4 +1,4 @@
-"""What the end of a run is called, as a pure function of what was reported and found."""
+"""Derives the result of a run from the supervisor's report and the collected files; pure."""
 
 import signal
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from service.execution.excerpt import EXCERPT_BYTES
 from service.execution.supervisor import SupervisorReport
 from service.jobs.model import Limits
 
-# How the C library, C++, Python, Go and Java name a refused allocation; only the name of a failure hangs on it.
+# The messages of the C library, C++, Python, Go and Java for a refused allocation. They only decide how a failure is
+# named.
 _OUT_OF_MEMORY: Final = (b"Cannot allocate memory", b"std::bad_alloc", b"MemoryError", b"out of memory", b"OutOfMemory")
 
 
@@ -33,12 +34,11 @@ class Reason(StrEnum):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. No process of it is left, and its folder is gone.
+    """How a run ended. None of its processes is alive, and its folder is removed.
 
-    `error_type` is None after a success, the reason given to `cancel` after a cancellation, else the reason.
-    `detail` is one sentence, None when there is nothing to say. Exit code and signal are those of the command;
-    both are None when it did not start or nobody saw its end. `max_rss_bytes` is of the largest process. `stderr_end`
-    is the end of its standard error as it was written, sensitive values included.
+    `error_type` is None after a success, the reason given to `cancel` after a cancellation, else `reason`.
+    `detail` is one sentence, or None. `exit_code` and `signal` are the command's; both are None when it did not start
+    or its end was not seen. `stderr_end` is the end of standard error as written, sensitive values included.
     """
 
     reason: Reason
@@ -47,8 +47,6 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     signal: int | None = None
     duration_ms: int = 0
-    cpu_ms: int = 0
-    max_rss_bytes: int = 0
     artifacts: Sequence[tuple[str, bytes]] = ()
     stderr_end: bytes = b""
 
@@ -65,10 +63,10 @@ def result_of(
 
     Args:
         report: the supervisor's last line.
-        collected: what the run left.
-        limits: of its plan.
-        timeout_ms: of its plan.
-        cancelled_for: the reason given to `cancel`, which counts only if the supervisor stopped the run for it.
+        collected: the files that the run left.
+        limits: the limits of its plan.
+        timeout_ms: the timeout of its plan.
+        cancelled_for: the reason given to `cancel`. It is used only if the supervisor stopped the run because of it.
     """
     if "start_failed" in report:
         return start_failed(report["start_failed"])
@@ -81,8 +79,6 @@ def result_of(
         exit_code=report.get("exit_code"),
         signal=report.get("signal"),
         duration_ms=report.get("duration_ms", 0),
-        cpu_ms=report.get("cpu_ms", 0),
-        max_rss_bytes=report.get("max_rss_bytes", 0),
         artifacts=collected.artifacts,
         stderr_end=collected.stderr_end,
     )

@@ -1,4 +1,4 @@
-"""What a run is started with: the confirmed plan made executable, with its secrets and inputs."""
+"""Makes a confirmed plan executable: arguments with the real secrets, environment, inputs."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from service.secrets import DeploymentSecret
 
 
 class RunSurroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the runs of a worker have in common.
+    """What all runs of a worker have in common.
 
-    `environment` is the worker's, of which a plan lets variables through. `owner_descriptor` is inherited by each
-    run's supervisor: while one lives, the worker does not count as dead.
+    `environment` is the worker's; a plan names the variables that a run gets. Each run's supervisor inherits
+    `owner_descriptor`: while a supervisor is alive, the worker does not count as dead.
     """
 
     environment: Mapping[str, str]
@@ -30,13 +30,13 @@ class RunSurroundings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """What to start, and the sensitive values in it by their masked texts."""
+    """What to start, and its sensitive values by their masked texts."""
 
     spec: RunSpec
     secrets: Mapping[str, str]
 
     def hide(self, text: str) -> str:
-        """Return `text` with every sensitive value in its masked form."""
+        """Return `text` with every sensitive value replaced by its masked text."""
         for masked, value in self.secrets.items():
             if value:
                 text = text.replace(value, masked)
@@ -44,10 +44,10 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 def prepare(claimed: Claimed, reads: Reads, secret: DeploymentSecret, around: RunSurroundings) -> Prepared:
-    """Return what runs, which is what was confirmed; its lease is not among it.
+    """Return the run of the plan that was confirmed, without its lease.
 
     Raises:
-        ConflictError: what is stored is not what the plan says.
+        ConflictError: the stored plan, input or secret does not match the plan's hashes.
         TryLaterError: the ledger cannot be read.
     """
     job, plan = claimed.job, _plan(claimed.job)

@@ -1,6 +1,6 @@
-"""What the kernel says about processes under `/proc` (proc(5)); a process that is gone counts as nothing.
+"""Reads about processes under `/proc` (proc(5)); a process that has ended gives empty answers.
 
-Standard library alone: the supervisor imports it.
+It uses only the standard library, because the supervisor imports it.
 """
 
 import resource
@@ -15,30 +15,30 @@ _TICKS_PER_S: Final = sysconf("SC_CLK_TCK")
 
 
 def processes() -> Iterator[tuple[int, list[str]]]:
-    """Yield every process with the fields of its `stat`, from the state (field 3) on."""
+    """Yield every process id with the fields of its `stat`, from the state (field 3) on."""
     for entry in _PROC.iterdir():
         if entry.name.isdigit() and (fields := stat_fields(int(entry.name))):
             yield int(entry.name), fields
 
 
 def stat_fields(pid: int) -> list[str]:
-    """Return the fields of a process's `stat` from the state (field 3) on; empty when it is gone."""
-    # The name before them is in parentheses and may hold anything, parentheses too.
+    """Return the fields of a process's `stat` from the state (field 3) on; empty when the process has ended."""
+    # The name comes before them in parentheses. It may hold any character, also parentheses.
     return _text(pid, "stat").rpartition(")")[2].split()
 
 
 def session_of(fields: list[str]) -> int:
-    """Return the session (field 6) among the fields of a `stat`."""
+    """Return the session (field 6) from the fields of a `stat`."""
     return int(fields[3])
 
 
 def environment_entries(pid: int) -> list[str]:
-    """Return the `NAME=value` entries that a process was executed with; empty when they cannot be read."""
+    """Return the `NAME=value` entries of a process's initial environment; empty when they cannot be read."""
     return _text(pid, "environ").split("\0")
 
 
 def descendants(root: int) -> list[int]:
-    """Return the processes below `root`, zombies too; one that is being forked at this moment may be missed."""
+    """Return the descendants of `root`, also zombies. A process that is just being forked may be missing."""
     found: list[int] = []
     pending = [root]
     while pending:
@@ -56,7 +56,7 @@ def _children(pid: int) -> list[int]:
     except FileNotFoundError:
         if (_PROC / "thread-self" / "children").exists():
             return children
-        # A kernel without CONFIG_PROC_CHILDREN: ask every process for its parent (field 4).
+        # The kernel has no CONFIG_PROC_CHILDREN: look at the parent (field 4) of every process.
         return [child for child, fields in processes() if int(fields[1]) == pid]
     except OSError:
         return children
@@ -64,7 +64,7 @@ def _children(pid: int) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """Return the CPU seconds of these processes, of those they waited for, and of those that the caller reaped."""
+    """Return the CPU seconds of these processes, of the children they waited for, and of those the caller reaped."""
     # Fields 14 to 17: utime, stime, cutime, cstime.
     ticks = sum(int(field) for pid in pids for field in stat_fields(pid)[11:15])
     reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -72,8 +72,8 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 def uses_more_memory(pids: list[int], limit_bytes: int) -> bool:
-    """True when the resident memory of these processes, shared pages counted once, exceeds the limit."""
-    # This sum counts shared pages once each; only beyond the limit the exact share is worth its price.
+    """Return whether the resident memory of these processes exceeds the limit; a shared page counts once."""
+    # The first sum counts a shared page once for each process. The exact sum is slow, and needed only above the limit.
     if sum(_resident_bytes(pid) for pid in pids) <= limit_bytes:
         return False
     return sum(_proportional_bytes(pid) for pid in pids) > limit_bytes

@@ -1,4 +1,4 @@
-"""What a run is started with, as a value."""
+"""What a run is started with: as a value, and as the order to its supervisor; pure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,18 +6,20 @@ from typing import Final
 
 import msgspec
 
+from service.execution.command import Order
+from service.execution.folder import WORK
 from service.jobs.model import Limits
 
-MAX_ARTIFACT_BYTES: Final = 8 * 2**20
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to run.
 
-    `environment` holds the plan's variables alone; the runner adds PATH (unless given), HOME, TMPDIR, the trace
-    context and `AUDITRACE_*`. `inputs` are bytes by file name, placed in `in/`. `owner_descriptor` is inherited by
-    the supervisor, never by the command. At `lease_until_ms` on the clock of `boot_ms` the run is killed, unless it
-    was extended by then; None sets no such end.
+    `environment` holds only the plan's variables. PATH (unless given), HOME, TMPDIR, the trace context and
+    `AUDITRACE_*` are added. `inputs` are bytes by file name, written to `in/`. The supervisor inherits
+    `owner_descriptor`, the command never does. The run is killed at `lease_until_ms` on the clock of `boot_ms` unless
+    it is extended before; None sets no such end.
     """
 
     job_id: str
@@ -29,8 +31,35 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     inputs: Mapping[str, bytes]
     traceparent: str
-    tracestate: str | None = None
-    workdir_root: Path | None = None
-    max_artifact_bytes: int = MAX_ARTIFACT_BYTES
-    owner_descriptor: int | None = None
+    tracestate: str | None
+    workdir_root: Path | None
+    max_artifact_bytes: int
+    owner_descriptor: int | None
     lease_until_ms: int | None = None
+
+
+def order_of(spec: RunSpec, folder: Path) -> Order:
+    """Return the order that starts this run in `folder`."""
+    work = str(folder / WORK)
+    environment = {
+        "PATH": DEFAULT_PATH,
+        **spec.environment,
+        "HOME": work,
+        "TMPDIR": work,
+        "TRACEPARENT": spec.traceparent,
+        "AUDITRACE_JOB_ID": spec.job_id,
+        "AUDITRACE_RUN": str(spec.run),
+        "AUDITRACE_TEMPLATE": spec.template,
+    }
+    if spec.tracestate:
+        environment["TRACESTATE"] = spec.tracestate
+    return {
+        "argv": list(spec.argv),
+        "environment": environment,
+        "folder": str(folder),
+        "timeout_ms": spec.timeout_ms,
+        "memory_bytes": spec.limits.memory_bytes,
+        "cpu_seconds": spec.limits.cpu_seconds,
+        "output_bytes": spec.limits.output_bytes,
+        "lease_until_ms": spec.lease_until_ms,
+    }

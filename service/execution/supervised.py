@@ -1,4 +1,11 @@
-"""A run under its supervisor, as its worker sees it: folder, pipes, what came back, and the end of the supervisor."""
+"""Starts a run under its supervisor, controls it, and returns its result.
+
+The supervisor (`service/execution/supervisor.py`) does what a process with threads must not do, and what is needed
+after the worker has died. A run cannot gain privileges, so programs such as `sudo` fail in it.
+
+Not promised: protection of the worker from a hostile command. Both run as the same user, so the command can read
+everything that the worker can read.
+"""
 
 import contextlib
 import json
@@ -15,14 +22,12 @@ from pathlib import Path
 from typing import IO, Final
 
 from service.execution.artifacts import collect
-from service.execution.command import Order
 from service.execution.folder import INPUTS, OUTPUTS, WORK, remove_folder
 from service.execution.outcome import Reason, RunResult, result_of, start_failed
 from service.execution.procfs import environment_entries, processes, session_of
-from service.execution.spec import RunSpec
+from service.execution.spec import RunSpec, order_of
 from service.execution.supervisor import SupervisorReport
 
-DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SUPERVISOR: Final = (
     "import sys; sys.path.append(sys.argv[1]); from service.execution.supervisor import main; main()",
     str(Path(__file__).parents[2]),
@@ -30,19 +35,20 @@ _SUPERVISOR: Final = (
 
 
 class SupervisedRun:
-    """A run that was started, until its result was taken. `cancel` and `tell` may be called from any thread."""
+    """A run in progress. It ends when this process ends, also by SIGKILL.
+
+    `cancel`, `kill` and `extend` may be called from any thread. They return at once, and do nothing after the end.
+    """
 
     def __init__(self, spec: RunSpec) -> None:
-        """Start the run in a fresh folder.
+        """Start the run in a new folder.
 
         Raises:
-            OSError: no folder, pipe or process can be had; nothing is left.
-            ValueError: the name of an input is not that of a file.
+            OSError: a folder, pipe or process could not be made; nothing is left of the run.
+            ValueError: the name of an input is not a file name.
         """
         self._spec = spec
         self._started = time.monotonic()
-        self._pid: int | None = None
-        self._received = bytearray()
         self._control_lock = threading.Lock()
         self._cancelled_for: str | None = None
         if spec.workdir_root is not None:
@@ -62,45 +68,46 @@ class SupervisedRun:
             self._supervisor = self._start()
             undo.pop_all()
         self._control, self._status = _pipes(self._supervisor)
-        # A supervisor that is gone already is found when its status is read.
+        # `wait` finds out when the supervisor is already dead.
         with contextlib.suppress(BrokenPipeError):
-            _write(self._control, json.dumps(self._order()).encode() + b"\n")
-        # A supervisor that stands still must not hold up its worker.
+            _write(self._control, json.dumps(order_of(spec, self._folder)).encode() + b"\n")
+        # The worker must not block when its supervisor hangs.
         os.set_blocking(self._control.fileno(), False)
 
-    def result(self, deadline: float | None) -> RunResult | None:
-        """Return the result once the supervisor has reported or is gone; None at the deadline."""
-        poll = select.poll()
-        poll.register(self._status, select.POLLIN)
-        while True:
-            left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-            if not poll.poll(left_ms):
-                return None
-            chunk = os.read(self._status.fileno(), 65536)
-            self._received += chunk
-            *lines, rest = bytes(self._received).split(b"\n")
-            self._received = bytearray(rest)
-            for line in lines:
-                report: SupervisorReport = json.loads(line)
-                if "pid" not in report:
-                    return self._conclude(report)
-                self._pid = report["pid"]
-            if not chunk:
-                return self._conclude_without_report()
+    def wait(self) -> RunResult:
+        """Return the result when the run has ended and nothing of it is left; to be called once."""
+        pid: int | None = None
+        for line in self._status:
+            if not line.endswith(b"\n"):
+                # The supervisor was killed while it wrote.
+                break
+            report: SupervisorReport = json.loads(line)
+            if "pid" not in report:
+                return self._conclude(report)
+            pid = report["pid"]
+        return self._conclude_without_report(pid)
 
     def cancel(self, reason: str) -> None:
-        """Ask the run to end; the first reason counts."""
-        with self._control_lock:
-            if self._cancelled_for is not None:
-                return
-            self._cancelled_for = reason
-        self.tell("cancel")
+        """Ask the run to end: SIGTERM to its process group, SIGKILL after 5 s.
 
-    def tell(self, line: str) -> None:
-        """Hand a line to the supervisor, if the run is not over."""
+        The first `reason` counts, and becomes the `error_type`.
+        """
+        with self._control_lock:
+            self._cancelled_for = self._cancelled_for or reason
+        self._tell("cancel")
+
+    def kill(self) -> None:
+        """Kill the run at once, after `cancel` has asked it to end."""
+        self._tell("kill")
+
+    def extend(self, lease_until_ms: int) -> None:
+        """Set a new end of the lease."""
+        self._tell(f"until {lease_until_ms}")
+
+    def _tell(self, line: str) -> None:
         with self._control_lock:
             if not self._control.closed:
-                # One write takes a short line as a whole or not at all.
+                # One write sends a short line as a whole or not at all.
                 with contextlib.suppress(BrokenPipeError, BlockingIOError):
                     os.write(self._control.fileno(), f"{line}\n".encode())
 
@@ -112,61 +119,31 @@ class SupervisedRun:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            bufsize=0,
             pass_fds=inherited,
             cwd="/",
-            # A Ctrl-C at the worker's terminal is the worker's to decide about.
+            # In a session of its own it gets no Ctrl-C from the worker's terminal. The worker decides about that.
             start_new_session=True,
         )
 
-    def _order(self) -> Order:
-        spec, work = self._spec, str(self._folder / WORK)
-        environment = {
-            "PATH": DEFAULT_PATH,
-            **spec.environment,
-            "HOME": work,
-            "TMPDIR": work,
-            "TRACEPARENT": spec.traceparent,
-            "AUDITRACE_JOB_ID": spec.job_id,
-            "AUDITRACE_RUN": str(spec.run),
-            "AUDITRACE_TEMPLATE": spec.template,
-        }
-        if spec.tracestate:
-            environment["TRACESTATE"] = spec.tracestate
-        return {
-            "argv": list(spec.argv),
-            "environment": environment,
-            "folder": str(self._folder),
-            "timeout_ms": spec.timeout_ms,
-            "memory_bytes": spec.limits.memory_bytes,
-            "cpu_seconds": spec.limits.cpu_seconds,
-            "output_bytes": spec.limits.output_bytes,
-            "lease_until_ms": spec.lease_until_ms,
-        }
-
     def _conclude(self, report: SupervisorReport) -> RunResult:
+        spec = self._spec
         collected = collect(
             self._folder_descriptor,
             self._work_descriptor,
-            max_artifact_bytes=self._spec.max_artifact_bytes,
-            max_total_bytes=self._spec.limits.output_bytes,
+            max_artifact_bytes=spec.max_artifact_bytes,
+            max_total_bytes=spec.limits.output_bytes,
         )
         self._release()
-        return result_of(
-            report,
-            collected,
-            self._spec.limits,
-            timeout_ms=self._spec.timeout_ms,
-            cancelled_for=self._cancelled_for or Reason.CANCELLED.value,
-        )
+        cancelled_for = self._cancelled_for or Reason.CANCELLED.value
+        return result_of(report, collected, spec.limits, timeout_ms=spec.timeout_ms, cancelled_for=cancelled_for)
 
-    def _conclude_without_report(self) -> RunResult:
+    def _conclude_without_report(self, pid: int | None) -> RunResult:
         self._log.seek(0)
         said = self._log.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-        if self._pid is None:
+        if pid is None:
             self._release()
             return start_failed(f"the supervisor could not work: {said or 'it was killed'}")
-        _kill_survivors(self._pid, f"HOME={self._folder / WORK}")
+        _kill_survivors(pid, f"HOME={self._folder / WORK}")
         self._release()
         return RunResult(
             reason=Reason.SUPERVISOR_LOST,
@@ -176,7 +153,7 @@ class SupervisedRun:
         )
 
     def _release(self) -> None:
-        """Let the supervisor go, which removes the folder; remove it here when the supervisor is lost."""
+        """Close the control pipe, so that the supervisor removes the folder; remove it here if the supervisor died."""
         os.close(self._folder_descriptor)
         os.close(self._work_descriptor)
         with self._control_lock:
@@ -211,7 +188,7 @@ def _write(pipe: IO[bytes], message: bytes) -> None:
 
 
 def _kill_survivors(session: int, entry: str) -> None:
-    """Kill the processes of a run whose supervisor is gone: those in its session, and those with its environment."""
+    """Kill the processes that a dead supervisor left: those in the run's session, and those with its environment."""
     while True:
         survivors = [
             pid

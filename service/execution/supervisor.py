@@ -1,15 +1,15 @@
-"""The process between a worker and a command, so that no process of a run outlives its worker.
+"""The process between a worker and a command. It ensures that no process of a run outlives its worker.
 
-It is a process of its own with the standard library alone, because each run starts one. Standard input is the control
-pipe: one JSON line that says what to run, then lines `cancel`, `kill`, or `until` with a time to which the lease was
-extended; its end means that the worker is gone, or has read what it wants. Standard output takes a JSON line when the
-command has started, and one when the run is over. A run whose lease ends is killed, so that whoever reclaims it is
-alone even when its worker stands still.
+It uses only the standard library, because each run starts a supervisor. Standard input is the control pipe: first a
+JSON line that says what to run, then lines `cancel`, `kill`, or `until` with the new end of the lease. End of file
+means that the worker is dead or has taken the report. Standard output gets a JSON line when the command has started,
+and one when the run is over. A run is killed when its lease ends, so that it never runs beside the run that replaces
+it, even when its worker hangs.
 
-No process escapes: the supervisor adopts orphaned descendants (PR_SET_CHILD_SUBREAPER), and a run is over only when
-the kernel says that no child is left. Processes cannot gain privileges (PR_SET_NO_NEW_PRIVS), so they can always be
-killed. Not promised: when the supervisor itself is killed, only the command dies with it at once (PR_SET_PDEATHSIG);
-its descendants are then the worker's to find.
+No process escapes. The supervisor adopts orphaned descendants (PR_SET_CHILD_SUBREAPER), and a run is over only when
+the kernel reports that no child is left. Processes cannot gain privileges (PR_SET_NO_NEW_PRIVS), so they can always be
+killed. Not promised: when the supervisor itself is killed, only the command dies at once (PR_SET_PDEATHSIG); the
+worker finds and kills its descendants.
 """
 
 import json
@@ -33,7 +33,7 @@ _STATUS: Final = 1
 
 
 class SupervisorReport(TypedDict, total=False):
-    """`pid` once the command is started; then the rest. `stopped` is None when the run ended by itself."""
+    """The first line has `pid`, the last line the other members. `stopped` is None when the run ended by itself."""
 
     pid: int
     start_failed: str
@@ -42,11 +42,10 @@ class SupervisorReport(TypedDict, total=False):
     signal: int | None
     duration_ms: int
     cpu_ms: int
-    max_rss_bytes: int
 
 
 class SupervisedCommand:
-    """One run, from the fork of its command until no process of it is left."""
+    """One run, from the fork of its command until none of its processes is left."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -65,10 +64,10 @@ class SupervisedCommand:
         self._wait_status = 0
 
     def supervise(self, received: bytes) -> SupervisorReport:
-        """Execute the command and return the report of its end; afterwards no process of the run exists.
+        """Execute the command and return the report of its end. No process of the run exists afterwards.
 
         Args:
-            received: what came over the control pipe behind the order.
+            received: bytes that came over the control pipe after the order.
         """
         started = time.monotonic()
         failure = self._start()
@@ -89,11 +88,10 @@ class SupervisedCommand:
             "signal": -code if code < 0 else None,
             "duration_ms": round((ended - started) * 1000),
             "cpu_ms": round((usage.ru_utime + usage.ru_stime) * 1000),
-            "max_rss_bytes": usage.ru_maxrss * 1024,
         }
 
     def _start(self) -> str:
-        """Fork the command; return why it could not be executed, empty when it was."""
+        """Fork the command; return why it could not be executed, or an empty text."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         supervisor = os.getpid()
         self._pid = os.fork()
@@ -111,7 +109,7 @@ class SupervisedCommand:
             return failures.read().decode()
 
     def _until_ended(self, deadline: float) -> float:
-        """Wait until nothing more is to be expected of the run; return when its command ended."""
+        """Wait until the run is over; return the time at which its command ended."""
         poll = select.poll()
         poll.register(self._wakeups, select.POLLIN)
         poll.register(_CONTROL, select.POLLIN)
@@ -128,7 +126,7 @@ class SupervisedCommand:
             if ended is None and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 ended = now
             others = self._sample(is_running=ended is None)
-            # A stopped run has the whole grace for all its processes; one that ended by itself leaves nothing behind.
+            # After a stop, all processes have the whole grace time. After an end by itself, the rest is killed at once.
             if ended is not None and (self._stopped is None or not others or now >= self._kill_at):
                 return ended
             if now >= deadline:
@@ -139,7 +137,7 @@ class SupervisedCommand:
                 os.killpg(self._pid, signal.SIGKILL)
 
     def _obey(self, received: bytes) -> None:
-        """Do what the lines say that came over the control pipe."""
+        """Carry out the lines that came over the control pipe."""
         self._controlled += received
         *lines, rest = bytes(self._controlled).split(b"\n")
         self._controlled = bytearray(rest)
@@ -151,14 +149,14 @@ class SupervisedCommand:
                 self._stop("cancelled", 0.0 if word == b"kill" else GRACE_S)
 
     def _stop(self, reason: str, grace_s: float) -> None:
-        """Ask the process group to end, and have it killed after the grace; the first reason counts."""
+        """Ask the process group to end, and set the time at which it is killed; the first reason counts."""
         if self._stopped is None:
             self._stopped = reason
             os.killpg(self._pid, signal.SIGTERM if grace_s else signal.SIGKILL)
         self._kill_at = min(self._kill_at, time.monotonic() + grace_s)
 
     def _sample(self, *, is_running: bool) -> list[int]:
-        """Reap orphans, stop a run that uses more than its limits, return its processes without the command."""
+        """Reap orphans, stop a run that exceeds its limits, and return its processes except the command."""
         pids = descendants(os.getpid())
         others = [pid for pid in pids if pid != self._pid]
         for pid in others:
@@ -185,15 +183,15 @@ class SupervisedCommand:
                 files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
                 return size + sum(entry.stat(follow_symlinks=False).st_size for entry in files)
         except OSError:
-            # The run may remove its folder or a file at any moment; what is left is counted at the end.
+            # The run may remove its folder or a file at any moment. The remaining files are counted at the end.
             return size
 
     def _kill_all(self) -> None:
-        """Kill what is left of the run and reap it; returns when the kernel knows no descendant any more.
+        """Kill and reap the remaining processes of the run; return when the kernel reports no child.
 
-        An orphaned descendant becomes a child of this process, so that "no child" means "no descendant".
+        An orphaned descendant becomes a child of this process, so "no child" means "no descendant".
         """
-        # The command is not reaped yet: until then no other process group can have got its number.
+        # The command is not reaped yet, so no other process group can have its number.
         os.killpg(self._pid, signal.SIGKILL)
         while True:
             for pid in descendants(os.getpid()):
@@ -212,16 +210,12 @@ class SupervisedCommand:
 
 
 def send(report: SupervisorReport) -> None:
-    """Write a line to the worker.
-
-    Raises:
-        BrokenPipeError: the worker is gone.
-    """
+    """Write a line to the worker; raise BrokenPipeError when the worker is dead."""
     os.write(_STATUS, json.dumps(report).encode() + b"\n")
 
 
 def receive_order() -> tuple[Order, bytes] | None:
-    """Return what to run, and what came behind it; None when the worker died before it had said so."""
+    """Return the order and the bytes that came after it; None when the worker died before it had sent the order."""
     received = bytearray()
     while b"\n" not in received:
         chunk = os.read(_CONTROL, 65536)
@@ -234,9 +228,9 @@ def receive_order() -> tuple[Order, bytes] | None:
 
 
 def main() -> None:
-    """Receive the order, supervise the run, report its end, and remove its folder when the worker lets go."""
+    """Receive the order, supervise the run, report its end, and remove its folder when the worker closes the pipe."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    # The worker decides when a run stops; a signal to the whole service reaches it too.
+    # The worker decides when a run stops. A signal to the whole service reaches the supervisor too.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     control_process(PR_SET_CHILD_SUBREAPER, 1)
@@ -249,7 +243,7 @@ def main() -> None:
         while os.read(_CONTROL, 4096):
             pass
     except BrokenPipeError:
-        # The worker is gone: nobody reads the report.
+        # The worker is dead: nobody reads the report.
         return
     finally:
         remove_folder(Path(order["folder"]))

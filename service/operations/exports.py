@@ -59,7 +59,7 @@ class AuditExport(Operation):
         # Asked for before the answer begins, so that a database that is away is an answer of its own.
         with naming(begun.receipt):
             first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
-        return self._parts(own, first, _WRITERS[form])
+        return self._parts(own, first, WRITERS[form])
 
     async def _begun(self, where: RecordFilter, form: ExportFormat) -> Committed[None]:
         def decide(_transaction: Transaction, _now_ns: int) -> Decision[None]:
@@ -152,7 +152,7 @@ def _cell(value: object) -> object:
     return value
 
 
-_WRITERS: Final[Mapping[ExportFormat, Writer]] = {
+WRITERS: Final[Mapping[ExportFormat, Writer]] = {
     ExportFormat.OTLP_JSON: otlp_lines,
     ExportFormat.JSONL: body_lines,
     ExportFormat.CSV: csv_rows,

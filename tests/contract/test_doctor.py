@@ -232,4 +232,4 @@ def test_a_rotation_that_was_cut_short_is_mentioned(deployment: Deployment, ledg
     """The key file that it left is nothing wrong: the next start takes care of it."""
     deployment.private(deployment.keys / "signing.pem.next", pem(FOREIGN_KEY))
     assert deployment.examine() == (0, {}, None)
-    assert "cut short" in deployment.read()
+    assert "is of an interrupted rotation" in deployment.read()

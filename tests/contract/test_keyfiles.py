@@ -84,7 +84,7 @@ def test_an_encrypted_key_is_opened_with_the_passphrase_of_its_file(tmp_path: Pa
     assert keys.open(may_create=False).fingerprint == Signer(KEY).fingerprint
     with pytest.raises(SettingsError, match="AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE"):
         SigningKeys(path).open(may_create=False)
-    with pytest.raises(SettingsError, match="passphrase is another"):
+    with pytest.raises(SettingsError, match="passphrase is wrong"):
         SigningKeys(path, _private(tmp_path / "wrong", b"open barley")).open(may_create=False)
     with pytest.raises(SettingsError, match="holds no passphrase"):
         SigningKeys(path, _private(tmp_path / "empty", b"\n")).open(may_create=False)

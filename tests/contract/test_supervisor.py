@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from service.execution.command import boot_ms
 from service.execution.outcome import Reason
-from service.execution.runner import start_run
+from service.execution.procfs import descendants
+from service.execution.supervised import SupervisedRun
 from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 from tests.support.runs import alive, run_spec
@@ -40,13 +42,13 @@ ALL_STUBBORN = 4
 WORKER = """
 import sys
 from pathlib import Path
-from service.execution.runner import start_run
+from service.execution.supervised import SupervisedRun
 from tests.support.runs import run_spec
 root, script, marker, count = sys.stdin.read().split("\\0")
-processes = [start_run(run_spec(Path(root), "python3", "-I", "-c", script, marker, "stay")) for _ in range(int(count))]
+runs = [SupervisedRun(run_spec(Path(root), "python3", "-I", "-c", script, marker, "stay")) for _ in range(int(count))]
 print("started", flush=True)
-for process in processes:
-    process.wait()
+for run in runs:
+    run.wait()
 """
 
 
@@ -96,19 +98,17 @@ def test_no_process_survives_a_worker_that_dies_early(tmp_path: Path, marker: st
 
 def test_no_process_survives_its_run(tmp_path: Path, marker: str) -> None:
     """A command that ends and leaves processes in other sessions behind takes them with it."""
-    result = start_run(run_spec(tmp_path, "python3", "-I", "-c", STUBBORN, marker, "leave")).wait(30)
-    assert result is not None
+    result = SupervisedRun(run_spec(tmp_path, "python3", "-I", "-c", STUBBORN, marker, "leave")).wait()
     assert result.reason is Reason.SUCCESS
     assert _nothing_left(tmp_path, marker)
 
 
 def test_no_process_survives_a_cancellation(tmp_path: Path, marker: str) -> None:
     """A cancelled run that ignores SIGTERM is over 5 s later, with all its descendants."""
-    process = start_run(run_spec(tmp_path, "python3", "-I", "-c", STUBBORN, marker, "stay"))
+    run = SupervisedRun(run_spec(tmp_path, "python3", "-I", "-c", STUBBORN, marker, "stay"))
     poll_until(lambda: len(alive(marker)) == ALL_STUBBORN, "all processes of the run")
-    process.cancel("cancelled")
-    result = process.wait(30)
-    assert result is not None
+    run.cancel("cancelled")
+    result = run.wait()
     assert (result.reason, result.signal) == (Reason.CANCELLED, signal.SIGKILL)
     assert result.duration_ms >= 5_000
     assert _nothing_left(tmp_path, marker)
@@ -116,12 +116,11 @@ def test_no_process_survives_a_cancellation(tmp_path: Path, marker: str) -> None
 
 def test_no_process_survives_its_supervisor(tmp_path: Path, marker: str) -> None:
     """When the supervisor itself is killed, the worker kills what it left and reports the run as lost."""
-    process = start_run(run_spec(tmp_path, "python3", "-I", "-c", STUBBORN.replace("{}", "os.environ"), marker, "stay"))
+    run = SupervisedRun(run_spec(tmp_path, "python3", "-I", "-c", STUBBORN.replace("{}", "os.environ"), marker, "stay"))
     poll_until(lambda: len(alive(marker)) == ALL_STUBBORN, "all processes of the run")
     [supervisor] = _supervisors(tmp_path)
     os.kill(supervisor, signal.SIGKILL)
-    result = process.wait(30)
-    assert result is not None
+    result = run.wait()
     assert (result.reason, result.error_type) == (Reason.SUPERVISOR_LOST, "supervisor_lost")
     assert _nothing_left(tmp_path, marker)
 
@@ -137,50 +136,58 @@ for _ in range(8):
             if os.fork():
                 os._exit(0)
 """
-    result = start_run(run_spec(tmp_path, "python3", "-I", "-c", storm, marker)).wait(60)
-    assert result is not None
+    SupervisedRun(run_spec(tmp_path, "python3", "-I", "-c", storm, marker)).wait()
     assert _nothing_left(tmp_path, marker)
 
 
 def test_a_signal_to_the_whole_service_is_the_workers_to_decide(tmp_path: Path, marker: str) -> None:
     """A supervisor that is asked to end lets its run go on: only its worker stops a run."""
-    process = start_run(run_spec(tmp_path, "sh", "-c", "mkfifo go; read x < go; echo went on", marker))
+    run = SupervisedRun(run_spec(tmp_path, "sh", "-c", "mkfifo go; read x < go; echo went on", marker))
     poll_until(lambda: list(tmp_path.glob("*/work/go")) != [], "the command")
     [supervisor] = _supervisors(tmp_path)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(supervisor, number)
     [fifo] = tmp_path.glob("*/work/go")
     fifo.write_text("x\n")
-    result = process.wait(30)
-    assert result is not None
+    result = run.wait()
     assert (result.reason, dict(result.artifacts)["stdout"]) == (Reason.SUCCESS, b"went on\n")
+
+
+def test_a_cancelled_run_that_had_ended_keeps_its_end(tmp_path: Path) -> None:
+    """A cancellation that comes after the end of the command changes nothing."""
+    run = SupervisedRun(run_spec(tmp_path / "runs", "sh", "-c", f"touch {tmp_path / 'began'}; exit 4"))
+    poll_until((tmp_path / "began").exists, "the command")
+    [supervisor] = _supervisors(tmp_path)
+    poll_until(lambda: descendants(supervisor) == [], "the end of the command")
+    run.cancel("cancelled")
+    result = run.wait()
+    assert (result.reason, result.exit_code) == (Reason.EXIT, 4)
 
 
 def test_a_run_ends_with_its_lease(tmp_path: Path, marker: str) -> None:
     """When the lease is not extended the run is killed at its end, with all descendants, by the supervisor itself."""
     lease_until_ms = boot_ms() + 300
-    process = start_run(
+    run = SupervisedRun(
         run_spec(tmp_path, "python3", "-I", "-c", STUBBORN, marker, "stay", lease_until_ms=lease_until_ms)
     )
-    result = process.wait(30)
+    result = run.wait()
     assert boot_ms() >= lease_until_ms
-    assert result is not None
     assert (result.reason, result.error_type, result.signal) == (Reason.LEASE_LOST, "lease_lost", signal.SIGKILL)
     assert _nothing_left(tmp_path, marker)
 
 
 def test_a_run_goes_on_as_long_as_its_lease_is_extended(tmp_path: Path, marker: str) -> None:
     """An extension counts however late it comes, as long as it comes in time; one that shortens counts as well."""
-    process = start_run(run_spec(tmp_path, "sh", "-c", "sleep 300; true", marker, lease_until_ms=boot_ms() + 60_000))
+    run = SupervisedRun(run_spec(tmp_path, "sh", "-c", "sleep 300; true", marker, lease_until_ms=boot_ms() + 60_000))
     poll_until(lambda: alive(marker) != [], "the command")
-    process.extend(boot_ms() + 3_600_000)
-    assert process.wait(0.3) is None
-    process.extend(boot_ms())
-    result = process.wait(30)
-    assert result is not None
-    assert result.reason is Reason.LEASE_LOST
-    process.extend(boot_ms() + 60_000)
-    assert process.wait() is result
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(run.wait)
+        run.extend(boot_ms() + 3_600_000)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        run.extend(boot_ms())
+        assert waiting.result().reason is Reason.LEASE_LOST
+    run.extend(boot_ms() + 60_000)
 
 
 def _supervisors(root: Path) -> list[int]:

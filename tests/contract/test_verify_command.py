@@ -564,7 +564,7 @@ def test_a_receipt_outside_of_the_streams_is_refused(run: Run, tmp_path: Path, a
     status, _, errors = run(archive, "--without-key", "--stream", stream_id(2), "--receipt", receipt)
 
     assert status == 2
-    assert f"--stream leaves out {stream_id(1)}, of which a receipt is given" in errors
+    assert f"--stream leaves out {stream_id(1)}, but a receipt of that stream is given" in errors
 
 
 def test_a_file_that_cannot_be_read_is_an_error(run: Run, tmp_path: Path) -> None:

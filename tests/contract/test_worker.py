@@ -250,6 +250,18 @@ def test_a_run_that_is_stopped_before_it_starts_never_starts(jobs: Jobs, tmp_pat
     assert not proof.exists()
 
 
+def test_a_run_that_gets_no_folder_has_failed_to_start(jobs: Jobs, tmp_path: Path) -> None:
+    """Where no folder can be made the run ends with the reason; nothing is raised, and another attempt may follow."""
+    jobs.queued("true")
+    claimed = jobs.operations().claim()
+    assert claimed is not None
+    (tmp_path / "file").write_text("")
+    around = RunSurroundings(environment={}, work_folder=tmp_path / "file", max_artifact_bytes=1, owner_descriptor=None)
+    ended = Execution(claimed, 2**62).carry_out(jobs.store.reads, SECRET, around)
+    assert (ended.error_type, ended.is_retryable, ended.exit_code) == ("start_failed", True, None)
+    assert (ended.reason or "").startswith("the run could not be prepared: ")
+
+
 def test_slots_bound_what_runs_at_a_time(jobs: Jobs, tmp_path: Path) -> None:
     """Two slots run two jobs side by side, never three, and the others follow."""
     jobs.worker(slots=2)

@@ -177,7 +177,7 @@ def test_a_broken_database_leaves_no_file(service: Service, export: Exporting, t
         connection.commit()
     out = tmp_path / "out.jsonl"
     export(broken, "--as", "ocsf", "--output", str(out), expect=2)
-    assert "is not that of a record" in export.said
+    assert "the body of a record is damaged" in export.said
     assert not list(tmp_path.glob("*out*"))
     # Where nothing has to be understood, everything comes out, for `verify` to judge.
     assert len(export.lines(broken, "--format", "jsonl")) == len(bodies(service))

@@ -11,7 +11,7 @@ from tests.support.named_commands import DOCUMENTS, fault_of, is_unfinished, nam
 from tests.support.told import as_shown
 
 ACTIONS = ("create", "revoke", "list", "public", "rotate")
-HELPS = ["", *(command.name for command in COMMANDS), *(f"keys {action}" for action in ACTIONS)]
+HELPS = ["", *COMMANDS, *(f"keys {action}" for action in ACTIONS)]
 
 
 def _told_commands() -> list[tuple[str, str]]:
@@ -29,7 +29,7 @@ def _told_commands() -> list[tuple[str, str]]:
 
 def _assert_is_taken(where: str, command: str) -> None:
     arguments = shlex.split(command.partition(" > ")[0].replace("…", ""))
-    assert arguments[0] in {one.name for one in COMMANDS}, f"{where} names `auditrace {command}`"
+    assert arguments[0] in COMMANDS, f"{where} names `auditrace {command}`"
     fault = fault_of(arguments)
     assert fault is None or is_unfinished(fault), f"{where} names `auditrace {command}`: {fault}"
 
@@ -54,9 +54,9 @@ def test_every_help_text_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     found: dict[str, list[str]] = {}
     for command in COMMANDS:
         with pytest.raises(SystemExit):
-            main([command.name, "--help"])
+            main([command, "--help"])
         _, _, actions = capsys.readouterr().out.partition("  ACTION\n")
-        found |= {command.name: re.findall(r"^    (\w+)", actions, re.MULTILINE)} if actions else {}
+        found |= {command: re.findall(r"^    (\w+)", actions, re.MULTILINE)} if actions else {}
     assert {name: set(actions) for name, actions in found.items()} == {"keys": set(ACTIONS)}
 
 

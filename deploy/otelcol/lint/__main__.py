@@ -1,4 +1,4 @@
-"""`python -m deploy.otelcol.lint`: judges the shipped configuration with each of its overlays, or the files named.
+"""`python -m deploy.otelcol.lint`: checks the shipped configuration with each of its overlays, or the given files.
 
 Exit status: 0 nothing found, 1 something found, 2 a file that cannot be read.
 """
@@ -15,14 +15,14 @@ FOLDER = Path(__file__).resolve().parents[1]
 BASE = FOLDER.parents[1] / "otel-collector.yaml"
 SMALL, FULL = FOLDER / "builder.yaml", FOLDER / "builder-full.yaml"
 OVERLAYS = {"tls": SMALL, "pass-through": SMALL, "kafka": FULL, "s3": FULL}
-"""The shipped overlays, with the manifest of the binary that they are for."""
+"""The shipped overlays, each with the manifest of the binary that it needs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge, print each finding and a summary, and return the exit status."""
+    """Check, print each finding and a summary, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m deploy.otelcol.lint", description=__doc__)
     parser.add_argument("--rules", action="store_true", help="list the rules and their reasons")
-    parser.add_argument("files", nargs="*", type=Path, help="judge these, merged in this order")
+    parser.add_argument("files", nargs="*", type=Path, help="check these files, merged in this order")
     chosen = parser.parse_args(arguments)
     if chosen.rules:
         for rule in RULES:

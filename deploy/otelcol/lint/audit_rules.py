@@ -1,4 +1,4 @@
-"""Rules of the audit pipeline: its receiver, its processors, its exporters, and the way in for records sent astray."""
+"""Rules of the audit pipeline: receiver, processors, exporters, and the route for records sent to the wrong port."""
 
 import re
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from deploy.otelcol.lint.configuration import (
 )
 from deploy.otelcol.lint.rule import Rule
 
-# They answer before the exporter has the data, or hold it in memory.
+# These processors acknowledge before the exporter has the data, or hold it in memory.
 _ASYNC = {"groupbyattrs", "groupbytrace", "interval", "logdedup", "queuebatch", "tail_sampling"}
-# Answer when the line is written, or when the request is in their queue.
+# These exporters acknowledge when the line is written, or when the request is in their queue.
 _DURABLE = QUEUEING | {"file"}
 
 _CONDITION = re.compile(r'\s*(log\.attributes\["audit\.record\.id"\])\s*(==|!=)\s*nil\s*')
@@ -92,13 +92,14 @@ def _astray_route(config: Configuration) -> Iterator[str]:
 def _astray_filters(config: Configuration) -> Iterator[str]:
     astray = config.astray()
     for pipeline in config.ordinary_logs() if astray else ():
-        # A filter drops what its condition names: the way astray drops what has no record id, the other the rest.
+        # A filter drops what its condition matches. The astray route drops logs without a record id, the other route
+        # drops logs with one.
         if _dropped(config, pipeline) != ("==" if pipeline in astray else "!="):
             yield f"{pipeline.place}::processors"
 
 
 def _dropped(config: Configuration, pipeline: Pipeline) -> str | None:
-    """Return how the pipeline's only filter compares the record id with nil; None when there is not exactly that."""
+    """Return the operator with which the pipeline's only filter compares the record id to nil, else None."""
     filters = [name for name in pipeline.processors if kind_of(name) == "filter"]
     if len(filters) != 1:
         return None
@@ -127,8 +128,8 @@ RULES = (
     Rule(
         "audit-receiver",
         _receiver,
-        "records that share receivers and pipelines with other data are refused and acknowledged together with it",
-        f"give {AUDIT_RECEIVER} one pipeline of logs and no other",
+        "records that share a receiver or pipeline with other data are refused and acknowledged together with it",
+        f"give {AUDIT_RECEIVER} exactly one pipeline, for logs",
     ),
     Rule(
         "audit-ports",
@@ -139,61 +140,61 @@ RULES = (
     Rule(
         "batch-processor",
         _batch,
-        "it answers before anything was exported, hides every error, and is being removed from the collector",
-        "leave it out and batch in the exporter's sending_queue, but never in that of an audit exporter",
+        "it acknowledges before the export, hides every error, and is being removed from the collector",
+        "remove it and batch in the exporter's sending_queue, but never in the queue of an audit exporter",
     ),
     Rule(
         "async-processor",
         _async,
         "it acknowledges records that it holds in memory, or drops some of them",
-        "leave it out of the way of audit records",
+        "remove it from the pipelines of audit records",
     ),
     Rule(
         "audit-processor",
         _processors,
-        "whatever changes or drops a record breaks its hash or loses it",
-        "leave only memory_limiter in the way of audit records, and the filter that tells them from others",
+        "a processor that changes a record breaks its hash, and one that drops a record loses it",
+        "keep only memory_limiter in the pipelines of audit records, and the filter that separates them from others",
     ),
     Rule(
         "memory-limiter-first",
         _memory_limiter,
-        "a collector that is killed for its memory loses what is not on disk, one that refuses does not",
-        "make memory_limiter the first processor of every pipeline that receives from outside",
+        "a collector that is killed for its memory loses what is not on disk, and one that refuses requests does not",
+        "make memory_limiter the first processor of every pipeline with a receiver",
     ),
     Rule(
         "audit-fan-out",
         _fan_out,
-        "each exporter there can refuse the request for all, and one without a durable queue loses what it took",
-        "leave only exporters there that write before they answer: file, otlp_http, otlp_grpc, kafka, awss3",
+        "each of its exporters can refuse the request for all, and one without a durable queue loses what it accepted",
+        "keep only exporters that write before they acknowledge: file, otlp_http, otlp_grpc, kafka, awss3",
     ),
     Rule(
         "audit-archive",
         _archive,
-        "what the store refuses for good is deleted from the queue, and exists only in the archive",
+        "a record that the store refuses permanently is deleted from the queue, and exists only in the archive",
         "add a file exporter to the audit pipeline",
     ),
     Rule(
         "astray-route",
         _astray_route,
-        "an audit record sent to the wrong port would be held in memory only, and be lost with it",
-        "hand records with an audit.record.id on, with a filter and a forward connector",
+        "an audit record sent to the wrong port would be in memory only, and be lost with it",
+        "forward records with an audit.record.id to the audit pipeline, with a filter and a forward connector",
     ),
     Rule(
         "astray-filters",
         _astray_filters,
-        "a record that both filters drop is lost though acknowledged, one that neither drops is stored twice",
-        'give the way astray one filter, log.attributes["audit.record.id"] == nil, and the other one the same with !=',
+        "a record that both filters drop is acknowledged and lost, and one that neither drops is stored twice",
+        'give the astray route one filter, log.attributes["audit.record.id"] == nil, and the other route one with !=',
     ),
     Rule(
         "astray-errors",
         _astray_errors,
-        "with any other mode a condition that fails lets the record take a way that it should not",
-        "state error_mode: propagate; the default is ignore",
+        "with any other mode a failed condition sends the record to the wrong pipeline",
+        "set error_mode: propagate; the default is ignore",
     ),
     Rule(
         "routing-default",
         _routing,
         "a record that matches no route is dropped and acknowledged",
-        "state default_pipelines, and error_mode: propagate",
+        "set default_pipelines, and error_mode: propagate",
     ),
 )

@@ -1,4 +1,4 @@
-"""A collector configuration as its rules see it: the merged tree, and who feeds whom."""
+"""A collector configuration as rules read it: the merged tree, and which pipeline feeds which."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ Value = Union[None, bool, int, float, str, list["Value"], dict[str, "Value"]]  #
 AUDIT_RECEIVER: Final = "otlp/audit"
 
 QUEUEING: Final = frozenset({"awss3", "kafka", "otlp_grpc", "otlp_http"})
-"""Exporters that the rules know to have a sending queue."""
+"""Exporters with a sending queue that the rules know."""
 
-# What components were called before; rules judge a configuration with these names like one with the present ones.
+# Former names of components, with their present names. Rules treat both names alike.
 RENAMED: Final = {
     "otlphttp": "otlp_http",
     "otlpjsonfile": "otlp_json_file",
@@ -22,7 +22,7 @@ RENAMED: Final = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One pipeline, by the ids of its components."""
+    """One pipeline, with the ids of its components."""
 
     name: str
     receivers: Sequence[str]
@@ -36,16 +36,16 @@ class Pipeline:
 
     @property
     def place(self) -> str:
-        """Where it stands, in the collector's own notation."""
+        """Its place in the configuration, in the collector's notation."""
         return f"service::pipelines::{self.name}"
 
 
 class Configuration:
-    """A merged configuration, settings replaced by their defaults.
+    """A merged configuration; environment variables are replaced by their defaults.
 
     Args:
-        tree: What the files say.
-        components: Section and type, without underscores, of what the binary holds; None if that is not known.
+        tree: The content of the files.
+        components: Section and type, without underscores, of the binary's components; None if they are not known.
     """
 
     def __init__(self, tree: dict[str, Value], components: frozenset[tuple[str, str]] | None = None) -> None:
@@ -58,20 +58,20 @@ class Configuration:
         ]
 
     def at(self, *path: str) -> Value:
-        """Return the value at a path; None when there is none."""
+        """Return the value at a path, or None."""
         here: Value = self.tree
         for step in path:
             here = mapping(here).get(step)
         return here
 
     def components_of(self, section: str, kind: str) -> Iterator[tuple[str, dict[str, Value]]]:
-        """Yield id and settings of every component of a section that has this type."""
+        """Yield id and settings of every component of this type in a section."""
         for name, settings in mapping(self.at(section)).items():
             if kind_of(name) == kind:
                 yield name, mapping(settings)
 
     def audit_pipelines(self) -> list[Pipeline]:
-        """Return the pipelines that carry what came to the audit receiver."""
+        """Return the pipelines that get data from the audit receiver."""
         found = [one for one in self.pipelines if one.signal == "logs" and AUDIT_RECEIVER in one.receivers]
         for one in found:
             passed_on = self.connectors & set(one.exporters)
@@ -84,11 +84,11 @@ class Configuration:
         return [one for one in self.pipelines if one.signal == "logs" and ordinary & set(one.receivers)]
 
     def astray(self) -> list[Pipeline]:
-        """Return those of them that hand records on by a connector: the way of records that came to the wrong port."""
+        """Return those that forward records by a connector: the route of audit records sent to the wrong port."""
         return [one for one in self.ordinary_logs() if self.connectors & set(one.exporters)]
 
     def upstream(self, pipeline: Pipeline) -> list[Pipeline]:
-        """Return the pipeline and all that lead into it."""
+        """Return the pipeline and all pipelines that lead into it."""
         found = [pipeline]
         for one in found:
             taken_from = self.connectors & set(one.receivers)
@@ -96,7 +96,7 @@ class Configuration:
         return found
 
     def audit_exporters(self) -> Iterator[tuple[str, dict[str, Value]]]:
-        """Yield id and settings of every exporter of the audit pipelines; connectors are none."""
+        """Yield id and settings of every exporter of the audit pipelines, without connectors."""
         names = {name for pipeline in self.audit_pipelines() for name in pipeline.exporters}
         for name in sorted(names - self.connectors):
             yield name, mapping(self.at("exporters", name))
@@ -113,13 +113,13 @@ def has_queue(name: str, exporter: dict[str, Value]) -> bool:
     if kind_of(name) not in QUEUEING:
         return False
     queue = exporter.get("sending_queue")
-    # For the S3 exporter a queue is off unless it is mentioned.
+    # The S3 exporter has no queue unless the section is present.
     is_on_by_default = kind_of(name) != "awss3" or "sending_queue" in exporter
     return mapping(queue).get("enabled", is_on_by_default) is not False
 
 
 def kind_of(name: str) -> str:
-    """Return the type in a component's id, by its present name."""
+    """Return the type in a component's id, under its present name."""
     kind = name.partition("/")[0]
     return RENAMED.get(kind, kind)
 

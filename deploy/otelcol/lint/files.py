@@ -1,7 +1,7 @@
-"""Reads configurations and builder manifests from files, as the collector and its builder do.
+"""Reads configurations and builder manifests from files, like the collector and its builder.
 
 Source: the collector's documentation, "Configuration": a later file replaces lists and merges maps, and
-`${env:NAME:-default}` stands for a setting. Here a setting has its default.
+`${env:NAME:-default}` is an environment variable. Here each variable has its default.
 """
 
 import re
@@ -17,15 +17,15 @@ _WHOLE = re.compile(r"\$\{env:\w+:-([^}]*)\}")
 
 
 class ConfigurationError(Exception):
-    """A file is no collector configuration; the message names it and says why."""
+    """A file is not a collector configuration; the message names the file and the reason."""
 
 
 def load(files: Sequence[Path], manifest: Path | None = None) -> Configuration:
     """Return the configuration that a collector makes of these files, in this order.
 
     Args:
-        files: What would be given to `--config`, one after the other.
-        manifest: Of the builder, to know which components there are.
+        files: The values of the collector's `--config` options, in order.
+        manifest: The builder's manifest, which lists the components of the binary.
 
     Raises:
         ConfigurationError: A file is missing, is not YAML, or holds no mapping.
@@ -37,7 +37,7 @@ def load(files: Sequence[Path], manifest: Path | None = None) -> Configuration:
 
 
 def merge(base: dict[str, Value], over: dict[str, Value]) -> dict[str, Value]:
-    """Return both as one, `over` winning: maps are merged, everything else is replaced."""
+    """Return both as one: maps are merged, and any other value of `over` replaces that of `base`."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -65,7 +65,7 @@ def _with_defaults(value: Value) -> Value:
     if not isinstance(value, str):
         return value
     whole = _WHOLE.fullmatch(value)
-    # A value that is one setting has the type of what it is set to.
+    # A value that consists of one variable gets the type of the default.
     return cast("Value", yaml.safe_load(whole[1])) if whole else _WHOLE.sub(lambda found: found[1], value)
 
 

@@ -1,64 +1,66 @@
-"""Rules of exporters whose word that they have a record depends on their settings: Kafka and S3."""
+"""Rules of the exporters whose acknowledgement is only reliable with certain settings: Kafka and S3."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from deploy.otelcol.lint.configuration import Configuration, Value, kind_of, mapping
-from deploy.otelcol.lint.rule import Rule
-
-
-def _kafka(config: Configuration) -> Iterator[tuple[str, dict[str, Value]]]:
-    for name, settings in config.audit_exporters():
-        if kind_of(name) == "kafka":
-            yield f"exporters::{name}", settings
+from deploy.otelcol.lint.configuration import Configuration, kind_of, mapping
+from deploy.otelcol.lint.rule import Rule, Settings, setting
 
 
-def _kafka_acks(config: Configuration) -> Iterator[str]:
-    for place, settings in _kafka(config):
-        if mapping(settings.get("producer")).get("required_acks") not in {"all", -1}:
-            yield f"{place}::producer::required_acks"
+def _of_kind(kind: str) -> Callable[[Configuration], Iterator[tuple[str, Settings]]]:
+    def exporters(config: Configuration) -> Iterator[tuple[str, Settings]]:
+        for name, settings in config.audit_exporters():
+            if kind_of(name) == kind:
+                yield f"exporters::{name}", settings
+
+    return exporters
 
 
-def _kafka_topic(config: Configuration) -> Iterator[str]:
-    for place, settings in _kafka(config):
-        if mapping(settings.get("producer")).get("allow_auto_topic_creation", True) is not False:
-            yield f"{place}::producer::allow_auto_topic_creation"
+_KAFKA = _of_kind("kafka")
 
 
-def _kafka_order(config: Configuration) -> Iterator[str]:
-    for place, settings in _kafka(config):
-        if settings.get("partition_logs_by_resource_attributes") is not True:
-            yield f"{place}::partition_logs_by_resource_attributes"
-
-
-def _s3_key(config: Configuration) -> Iterator[str]:
-    for name, settings in config.audit_exporters():
-        if kind_of(name) == "awss3" and mapping(settings.get("s3uploader")).get("unique_key_func_name") != "uuidv7":
-            yield f"exporters::{name}::s3uploader::unique_key_func_name"
+def _producer(kafka: Settings) -> Settings:
+    return mapping(kafka.get("producer"))
 
 
 RULES = (
     Rule(
         "kafka-acks",
-        _kafka_acks,
-        "with fewer acknowledgements the loss of one broker loses records that were taken from the queue",
+        setting(
+            _KAFKA,
+            "producer::required_acks",
+            lambda kafka: _producer(kafka).get("required_acks") not in {"all", -1},
+        ),
+        "with fewer acknowledgements the loss of one broker loses records that are no longer in the queue",
         "set producer::required_acks: all",
     ),
     Rule(
         "kafka-topic",
-        _kafka_topic,
-        "a topic made on the fly has the cluster's default replication and retention",
+        setting(
+            _KAFKA,
+            "producer::allow_auto_topic_creation",
+            lambda kafka: _producer(kafka).get("allow_auto_topic_creation", True) is not False,
+        ),
+        "an automatically created topic has the cluster's default replication and retention",
         "set producer::allow_auto_topic_creation: false",
     ),
     Rule(
         "kafka-order",
-        _kafka_order,
+        setting(
+            _KAFKA,
+            "partition_logs_by_resource_attributes",
+            lambda kafka: kafka.get("partition_logs_by_resource_attributes") is not True,
+        ),
         "the records of one stream would be spread over partitions",
         "set partition_logs_by_resource_attributes: true",
     ),
     Rule(
         "s3-key",
-        _s3_key,
-        "the default is a random number, and two objects with one key are one object",
+        setting(
+            _of_kind("awss3"),
+            "s3uploader::unique_key_func_name",
+            lambda s3: mapping(s3.get("s3uploader")).get("unique_key_func_name") != "uuidv7",
+        ),
+        "the default is a random number, and an object replaces another one with the same key",
         "set s3uploader::unique_key_func_name: uuidv7",
     ),
 )

@@ -1,4 +1,4 @@
-"""Rules of what the collector says about itself, and of which components it is made."""
+"""Rules of the collector's own logs and metrics, and of its components."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def _log_level(config: Configuration) -> Iterator[str]:
 
 def _metrics(config: Configuration) -> Iterator[str]:
     metrics = mapping(config.at("service", "telemetry", "metrics"))
-    # Only `detailed` tells permanent errors, which delete records, from others.
+    # Only `detailed` separates permanent errors, which delete records, from other errors.
     if metrics.get("level") != "detailed" or not metrics.get("readers"):
         yield "service::telemetry::metrics"
 
@@ -51,7 +51,7 @@ RULES = (
     Rule(
         "own-logs-sampling",
         _logs,
-        "repeated messages are dropped by default, and the repeated ones are those about lost data",
+        "repeated messages are dropped by default, and messages about lost data are repeated",
         "set service::telemetry::logs::sampling::enabled: false",
     ),
     Rule(
@@ -63,19 +63,19 @@ RULES = (
     Rule(
         "own-metrics",
         _metrics,
-        "refusals and losses are then visible to nobody",
-        "set the level to detailed and name a reader",
+        "otherwise refusals and losses are not visible",
+        "set the level to detailed and add a reader",
     ),
     Rule(
         "current-names",
         _names,
-        "the old name of the component is about to be removed",
-        "use the present one: " + ", ".join(sorted({*RENAMED.values(), "otlp_grpc"})),
+        "the old name of the component will be removed",
+        "use the present name: " + ", ".join(sorted({*RENAMED.values(), "otlp_grpc"})),
     ),
     Rule(
         "manifest",
         _manifest,
         "the collector would not start",
-        "use components of the builder manifest, or add them to it",
+        "use only components of the builder manifest, or add them to it",
     ),
 )

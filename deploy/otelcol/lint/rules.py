@@ -1,4 +1,4 @@
-"""All rules, and their application."""
+"""All rules, and their application to a configuration."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -21,5 +21,5 @@ RULES: Final[Sequence[Rule]] = tuple(
 
 
 def findings(config: Configuration) -> list[Finding]:
-    """Return every place that breaks a rule, all of them and in the order of the rules."""
+    """Return every place that breaks a rule, in the order of the rules."""
     return [Finding(rule, place) for rule in RULES for place in rule.check(config)]

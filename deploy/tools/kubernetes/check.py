@@ -1,7 +1,7 @@
-"""Judges Kubernetes objects by the schemas of a Kubernetes release: `check.py VERSION < objects.yaml`.
+"""Checks Kubernetes objects against the schemas of a Kubernetes release: `check.py VERSION < objects.yaml`.
 
-Prints a line for each thing that is wrong and exits 1, or exits 0. Objects of other groups than Kubernetes's own, such
-as those of the Prometheus operator, are not judged, and named on standard error.
+Prints a line for each problem and exits 1, or exits 0. It does not check objects of foreign API groups, such as those
+of the Prometheus operator, and names them on standard error.
 """
 
 import sys
@@ -13,7 +13,7 @@ FOREIGN = ("monitoring.coreos.com/",)
 
 
 def main(version: str) -> int:
-    """Judge the objects on standard input."""
+    """Check the objects on standard input."""
     wrong = 0
     for thing in yaml.safe_load_all(sys.stdin):
         if thing is None:

@@ -1,6 +1,6 @@
-"""Judges events by the published schema of a class of OCSF: `check.py VERSION CLASS PROFILE… < events.jsonl`.
+"""Checks events against the published schema of an OCSF class: `check.py VERSION CLASS PROFILE… < events.jsonl`.
 
-Prints a line for each thing that is wrong and exits 1, or prints how many events are right and exits 0.
+Prints a line for each problem and exits 1, or prints how many events are right and exits 0.
 """
 
 import json
@@ -12,7 +12,7 @@ from ocsf_json_schema.loader import get_ocsf_schema
 
 
 def main(version: str, name: str, *profiles: str) -> int:
-    """Judge the events on standard input, one a line."""
+    """Check the events on standard input, one a line."""
     published = get_ocsf_schema(version=version)
     schema = OcsfJsonSchemaEmbedded(published).get_class_schema(name, list(profiles))
     validator = jsonschema.Draft202012Validator(schema)
@@ -32,13 +32,13 @@ def main(version: str, name: str, *profiles: str) -> int:
 
 
 def _type_problems(event: dict) -> list[str]:
-    """The rule that JSON Schema cannot say: the type is made of class and activity."""
+    """Check a rule that JSON Schema cannot express: the type is computed from class and activity."""
     made = event["class_uid"] * 100 + event["activity_id"]
     return [] if event["type_uid"] == made else [f"type_uid: {event['type_uid']} is not {made}"]
 
 
 def _constraint_problems(objects: dict, described: dict, value: dict, path: str = "") -> list[str]:
-    """The rules of objects that the schema states as constraints: at least one of these members."""
+    """Check the constraints of objects: at least one of the listed members must be present."""
     problems = []
     one_of = (described.get("constraints") or {}).get("at_least_one", [])
     if one_of and not any(member in value for member in one_of):

@@ -1,0 +1,43 @@
+"""`auditrace migrate`: bring the database to the newest schema, and repair a ledger that was restored from a backup."""
+
+import argparse
+
+from service.bootstrap.databases import database_of
+from service.bootstrap.node import open_node
+from service.cli.output import print_answer
+from service.config import read_settings
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.description = "Bring the database to the newest schema without blocking other processes. Forward only."
+    parser.add_argument(
+        "--after-restore",
+        action="store_true",
+        help="the database was restored from a backup, or a standby that lagged took over: close its open streams and "
+        "use no number again. Run this once, before you start any process on the database",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=_migrate)
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    settings = read_settings()
+    database = database_of(settings.database)
+    database.examine()
+    if arguments.after_restore:
+        database.require()
+    database.prepare()
+    applied = database.migrate()
+    document: dict[str, object] = {"applied": applied}
+    lines = [f"applied {name}" for name in applied] or ["the database is up to date"]
+    if arguments.after_restore:
+        with open_node(settings, "cli") as node:
+            done = node.checkpoints.restore()
+        document["restored"] = {"first_checkpoint": done.numbers[0], "closed": done.closed}
+        lines += [
+            f"closed {len(done.closed)} streams; checkpoints go on with number {done.numbers[0]}",
+            "jobs whose runs were lost run again: check them before you start workers",
+        ]
+    print_answer(arguments, document, lines)
+    return 0

@@ -54,10 +54,8 @@ class Checkpointer:
         self._is_writer = False
         self._last: LastCheckpoint | None = None
         self._refused: Sequence[RefusedStream] = ()
-        # Looked at also when nothing could be written here: another process may have.
-        steps = (self._hold_and_write, self._look)
-        outage = Outage(_log, "checkpoints are held up, trying on", "checkpoints are written again")
-        self._loop = Loop("checkpointer", steps, self._pause_s, outage)
+        self._outage = Outage(_log, "checkpoints are held up, trying on", "checkpoints are written again")
+        self._loop = Loop("checkpointer", self._turn)
 
     def start(self) -> None:
         """Start to hold the lease and to write."""
@@ -78,9 +76,14 @@ class Checkpointer:
             number=None if last is None else last.number,
             age_s=None if last is None else max(0, self._clock() - last.observed_ns) / 1e9,
             refused=self._refused,
-            error=self._loop.problem,
+            error=self._outage.problem,
             is_writer=self._is_writer,
         )
+
+    def _turn(self) -> None:
+        # It looks also when it could not write: another process may have written.
+        self._outage.attempt(self._hold_and_write, self._look)
+        self._loop.rest(self._pause_s())
 
     def _hold_and_write(self) -> None:
         holds = False

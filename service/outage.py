@@ -1,6 +1,9 @@
 """What a part of the process says of something that fails and works again: one line each, not one for each attempt."""
 
 import logging
+from collections.abc import Callable
+
+from service.errors import AuditraceError, TryLaterError
 
 
 class Outage:
@@ -24,6 +27,20 @@ class Outage:
         self._level = level
         self.problem: str | None = None
         """What is wrong now; None while it works."""
+
+    def attempt(self, *steps: Callable[[], object]) -> None:
+        """Take the steps, each also when one before it failed, and note how that went: the first problem counts."""
+        problems: list[str] = []
+        for step in steps:
+            try:
+                step()
+            except TryLaterError as error:
+                problems.append(error.detail)
+            except (AuditraceError, OSError) as error:
+                problems.append(str(error))
+            except Exception as error:  # noqa: BLE001 - a thread that died would leave its work undone in silence
+                problems.append(self.unexpected(error))
+        self.note(problems[0] if problems else None)
 
     def unexpected(self, error: Exception) -> str:
         """Note that the last attempt ended with an unforeseen error, and return what it says.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from service.errors import AuditraceError
+from service.loop import Loop
 from service.ports import Clock, Outbox, Replays
 from service.relay.attempts import AttemptResult, Attempts, RelaySettings
 from service.relay.delivery import Delivery
@@ -46,22 +47,20 @@ class Relay:
         self._progress = Progress(sink.address, clock)
         self._leases = Leases(outbox, settings.renew_s)
         self._attempts = Attempts(outbox, self._delivery, self._leases, self._progress, settings, random)
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
         self._ended = threading.Event()
         self._hurried = threading.Event()
         self._grace_s = 0.0
         self._is_drained = False
-        self._thread = threading.Thread(target=self._serve, name="relay", daemon=True)
+        self._loop = Loop("relay", self._turn, self._finish)
 
     def start(self) -> None:
         """Start to deliver."""
-        self._thread.start()
+        self._loop.start()
         self._leases.start()
 
     def wake(self) -> None:
         """Say that something was committed; cheap, from any thread."""
-        self._wake.set()
+        self._loop.wake()
 
     def hurry(self) -> None:
         """Have `stop` wait no longer; from any thread."""
@@ -75,13 +74,12 @@ class Relay:
         request counts as unanswered.
         """
         self._grace_s = grace_s
-        deadline = self._monotonic() + grace_s
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._ended.wait(max(0.0, deadline - self._monotonic()))
-            # Also told to wait no longer, it ends its step and gives its leases back, before the database is closed.
-            self._thread.join(_LAST_STEP_S)
+        self._loop.retire()
+        if self._loop.is_alive:
+            self._ended.wait(grace_s)
+            # Also when `hurry` ended the wait, the thread ends its step and releases its leases before the database is
+            # closed.
+            self._loop.stop(_LAST_STEP_S)
         self._leases.stop(_LAST_STEP_S)
         return self._is_drained
 
@@ -130,13 +128,13 @@ class Relay:
         return Drained(self._progress.state.address, attempts.delivered, attempts.parked, left, reason)
 
     def _drain(self, left_s: Callable[[], float], wait: Callable[[float], object]) -> bool:
-        farewell = LastDelivery()
+        last = LastDelivery()
         while True:
             step = self._attempts.next()
-            if self._is_due(farewell, step):
+            if self._is_due(last, step):
                 self._leases.release()
                 # Only this look counts: another one that stops may have passed over what was held here until now.
-                if self._is_due(farewell, step):
+                if self._is_due(last, step):
                     return True
             left = left_s()
             if left <= 0:
@@ -175,26 +173,26 @@ class Relay:
         self._outbox.close()
         self._sink.close()
 
-    def _serve(self) -> None:
+    def _turn(self) -> None:
+        step = self._attempts.next()
+        if step is AttemptResult.FAILED:
+            self._loop.rest(self._progress.state.pause_s)
+        elif step is AttemptResult.IDLE:
+            self._loop.wait_for_wake(self._settings.poll_s)
+        if step is not AttemptResult.FULL:
+            self._loop.rest(self._settings.linger_s)
+
+    def _finish(self) -> bool:
         try:
-            while not self._stopping.is_set():
-                step = self._attempts.next()
-                if step is AttemptResult.FULL:
-                    continue
-                if step is AttemptResult.FAILED:
-                    self._stopping.wait(self._progress.state.pause_s)
-                elif step is AttemptResult.IDLE:
-                    self._wake.wait(self._settings.poll_s)
-                    self._wake.clear()
-                self._stopping.wait(self._settings.linger_s)
             self._is_drained = self.drain(self._grace_s)
         finally:
             self._ended.set()
+        return True
 
-    def _is_due(self, farewell: LastDelivery, step: AttemptResult) -> bool:
+    def _is_due(self, last: LastDelivery, step: AttemptResult) -> bool:
         try:
             self._outbox.renew()
-            return farewell.is_due(self._outbox.backlog(), is_idle=step is AttemptResult.IDLE)
+            return last.is_due(self._outbox.backlog(), is_idle=step is AttemptResult.IDLE)
         except AuditraceError as error:
             self._attempts.failed(error)
             return False

@@ -67,8 +67,8 @@ class SelfCheck:
         self._alarm = Alarm(interval_s)
         self._unsettled = Unsettled()
         self._ended: float | None = None
-        outage = Outage(_log, "the ledger could not be verified, trying on", "the ledger is verified again")
-        self._loop = Loop("selfcheck", [self.turn], self._pause_s, outage)
+        self._outage = Outage(_log, "the ledger could not be verified, trying on", "the ledger is verified again")
+        self._loop = Loop("selfcheck", self._turn_and_rest)
 
     def start(self) -> None:
         """Start to verify."""
@@ -86,7 +86,7 @@ class SelfCheck:
             first=shown.first,
             command=shown.command,
             age_s=None if ended is None else max(0.0, self._monotonic() - ended),
-            error=self._loop.problem,
+            error=self._outage.problem,
         )
 
     def turn(self) -> None:
@@ -145,6 +145,7 @@ class SelfCheck:
     def _public_keys(self) -> Sequence[Ed25519PublicKey]:
         return [cast("Ed25519PublicKey", load_pem_public_key(key.public_pem.encode())) for key in self._keys()]
 
-    def _pause_s(self) -> float:
+    def _turn_and_rest(self) -> None:
+        self._outage.attempt(self.turn)
         # A process that has just started has no checkpoint to begin at for a moment.
-        return self._interval_s if self._ended is not None else min(self._interval_s, 1.0)
+        self._loop.rest(self._interval_s if self._ended is not None else min(self._interval_s, 1.0))

@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -13,11 +13,13 @@ from service.errors import AuditraceError, RefusedError, TryLaterError
 from service.execution.command import boot_ms
 from service.execution.execution import Execution
 from service.execution.preparation import RunSurroundings
+from service.loop import Loop
 from service.operations.run_steps import Ended
 from service.operations.runs import CANCELLED, LEASE_LOST, WORKER_SHUTDOWN, RunOperations
 from service.outage import Outage
 from service.ports import Clock, Reads
 from service.secrets import DeploymentSecret
+from telemetry.instruments import Instruments
 
 T = TypeVar("T")
 
@@ -30,14 +32,6 @@ _RECLAIM_S: Final = 1.0
 _USED: Final = 0.8
 # However many commits there are, they are looked at together.
 _SETTLE_S: Final = 0.02
-
-
-class RunInstruments(Protocol):
-    """What a worker measures."""
-
-    def run_ended(self, duration_s: float, template: str, error_type: str | None) -> None:
-        """Record one run of a job; `error_type` is None when it succeeded."""
-        ...
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +54,7 @@ class Worker:
         reads: Reads,
         secret: DeploymentSecret,
         settings: WorkerSettings,
-        instruments: RunInstruments,
+        instruments: Instruments,
         clock: Clock,
     ) -> None:
         self._operations = operations
@@ -75,13 +69,12 @@ class Worker:
         self._outage = Outage(
             _log, "the worker waits for the ledger", "the worker waits for the ledger no more", logging.WARNING
         )
+        self._pause_s = _POLL_S
         self._renew_at = 0.0
         self._reclaim_at = 0.0
-        self._woken = threading.Event()
-        self._stopping = threading.Event()
         self._grace_ended = threading.Event()
         self._hurried = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
+        self._loop = Loop("worker", self._turn, lambda: not self._running())
         # The same threads for all runs, because each thread that reads the ledger has a connection of its own.
         self._slots = [
             threading.Thread(target=self._work, name=f"worker-{slot}", daemon=True) for slot in range(settings.slots)
@@ -89,17 +82,17 @@ class Worker:
 
     def start(self) -> None:
         """Start claiming."""
-        for thread in (self._thread, *self._slots):
-            thread.start()
+        self._loop.start()
+        for slot in self._slots:
+            slot.start()
 
     def wake(self) -> None:
         """Look at once for what is due or not wanted any more; to be called after each commit. Never blocks."""
-        self._woken.set()
+        self._loop.wake()
 
     def retire(self) -> Sequence[str]:
         """Claim nothing from now on, and return which runs still go on. Never blocks."""
-        self._stopping.set()
-        self.wake()
+        self._loop.retire()
         return [one.claimed.name for one in self._running()]
 
     def hurry(self) -> None:
@@ -117,35 +110,30 @@ class Worker:
             grace_s: for how long runs may go on.
             kill_s: how long a run may take to heed SIGTERM; None is as long as any run may.
         """
-        self.retire()
-        if self._thread.ident is not None:
-            self._thread.join(grace_s)
-            self._grace_ended.set()
-            self.wake()
-            if kill_s is not None:
-                self._thread.join(kill_s)
-                self.hurry()
-            for thread in (self._thread, *self._slots):
-                thread.join()
-
-    def _serve(self) -> None:
-        while not (self._stopping.is_set() and not self._running()):
-            pause_s = _POLL_S
-            try:
-                self._keep()
-                if not self._stopping.is_set():
-                    self._reclaim()
-                    pause_s = self._claim()
-                self._outage.note(None)
-            except TryLaterError as error:
-                self._outage.note(error.detail)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the runs in progress need their leases
-                self._outage.unexpected(error)
-            self._grace_ended.wait(_SETTLE_S)
-            self._woken.wait(pause_s)
-            self._woken.clear()
+        self._loop.stop(grace_s)
+        self._grace_ended.set()
+        self.wake()
+        if kill_s is not None:
+            self._loop.stop(kill_s)
+            self.hurry()
+        self._loop.stop()
         for _ in self._slots:
             self._handed_over.put(None)
+        for slot in self._slots:
+            if slot.is_alive():
+                slot.join()
+
+    def _turn(self) -> None:
+        self._pause_s = _POLL_S
+        self._outage.attempt(self._look)
+        self._grace_ended.wait(_SETTLE_S)
+        self._loop.wait_for_wake(self._pause_s)
+
+    def _look(self) -> None:
+        self._keep()
+        if not self._loop.is_stopping:
+            self._reclaim()
+            self._pause_s = self._claim()
 
     def _running(self) -> Sequence[Execution]:
         with self._lock:

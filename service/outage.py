@@ -1,4 +1,4 @@
-"""What a part of the process says of something that fails and works again: one line each, not one for each attempt."""
+"""Logs a failure of a part of the process once, and its end once, instead of a line for each attempt."""
 
 import logging
 from collections.abc import Callable
@@ -13,13 +13,13 @@ class Outage:
     """
 
     def __init__(self, log: logging.Logger, fails: str, works_again: str, level: int = logging.ERROR) -> None:
-        """Say nothing yet.
+        """Begin without a problem.
 
         Args:
             log: where the lines go.
             fails: begins the line about a problem.
             works_again: the line about its end.
-            level: of the line about a problem; its end is a warning, so that whoever sees one sees both.
+            level: of the line about a problem; its end is a warning, so that both are shown together.
         """
         self._log = log
         self._fails = fails

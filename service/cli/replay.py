@@ -59,14 +59,14 @@ def _document(done: ReplayedAll, refused: list[dict[str, object]]) -> dict[str, 
 
 
 class _Shown:
-    """Implements `service.relay.Watch`: a line that counts on a terminal, else a line for each tenth of the way."""
+    """A `ReplayObserver` that shows one line with counts on a terminal, else a line for each tenth of the records."""
 
     def __init__(self) -> None:
         self.refused_records: list[dict[str, object]] = []
         self._is_terminal = sys.stderr.isatty()
         self._tenth = -1
 
-    def goes_on(self, done: int, total: int) -> None:
+    def progressed(self, done: int, total: int) -> None:
         """Show how many were sent."""
         tenth = 10 * done // total if total else 10
         if self._is_terminal:

@@ -228,7 +228,7 @@ class Worker:
             self._operations.finish(execution.claimed, ended)
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        """Repeat an action until it succeeds or the grace ends: within the grace no outage of the ledger loses an outcome."""
+        """Repeat an action until it succeeds or the grace ends; an outage of the ledger alone loses no outcome."""
         outage = Outage(_log, "a run waits for the ledger", "a run waits for the ledger no more", logging.WARNING)
         while True:
             try:

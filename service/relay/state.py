@@ -73,13 +73,12 @@ class DeliveryProgress:
             _log.error("audit records are held, and sent to %s until they are delivered: %s", state.address, error)
         self._kinds.add(kind)
         failures = state.failures + 1
-        self.state = RelayState(
-            address=state.address,
+        self.state = msgspec.structs.replace(
+            state,
             error=error,
             failing_since_ns=self._clock() if state.failing_since_ns is None else state.failing_since_ns,
             failures=failures,
             pause_s=pause_s(failures, retry_after_s, self._random),
-            parked=state.parked,
         )
         return is_first
 

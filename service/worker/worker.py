@@ -205,9 +205,9 @@ class Worker:
         started = time.monotonic()
         error_type: str | None = None
         try:
-            ended = self._patiently(lambda: execution.carry_out(self._reads, self._secret, self._settings.around))
+            ended = self._retried(lambda: execution.carry_out(self._reads, self._secret, self._settings.around))
             error_type = ended.error_type
-            self._patiently(lambda: self._record(execution, ended))
+            self._retried(lambda: self._record(execution, ended))
         except RefusedError as error:
             _log.warning("the end of %s was not accepted: %s", name, error.detail)
         except Exception as error:  # noqa: BLE001 - the slot must become free after any error
@@ -227,7 +227,7 @@ class Worker:
         else:
             self._operations.finish(execution.claimed, ended)
 
-    def _patiently(self, action: Callable[[], T]) -> T:
+    def _retried(self, action: Callable[[], T]) -> T:
         """Repeat an action until it succeeds or the grace ends; an outage of the ledger alone loses no outcome."""
         outage = Outage(_log, "a run waits for the ledger", "a run waits for the ledger no more", logging.WARNING)
         while True:

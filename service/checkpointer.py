@@ -1,4 +1,4 @@
-"""Writes checkpoints on schedule: holds the lease, writes each interval, and says in which state the ledger is."""
+"""Writes checkpoints on schedule: holds the lease, writes each interval, and reports the state of the checkpoints."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from service.ports import CheckpointWriter, Clock, LastCheckpoint, RefusedStream
 _log = logging.getLogger(__name__)
 
 RENEW_S: Final = 2.0
-"""How often the lease is taken or renewed; it ends 10 s after the last time."""
+"""How often the lease is taken or renewed; it ends 10 s after the last renewal."""
 
 
 class CheckpointerState(msgspec.Struct, frozen=True, kw_only=True):
-    """How the checkpoints of the deployment are, as this process saw them last.
+    """The checkpoints of the deployment, as this process saw them last.
 
-    `number` and `age_s` are those of the last checkpoint, whoever wrote it; None when there is none yet.
-    `error` says what kept this process from its part the last time; None when nothing did.
+    `number` and `age_s` are those of the last checkpoint of any process; None when there is none yet.
+    `error` is the failure of the last turn of this process; None when it did not fail.
     """
 
     number: int | None
@@ -33,8 +33,8 @@ class CheckpointerState(msgspec.Struct, frozen=True, kw_only=True):
 class Checkpointer:
     """A process's checkpoint thread. Of all processes one at a time writes; the others stand by.
 
-    A checkpoint is written when the lease was taken, and then each interval, whether or not something happened. The
-    ledger being busy or away delays it by one renewal at a time and is never the end of the thread.
+    It writes a checkpoint when it has taken the lease, and then one each interval, also when nothing was committed.
+    When the ledger is busy or away, it tries again at the next renewal; the thread never ends for that.
     """
 
     def __init__(
@@ -54,10 +54,8 @@ class Checkpointer:
         self._is_writer = False
         self._last: LastCheckpoint | None = None
         self._refused: Sequence[RefusedStream] = ()
-        # Looked at also when nothing could be written here: another process may have.
-        steps = (self._hold_and_write, self._look)
-        outage = Outage(_log, "checkpoints are held up, trying on", "checkpoints are written again")
-        self._loop = Loop("checkpointer", steps, self._pause_s, outage)
+        self._outage = Outage(_log, "checkpoints are held up, trying on", "checkpoints are written again")
+        self._loop = Loop("checkpointer", self._turn)
 
     def start(self) -> None:
         """Start to hold the lease and to write."""
@@ -66,21 +64,26 @@ class Checkpointer:
     def stop(self) -> None:
         """End the thread, after the checkpoint that it is writing.
 
-        The lease is kept for the last checkpoint, which stands behind the close of the lanes: close those after this,
-        with `CheckpointWriter.write_last`.
+        It keeps the lease, because the last checkpoint comes after the lanes are closed: close them after this, with
+        `CheckpointWriter.write_last`.
         """
         self._loop.stop()
 
     def state(self) -> CheckpointerState:
-        """Return what the last turn saw; reads nothing, so that it can be asked while the database is away."""
+        """Return what the last turn saw; works while the database is away, because it reads nothing."""
         last = self._last
         return CheckpointerState(
             number=None if last is None else last.number,
             age_s=None if last is None else max(0, self._clock() - last.observed_ns) / 1e9,
             refused=self._refused,
-            error=self._loop.problem,
+            error=self._outage.problem,
             is_writer=self._is_writer,
         )
+
+    def _turn(self) -> None:
+        # It looks also when it could not write: another process may have written.
+        self._outage.attempt(self._hold_and_write, self._look)
+        self._loop.rest(self._pause_s())
 
     def _hold_and_write(self) -> None:
         holds = False
@@ -92,8 +95,8 @@ class Checkpointer:
             self._is_writer = holds
 
     def _write(self) -> bool:
-        """Write a checkpoint, and tell whether this process still holds the lease."""
-        # From now on, so that slow writing does not stretch the interval; when it fails, it stays due.
+        """Write a checkpoint; True while this process still holds the lease."""
+        # The interval begins before writing, so that slow writing does not lengthen it; after a failure it stays due.
         self._due = now = self._monotonic()
         written = self._writer.write()
         if written is None:
@@ -109,7 +112,7 @@ class Checkpointer:
         for one in refused:
             if one not in self._refused:
                 _log.error("stream %s is not signed over: %s", one.stream_id, one.reason)
-        # In this order: whoever sees a checkpoint also sees what it refused.
+        # In this order: a reader that sees a checkpoint also sees what it refused.
         self._refused = refused
         self._last = last
 

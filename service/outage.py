@@ -1,6 +1,9 @@
-"""Logs that something fails and that it works again: one line each, not a line for each attempt."""
+"""Logs a failure of a part of the process once, and its end once, instead of a line for each attempt."""
 
 import logging
+from collections.abc import Callable
+
+from service.errors import AuditraceError, TryLaterError
 
 
 class Outage:
@@ -25,6 +28,20 @@ class Outage:
         self._level = level
         self.problem: str | None = None
         """The present problem; None while it works."""
+
+    def attempt(self, *steps: Callable[[], object]) -> None:
+        """Take the steps, each also when one before it failed, and note how that went: the first problem counts."""
+        problems: list[str] = []
+        for step in steps:
+            try:
+                step()
+            except TryLaterError as error:
+                problems.append(error.detail)
+            except (AuditraceError, OSError) as error:
+                problems.append(str(error))
+            except Exception as error:  # noqa: BLE001 - a thread that died would leave its work undone in silence
+                problems.append(self.unexpected(error))
+        self.note(problems[0] if problems else None)
 
     def unexpected(self, error: Exception) -> str:
         """Note that the last attempt ended with an unexpected error, and return the problem as text.

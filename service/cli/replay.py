@@ -63,15 +63,15 @@ def _document(done: ReplayedAll, refused: list[dict[str, object]]) -> dict[str, 
 
 
 class _Shown:
-    """Implements `service.relay.Watch`: on a terminal one line that counts, else a line for each tenth."""
+    """A `ReplayObserver` that shows one line with counts on a terminal, else a line for each tenth of the records."""
 
     def __init__(self) -> None:
         self.refused_records: list[dict[str, object]] = []
         self._is_terminal = sys.stderr.isatty()
         self._tenth = -1
 
-    def goes_on(self, done: int, total: int) -> None:
-        """Show how many records were sent."""
+    def progressed(self, done: int, total: int) -> None:
+        """Show how many were sent."""
         tenth = 10 * done // total if total else 10
         progress = f"{done} of {total} delivered records were sent again"
         if self._is_terminal:

@@ -11,11 +11,11 @@ from service.bootstrap.relaying import RelayNode
 from service.config import Settings
 from service.processes.parts import Parts
 from service.processes.stopping import DELIVERIES_KEEP, LEAST_TELEMETRY_S, Grace, Say, StopSignal, left_of, tell
-from service.relay import Drained, Patience, Replayed, Watch
+from service.relay import Drained, Replayed, ReplayObserver, StallTimeout
 
 
 def work(settings: Settings, say: Say) -> int:
-    """Run jobs until a stop is asked for, and return the exit status of a clean stop; `say` takes lines for people."""
+    """Run jobs until a stop is asked for, and return the exit status of a clean stop; `say` gets lines for people."""
     with StopSignal() as stop:
         parts = Parts(Node(settings, "worker", is_daemon=True, checks=WORKER), say, with_worker=True, with_relay=False)
         parts.start()
@@ -26,7 +26,7 @@ def work(settings: Settings, say: Say) -> int:
 
 
 def relay(settings: Settings, say: Say) -> int:
-    """Deliver until a stop is asked for, and return the exit status of a clean stop; `say` takes lines for people."""
+    """Deliver until a stop is asked for, and return the exit status of a clean stop; `say` gets lines for people."""
     grace = Grace(settings.shutdown_grace_ms / 1000, time.monotonic)
     with StopSignal() as stop:
         node = RelayNode(settings, is_daemon=True)
@@ -46,19 +46,15 @@ def relay(settings: Settings, say: Say) -> int:
 
 
 def relay_once(settings: Settings) -> Drained:
-    """Deliver what is there now, unless the sink takes nothing for as long as the grace, and return how that went."""
-    with StopSignal() as stop:
-        node = RelayNode(settings, is_daemon=False)
-        try:
-            return node.relay.deliver_all(Patience(settings.shutdown_grace_ms / 1000, time.monotonic, stop.wait))
-        finally:
-            node.close()
+    """Deliver what is committed now, unless the sink takes nothing for as long as the grace; return the result."""
+    with StopSignal() as stop, closing(RelayNode(settings, is_daemon=False)) as node:
+        return node.relay.deliver_all(_timeout(settings, stop))
 
 
 class ReplayedAll(msgspec.Struct, frozen=True):
-    """How a replay went, from the ledger at `place` to the sink at `address`.
+    """The result of a replay from the ledger at `place` to the sink at `address`.
 
-    `parked` and `undelivered` records were left out; both None when the database cannot tell.
+    It leaves out `parked` and `undelivered` records; both None when the database cannot be read.
     """
 
     replayed: Replayed
@@ -68,15 +64,14 @@ class ReplayedAll(msgspec.Struct, frozen=True):
     undelivered: int | None
 
 
-def replay_all(settings: Settings, watch: Watch, *, from_start: bool) -> ReplayedAll:
-    """Send everything that was delivered before to the sink of the settings, and return how that went."""
-    with StopSignal() as stop:
-        node = RelayNode(settings, is_daemon=False)
-        try:
-            patience = Patience(settings.shutdown_grace_ms / 1000, time.monotonic, stop.wait)
-            with closing(node.replays()) as replays:
-                replayed = node.relay.replay_all(replays, patience, watch, from_start=from_start)
-            parked, undelivered = node.left_out() or (None, None)
-            return ReplayedAll(replayed, node.place, node.relay.state().address, parked, undelivered)
-        finally:
-            node.close()
+def replay_all(settings: Settings, observer: ReplayObserver, *, from_start: bool) -> ReplayedAll:
+    """Send everything that was delivered before to the sink of the settings, and return the result."""
+    with StopSignal() as stop, closing(RelayNode(settings, is_daemon=False)) as node:
+        with closing(node.replays()) as replays:
+            replayed = node.relay.replay_all(replays, _timeout(settings, stop), observer, from_start=from_start)
+        parked, undelivered = node.left_out() or (None, None)
+        return ReplayedAll(replayed, node.place, node.relay.state().address, parked, undelivered)
+
+
+def _timeout(settings: Settings, stop: StopSignal) -> StallTimeout:
+    return StallTimeout(settings.shutdown_grace_ms / 1000, time.monotonic, stop.wait)

@@ -1,7 +1,7 @@
-"""How many clients may be connected, and how long they may take to ask: so that idle ones shut nobody out.
+"""Limits how many clients may be connected and how long they may take to send a request.
 
-A process that runs out of file descriptors cannot start runs any more, and asyncio logs each connection that it then
-fails to accept, thousands a second. So the limit lies below, and a refused client is told to come again.
+A process without free file descriptors cannot start runs, and asyncio then logs each connection that it fails to
+accept, thousands a second. So the limit is lower, and a client above it gets 503 with `Retry-After`.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ HEAD_S: Final = 30.0
 IDLE_S: Final = 75
 """How long a connection between two requests is kept: longer than clients (5 s) and load balancers (60 s) keep theirs.
 
-Whoever closes first must be the client, or its next request meets a connection that is just being closed.
+The client must close first. Otherwise its next request may meet a connection that the server is just closing.
 """
 ACCEPTED_AT_ONCE: Final = 32
-"""asyncio accepts so many connections at a time, and some times more before one that is refused is closed."""
+"""asyncio accepts so many connections at a time, and a multiple of that before it closes one that is refused."""
 
 _FILES: Final = 8192
-# For the database, delivery and runs, and for what is accepted to be refused.
+# For the database, delivery and runs, and for connections that are accepted to be refused.
 _RESERVED_FILES: Final = 128 + 8 * ACCEPTED_AT_ONCE
 _BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def allowed_connections() -> int:
-    """Raise this process's limit of open files as far as it may and is useful, and return how many may be clients."""
+    """Raise this process's limit of open files as far as allowed and useful; return how many clients may connect."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _FILES:
         soft = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
@@ -35,9 +35,9 @@ def allowed_connections() -> int:
 
 
 def bounded(max_connections: int, head_s: float = HEAD_S) -> type[StrictProtocol]:
-    """Return the protocol of at most so many connections, each of which has `head_s` to send a request's head.
+    """Return a protocol for at most so many connections; each has `head_s` seconds to send the head of a request.
 
-    A request under way is never cut off: neither its body nor its answer is timed.
+    Body and answer have no limit of time: a request in progress is never cut off.
     """
 
     class BoundedProtocol(StrictProtocol):

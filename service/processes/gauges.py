@@ -1,4 +1,4 @@
-"""What is measured of a process's parts whenever its metrics are collected."""
+"""The gauges of a process's parts, read whenever its metrics are collected."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,7 +10,7 @@ from telemetry import names
 
 
 def observe(node: Node, checkpointer: Checkpointer, selfcheck: SelfCheck) -> None:
-    """Have outbox, jobs, checkpoints, verification and disk of a process measured; to be called once."""
+    """Register the gauges of outbox, jobs, checkpoints, verification and disk; to be called once."""
 
     def outbox() -> tuple[int, float]:
         state = node.reads.outbox()
@@ -19,7 +19,7 @@ def observe(node: Node, checkpointer: Checkpointer, selfcheck: SelfCheck) -> Non
 
     def jobs() -> Mapping[str, int]:
         counts = node.reads.job_counts()
-        # A status that is empty again would otherwise keep its last value.
+        # Zeros too, because a status that is left out would keep its last value.
         return {status.value: counts.get(status, 0) for status in Status}
 
     readings: dict[str, Callable[[], float | None]] = {

@@ -1,4 +1,4 @@
-"""What runs in a process beside its main thread: worker, relay, checkpoints and verification, in order."""
+"""The parts of a process beside its main thread: worker, relay, checkpoints and verification."""
 
 from collections.abc import Mapping
 
@@ -24,10 +24,10 @@ from service.worker.worker import Worker, WorkerSettings
 
 
 class Parts:
-    """The threads of a process over its node; what is not wanted here is left out.
+    """The parts of a process over its node; worker and relay may be left out.
 
-    A clean stop goes in an order in which nothing is lost: claims end and runs are recorded, the stream is closed and
-    the last checkpoint written, then the outbox drains as far as the sink takes it within the grace.
+    A clean stop has an order in which nothing is lost: claims end and the ends of runs are recorded, the stream is
+    closed and the last checkpoint written, then the relay delivers as much as the sink takes within the grace.
     """
 
     def __init__(self, node: Node, say: Say, *, with_worker: bool, with_relay: bool) -> None:
@@ -55,7 +55,7 @@ class Parts:
         observe(node, self._checkpointer, self._selfcheck)
 
     def start(self) -> None:
-        """Start them; records of before are delivered, and what another process left behind is taken care of."""
+        """Start them; they also deliver earlier records, and close streams and runs of processes that died."""
         self._checkpointer.start()
         self._selfcheck.start()
         if self._relay is not None:
@@ -64,7 +64,7 @@ class Parts:
             self._worker.start()
 
     def retire(self) -> None:
-        """Claim no run from now on, and say which ones are waited for; once, however often it is asked for."""
+        """Claim no run from now on, and print which runs are waited for; a second call does nothing."""
         if self._is_retired:
             return
         self._is_retired = True
@@ -78,7 +78,7 @@ class Parts:
             )
 
     def stop(self) -> None:
-        """Stop them in order within the grace, close the node, and say what is left."""
+        """Stop them in order within the grace, close the node, and print what is left in the outbox."""
         self.retire()
         if self._worker is not None:
             self._worker.stop(self.grace.left_s(kept=RUNS_KEEP), self.grace.seconds * KILL_SHARE)
@@ -101,7 +101,7 @@ class Parts:
         return left_of(count, None if self._relay is None else self._relay.state().error)
 
     def ready(self) -> Mapping[str, str]:
-        """Return how each part is; only a ledger that cannot be read or written makes it unready."""
+        """Return the state of each part; only a ledger that cannot be read or written makes the process unready."""
         checks = {
             "ledger": self._ledger(),
             "writes": self._writes(),

@@ -28,14 +28,14 @@ from service.processes.stopping import Say, StopSignal
 from telemetry.server import ServerSpans
 
 LISTENING: Final = "auditrace listens on "
-"""How the line on standard output begins that says where the API is; it comes when requests are taken."""
+"""The beginning of the line on standard output with the address of the API; printed once it takes requests."""
 
 REQUESTS_SHARE: Final = 0.25
-"""What requests under way have of the grace to be answered, while runs have theirs."""
+"""The share of the grace in which requests in progress are answered, while runs end at the same time."""
 
 
 def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) -> int:
-    """Serve until a stop is asked for, and return the exit status of a clean stop; `say` takes lines for the operator.
+    """Serve until a stop is asked for, and return the exit status of a clean stop; `say` gets lines for the operator.
 
     Raises:
         SettingsError: before anything was started.
@@ -47,7 +47,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
         try:
             listeners.append(undo.enter_context(listen(settings)))
         except SettingsError as error:
-            # Said with everything else that is wrong, by the node that is not opened then.
+            # The node refuses to open, and reports this problem together with all others.
             settings = msgspec.structs.replace(settings, problems=(*settings.problems, *error.problems))
         node = Node(settings, "api", is_daemon=True, checks=list(dict.fromkeys(checks)))
         parts = Parts(node, say, with_worker=with_worker, with_relay=with_relay)
@@ -68,7 +68,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
 
 
 class _Server(uvicorn.Server):
-    """uvicorn on a socket that is bound already; says where it listens once it takes requests."""
+    """uvicorn on a socket that is bound already; prints its address once it takes requests."""
 
     def __init__(self, app: ServerSpans, parts: Parts, say: Say, stop: StopSignal, waits: JobWaits) -> None:
         self._parts = parts
@@ -94,23 +94,23 @@ class _Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to serve."""
+        """Start to take requests."""
         await super().startup(sockets)
         asyncio.get_running_loop().add_reader(self._stop.descriptor, self._leave)
         for bound in sockets or ():
-            # asyncio made the queue of the kernel as short as what it accepts at once.
+            # asyncio made the kernel's queue as short as the number of connections that it accepts at once.
             bound.listen(BACKLOG)
             host, port = bound.getsockname()[:2]
             self._say(f"{LISTENING}http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop to serve, once the requests in progress are answered; those that wait for a job are so at once."""
+        """Stop once the requests in progress are answered; those that wait for a job are answered at once."""
         self._waits.release()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to `StopSignal`: uvicorn would hear two of them, and only from its own start on."""
+        """Leave signals to `StopSignal`: uvicorn would handle two of them, and only from its own start on."""
         yield
 
     def _leave(self) -> None:
@@ -122,12 +122,12 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def _cut_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Closed once all requests were answered.
+        # The event loop is closed once all requests are answered.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self._cut)
 
     def _cut(self) -> None:
-        """End the requests that are waited for."""
+        """End the requests in progress."""
         for task in self.server_state.tasks:
             task.cancel()
         for connection in list(self.server_state.connections):

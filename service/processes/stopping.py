@@ -1,4 +1,4 @@
-"""How a process learns that it is to stop, at any moment from its start on, and in what time it exits then."""
+"""Takes the signals that stop a process, at any moment from its start on, and divides the time until its exit."""
 
 import contextlib
 import os
@@ -13,20 +13,20 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ONCE: Final = b"h"
 _REQUEST: Final = b"."
 
-# Shares of the grace. What is kept from runs is for their ends, the last records, deliveries and telemetry.
+# Shares of the grace. The share kept from runs is for recording their ends, deliveries and telemetry.
 RUNS_KEEP: Final = 0.5
 KILL_SHARE: Final = 0.2
 DELIVERIES_KEEP: Final = 0.15
 LEAST_TELEMETRY_S: Final = 0.5
 
 Say = Callable[[str], None]
-"""Takes one line for the operator."""
+"""Prints one line for the operator."""
 
 
 class StopSignal:
-    """Remembers that a stop was asked for, by SIGTERM, SIGINT or SIGHUP. To be entered on the main thread.
+    """Notes that a stop was asked for, by SIGTERM, SIGINT or SIGHUP. To be entered on the main thread.
 
-    A pipe and no event: a handler that interrupts the very wait it is to end must not need the wait's lock.
+    It is a pipe and no event, because the handler may interrupt a wait for the event, which holds the event's lock.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class StopSignal:
         self._listening: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        # `nohup` has SIGHUP ignored, so that the process outlives its terminal.
+        # `nohup` makes a process ignore SIGHUP, so that it outlives its terminal.
         heeded = [
             number for number in _SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
         ]
@@ -49,7 +49,7 @@ class StopSignal:
             signal.signal(number, handler if callable(handler) else signal.SIG_DFL)
         os.close(self._writing)
         if self._listening is not None:
-            # It reads the end of the pipe.
+            # The thread ends when it reads the end of the pipe.
             self._listening.join()
         os.close(self._reading)
 
@@ -59,7 +59,7 @@ class StopSignal:
         return self._reading
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Return when a stop is asked for, or when the time is over; True when it is asked for."""
+        """Wait until a stop is asked for or the time is over; True when it is asked for."""
         return bool(select.select([self._reading], [], [], timeout_s)[0])
 
     def on_second(self, hurry: Callable[[], None]) -> None:
@@ -77,20 +77,20 @@ class StopSignal:
             received = os.read(self._reading, 64)
             if not received:
                 return
-            # As the first one SIGHUP counts.
+            # SIGHUP counts only as the first request.
             requests += received[:1].count(_ONCE) * (requests == 0) + received.count(_REQUEST)
             if requests > 1:
                 hurry()
                 return
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        # A full pipe holds more requests than anybody counts.
+        # A full pipe holds more requests than are counted.
         with contextlib.suppress(BlockingIOError):
             os.write(self._writing, _ONCE if number == signal.SIGHUP else _REQUEST)
 
 
 class Grace:
-    """The time in which a process that was asked to stop exits. `hurry` ends it at once."""
+    """The time in which a stopping process exits. `hurry` ends it at once."""
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
         self.seconds = seconds
@@ -100,39 +100,39 @@ class Grace:
         self._waits: list[Callable[[], None]] = []
 
     def begin(self) -> None:
-        """Let the time run, if it does not yet."""
+        """Start the time, unless it runs already."""
         if self._deadline is None:
             self._deadline = self._monotonic() + self.seconds
 
     def left_s(self, kept: float = 0.0) -> float:
-        """Return how many seconds are left, when a part of the whole time (0 to 1) is kept for what comes later."""
+        """Return how many seconds are left, without a part of the whole time (0 to 1) that is kept for later steps."""
         if self._is_over or self._deadline is None:
             return 0.0 if self._is_over else self.seconds * (1 - kept)
         return max(0.0, self._deadline - self._monotonic() - self.seconds * kept)
 
     def at_hurry(self, cut: Callable[[], None]) -> None:
-        """Have a wait cut short when there is no more time; `cut` is called from another thread."""
+        """Have `hurry` call `cut`, from another thread, to end a wait."""
         self._waits.append(cut)
 
     def hurry(self) -> None:
-        """Leave no more time: what is waited for is given up."""
+        """Leave no more time, and end all waits."""
         self._is_over = True
         for cut in self._waits:
             cut()
 
 
 def tell(say: Say, line: str) -> None:
-    """Say a line of a process that stops; whoever read what it says may be gone, and a stop is not to fail for that."""
+    """Print a line of a stopping process. The reader of its output may be gone; the stop must not fail for that."""
     with contextlib.suppress(OSError, ValueError):
         say(line)
 
 
 def left_of(count: int | None, held: str | None) -> str:
-    """Return what a process that stopped says of the outbox.
+    """Return the last line of a stopped process, about the outbox.
 
     Args:
-        count: how many records are not delivered; None when the database cannot tell.
-        held: why the sink took none the last time; None when it took them, or nothing is delivered here.
+        count: how many records are not delivered; None when the database cannot be read.
+        held: why the sink took none the last time; None when it took them, or this process delivers none.
     """
     if count == 0:
         return "every record is delivered"

@@ -1,8 +1,8 @@
-"""What a message must be before the application is asked: one reading of its bytes, or a refusal and the end.
+"""Checks an HTTP message before the application gets it: bytes that can be read in two ways are refused.
 
-The parser (llhttp, by httptools) is strict about bytes; what it leaves to servers is decided here: versions, `Host`,
-targets, codings, sizes, and what happens to the answers that are still on their way. Source: RFC 9112. The decision,
-with what other servers make of the same bytes: docs/adr/0022-a-strict-parser.md.
+The parser (llhttp, by httptools) is strict about bytes. What it leaves to servers is decided here: versions, `Host`,
+targets, codings, sizes, and what happens to answers that are not sent yet. Source: RFC 9112. The decision, and how
+other servers read the same bytes: docs/adr/0022-a-strict-parser.md.
 """
 
 import re
@@ -13,7 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES: Final = 64 * 1024
-"""The most bytes of a head; also of anything else that comes between two pieces of a body, and is not part of one."""
+"""The limit for a head, and for other bytes between two pieces of a body, such as the lines of chunks."""
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 # Origin form, absolute form, asterisk form (RFC 9112, 3.2); no userinfo, no fragment, no tunnel.
@@ -22,21 +22,21 @@ _TARGET: Final = re.compile(rb"/[^#]*|https?://[^/?#@]+/[^#]*|\*", re.IGNORECASE
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class _UnsoundError(Exception):
-    """Ends the parsing of a connection; never leaves this file: the parser hands it back as an error of its own."""
+class _AmbiguousError(Exception):
+    """Ends the parsing of a connection; never leaves this file, because the parser turns it into its own error."""
 
 
 class StrictProtocol(HttpToolsProtocol):
-    """uvicorn's protocol over httptools, for messages that every reader takes for the same; others end the connection.
+    """uvicorn's protocol over httptools, for messages with one meaning; others end the connection.
 
-    A refusal is never written into the answer to an earlier request: answers that are on their way are sent first.
+    A refusal never mixes with the answer to an earlier request: earlier answers are sent first.
     """
 
     _status = 400
     _is_over = False
     _since_body = 0
     _last: RequestResponseCycle | None = None
-    """The exchange of the last request that was taken."""
+    """The cycle (request and answer) of the last request that was accepted."""
     _is_within = False
     """True from the end of a head to the end of its message."""
 
@@ -56,14 +56,14 @@ class StrictProtocol(HttpToolsProtocol):
                 self._stop_reading()
 
     def on_headers_complete(self) -> None:
-        """Let the application have the request whose head is complete, when the head is sound."""
-        self._require_sound()
+        """Hand the request to the application when its complete head passes the checks."""
+        self._require_one_meaning()
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
         self._last = self.cycle
         self._is_within = True
-        # Fields behind a chunked body are no headers: they come too late for whoever decided by the headers.
+        # Fields after a chunked body are no headers: decisions by the headers were made before they came.
         self.headers = []
 
     def on_body(self, body: bytes) -> None:
@@ -83,8 +83,8 @@ class StrictProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offered:
-                # No other protocol is taken up (RFC 9110, 7.8), but the parser takes the body for one: it is asked
-                # again, without the offer. Java's client offers HTTP/2 with each first request.
+                # The server accepts no other protocol (RFC 9110, 7.8), but the parser takes the body for one. So it
+                # parses the message again without the offer. Java's client offers HTTP/2 with each first request.
                 data = self._head_without_offer() + data[offered.args[0] :]
                 self.parser = httptools.HttpRequestParser(self)
             else:
@@ -96,7 +96,7 @@ class StrictProtocol(HttpToolsProtocol):
         return b"\r\n".join([line, *fields, b"", b""])
 
     def _stop_reading(self) -> None:
-        """Refuse what came last; requests that came whole before it are answered first."""
+        """Refuse the last message; complete requests before it are answered first."""
         self._is_over = True
         last = self._last
         if last is None or (last.response_complete and not self._is_within):
@@ -106,7 +106,7 @@ class StrictProtocol(HttpToolsProtocol):
         elif self.pipeline or last.response_started:
             self.transport.close()
         else:
-            # The refusal is the answer: what the application still says is dropped.
+            # The refusal is the answer; the application's own answer is dropped.
             last.disconnected = True
             self._refuse()
 
@@ -118,21 +118,21 @@ class StrictProtocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[self._status] + head.encode() + reason)
         self.transport.close()
 
-    def _require_sound(self) -> None:
+    def _require_one_meaning(self) -> None:
         if sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url) > HEAD_BYTES:
             self._status = 431
-            raise _UnsoundError
+            raise _AmbiguousError
         version = self.parser.get_http_version()
         hosts, codings = _values(self.headers, b"host"), _values(self.headers, b"transfer-encoding")
-        is_sound = (
+        has_one_meaning = (
             version in _VERSIONS
             and self.parser.get_method() != b"CONNECT"
             and _TARGET.fullmatch(self.url) is not None
             and (len(hosts) == 1 or (not hosts and version == "1.0"))
             and (not codings or (version == "1.1" and [coding.lower() for coding in codings] == [b"chunked"]))
         )
-        if not is_sound:
-            raise _UnsoundError
+        if not has_one_meaning:
+            raise _AmbiguousError
 
 
 def _values(headers: Headers, wanted: bytes) -> list[bytes]:

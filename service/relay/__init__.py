@@ -1,21 +1,21 @@
-"""Delivers committed records to the sink, holds through outages and sets aside what the sink refuses alone."""
+"""Delivers committed records to the sink, tries on through outages, and parks records that the sink refuses alone."""
 
 from service.relay.attempts import RelaySettings
-from service.relay.patience import Patience
 from service.relay.redelivery import Redelivered, parse_place
 from service.relay.relay import Relay
-from service.relay.replaying import Replayed, Watch
+from service.relay.replaying import Replayed, ReplayObserver
+from service.relay.stall_timeout import StallTimeout
 from service.relay.state import RelayState
 from service.relay.stopping import Drained
 
 __all__ = [
     "Drained",
-    "Patience",
     "Redelivered",
     "Relay",
     "RelaySettings",
     "RelayState",
+    "ReplayObserver",
     "Replayed",
-    "Watch",
+    "StallTimeout",
     "parse_place",
 ]

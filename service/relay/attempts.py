@@ -1,24 +1,22 @@
-"""One attempt of a relay after the other: it takes a batch, delivers it, and keeps what went wrong in the state."""
+"""The attempts of a relay: each takes a batch, delivers it, and keeps a failure in the state."""
 
 import enum
 import logging
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from service.errors import AuditraceError, TryLaterError
 from service.ports import Outbox
-from service.relay.backoff import pause_s
 from service.relay.delivery import COMPARED, Delivery
 from service.relay.leases import Leases
-from service.relay.state import Progress
-from telemetry.delivery import Refused, blames_records
+from service.relay.state import DeliveryProgress
+from telemetry.delivery import blames_records
 
 _log = logging.getLogger(__name__)
 
 RELEASE_AFTER_FAILURES: Final = 5
-"""A relay that fails this often in a row gives its leases back: another one may reach the sink."""
+"""A relay that fails this often in a row releases its leases, because another one may reach the sink."""
 
 
 class RelaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +25,9 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True):
     max_records: int = 512
     max_bytes: int = 1024 * 1024
     poll_s: float = 0.5
-    """How often it looks for records of other processes; those of its own wake it."""
+    """How often it looks for records of other processes; a commit of its own process wakes it."""
     linger_s: float = 0.1
-    """How long it lets records gather: a request and a cursor's commit for each would slow down the lanes."""
+    """How long it lets records gather: a request and a cursor's commit for each record would slow down the lanes."""
     renew_s: float = 2.0
 
 
@@ -50,9 +48,8 @@ class Attempts:
         outbox: Outbox,
         delivery: Delivery,
         leases: Leases,
-        progress: Progress,
+        progress: DeliveryProgress,
         settings: RelaySettings,
-        random: Callable[[], float],
     ) -> None:
         self.delivered = self.parked = 0
         self._outbox = outbox
@@ -60,35 +57,35 @@ class Attempts:
         self._leases = leases
         self._progress = progress
         self._settings = settings
-        self._random = random
         self._limit = settings.max_records
 
     def next(self) -> AttemptResult:
-        """Deliver one batch; whatever goes wrong is kept in the state and delays the next attempt."""
+        """Deliver one batch; a failure is kept in the state and delays the next attempt."""
         try:
             return self._deliver()
         except AuditraceError as error:
             self.failed(error)
-        except Exception as error:  # noqa: BLE001 - the thread must outlive it, or nothing would be delivered any more
+        except Exception as error:  # noqa: BLE001 - a thread that died would deliver nothing any more
             name = f"unexpected {type(error).__name__}"
-            if self._fail(name, f"{name}: {error}"):
+            if self._progress.failed(name, f"{name}: {error}"):
                 _log.exception("the relay goes on after this")
+            self._release_if_failing()
         return AttemptResult.FAILED
 
     def _deliver(self) -> AttemptResult:
         limit = self._limit
         self._delivery.settle()
         records = self._outbox.take(limit, self._settings.max_bytes)
-        self._progress.parks(self._outbox.parked_count())
+        self._progress.set_parked(self._outbox.parked_count())
         if not records:
             if self._progress.state.error is not None and not self._outbox.backlog():
-                self._progress.flows(0)
+                self._progress.recovered(0)
             return AttemptResult.IDLE
         outcome = self._delivery.deliver(records)
         self.delivered += outcome.delivered
         self.parked += outcome.parked
         if outcome.parked:
-            self._progress.parks(self._outbox.parked_count())
+            self._progress.set_parked(self._outbox.parked_count())
         if outcome.held is None:
             self._limit = min(self._settings.max_records, limit * 2)
             size = sum(len(record.log_record) for record in records)
@@ -96,30 +93,29 @@ class Attempts:
             self._got_on(is_probing=is_full and self._limit < self._settings.max_records)
             return AttemptResult.FULL if is_full else AttemptResult.DELIVERED
         answer = outcome.held
-        # The next attempt is a small one: what is refused after it was stored (by a collector with a full queue behind
-        # its archive, for one) is stored again with every attempt, and a slow line gets the less done the larger the
-        # request is. A record that is refused needs some company to be compared with.
+        # The next attempt is small. A sink may store records and refuse them then, as a collector does whose queue is
+        # full behind its archive: it stores them again with every attempt. And on a slow line a large request fails
+        # more often. A record that is refused needs some others to be compared with.
         self._limit = 1 + COMPARED if blames_records(answer) else 1
-        self._fail(answer.error_type, str(answer), answer.retry_after_s if isinstance(answer, Refused) else None)
+        self._progress.held(answer)
+        self._release_if_failing()
         return AttemptResult.FAILED
 
     def failed(self, error: AuditraceError) -> None:
         """Keep an error of the database in the state."""
-        self._fail("database" if isinstance(error, TryLaterError) else error.error_type, str(error))
+        self._progress.failed("database" if isinstance(error, TryLaterError) else error.error_type, str(error))
+        self._release_if_failing()
 
     def _got_on(self, *, is_probing: bool) -> None:
-        """Note a success. While requests are still smaller than they may be, the next one may fail as those before."""
+        """Note a success. The outage goes on while requests are smaller than allowed, because the next one may fail."""
         if self._progress.state.failing_since_ns is None:
             return
         left = sum(lag.committed - lag.delivered for lag in self._outbox.backlog())
         if is_probing and left:
-            self._progress.gets_on()
+            self._progress.progressed()
         else:
-            self._progress.flows(left)
+            self._progress.recovered(left)
 
-    def _fail(self, kind: str, error: str, retry_after_s: float | None = None) -> bool:
-        failures = self._progress.state.failures + 1
-        is_news = self._progress.fails(kind, error, pause_s(failures, retry_after_s, self._random))
-        if failures >= RELEASE_AFTER_FAILURES:
+    def _release_if_failing(self) -> None:
+        if self._progress.state.failures >= RELEASE_AFTER_FAILURES:
             self._leases.release()
-        return is_news

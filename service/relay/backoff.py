@@ -11,7 +11,7 @@ _DOUBLINGS: Final = 7
 def pause_s(failures: int, retry_after_s: float | None, random: Callable[[], float]) -> float:
     """Return the pause after the `failures`-th failure in a row: doubling, jittered, never above ten seconds.
 
-    What the sink asks for by `Retry-After` is honoured up to that limit.
+    A longer pause that the sink asks for by `Retry-After` is kept, up to that limit.
 
     Args:
         failures: from 1.

@@ -1,7 +1,7 @@
 """Sends records and decides from the sink's answers which of them are delivered, parked or held."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -22,13 +22,13 @@ from telemetry.instruments import Instruments
 _log = logging.getLogger(__name__)
 
 COMPARED: Final = 8
-"""With how many others a record that is refused is compared before the sink is found to refuse everything."""
+"""With how many others a refused record is compared before the relay concludes that the sink refuses everything."""
 
 
 class DeliveryResult(msgspec.Struct, frozen=True):
-    """What became of some records: how many cursors moved over, how many were parked, and what ended it, if anything.
+    """The result for some records: how many were delivered (cursors moved over them), and how many were parked.
 
-    `held` is the sink's answer to what is still to be delivered; None when the sink is not to blame.
+    `held` is the sink's answer to the rest, which is still to be delivered; None when the sink did not refuse it.
     """
 
     delivered: int
@@ -37,21 +37,15 @@ class DeliveryResult(msgspec.Struct, frozen=True):
 
 
 class RefusedAlone(msgspec.Struct, frozen=True):
-    """The sink refuses a record by itself while it accepts a neighbour."""
+    """The sink refuses a record alone, and accepts a neighbour."""
 
     answer: Answer
 
 
 class Delivery:
-    """One relay's way of delivering."""
+    """Sends records for one relay, and moves its cursors."""
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        sink: Sink,
-        instruments: Instruments,
-        monotonic: Callable[[], float],
-    ) -> None:
+    def __init__(self, outbox: Outbox, sink: Sink, instruments: Instruments, monotonic: Callable[[], float]) -> None:
         self._outbox = outbox
         self._sink = sink
         self._instruments = instruments
@@ -59,36 +53,26 @@ class Delivery:
         self._unsettled: Sequence[OutboxRecord] = ()
 
     def settle(self) -> None:
-        """Move the cursors over what the sink accepted while the database was away; to be called before taking more.
+        """Move the cursors over records that the sink accepted while the database was away.
 
-        Otherwise an outage of the database would send the same records with every attempt.
+        To be called before taking more: otherwise an outage of the database would send them with every attempt.
         """
         if self._unsettled:
             self._move(self._unsettled)
 
     def deliver(self, records: Sequence[OutboxRecord]) -> DeliveryResult:
-        """Send records in order until all are delivered or parked, or until the sink is found to be the problem.
+        """Send records in order until all are delivered or parked, or until the sink takes no record.
 
-        A request that is refused for what is in it is halved until the record is alone. It is parked only when it is
-        refused alone, then a neighbour is accepted, then it is refused alone again: a sink that refuses everything, a
-        wrong URL for example, parks nothing.
+        A record is parked only when it is refused alone (`answers`): a sink that refuses everything, a wrong URL for
+        example, parks nothing.
         """
         delivered = parked = 0
-        waiting = [*reversed(in_lines(records))]
-        while waiting:
-            part = waiting.pop()
-            first = self.send(part)
-            if blames_records(first) and len(part) > 1:
-                half = len(part) // 2
-                waiting += [part[half:], part[:half]]
-                continue
-            following = [record for other in reversed(waiting) for record in other]
-            answer = self.ask_again(part[0], following, first) if blames_records(first) else first
+        for part, answer in self.answers(records, lambda: len(records)):
             if isinstance(answer, Accepted):
                 moved = self._move(part)
                 delivered += moved
                 if moved < len(part):
-                    # Another relay goes on from here.
+                    # Another relay has the stream now, and goes on from here.
                     break
             elif isinstance(answer, RefusedAlone):
                 if not self._park(part[0], answer.answer):
@@ -98,6 +82,35 @@ class Delivery:
                 return DeliveryResult(delivered, parked, answer)
         return DeliveryResult(delivered, parked)
 
+    def answers(
+        self, records: Sequence[OutboxRecord], limit: Callable[[], int]
+    ) -> Iterator[tuple[Sequence[OutboxRecord], Answer | RefusedAlone]]:
+        """Send records in order, and yield some at a time with the sink's answer to them.
+
+        A request that is refused for what is in it is halved until the record is alone. The record counts as refused
+        alone only when it is refused, then a neighbour is accepted, then the record is refused again.
+
+        Args:
+            records: to send.
+            limit: returns how many records the next request may have.
+        """
+        waiting = [*reversed(in_lines(records))]
+        while waiting:
+            part = waiting.pop()
+            most = limit()
+            if len(part) > most:
+                waiting += [part[most:], part[:most]]
+                continue
+            answer = self.send(part)
+            if not blames_records(answer):
+                yield part, answer
+            elif len(part) > 1:
+                half = len(part) // 2
+                waiting += [part[half:], part[:half]]
+            else:
+                following = [record for other in reversed(waiting) for record in other]
+                yield part, self._ask_again(part[0], following, answer)
+
     def send(self, records: Sequence[OutboxRecord]) -> Answer:
         """Send records as one request, and measure it."""
         started = self._monotonic()
@@ -105,13 +118,13 @@ class Delivery:
         self._instruments.delivery_ended(self._monotonic() - started, answer.error_type)
         return answer
 
-    def ask_again(
+    def _ask_again(
         self, record: OutboxRecord, following: Sequence[OutboxRecord], refusal: Answer
     ) -> Answer | RefusedAlone:
-        """Find out whether the sink refuses this record, or everything: let a neighbour and the record try again.
+        """Find out whether the sink refuses only this record, or everything: send a neighbour, then the record again.
 
-        The neighbour is a record that was delivered before, so that nothing overtakes another within its stream. When
-        that is refused too, or nothing was delivered yet, it is one of those that follow, the nearest first.
+        The neighbour is a record that was delivered before, so that no record overtakes another of its stream. When
+        it is refused too, or nothing was delivered yet, the neighbour is one of those that follow, the nearest first.
         """
         before = self._outbox.neighbour(record)
         neighbours = [*([] if before is None else [before]), *_next_in_their_streams(record, following)]
@@ -125,7 +138,7 @@ class Delivery:
         return refusal
 
     def _move(self, records: Sequence[OutboxRecord]) -> int:
-        """Move the cursors over accepted records; returns how many of them that were."""
+        """Move the cursors over accepted records; returns over how many."""
         self._unsettled = records
         lost = self._outbox.delivered(records)
         self._unsettled = ()
@@ -151,7 +164,7 @@ class Delivery:
 
 
 def _next_in_their_streams(record: OutboxRecord, following: Sequence[OutboxRecord]) -> Sequence[OutboxRecord]:
-    """Return what can be sent ahead of a record without overtaking any but those that are refused themselves."""
+    """Return the records that can be sent before this one; they overtake only records that are refused themselves."""
     heads: dict[str, OutboxRecord] = {}
     for each in following:
         heads.setdefault(each.stream_id, each)

@@ -1,4 +1,4 @@
-"""Sends again what was parked or delivered before, when an operator asks for it; no cursor moves."""
+"""Sends parked or delivered records again, when an operator asks for it; no cursor moves."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,18 +6,17 @@ import msgspec
 
 from service.errors import InvalidRequestError
 from service.ports import Outbox, OutboxRecord
-from service.relay.delivery import Delivery
-from service.relay.resending import Held, Resending
+from service.relay.delivery import Delivery, RefusedAlone
 from telemetry.delivery import Accepted, blames_records
 
 _PAGE = 100
 
 
 class Redelivered(msgspec.Struct, frozen=True):
-    """What became of records that were sent again.
+    """The result of sending records again.
 
-    `refused` are those that the sink still refuses, with its answers. `held` is the answer that ended it before all
-    were sent, and `next_number` the record to go on from; both None when all were.
+    `refused` are the records that the sink still refuses, with its answers. `held` is the answer that ended it before
+    all were sent, and `next_number` the record to go on from; both None when all were sent.
     """
 
     accepted: int
@@ -39,7 +38,7 @@ def parse_place(text: str) -> tuple[str, int]:
 
 
 def retry_parked(outbox: Outbox, delivery: Delivery) -> Redelivered:
-    """Send each parked record again, alone; what the sink acknowledges is parked no more.
+    """Send each parked record again, alone; a record that the sink acknowledges is no longer parked.
 
     A crash between the two sends the record once more the next time.
     """
@@ -61,25 +60,23 @@ def retry_parked(outbox: Outbox, delivery: Delivery) -> Redelivered:
 def replay(
     outbox: Outbox, delivery: Delivery, stream_id: str, first: int, max_records: int, max_bytes: int
 ) -> Redelivered:
-    """Send what was delivered of a stream again, in order, from a number up to its cursor; parked records are left out.
+    """Send the delivered records of a stream again, in order, from a number up to its cursor, without parked ones.
 
     Raises:
         NotFoundError: there is no such stream.
     """
+    accepted = 0
     refused: list[tuple[OutboxRecord, str]] = []
-    held: list[str] = []
-
-    def is_held(answer: Held) -> bool:
-        held.append(str(answer))
-        return False
-
-    resending = Resending(delivery, max_records, is_held, lambda record, answer: refused.append((record, answer)))
     while records := outbox.replay(stream_id, first, max_records, max_bytes):
-        stopped = resending.send(records)
-        if stopped is not None:
-            return Redelivered(resending.accepted, refused, held[0], stopped.number)
+        for part, answer in delivery.answers(records, lambda: max_records):
+            if isinstance(answer, Accepted):
+                accepted += len(part)
+            elif isinstance(answer, RefusedAlone):
+                refused.append((part[0], str(answer.answer)))
+            else:
+                return Redelivered(accepted, refused, str(answer), part[0].number)
         first = records[-1].number + 1
-    return Redelivered(resending.accepted, refused)
+    return Redelivered(accepted, refused)
 
 
 def _parked(outbox: Outbox) -> Iterator[OutboxRecord]:

@@ -1,18 +1,19 @@
-"""The relay's thread: takes what is committed, delivers it, and holds on through outages of sink and database."""
+"""The relay's thread: takes committed records, delivers them, and tries on through outages of sink and database."""
 
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from service.errors import AuditraceError
+from service.loop import Loop
 from service.ports import Clock, Outbox, Replays
 from service.relay.attempts import AttemptResult, Attempts, RelaySettings
 from service.relay.delivery import Delivery
 from service.relay.leases import Leases
-from service.relay.patience import Patience
 from service.relay.redelivery import Redelivered, replay, retry_parked
-from service.relay.replaying import Replayed, Replaying, Watch
-from service.relay.state import Progress, RelayState
+from service.relay.replaying import Replayed, Replaying, ReplayObserver
+from service.relay.stall_timeout import StallTimeout
+from service.relay.state import DeliveryProgress, RelayState
 from service.relay.stopping import Drained, LastDelivery, left_in, reason_of
 from telemetry.delivery import Sink
 from telemetry.instruments import Instruments
@@ -21,10 +22,10 @@ _LAST_STEP_S: Final = 0.5
 
 
 class Relay:
-    """A process's relay: one thread that delivers, one that renews the leases of what is being delivered.
+    """A process's relay: one thread that delivers, one that renews its leases meanwhile.
 
-    No client ever waits for it: it reads what lanes committed, and holds the database's writer only to move cursors.
-    It never gives up on a record, and at most one batch is in memory.
+    No client waits for it: it reads what lanes committed, and locks the database for writing only to move cursors.
+    It tries every record until it is delivered or parked, and has at most one batch in memory.
     """
 
     def __init__(
@@ -41,52 +42,48 @@ class Relay:
         self._sink = sink
         self._settings = settings
         self._monotonic = monotonic
-        self._random = random
         self._delivery = Delivery(outbox, sink, instruments, monotonic)
-        self._progress = Progress(sink.address, clock)
+        self._progress = DeliveryProgress(sink.address, clock, random)
         self._leases = Leases(outbox, settings.renew_s)
-        self._attempts = Attempts(outbox, self._delivery, self._leases, self._progress, settings, random)
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._attempts = Attempts(outbox, self._delivery, self._leases, self._progress, settings)
         self._ended = threading.Event()
         self._hurried = threading.Event()
         self._grace_s = 0.0
         self._is_drained = False
-        self._thread = threading.Thread(target=self._serve, name="relay", daemon=True)
+        self._loop = Loop("relay", self._turn, self._finish)
 
     def start(self) -> None:
         """Start to deliver."""
-        self._thread.start()
+        self._loop.start()
         self._leases.start()
 
     def wake(self) -> None:
-        """Say that something was committed; cheap, from any thread."""
-        self._wake.set()
+        """Look for records at once; to be called after each commit, from any thread. Never blocks."""
+        self._loop.wake()
 
     def hurry(self) -> None:
-        """Have `stop` wait no longer; from any thread."""
+        """End the wait in `stop` now; from any thread."""
         self._hurried.set()
         self._ended.set()
 
     def stop(self, grace_s: float) -> bool:
         """Deliver what is committed by now, within `grace_s` seconds, and end; True when nothing was left.
 
-        What is left stays in the outbox for the next relay. Returns in time also while an answer is outstanding; its
-        request counts as unanswered.
+        Records that are left stay in the outbox for the next relay. It returns in time also while the sink has not
+        answered; that request counts as unanswered.
         """
         self._grace_s = grace_s
-        deadline = self._monotonic() + grace_s
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._ended.wait(max(0.0, deadline - self._monotonic()))
-            # Also told to wait no longer, it ends its step and gives its leases back, before the database is closed.
-            self._thread.join(_LAST_STEP_S)
+        self._loop.retire()
+        if self._loop.is_alive:
+            self._ended.wait(grace_s)
+            # Also when `hurry` ended the wait, the thread ends its step and releases its leases before the database is
+            # closed.
+            self._loop.stop(_LAST_STEP_S)
         self._leases.stop(_LAST_STEP_S)
         return self._is_drained
 
     def state(self) -> RelayState:
-        """Return how delivery is; reads nothing, so that it can be asked while the database is away."""
+        """Return the state of delivery; works while the database is away, because it reads nothing."""
         return self._progress.state
 
     def once(self) -> bool:
@@ -96,9 +93,9 @@ class Relay:
     def drain(self, grace_s: float) -> bool:
         """Deliver what is committed by now, within `grace_s` seconds, and give the leases back.
 
-        True when nothing of it is left, but for what another relay that lives has under its lease, and checkpoints
-        that wait for that: these are left to it, whether it goes on or stops (`service.relay.stopping`). So relays that
-        stop at the same time leave nothing behind if the sink takes records within the grace of each.
+        True when nothing of it is left, except for records under the lease of another live relay, and checkpoints that
+        wait for those: that relay delivers them, whether it keeps running or stops (`service.relay.stopping`). So
+        relays that stop at the same time leave nothing behind if the sink takes records within the grace of each.
         """
         deadline = self._monotonic() + grace_s
 
@@ -107,11 +104,10 @@ class Relay:
 
         return self._drain(left_s, self._hurried.wait)
 
-    def deliver_all(self, patience: Patience) -> Drained:
+    def deliver_all(self, timeout: StallTimeout) -> Drained:
         """Deliver what is committed by now, however long it takes, and give the leases back.
 
-        It ends before all is delivered only when nothing could be delivered for as long as `patience` has. To be
-        called instead of `start`, once.
+        It ends before all is delivered only when `timeout` ends. To be called once, instead of `start`.
         """
         self._leases.start()
         attempts, seen = self._attempts, 0
@@ -120,23 +116,23 @@ class Relay:
             nonlocal seen
             if attempts.delivered + attempts.parked > seen:
                 seen = attempts.delivered + attempts.parked
-                patience.gets_on()
-            return patience.left_s()
+                timeout.progressed()
+            return timeout.left_s()
 
-        is_complete = self._drain(left_s, patience.pause)
+        is_complete = self._drain(left_s, timeout.pause)
         self._leases.stop(self._settings.renew_s)
         left = left_in(self._outbox)
-        reason = None if is_complete else reason_of(self._progress.state, left, patience)
+        reason = None if is_complete else reason_of(self._progress.state, left, timeout)
         return Drained(self._progress.state.address, attempts.delivered, attempts.parked, left, reason)
 
     def _drain(self, left_s: Callable[[], float], wait: Callable[[float], object]) -> bool:
-        farewell = LastDelivery()
+        last = LastDelivery()
         while True:
             step = self._attempts.next()
-            if self._is_due(farewell, step):
+            if self._is_done(last, step):
                 self._leases.release()
-                # Only this look counts: another one that stops may have passed over what was held here until now.
-                if self._is_due(farewell, step):
+                # Only this second look counts: another stopping relay may have left records to this one until now.
+                if self._is_done(last, step):
                     return True
             left = left_s()
             if left <= 0:
@@ -149,11 +145,11 @@ class Relay:
         return False
 
     def retry_parked(self) -> Redelivered:
-        """Send the parked records again, each alone; what the sink acknowledges is parked no more."""
+        """Send the parked records again, each alone; a record that the sink acknowledges is no longer parked."""
         return retry_parked(self._outbox, self._delivery)
 
     def replay(self, stream_id: str, first: int) -> Redelivered:
-        """Send what was delivered of a stream again, from a number up to its cursor, which stays where it is.
+        """Send the delivered records of a stream again, from a number up to its cursor, which does not move.
 
         Raises:
             NotFoundError: there is no such stream.
@@ -161,40 +157,42 @@ class Relay:
         settings = self._settings
         return replay(self._outbox, self._delivery, stream_id, first, settings.max_records, settings.max_bytes)
 
-    def replay_all(self, replays: Replays, patience: Patience, watch: Watch, *, from_start: bool) -> Replayed:
-        """Send everything that was delivered until now once more, for a sink that is new; cursors stay where they are.
+    def replay_all(
+        self, replays: Replays, timeout: StallTimeout, observer: ReplayObserver, *, from_start: bool
+    ) -> Replayed:
+        """Send everything that was delivered until now to a new sink; no cursor moves.
 
-        How far it got is kept, so that the next call goes on there, unless it is to begin `from_start`.
+        The database keeps how far it got, so that the next call goes on there, or begins anew with `from_start`.
         """
-        run = Replaying(replays, self._delivery, self._progress, self._settings, patience, self._random, watch)
+        run = Replaying(replays, self._delivery, self._progress, self._settings, timeout, observer)
         return run.run(from_start=from_start)
 
     def close(self) -> None:
-        """Close the connections to database and sink; what is still under way fails, and nothing is said of that."""
+        """Close the connections to database and sink; a request in progress fails, which is not logged."""
         self._progress.end()
         self._outbox.close()
         self._sink.close()
 
-    def _serve(self) -> None:
+    def _turn(self) -> None:
+        step = self._attempts.next()
+        if step is AttemptResult.FAILED:
+            self._loop.rest(self._progress.state.pause_s)
+        elif step is AttemptResult.IDLE:
+            self._loop.wait_for_wake(self._settings.poll_s)
+        if step is not AttemptResult.FULL:
+            self._loop.rest(self._settings.linger_s)
+
+    def _finish(self) -> bool:
         try:
-            while not self._stopping.is_set():
-                step = self._attempts.next()
-                if step is AttemptResult.FULL:
-                    continue
-                if step is AttemptResult.FAILED:
-                    self._stopping.wait(self._progress.state.pause_s)
-                elif step is AttemptResult.IDLE:
-                    self._wake.wait(self._settings.poll_s)
-                    self._wake.clear()
-                self._stopping.wait(self._settings.linger_s)
             self._is_drained = self.drain(self._grace_s)
         finally:
             self._ended.set()
+        return True
 
-    def _is_due(self, farewell: LastDelivery, step: AttemptResult) -> bool:
+    def _is_done(self, last: LastDelivery, step: AttemptResult) -> bool:
         try:
             self._outbox.renew()
-            return farewell.is_due(self._outbox.backlog(), is_idle=step is AttemptResult.IDLE)
+            return last.is_done(self._outbox.backlog(), is_idle=step is AttemptResult.IDLE)
         except AuditraceError as error:
             self._attempts.failed(error)
             return False

@@ -1,17 +1,20 @@
-"""What can be said of the relay's deliveries: since when they fail and why; each outage is logged once."""
+"""The state of a relay's deliveries: since when they fail, and why; each outage is logged once."""
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
 from service.ports import Clock
+from service.relay.backoff import pause_s
+from telemetry.delivery import Refused, Rejected, Unreachable
 
 _log = logging.getLogger(__name__)
 
 
 class RelayState(msgspec.Struct, frozen=True, kw_only=True):
-    """How delivery is: `error` says what keeps records here since `failing_since_ns`; both None while they flow."""
+    """`error` is the last reason why records are held since `failing_since_ns`; both None while deliveries succeed."""
 
     address: str
     error: str | None = None
@@ -21,11 +24,11 @@ class RelayState(msgspec.Struct, frozen=True, kw_only=True):
     pause_s: float = 0.0
     """How long the last failure delays the next attempt."""
     parked: int = 0
-    """Records that are parked, whoever parked them."""
+    """Parked records, of all relays."""
 
     @property
     def text(self) -> str:
-        """What readiness says of it; empty while all records flow."""
+        """The text for readiness; empty while deliveries succeed and nothing is parked."""
         parts: list[str] = []
         if self.failing_since_ns is not None:
             since = datetime.fromtimestamp(self.failing_since_ns // 1_000_000_000, UTC)
@@ -36,21 +39,22 @@ class RelayState(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(parts)
 
 
-class Progress:
+class DeliveryProgress:
     """Keeps the state; written by the relay's thread, read by any."""
 
-    def __init__(self, address: str, clock: Clock) -> None:
+    def __init__(self, address: str, clock: Clock, random: Callable[[], float]) -> None:
         self._clock = clock
+        self._random = random
         self._kinds: set[str] = set()
         self._has_ended = False
         self.state = RelayState(address=address)
 
-    def gets_on(self) -> None:
-        """Something was delivered during an outage; whether it is over will show."""
+    def progressed(self) -> None:
+        """Take that something was delivered during an outage, which may go on."""
         self.state = msgspec.structs.replace(self.state, failures=0, pause_s=0.0)
 
-    def flows(self, left: int) -> None:
-        """An outage is over, with so many records still to be delivered."""
+    def recovered(self, left: int) -> None:
+        """Take that an outage is over, with so many records still to be delivered."""
         state = self.state
         if state.failing_since_ns is None:
             return
@@ -61,29 +65,33 @@ class Progress:
         self._kinds.clear()
         self.state = RelayState(address=state.address, parked=state.parked)
 
-    def fails(self, kind: str, error: str, pause_s: float) -> bool:
-        """An attempt failed; logged, and True, when none of this outage failed for this kind of reason before."""
+    def failed(self, kind: str, error: str, retry_after_s: float | None = None) -> bool:
+        """Take that an attempt failed; logged, and True, when it is the first of its kind in this outage."""
         state = self.state
-        is_news = kind not in self._kinds and not self._has_ended
-        if is_news:
+        is_first = kind not in self._kinds and not self._has_ended
+        if is_first:
             _log.error("audit records are held, and sent to %s until they are delivered: %s", state.address, error)
         self._kinds.add(kind)
-        since_ns = self._clock() if state.failing_since_ns is None else state.failing_since_ns
-        self.state = RelayState(
-            address=state.address,
+        failures = state.failures + 1
+        self.state = msgspec.structs.replace(
+            state,
             error=error,
-            failing_since_ns=since_ns,
-            failures=state.failures + 1,
-            pause_s=pause_s,
-            parked=state.parked,
+            failing_since_ns=self._clock() if state.failing_since_ns is None else state.failing_since_ns,
+            failures=failures,
+            pause_s=pause_s(failures, retry_after_s, self._random),
         )
-        return is_news
+        return is_first
+
+    def held(self, answer: Refused | Rejected | Unreachable) -> bool:
+        """Take that an attempt failed with this answer of the sink; returns what `failed` does."""
+        retry_after_s = answer.retry_after_s if isinstance(answer, Refused) else None
+        return self.failed(answer.error_type, str(answer), retry_after_s)
 
     def end(self) -> None:
-        """Database and sink are closed: what fails from now on is no news."""
+        """Take that database and sink are closed: failures are logged no more."""
         self._has_ended = True
 
-    def parks(self, parked: int) -> None:
-        """So many records are parked now."""
+    def set_parked(self, parked: int) -> None:
+        """Take how many records are parked now."""
         if parked != self.state.parked:
             self.state = msgspec.structs.replace(self.state, parked=parked)

@@ -1,4 +1,4 @@
-"""When a relay that stops has done its part, decided from what it sees of the backlog, and what it leaves behind."""
+"""Decides from the backlog when a stopping relay is done, and says what it leaves behind."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ import msgspec
 
 from service.errors import AuditraceError
 from service.ports import Lag, Outbox
-from service.relay.patience import Patience
+from service.relay.stall_timeout import StallTimeout
 from service.relay.state import RelayState
 
 
 class Drained(msgspec.Struct, frozen=True):
-    """What became of the records that a relay was to deliver before it ended.
+    """The result of delivering what was committed before an end.
 
-    `delivered` and `parked` count what this relay did. `left` are the streams with undelivered records, those that
-    other relays hold included; None when the database cannot tell. `reason` says why it ended before all that it was
-    to deliver was delivered; None when it was.
+    `delivered` and `parked` count the records of this relay. `left` are the streams with undelivered records, also
+    those that other relays hold; None when the database cannot be read. `reason` says why it ended before this relay
+    had delivered its records; None when it had.
     """
 
     address: str
@@ -26,16 +26,16 @@ class Drained(msgspec.Struct, frozen=True):
 
 
 def left_in(outbox: Outbox) -> Sequence[Lag] | None:
-    """Return the streams with undelivered records; None when the database cannot tell."""
+    """Return the streams with undelivered records; None when the database cannot be read."""
     try:
         return outbox.backlog()
     except AuditraceError:
         return None
 
 
-def reason_of(state: RelayState, left: Sequence[Lag] | None, patience: Patience) -> str:
+def reason_of(state: RelayState, left: Sequence[Lag] | None, timeout: StallTimeout) -> str:
     """Return why a relay ends before all was delivered."""
-    if patience.is_stopped:
+    if timeout.is_stopped:
         return "a stop was asked for"
     if state.error is not None:
         return state.error
@@ -47,25 +47,26 @@ def reason_of(state: RelayState, left: Sequence[Lag] | None, patience: Patience)
 class LastDelivery:
     """What has to be delivered before a relay ends, by itself or by others; it begins with the first look.
 
-    That is what was committed by the first look, and of streams that are closed by now everything: they belong to
-    processes that stop too, whose last records may come after it. An open stream belongs to a process that goes on,
-    so that what is added to it keeps nobody from stopping.
+    These are the records committed by the first look, and all records of closed streams: those belong to processes
+    that stop too, and their last records may come later. An open stream belongs to a process that keeps running, so
+    that a stop does not wait for what is added to it.
 
-    What another relay holds is left to it once it is seen to live: its lease was taken or renewed since it was first
-    seen, which takes a living relay two seconds at most. One that goes on delivers it, and one that stops looks again
-    after it has given its leases back. A lease that nobody renews ends within ten seconds, and can be taken over then.
+    Records under the lease of another relay are left to that relay once it is known to live: its lease was taken or
+    renewed since the first look, which a live relay does within two seconds. If it keeps running, it delivers them. If
+    it stops, it looks again after it has released its leases. A lease that nobody renews ends within ten seconds, and
+    can be taken over then.
     """
 
     def __init__(self) -> None:
         self._goal: dict[str, int] | None = None
         self._leases: dict[str, int] = {}
 
-    def is_due(self, backlog: Sequence[Lag], *, is_idle: bool) -> bool:
-        """Tell whether nothing is left to this relay.
+    def is_done(self, backlog: Sequence[Lag], *, is_idle: bool) -> bool:
+        """True when nothing is left to this relay.
 
         Args:
             backlog: as it is now.
-            is_idle: nothing could be taken before: what this relay may take are checkpoints that wait for others.
+            is_idle: the last attempt could take nothing: this relay has at most checkpoints that wait for others.
         """
         if self._goal is None:
             self._goal = {lag.stream_id: lag.committed for lag in backlog}

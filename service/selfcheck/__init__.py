@@ -1,4 +1,4 @@
-"""The verification that a service makes of its own ledger, on schedule."""
+"""The verification of the own ledger, on schedule."""
 
 from service.selfcheck.checking import SelfCheck, SelfCheckState
 

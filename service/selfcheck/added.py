@@ -1,4 +1,4 @@
-"""Reads what was added to the ledger behind the checkpoint up to which it counts as verified."""
+"""Reads the records that were added to the ledger behind the checkpoint up to which it is verified."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
@@ -16,65 +16,67 @@ ROWS_AT_ONCE: Final = 500
 STREAMS_AT_ONCE: Final = 1000
 
 
-class Mark(msgspec.Struct, frozen=True):
-    """Up to where the ledger counts as verified: the number of a checkpoint, and how far it covers each stream."""
+class VerifiedUpTo(msgspec.Struct, frozen=True):
+    """How far the ledger is verified: the number of a checkpoint, and the record number it covers in each stream."""
 
     number: int
     covered: Mapping[str, int]
 
 
-class Added:
-    """What is committed behind a mark, up to the last checkpoint and beyond, as it is when this is made.
+class AddedRecords:
+    """The records behind a mark, up to the last checkpoint and beyond, as they are committed when this is made.
 
-    `mark` is the last checkpoint where none is given; None while there is no checkpoint, or when another one was
-    written meanwhile. `next_mark` is where the next one begins, once all of `found` was read.
+    `mark` is the last checkpoint when none is given; None while there is no checkpoint, or when another one was written
+    at the same time. The next reading begins at `next_mark`, after all of `found` was read.
 
     Raises (each method):
         LedgerUnavailableError: the database cannot be read.
     """
 
-    def __init__(self, reads: Reads, mark: Mark | None, is_given_up: Callable[[], bool]) -> None:
+    def __init__(self, reads: Reads, mark: VerifiedUpTo | None, is_given_up: Callable[[], bool]) -> None:
         self._reads = reads
         self._is_given_up = is_given_up
         self._tips: dict[str, int] = {}
         self._last = _last_checkpoint(reads)
         self._streams: Sequence[StreamRow] = ()
-        self.mark: Mark | None = None
+        self.mark: VerifiedUpTo | None = None
         if self._last is None:
             return
-        # In this order: whatever the last checkpoint names is committed, so the streams as listed now reach as far.
+        # In this order: all that the last checkpoint names is committed, so the streams as listed now reach as far.
         self._streams = list(_streams(reads))
-        # A ledger that was set back is no window's business: what was there of it counts anew.
+        # After a restore the ledger may end before the mark: then the last checkpoint is the mark.
         is_usable = mark is not None and mark.number <= self._last.number
         self.mark = mark if is_usable else self._begin(self._last)
         if self.mark is not None:
             self._tips.update(self.mark.covered)
 
     @property
-    def next_mark(self) -> Mark | None:
-        """The last checkpoint, with how far the checkpoints up to it cover."""
-        return None if self._last is None else Mark(self._last.number, self._tips)
+    def next_mark(self) -> VerifiedUpTo | None:
+        """The last checkpoint, with the record numbers that it and earlier checkpoints cover."""
+        return None if self._last is None else VerifiedUpTo(self._last.number, self._tips)
 
     def found(self) -> Iterator[Found]:
-        """Yield the records behind the mark; ends early when it is given up."""
+        """Yield the records behind the mark; ends early when `is_given_up`."""
         if self._last is None or self.mark is None:
             return
         for row in self._streams:
             for one in self._stored(row.stream_id, self.mark.covered.get(row.stream_id, 0) + 1, row.number):
                 stated = _checkpoint(one.record.body)
                 if stated is not None and stated.number > self._last.number:
-                    # Written after the streams were listed: what it names may be behind their ends.
+                    # It was written after the streams were listed, so it may name records behind their ends.
                     break
                 for tip in stated.tips if stated is not None else ():
                     self._tips[tip.stream_id] = max(tip.number, self._tips.get(tip.stream_id, 0))
                 place = SourcePlace(row.stream_id, one.record.sequence_number)
                 yield from found_in_row(one.record.body, one.log_record, one.resource, place)
 
-    def _begin(self, last: CheckpointRow) -> Mark | None:
+    def _begin(self, last: CheckpointRow) -> VerifiedUpTo | None:
         now_last = _last_checkpoint(self._reads)
         if now_last is None or now_last.number != last.number:
             return None
-        return Mark(last.number, {row.stream_id: row.anchored for row in self._streams if row.anchored is not None})
+        return VerifiedUpTo(
+            last.number, {row.stream_id: row.anchored for row in self._streams if row.anchored is not None}
+        )
 
     def _stored(self, stream_id: str, first: int, last: int) -> Iterator[StoredRecord]:
         while first <= last and not self._is_given_up():
@@ -110,6 +112,6 @@ def _checkpoint(body: str) -> Checkpoint | None:
     try:
         decoded = view_body(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        # Whatever it is, the verification says so.
+        # The verification reports it.
         return None
     return parse(decoded.attributes) if decoded.event_name == names.EVENT_AUDIT_CHECKPOINT else None

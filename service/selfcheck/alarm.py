@@ -1,4 +1,4 @@
-"""What verifications of the own ledger found, and when the whole ledger is to be asked whether it is still so."""
+"""Keeps the findings of the own ledger, and decides when the whole ledger is verified again."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -11,16 +11,16 @@ from telemetry.audit.verify import Finding, Report
 _log = logging.getLogger(__name__)
 
 MOST_FINDINGS: Final = 1000
-"""So many findings are told apart; a ledger with more is no more broken for that."""
+"""How many findings are kept; further ones change nothing, because the ledger is broken anyway."""
 LONGEST_PAUSE_S: Final = 24 * 3600.0
 REST: Final = 20
-"""For this many times as long as a verification of the whole ledger took, there is no other one."""
+"""After a verification of the whole ledger, no other one begins for this many times as long as it took."""
 
 _COMMAND: Final = "auditrace keys public --all | auditrace verify --database{behind} --public-key /dev/stdin"
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """How many findings stand, the first of them with where it is, and the command that prints them."""
+    """How many findings there are, the first of them with its place, and the command that prints them."""
 
     findings: int = 0
     first: str | None = None
@@ -28,10 +28,10 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Alarm:
-    """The findings that stand, from the first one on until a verification of the whole ledger finds nothing.
+    """The findings, from the first one on until a verification of the whole ledger finds nothing.
 
-    That one is asked for at once when the first finding comes, and then after pauses which double from `interval_s`
-    up to a day: so it takes a twentieth of a processor's time at most, however large the ledger is.
+    That verification is due at once when the first finding comes, and then after pauses that double from `interval_s`
+    up to a day. It takes at most a twentieth of a processor's time, however large the ledger is.
     """
 
     def __init__(self, interval_s: float) -> None:
@@ -40,19 +40,19 @@ class Alarm:
         self._due_s = 0.0
         self._findings: dict[Finding, int] = {}
         self.shown = Shown()
-        """What stands, for any thread."""
+        """The findings in short; may be read by any thread."""
 
     @property
     def findings(self) -> frozenset[Finding]:
-        """What was found and not denied since."""
+        """The findings that no later verification has removed."""
         return frozenset(self._findings)
 
     def is_due(self, now_s: float) -> bool:
-        """Tell whether the whole ledger is to be verified now."""
+        """True when the whole ledger is to be verified now."""
         return bool(self._findings) and now_s >= self._due_s
 
     def add(self, findings: Iterable[Finding], behind: int) -> None:
-        """Take what a verification behind the checkpoint of this number found; 0 is one of the whole ledger."""
+        """Add the findings of a verification behind the checkpoint of this number; 0 means the whole ledger."""
         for finding in map(_apart_from_place, findings):
             known = self._findings.get(finding)
             if known is None and len(self._findings) >= MOST_FINDINGS:
@@ -62,15 +62,15 @@ class Alarm:
                 _log.error("the ledger does not verify: %s; `%s` prints it", _text(finding), _command(behind))
         self._show()
 
-    def asked(self, began_s: float, ended_s: float) -> None:
-        """Take that the whole ledger was verified, or that it could not be, for so long."""
+    def verified(self, began_s: float, ended_s: float) -> None:
+        """Note when a verification of the whole ledger began and ended, also a failed one, and set when it is due."""
         self._due_s = ended_s + max(self._pause_s, REST * (ended_s - began_s))
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
     def settle(self, report: Report, settled: Sequence[Finding], known: frozenset[Finding]) -> None:
-        """Take what the whole ledger shows: of the findings that were `known` before, only what it shows is left.
+        """Take the report on the whole ledger: of the findings `known` before it, only those in the report are left.
 
-        Of what it shows, `settled` is added; the rest may go away by itself.
+        Of the findings in the report, only those in `settled` are added; the others may still disappear by themselves.
         """
         if report.verdict == "not_checked":
             return
@@ -99,7 +99,7 @@ class Alarm:
 
 
 def _apart_from_place(finding: Finding) -> Finding:
-    """Return a finding without the copy that shows it, which is another one in each window, unless only that tells."""
+    """Return a finding without the place of its copy, which differs between windows, unless it has no stream."""
     return finding if finding.stream_id is None else msgspec.structs.replace(finding, place=None)
 
 

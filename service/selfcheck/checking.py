@@ -1,4 +1,4 @@
-"""Verifies what was added to the service's own ledger, on schedule, and says in which state it found it."""
+"""Verifies the records that were added to the own ledger, on schedule, and reports what it found."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from service.loop import Loop
 from service.outage import Outage
 from service.ports import Reads, RegisteredKey
-from service.selfcheck.added import Added, Mark, last_number
+from service.selfcheck.added import AddedRecords, VerifiedUpTo, last_number
 from service.selfcheck.alarm import Alarm
 from service.selfcheck.unsettled import Unsettled
 from telemetry.audit.verify import Finding, Found, Report, Scope, verify
@@ -20,11 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 class SelfCheckState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the verifications of this process found, as far as none of the whole ledger has denied it since.
+    """The findings of this process that no later verification of the whole ledger has removed.
 
-    `command` prints the findings. `age_s` is the time since a verification last went through; None before the first,
-    and while another process is to make them. `error` says what kept the last one from going through; None when
-    nothing did.
+    `command` prints them. `age_s` is the time since the last complete verification; None before the first one, and
+    while another process verifies. `error` is the failure of the last verification; None when it did not fail.
     """
 
     findings: int
@@ -35,16 +34,16 @@ class SelfCheckState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _StoppedError(Exception):
-    """The process stops: what is under way is given up."""
+    """The process stops: the verification in progress is abandoned."""
 
 
 class SelfCheck:
-    """A thread that verifies, each interval, everything behind the checkpoint at which the last time ended.
+    """A thread that verifies, each interval, all records behind the checkpoint at which the last verification ended.
 
-    The first time begins at the last checkpoint, which is taken as it is: what is before that is the business of
-    `auditrace verify --database`. Of all processes the one that writes checkpoints verifies. While there are findings
-    it verifies the whole ledger now and then, and drops what that does not show (`Alarm`). What a step of the clock can
-    make of an untouched ledger is held back until the checkpoints had the time to settle it (`Unsettled`).
+    The first verification begins at the last checkpoint and trusts it; `auditrace verify --database` verifies what is
+    before that. Only the process that writes checkpoints verifies. While there are findings it also verifies the whole
+    ledger from time to time, and removes the findings that this does not show (`Alarm`). A finding that a step of the
+    clock can cause in an untouched ledger is held back until two more checkpoints were written (`Unsettled`).
     """
 
     def __init__(
@@ -56,45 +55,45 @@ class SelfCheck:
         interval_s: float,
         monotonic: Callable[[], float],
     ) -> None:
-        """Read what was added by `reads`, and one snapshot of the whole ledger by `records`."""
+        """Read added records with `reads`, and one snapshot of the whole ledger with `records`."""
         self._reads = reads
         self._records = records
         self._keys = keys
         self._is_wanted = is_wanted
         self._interval_s = interval_s
         self._monotonic = monotonic
-        self._mark: Mark | None = None
+        self._mark: VerifiedUpTo | None = None
         self._alarm = Alarm(interval_s)
         self._unsettled = Unsettled()
         self._ended: float | None = None
-        outage = Outage(_log, "the ledger could not be verified, trying on", "the ledger is verified again")
-        self._loop = Loop("selfcheck", [self.turn], self._pause_s, outage)
+        self._outage = Outage(_log, "the ledger could not be verified, trying on", "the ledger is verified again")
+        self._loop = Loop("selfcheck", self._turn_and_rest)
 
     def start(self) -> None:
         """Start to verify."""
         self._loop.start()
 
     def stop(self) -> None:
-        """End the thread; a verification that is under way is given up."""
+        """End the thread; a verification in progress is abandoned."""
         self._loop.stop()
 
     def state(self) -> SelfCheckState:
-        """Return what was found; reads nothing."""
+        """Return the findings; reads nothing."""
         ended, shown = self._ended, self._alarm.shown
         return SelfCheckState(
             findings=shown.findings,
             first=shown.first,
             command=shown.command,
             age_s=None if ended is None else max(0.0, self._monotonic() - ended),
-            error=self._loop.problem,
+            error=self._outage.problem,
         )
 
     def turn(self) -> None:
-        """Verify once what was added, and the whole ledger if there are findings and it is time to.
+        """Verify the added records once, and also the whole ledger when there are findings and it is due.
 
         Raises:
             AuditraceError: the ledger could not be read; the next turn begins where this one did.
-            OSError: there is no room on disk for what a verification does not hold in memory.
+            OSError: the disk has no room for the temporary files of a verification.
         """
         self._verify_added()
         if self._alarm.is_due(self._monotonic()) and not self._loop.is_stopping:
@@ -102,10 +101,10 @@ class SelfCheck:
 
     def _verify_added(self) -> None:
         if not self._is_wanted():
-            # What happens until this process is asked again, another one verifies.
+            # Another process verifies from here on, until this one is wanted again.
             self._mark, self._ended = None, None
             return
-        added = Added(self._reads, self._mark, lambda: self._loop.is_stopping)
+        added = AddedRecords(self._reads, self._mark, lambda: self._loop.is_stopping)
         if added.mark is None:
             return
         scope = Scope(behind=added.mark.number, covered=added.mark.covered)
@@ -124,7 +123,7 @@ class SelfCheck:
         except _StoppedError:
             return
         finally:
-            self._alarm.asked(began_s, self._monotonic())
+            self._alarm.verified(began_s, self._monotonic())
         last = report.last_checkpoint
         self._alarm.settle(report, self._settled(report, 0 if last is None else last.number), known)
 
@@ -132,7 +131,7 @@ class SelfCheck:
         return self._unsettled.settled(report.findings, last, lambda: last_number(self._reads))
 
     def _all_records(self) -> Iterator[Found]:
-        """Yield all records, and do not keep what is added meanwhile waiting for as long as that takes."""
+        """Yield all records; in between, verify the added ones each interval."""
         due_s = self._monotonic() + self._interval_s
         for one in self._records():
             if self._loop.is_stopping:
@@ -145,6 +144,7 @@ class SelfCheck:
     def _public_keys(self) -> Sequence[Ed25519PublicKey]:
         return [cast("Ed25519PublicKey", load_pem_public_key(key.public_pem.encode())) for key in self._keys()]
 
-    def _pause_s(self) -> float:
-        # A process that has just started has no checkpoint to begin at for a moment.
-        return self._interval_s if self._ended is not None else min(self._interval_s, 1.0)
+    def _turn_and_rest(self) -> None:
+        self._outage.attempt(self.turn)
+        # Just after the start there may be no checkpoint yet to begin at.
+        self._loop.rest(self._interval_s if self._ended is not None else min(self._interval_s, 1.0))

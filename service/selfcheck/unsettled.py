@@ -1,4 +1,4 @@
-"""Holds back what an untouched ledger can show for a while, until the checkpoints had the time to settle it."""
+"""Holds back findings that an untouched ledger can show for a while, until two more checkpoints were written."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
@@ -7,7 +7,7 @@ from telemetry.audit.verify import Finding
 
 _CODE: Final = "record_unanchored"
 _CHECKPOINTS: Final = 2
-"""The next checkpoint may have looked at the streams before the record was committed; the one behind it has not."""
+"""The next checkpoint may have read the streams before the record was committed; the one after it has not."""
 
 _Place: TypeAlias = tuple[str | None, int | None, str | None]
 
@@ -15,8 +15,8 @@ _Place: TypeAlias = tuple[str | None, int | None, str | None]
 class Unsettled:
     """The records that no checkpoint covers, although one was made long after the time at which they were sealed.
 
-    So looks what somebody appended, and so looks an innocent record after a step of the clock, until a checkpoint
-    covers it. It is a finding once two more checkpoints were written and it is still not covered.
+    A forged record that was appended looks like this. So does a good record after a step of the clock, until a
+    checkpoint covers it. It becomes a finding when two more checkpoints were written and do not cover it.
     """
 
     def __init__(self) -> None:
@@ -26,9 +26,9 @@ class Unsettled:
         """Return the findings of a verification without those that are held back.
 
         Args:
-            findings: all of them, also those that were held back before and are still there.
-            last: the number of the last checkpoint that the verification knew.
-            last_now: returns that of the last one there is by now.
+            findings: all of them, also those that were held back before.
+            last: the number of the last checkpoint that the verification read.
+            last_now: returns the number of the last checkpoint in the ledger now.
         """
         held = {_place_of(finding) for finding in findings if finding.code == _CODE}
         now = last_now() if held else last

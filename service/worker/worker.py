@@ -1,11 +1,11 @@
-"""Which runs this worker has: it claims what is due, keeps the leases, stops what is not wanted, reclaims the lost."""
+"""The worker: claims due runs, renews their leases, stops cancelled ones, and reclaims those of dead workers."""
 
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -13,35 +13,29 @@ from service.errors import AuditraceError, RefusedError, TryLaterError
 from service.execution.command import boot_ms
 from service.execution.execution import Execution
 from service.execution.preparation import RunSurroundings
+from service.loop import Loop
 from service.operations.run_steps import Ended
 from service.operations.runs import CANCELLED, LEASE_LOST, WORKER_SHUTDOWN, RunOperations
 from service.outage import Outage
 from service.ports import Clock, Reads
 from service.secrets import DeploymentSecret
+from telemetry.instruments import Instruments
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# What another process commits wakes nobody here.
+# Commits of other processes do not wake this worker.
 _POLL_S: Final = 0.5
 _RECLAIM_S: Final = 1.0
-# Of a lease; in the rest the command is killed, so that whoever reclaims the run finds nothing of it.
+# The part of a lease in which a command may run. It is killed in the rest, before another worker can reclaim the run.
 _USED: Final = 0.8
-# However many commits there are, they are looked at together.
+# Commits that follow each other closely cause one turn.
 _SETTLE_S: Final = 0.02
 
 
-class RunInstruments(Protocol):
-    """What a worker measures."""
-
-    def run_ended(self, duration_s: float, template: str, error_type: str | None) -> None:
-        """Record one run of a job; `error_type` is None when it succeeded."""
-        ...
-
-
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works: how many runs at a time, how often their leases are renewed, and what runs are given."""
+    """How many runs a worker has at a time, how often it renews their leases, and what it gives to each run."""
 
     slots: int
     renew_s: float
@@ -49,7 +43,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Worker:
-    """The worker of a process: one thread that decides, and one for each slot.
+    """The worker of a process: one thread that claims and renews, and one thread for each slot.
 
     All methods may be called from any thread. A worker is started and stopped once.
     """
@@ -60,7 +54,7 @@ class Worker:
         reads: Reads,
         secret: DeploymentSecret,
         settings: WorkerSettings,
-        instruments: RunInstruments,
+        instruments: Instruments,
         clock: Clock,
     ) -> None:
         self._operations = operations
@@ -75,35 +69,34 @@ class Worker:
         self._outage = Outage(
             _log, "the worker waits for the ledger", "the worker waits for the ledger no more", logging.WARNING
         )
+        self._pause_s = _POLL_S
         self._renew_at = 0.0
         self._reclaim_at = 0.0
-        self._woken = threading.Event()
-        self._stopping = threading.Event()
         self._grace_ended = threading.Event()
         self._hurried = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
-        # The same threads for all runs, because each thread that reads the ledger has a connection of its own.
+        self._loop = Loop("worker", self._turn, lambda: not self._running())
+        # Runs share threads, because each thread that reads the ledger has a connection of its own.
         self._slots = [
             threading.Thread(target=self._work, name=f"worker-{slot}", daemon=True) for slot in range(settings.slots)
         ]
 
     def start(self) -> None:
         """Start claiming."""
-        for thread in (self._thread, *self._slots):
-            thread.start()
+        self._loop.start()
+        for slot in self._slots:
+            slot.start()
 
     def wake(self) -> None:
-        """Look at once for what is due or not wanted any more; to be called after each commit. Never blocks."""
-        self._woken.set()
+        """Look at once for due and cancelled runs; to be called after each commit. Never blocks."""
+        self._loop.wake()
 
     def retire(self) -> Sequence[str]:
-        """Claim nothing from now on, and return which runs still go on. Never blocks."""
-        self._stopping.set()
-        self.wake()
+        """Claim nothing from now on, and return the names of the runs in progress. Never blocks."""
+        self._loop.retire()
         return [one.claimed.name for one in self._running()]
 
     def hurry(self) -> None:
-        """Kill what still runs and have `stop` hand it back now; from any thread."""
+        """Kill the runs in progress and let `stop` hand them back now."""
         self._hurried.set()
         self._grace_ended.set()
         self.wake()
@@ -114,45 +107,40 @@ class Worker:
         Returns when no run is left. The ledger must still be open, because each end is recorded.
 
         Args:
-            grace_s: for how long runs may go on.
-            kill_s: how long a run may take to heed SIGTERM; None is as long as any run may.
+            grace_s: how long runs may go on.
+            kill_s: how long a run may take to end after SIGTERM; None means as long as any stopped run.
         """
-        self.retire()
-        if self._thread.ident is not None:
-            self._thread.join(grace_s)
-            self._grace_ended.set()
-            self.wake()
-            if kill_s is not None:
-                self._thread.join(kill_s)
-                self.hurry()
-            for thread in (self._thread, *self._slots):
-                thread.join()
-
-    def _serve(self) -> None:
-        while not (self._stopping.is_set() and not self._running()):
-            pause_s = _POLL_S
-            try:
-                self._keep()
-                if not self._stopping.is_set():
-                    self._reclaim()
-                    pause_s = self._claim()
-                self._outage.note(None)
-            except TryLaterError as error:
-                self._outage.note(error.detail)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the runs in progress need their leases
-                self._outage.unexpected(error)
-            self._grace_ended.wait(_SETTLE_S)
-            self._woken.wait(pause_s)
-            self._woken.clear()
+        self._loop.stop(grace_s)
+        self._grace_ended.set()
+        self.wake()
+        if kill_s is not None:
+            self._loop.stop(kill_s)
+            self.hurry()
+        self._loop.stop()
         for _ in self._slots:
             self._handed_over.put(None)
+        for slot in self._slots:
+            if slot.is_alive():
+                slot.join()
+
+    def _turn(self) -> None:
+        self._pause_s = _POLL_S
+        self._outage.attempt(self._look)
+        self._grace_ended.wait(_SETTLE_S)
+        self._loop.wait_for_wake(self._pause_s)
+
+    def _look(self) -> None:
+        self._keep()
+        if not self._loop.is_stopping:
+            self._reclaim()
+            self._pause_s = self._claim()
 
     def _running(self) -> Sequence[Execution]:
         with self._lock:
             return tuple(self._executions)
 
     def _keep(self) -> None:
-        """Renew the leases when it is time to, and stop what is not wanted any more."""
+        """Renew the leases when it is time to, and stop runs that are cancelled or past the grace."""
         running = self._running()
         if self._grace_ended.is_set():
             for execution in running:
@@ -177,7 +165,7 @@ class Worker:
                     execution.extend(until_ms)
 
     def _claim(self) -> float:
-        """Claim what is due as long as a slot is free; return how long nothing more is to be expected."""
+        """Claim due runs while a slot is free; return how many seconds to wait for the next one."""
         while len(self._running()) < self._settings.slots:
             due_ns = self._reads.next_due_ns()
             if due_ns is None:
@@ -196,7 +184,7 @@ class Worker:
         return _POLL_S
 
     def _lease_until_ms(self) -> int:
-        """Return until when a command may run under a lease that is taken from now on."""
+        """Return until when a command may run under a lease that is taken now, in milliseconds since the boot."""
         return boot_ms() + int(self._operations.lease_ns / 1_000_000 * _USED)
 
     def _reclaim(self) -> None:
@@ -217,13 +205,13 @@ class Worker:
         started = time.monotonic()
         error_type: str | None = None
         try:
-            ended = self._patiently(lambda: execution.carry_out(self._reads, self._secret, self._settings.around))
+            ended = self._retried(lambda: execution.carry_out(self._reads, self._secret, self._settings.around))
             error_type = ended.error_type
-            self._patiently(lambda: self._record(execution, ended))
+            self._retried(lambda: self._record(execution, ended))
         except RefusedError as error:
             _log.warning("the end of %s was not accepted: %s", name, error.detail)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the slot must become free
-            # Whoever reclaims the run once its lease has ended closes it as unknown; that is what is known then.
+        except Exception as error:  # noqa: BLE001 - the slot must become free after any error
+            # When its lease has ended, another worker reclaims the run and closes it as unknown.
             error_type = error.error_type if isinstance(error, AuditraceError) else type(error).__name__
             _log.exception("the end of %s was not recorded", name)
         finally:
@@ -239,8 +227,8 @@ class Worker:
         else:
             self._operations.finish(execution.claimed, ended)
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """Do it again until it succeeds: an outage of the ledger loses no outcome, short of the end of the grace."""
+    def _retried(self, action: Callable[[], T]) -> T:
+        """Repeat an action until it succeeds or the grace ends; an outage of the ledger alone loses no outcome."""
         outage = Outage(_log, "a run waits for the ledger", "a run waits for the ledger no more", logging.WARNING)
         while True:
             try:

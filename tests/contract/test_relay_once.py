@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from service.relay import Drained, Patience, Relay
+from service.relay import Drained, Relay, StallTimeout
 from telemetry.delivery import Accepted, Answer, Refused, Unreachable
 from tests.support.both_stores import BOTH, Store
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, relay_over
@@ -30,7 +30,7 @@ class Seconds:
 
 
 def _once(relay: Relay, seconds: Seconds, patience_s: float = 20.0) -> Drained:
-    return relay.deliver_all(Patience(patience_s, seconds, seconds.wait))
+    return relay.deliver_all(StallTimeout(patience_s, seconds, seconds.wait))
 
 
 def _left(done: Drained) -> int:
@@ -125,7 +125,7 @@ def test_what_another_relay_holds_and_renews_is_left_to_it(running_store: Store)
             assert other.take(100, 1 << 20)
         return seconds.wait(pause_s)
 
-    done = relay_over(store, FakeSink()).deliver_all(Patience(20.0, seconds, wait))
+    done = relay_over(store, FakeSink()).deliver_all(StallTimeout(20.0, seconds, wait))
     assert (done.delivered, _left(done), done.reason) == (0, 6, None)
 
 

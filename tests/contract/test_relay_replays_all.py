@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.ports import OutboxRecord, Replays
-from service.relay import Patience, Relay, Replayed
+from service.relay import Relay, Replayed, StallTimeout
 from telemetry.audit.verify import read_copy, verify
 from telemetry.delivery import Accepted, Answer, ArchiveSink, Refused, Unreachable
 from tests.support.both_stores import BOTH, SQLITE, Store
@@ -25,14 +25,14 @@ class Killed(BaseException):
 
 
 class Seen:
-    """Implements `service.relay.Watch`: remembers what it is told, and does what a test wants to happen meanwhile."""
+    """A `ReplayObserver` that keeps what it gets, and calls what a test wants to happen meanwhile."""
 
     def __init__(self, then: Callable[[], object] = lambda: None) -> None:
         self.progress: list[tuple[int, int]] = []
         self.refusals: list[tuple[int, str]] = []
         self._then = then
 
-    def goes_on(self, done: int, total: int) -> None:
+    def progressed(self, done: int, total: int) -> None:
         self.progress.append((done, total))
         self._then()
 
@@ -64,7 +64,7 @@ def _replay(
     from_start: bool = False,
 ) -> Replayed:
     clock = seconds or Seconds()
-    return relay.replay_all(replays, Patience(20.0, clock, clock.wait), watch or Seen(), from_start=from_start)
+    return relay.replay_all(replays, StallTimeout(20.0, clock, clock.wait), watch or Seen(), from_start=from_start)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_it_holds_on_through_outages(ledger: Store) -> None:
 
     sink = FakeSink(shaky)
     assert _replay(relay_over(ledger, sink, max_records=32), ledger.replays()).reason is None
-    assert sizes[:8] == [32, 32, 1, 1, 1, 2, 1, 1]
+    assert sizes[:8] == [32, 32, 1, 1, 1, 2, 1, 2]
     assert sorted(sink.kept) == committed(ledger)
 
 

@@ -102,11 +102,11 @@ def test_a_stop_lets_runs_end(jobs: Jobs, tmp_path: Path) -> None:
     os.mkfifo(go)
     running = jobs.queued(f"read x < {go}; echo done")
     jobs.until(running.job_id, Status.RUNNING)
-    worker._stopping.set()
+    worker.retire()
     waiting = jobs.queued("true")
     for _ in range(2):
         worker.wake()
-        poll_until(lambda: not worker._woken.is_set(), "the worker to look around")
+        poll_until(lambda: not worker._loop._woken.is_set(), "the worker to look around")
     go.write_text("x\n")
     worker.stop(60)
     assert jobs.job(running.job_id).status is Status.SUCCEEDED

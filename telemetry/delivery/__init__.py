@@ -1,4 +1,4 @@
-"""Delivers audit records to a sink: a collector over OTLP, or the embedded archive (docs/delivery.md)."""
+"""Delivers audit records to a sink: to a collector over OTLP, or to the embedded archive (docs/delivery.md)."""
 
 from collections.abc import Callable
 
@@ -34,13 +34,13 @@ __all__ = [
 
 
 def open_sink(settings: SinkSettings, clock: Callable[[], int]) -> Sink:
-    """Open the sink that the settings describe; nothing is sent yet, and it need not be reachable.
+    """Open the sink that the settings describe. Nothing is sent yet, so the sink need not be reachable.
 
     Raises:
         TelemetrySettingsError: a certificate, key or token cannot be used.
     """
     if settings.protocol == GRPC:
-        # Imported where it is used, because importing gRPC costs more than starting a command.
+        # Imported here, because the import of gRPC takes longer than the start of a command.
         from telemetry.delivery.grpc import GrpcSink
 
         return GrpcSink(settings)

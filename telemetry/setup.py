@@ -1,6 +1,6 @@
-"""The OpenTelemetry providers of one process, made from the standard `OTEL_*` variables and shut down within bounds.
+"""The OpenTelemetry providers of one process: made from the standard `OTEL_*` variables, shut down within a time limit.
 
-Nothing is made global: whoever needs a tracer or the instruments is given them.
+Nothing is made global. Code that needs the tracer or the instruments gets them as arguments.
 """
 
 import logging
@@ -42,14 +42,23 @@ SERVICE_NAME: Final = "auditrace"
 SHUTDOWN_S: Final = 5.0
 COMMAND_SHUTDOWN_S: Final = 1.0
 
-# Metrics are scraped without a credential, and a resource may name hosts, addresses and command lines.
+# Metrics are scraped without a credential. Other attributes stay out: they may name hosts, addresses, command lines.
 _SCRAPED_RESOURCE: Final = ("service.", "deployment.environment.", "telemetry.sdk.")
+
+_SAMPLERS: Final[Mapping[str, Callable[[float], Sampler]]] = {
+    "always_on": lambda _: ALWAYS_ON,
+    "always_off": lambda _: ALWAYS_OFF,
+    "traceidratio": TraceIdRatioBased,
+    "parentbased_always_on": lambda _: ParentBased(ALWAYS_ON),
+    "parentbased_always_off": lambda _: ParentBased(ALWAYS_OFF),
+    "parentbased_traceidratio": ParentBasedTraceIdRatio,
+}
 
 
 class Telemetry:
     """Tracer, instruments and log output of one process.
 
-    `audit_resource` describes the process on audit records, the signing key included.
+    `audit_resource` describes the process on audit records, and names the key that signs.
     """
 
     def __init__(
@@ -80,17 +89,17 @@ class Telemetry:
 
     def render_metrics(self) -> bytes:
         """Return all metrics in the Prometheus text format; from any thread."""
-        # The reader's collector hands a collection from one generator to another when two run at once.
+        # The collector of the reader mixes two collections up when they run at the same time.
         with self._rendering:
             return generate_latest(self._registry)
 
     def shutdown(self, within_s: float | None = None) -> None:
-        """Flush and end everything, in at most five seconds (commands: one); what could not be sent by then is dropped.
+        """Flush and end everything in at most five seconds (commands: one second); what is not sent by then is dropped.
 
-        Never raises; after the first time, does nothing.
+        Never raises. A second call does nothing.
 
         Args:
-            within_s: how many seconds there are, if less.
+            within_s: a limit in seconds that is used when it is shorter.
         """
         with self._closing:
             if self._is_closed:
@@ -99,7 +108,7 @@ class Telemetry:
         self._output.stop_exporting()
         shutdown_s = self._shutdown_s if within_s is None else min(self._shutdown_s, within_s)
         deadline = time.monotonic() + shutdown_s
-        # Threads of their own, because a provider waits for its exporter, and exporters wait for their collector.
+        # Each provider gets its own thread, because a provider waits for its exporter, and this for its collector.
         threads = [threading.Thread(target=_quietly, args=[shutdown], daemon=True) for shutdown in self._providers]
         for thread in threads:
             thread.start()
@@ -107,7 +116,7 @@ class Telemetry:
             thread.join(max(0.0, deadline - time.monotonic()))
         self.instruments.stop_observing()
         if any(thread.is_alive() for thread in threads):
-            # The log stays as it is for what exporters will still say.
+            # The log output stays, because exporters may still log.
             _log.warning("telemetry that could not be sent within %.1f seconds was dropped", shutdown_s)
             return
         self._output.close()
@@ -116,17 +125,17 @@ class Telemetry:
 def set_up(
     environment: Mapping[str, str], *, instance_id: str, version: str, certificate: str, is_daemon: bool
 ) -> Telemetry:
-    """Set up telemetry as the standard `OTEL_*` variables ask for it; without any, nothing leaves the process.
+    """Set up telemetry as the standard `OTEL_*` variables ask. Without any of them, nothing leaves the process.
 
     Args:
         environment: the environment of the process; the SDK reads the same variables itself.
         instance_id: names this process.
-        version: of the package.
+        version: the version of the package.
         certificate: the fingerprint of the key that signs checkpoints.
-        is_daemon: whether this is a long-running process, which logs JSON lines, or a command, which logs for people.
+        is_daemon: True for a long-running process, which logs JSON lines; False for a command, which logs for people.
 
     Raises:
-        TelemetrySettingsError: listing every variable that is wrong; nothing was set up.
+        TelemetrySettingsError: lists every variable that is wrong; nothing was set up.
     """
     settings = read_otel_settings(environment)
     resource = Resource.create(
@@ -161,7 +170,8 @@ def set_up(
 
 
 def _tracing(settings: OtelSettings, resource: Resource) -> TracerProvider:
-    provider = TracerProvider(sampler=_sampler(settings), resource=resource, shutdown_on_exit=False)
+    sampler = _SAMPLERS[settings.sampler](settings.sampler_ratio)
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
     for exporter in span_exporters(settings.traces):
         provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
@@ -186,25 +196,8 @@ def _logging(settings: OtelSettings, resource: Resource) -> LoggerProvider | Non
     return provider
 
 
-def _sampler(settings: OtelSettings) -> Sampler:
-    # Not parent-based by default: a client whose traceparent says "not sampled" must not be able to erase its trace.
-    match settings.sampler:
-        case "always_off":
-            return ALWAYS_OFF
-        case "traceidratio":
-            return TraceIdRatioBased(settings.sampler_ratio)
-        case "parentbased_always_on":
-            return ParentBased(ALWAYS_ON)
-        case "parentbased_always_off":
-            return ParentBased(ALWAYS_OFF)
-        case "parentbased_traceidratio":
-            return ParentBasedTraceIdRatio(settings.sampler_ratio)
-        case _:
-            return ALWAYS_ON
-
-
 def _quietly(shutdown: Callable[[], object]) -> None:
     try:
         shutdown()
-    except Exception:  # noqa: BLE001 - exporters are foreign code, and the end of the process must not fail on them
+    except Exception:  # noqa: BLE001 - exporters are foreign code, and their errors must not break the end of the process
         _log.warning("telemetry could not be shut down", exc_info=True)

@@ -1,4 +1,4 @@
-"""Writes `telemetry/names.py` from the registry, so that no name is ever typed twice.
+"""Writes `telemetry/names.py` from the registry, so that each name is written in one place.
 
 Usage: `python -m telemetry.registry.generate [--check]`; `--check` exits 1 when the file on disk differs.
 """
@@ -24,7 +24,7 @@ def _entries(kind: str) -> list[dict[str, object]]:
 
 
 def render() -> str:
-    """Return the text of `telemetry/names.py` for the registry as it stands on disk."""
+    """Return the text of `telemetry/names.py` for the registry on disk."""
     attributes, events, metrics = _entries("attributes"), _entries("events"), _entries("metrics")
     lines = [
         '"""Every name that leaves the process, as constants; generated from `telemetry/registry/`, not edited."""',
@@ -71,7 +71,7 @@ def render() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the constants, or with `--check` compare them; returns the exit status."""
+    """Write the constants, or compare them with `--check`; return the exit status."""
     text = render()
     if "--check" in arguments:
         if OUTPUT.read_text(encoding="utf-8") == text:

@@ -129,7 +129,7 @@ def _database(subject: Subject) -> str:
 
 def _templates(subject: Subject) -> str:
     path = subject.settings.templates
-    return f"{len(load_templates(path).names())} templates in {path}"
+    return f"{len(load_templates(path))} templates in {path}"
 
 
 def _telemetry(subject: Subject) -> str:

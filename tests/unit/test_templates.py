@@ -49,7 +49,7 @@ def _load(folder: Path, text: str) -> Template:
     path = folder / "jobs.toml"
     path.write_text(text, "utf-8")
     templates = load_templates(path)
-    template = templates.get(templates.names()[0])
+    template = next(iter(templates.values()))
     assert template is not None
     return template
 
@@ -266,7 +266,7 @@ def test_a_described_template_is_json(tmp_path: Path) -> None:
 def test_the_shipped_templates_are_valid() -> None:
     """The file in the distribution loads; what destroys needs a second person."""
     templates = load_templates(SHIPPED)
-    assert templates.names() == ("csv-profile", "delete-old-files", "disk-usage", "line-count", "sha256-files")
+    assert tuple(templates) == ("csv-profile", "delete-old-files", "disk-usage", "line-count", "sha256-files")
     deleting = templates.get("delete-old-files")
     assert deleting is not None
     assert deleting.requires_confirmation

@@ -6,7 +6,7 @@ where they are used, because the import of gRPC takes longer than the start of a
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
@@ -81,18 +81,9 @@ class _Proxied(HTTPAdapter):
         url = None if proxy is None else proxy.replace("socks5://", "socks5h://", 1)
         self._proxies = {} if url is None else {"http": url, "https": url}
 
-    def send(
-        self,
-        request: PreparedRequest,
-        stream: bool = False,
-        timeout: float | tuple[float, float] | tuple[float, None] | None = None,
-        verify: bool | str = True,
-        cert: bytes | str | tuple[bytes | str, bytes | str] | None = None,
-        proxies: Mapping[str, str] | None = None,
-    ) -> Response:
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
         """Send the request through this adapter's proxy."""
-        del proxies
-        return super().send(request, stream, timeout, verify, cert, self._proxies)
+        return super().send(request, *args, **{**kwargs, "proxies": self._proxies})
 
 
 def _session(settings: SignalSettings) -> Session:

@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -62,30 +62,25 @@ class Telemetry:
     """
 
     def __init__(
-        self,
-        tracing: TracerProvider,
-        metering: MeterProvider,
-        logging_provider: LoggerProvider | None,
-        output: LogOutput,
-        registry: CollectorRegistry,
-        audit_resource: Resource,
-        version: str,
-        shutdown_s: float,
+        self, settings: OtelSettings, resource: Resource, *, version: str, certificate: str, is_daemon: bool
     ) -> None:
-        self.tracer = tracing.get_tracer(SCOPE_NAME, version)
-        self.instruments = Instruments(metering.get_meter(SCOPE_NAME, version))
-        self.audit_resource = audit_resource
-        self._registry = registry
-        self._shutdown_s = shutdown_s
+        integrity = {names.AUDIT_INTEGRITY_ALGORITHM: "EdDSA", names.AUDIT_INTEGRITY_CERTIFICATE: certificate}
+        self.audit_resource = resource.merge(Resource(integrity))
+        self._registry = CollectorRegistry()
         self._rendering = threading.Lock()
-        self._output = output
-        self._providers: Sequence[Callable[[], object]] = [
-            tracing.shutdown,
-            metering.shutdown,
-            *([logging_provider.shutdown] if logging_provider is not None else []),
-        ]
+        self._shutdown_s = SHUTDOWN_S if is_daemon else COMMAND_SHUTDOWN_S
         self._closing = threading.Lock()
         self._is_closed = False
+        tracing = _tracing(settings, resource)
+        metering = _metering(settings, resource, self._registry)
+        logs = _logging(settings, resource)
+        self.tracer = tracing.get_tracer(SCOPE_NAME, version)
+        self.instruments = Instruments(metering.get_meter(SCOPE_NAME, version))
+        self._providers: list[Callable[[], object]] = [tracing.shutdown, metering.shutdown]
+        self._output = LogOutput(lambda: sys.stderr, is_daemon=is_daemon)
+        if logs is not None:
+            self._providers.append(logs.shutdown)
+            self._output.export(logs)
 
     def render_metrics(self) -> bytes:
         """Return all metrics in the Prometheus text format; from any thread."""
@@ -146,27 +141,10 @@ def set_up(
             **settings.resource,
         }
     )
-    integrity = {names.AUDIT_INTEGRITY_ALGORITHM: "EdDSA", names.AUDIT_INTEGRITY_CERTIFICATE: certificate}
-    registry = CollectorRegistry()
     try:
-        tracing = _tracing(settings, resource)
-        metering = _metering(settings, resource, registry)
-        logging_provider = _logging(settings, resource)
+        return Telemetry(settings, resource, version=version, certificate=certificate, is_daemon=is_daemon)
     except ValueError as error:
         raise TelemetrySettingsError(f"the OTEL_* settings do not fit together: {error}") from error
-    output = LogOutput(lambda: sys.stderr, is_daemon=is_daemon)
-    if logging_provider is not None:
-        output.export(logging_provider)
-    return Telemetry(
-        tracing,
-        metering,
-        logging_provider,
-        output,
-        registry,
-        resource.merge(Resource(integrity)),
-        version,
-        SHUTDOWN_S if is_daemon else COMMAND_SHUTDOWN_S,
-    )
 
 
 def _tracing(settings: OtelSettings, resource: Resource) -> TracerProvider:

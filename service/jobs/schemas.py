@@ -22,7 +22,7 @@ _OPTION: Final = "|^-"
 def parameters_schema(template: Template) -> dict[str, Any]:
     """Return the schema of the parameters of a new job of this template.
 
-    It accepts exactly what `Template.check` accepts, with two exceptions. A pattern that ECMA-262 cannot express is in a
+    It accepts exactly what `Template.check` accepts, with two exceptions. A pattern that ECMA-262 does not know is in a
     `$comment` only. And JSON Schema accepts `1.0` as an integer; the JSON of this service does not.
     """
     required = [name for name, parameter in template.parameters.items() if parameter.default is None]

@@ -57,6 +57,7 @@ class KeyOperations(Operation):
         """
         key_id = self.services.new_id().replace("-", "")
         secret = secrets.token_urlsafe(_SECRET_BYTES)
+        target = _target(name)
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[NewKey]:
             require(self.context.roles, ADMIN)
@@ -75,15 +76,15 @@ class KeyOperations(Operation):
             changes = {"roles": change(None, ordered), "tenant": change(None, tenant_id)}
             if expires_ns is not None:
                 changes["expires_at"] = change(None, rfc3339_nanos(expires_ns))
-            target = Target("key", name)
             fact = Fact(event_name=names.EVENT_KEY_CREATE, target=target, result=Result.SUCCESS, changes=changes)
             shown = NewKey(id=key_id, name=name, key=f"atk_{key_id}_{secret}", roles=ordered, tenant=tenant_id)
             return Decision([Step(fact=fact, writes=(PutKey(key),))], shown)
 
-        return self.attempt_now(names.EVENT_KEY_CREATE, _target(name), decide)
+        return self.attempt_now(names.EVENT_KEY_CREATE, target, decide)
 
     def revoke(self, name: str, tenant_id: TenantId) -> Committed[ApiKey]:
         """Revoke a key by its name; it is refused from the next request on. A second revocation is a no-op."""
+        target = _target(name)
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[ApiKey]:
             require(self.context.roles, ADMIN)
@@ -91,18 +92,14 @@ class KeyOperations(Operation):
             if key is None:
                 raise NotFoundError(f"there is no key named {name!a} in this tenant")
             if key.revoked_ns is not None:
-                noop = Fact(event_name=names.EVENT_KEY_REVOKE, target=Target("key", name), result=Result.NOOP)
+                noop = Fact(event_name=names.EVENT_KEY_REVOKE, target=target, result=Result.NOOP)
                 return Decision([Step(fact=noop)], key)
-            fact = Fact(
-                event_name=names.EVENT_KEY_REVOKE,
-                target=Target("key", name),
-                result=Result.SUCCESS,
-                changes={"roles": change(key.roles, None), "tenant": change(tenant_id, None)},
-            )
+            changes = {"roles": change(key.roles, None), "tenant": change(tenant_id, None)}
+            fact = Fact(event_name=names.EVENT_KEY_REVOKE, target=target, result=Result.SUCCESS, changes=changes)
             step = Step(fact=fact, writes=(RevokeKey(key.key_id, now_ns),))
             return Decision([step], msgspec.structs.replace(key, revoked_ns=now_ns))
 
-        return self.attempt_now(names.EVENT_KEY_REVOKE, _target(name), decide)
+        return self.attempt_now(names.EVENT_KEY_REVOKE, target, decide)
 
 
 def _target(name: str) -> Target:

@@ -5,8 +5,10 @@ from typing import Protocol
 
 import msgspec
 
+from telemetry.audit.request import StoredBytes
 
-class OutboxRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+
+class OutboxRecord(StoredBytes, frozen=True, kw_only=True, gc=False):
     """A committed record as it is delivered: its place in its stream, and its stored bytes.
 
     `epoch` is the epoch of the lease under which the record was taken. The outbox ignores reports under another epoch.
@@ -15,9 +17,6 @@ class OutboxRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stream_id: str
     number: int
     record_id: str
-    log_record: bytes
-    resource: bytes
-    scope: bytes
     epoch: int = 0
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
 from service.ports.writing import ApiKey
+from telemetry.audit.request import StoredBytes
 
 R = TypeVar("R")
 
@@ -82,13 +83,10 @@ class CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     record: RecordRow
 
 
-class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
+class StoredRecord(StoredBytes, frozen=True, kw_only=True):
     """A committed record with the bytes that are delivered."""
 
     record: RecordRow
-    log_record: bytes
-    resource: bytes
-    scope: bytes
 
 
 class OutboxState(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 from telemetry.audit.otlp import resource_logs_bytes
 
 MAX_LINE_BYTES: Final = 1 << 20
-"""The longest line, with its line feed, that the collector's reader of archives accepts; it skips longer lines."""
+"""The longest line, with its line feed, that the collector's reader of archives accepts; others are skipped."""
 
 # The most bytes that JSON adds to a message. An attribute has three to four bytes below 0x20 (tags and lengths); in JSON
 # they become names and braces of at most 49 characters. Within a text such a byte becomes an escape of six characters.

@@ -1,17 +1,15 @@
 """Makes the exporters of traces, metrics and ordinary logs that the settings ask for.
 
 The exporters read endpoints, certificates and timeouts from the process environment themselves. They get the headers as
-they were checked. The gRPC exporters get the compression too: by themselves they know `gzip` only. They are imported
-where they are used, because the import of gRPC takes longer than the start of a command.
+they were checked. The gRPC exporters get the compression too: by themselves they know `gzip` only. Exporters
+are imported where they are made, because the import of gRPC takes longer than the start of a command.
 """
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
-from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter, LogRecordExporter
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
@@ -28,44 +26,27 @@ E = TypeVar("E")
 
 def span_exporters(settings: SignalSettings) -> list[SpanExporter]:
     """Return the exporters of spans."""
-
-    def over_grpc() -> SpanExporter:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-        return OTLPSpanExporter(**_grpc_arguments(settings))
-
-    return _exporters(settings, over_grpc, OTLPSpanExporter, ConsoleSpanExporter)
+    return _exporters(settings, "trace_exporter", "OTLPSpanExporter", ConsoleSpanExporter)
 
 
 def metric_exporters(settings: SignalSettings) -> list[MetricExporter]:
     """Return the exporters of metrics."""
-
-    def over_grpc() -> MetricExporter:
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-
-        return OTLPMetricExporter(**_grpc_arguments(settings))
-
-    return _exporters(settings, over_grpc, OTLPMetricExporter, ConsoleMetricExporter)
+    return _exporters(settings, "metric_exporter", "OTLPMetricExporter", ConsoleMetricExporter)
 
 
 def log_exporters(settings: SignalSettings) -> list[LogRecordExporter]:
     """Return the exporters of ordinary logs."""
-
-    def over_grpc() -> LogRecordExporter:
-        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
-
-        return OTLPLogExporter(**_grpc_arguments(settings))
-
-    return _exporters(settings, over_grpc, OTLPLogExporter, ConsoleLogRecordExporter)
+    return _exporters(settings, "_log_exporter", "OTLPLogExporter", ConsoleLogRecordExporter)
 
 
-def _exporters(
-    settings: SignalSettings, over_grpc: Callable[[], E], over_http: Callable[..., E], to_console: Callable[..., E]
-) -> list[E]:
+def _exporters(settings: SignalSettings, module: str, name: str, to_console: Callable[..., E]) -> list[E]:
     exporters: list[E] = []
     if OTLP in settings.exporters:
+        # Modules and classes have the same names in the packages of both protocols.
         is_grpc = settings.protocol == GRPC
-        exporters.append(over_grpc() if is_grpc else over_http(headers=settings.headers, session=_session(settings)))
+        over_otlp = import_module(f"opentelemetry.exporter.otlp.proto.{'grpc' if is_grpc else 'http'}.{module}")
+        arguments = _grpc_arguments(settings) if is_grpc else _http_arguments(settings)
+        exporters.append(getattr(over_otlp, name)(**arguments))
     if CONSOLE in settings.exporters:
         # The console is standard error. Commands print their results to standard output.
         exporters.append(to_console(out=sys.stderr))
@@ -86,11 +67,11 @@ class _Proxied(HTTPAdapter):
         return super().send(request, *args, **{**kwargs, "proxies": self._proxies})
 
 
-def _session(settings: SignalSettings) -> Session:
+def _http_arguments(settings: SignalSettings) -> dict[str, Any]:
     session = Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Proxied(settings.proxy))
-    return session
+    return {"headers": settings.headers, "session": session}
 
 
 def _grpc_arguments(settings: SignalSettings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The instruments, with the names and units of the registry; recording never blocks and never fails."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
@@ -109,7 +110,7 @@ class Instruments:
     def observe_each(self, readings: Mapping[str, Callable[[], float | None]]) -> None:
         """Read these gauges, by their names, at every collection of metrics; a gauge that returns None is left out."""
         for name, read in readings.items():
-            self._gauge(name, _observing(read))
+            self._gauge(name, partial(_observed, read))
 
     def _counter(self, name: str) -> Counter:
         unit, description = names.METRICS[name]
@@ -126,12 +127,9 @@ class Instruments:
         )
 
 
-def _observing(read: Callable[[], float | None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        value = read()
-        return () if value is None else (Observation(value),)
-
-    return observe
+def _observed(read: Callable[[], float | None], _: CallbackOptions) -> Iterable[Observation]:
+    value = read()
+    return () if value is None else (Observation(value),)
 
 
 def _known(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:

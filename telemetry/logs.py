@@ -101,7 +101,7 @@ class JsonFormatter(logging.Formatter):
             line["span_id"] = f"{span.span_id:016x}"
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        held_back = RepetitionFilter.held_back(record)
+        held_back = record.__dict__.get("held_back")
         if held_back:
             line["held_back"] = held_back
         return json.dumps(line)
@@ -129,11 +129,6 @@ class RepetitionFilter(logging.Filter):
         self._seen[key] = (record.created, 0)
         record.__dict__["held_back"] = held_back
         return True
-
-    @staticmethod
-    def held_back(record: logging.LogRecord) -> int:
-        """Return how many equal records were held back before this one."""
-        return int(record.__dict__.get("held_back", 0))
 
 
 class ExportingHandler(logging.Handler):

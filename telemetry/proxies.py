@@ -130,7 +130,8 @@ def _normalized(name: str, text: str, problems: list[str]) -> str | None:
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     except ValueError:
         parts, host, port = urlsplit(""), "", 0
-    if not host or not text.isprintable() or " " in text or not _is_host(host):
+    is_host = _address(host) is not None or _HOST_NAME.fullmatch(host) is not None
+    if not is_host or not text.isprintable() or " " in text:
         problems.append(f"{name}: must be the URL of a proxy, such as http://proxy:3128 or socks5://proxy:1080")
         return None
     credentials = ""
@@ -186,7 +187,3 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         return ip_address(text)
     except ValueError:
         return None
-
-
-def _is_host(text: str) -> bool:
-    return _address(text) is not None or _HOST_NAME.fullmatch(text) is not None

@@ -80,23 +80,22 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
     def describe(self) -> dict[str, object]:
         """Return the parameter as a plain structure that has only the keys of its type."""
-        described: dict[str, object] = {"type": self.type.value, "required": self.default is None}
-        if self.description:
-            described["description"] = self.description
-        if self.default is not None:
-            described["default"] = self.default
+        described: dict[str, object] = {
+            "type": self.type.value,
+            "required": self.default is None,
+            "description": self.description or None,
+            "default": self.default,
+        }
         match self.type:
             case ParameterType.STRING:
-                described |= {"max_length": self.max_length, "sensitive": self.sensitive}
-                if self.pattern is not None:
-                    described["pattern"] = self.pattern
+                described |= {"max_length": self.max_length, "sensitive": self.sensitive, "pattern": self.pattern}
             case ParameterType.INTEGER:
                 described |= {"minimum": self.minimum, "maximum": self.maximum}
             case ParameterType.ENUM:
                 described["values"] = list(self.values)
             case ParameterType.BOOLEAN:
                 pass
-        return described
+        return {key: value for key, value in described.items() if value is not None}
 
     def _string(self, value: str) -> str:
         if len(value) > self.max_length:

@@ -168,17 +168,14 @@ class Operation:
         return saved.receipts[0]
 
     def _failure(self, event_name: str, target: Target, error: Exception) -> Callable[[Transaction], Saved[None]]:
-        def work(transaction: Transaction) -> Saved[None]:
-            fact = Fact(
-                event_name=event_name,
-                target=target,
-                result=Result.ERROR,
-                reason="the operation failed unexpectedly; nothing was changed",
-                error_type=type(error).__name__,
-            )
-            return self.save(transaction, Decision([Step(fact=fact)], None), self.services.clock())
-
-        return work
+        fact = Fact(
+            event_name=event_name,
+            target=target,
+            result=Result.ERROR,
+            reason="the operation failed unexpectedly; nothing was changed",
+            error_type=type(error).__name__,
+        )
+        return self._work(event_name, target, lambda _transaction, _now_ns: Decision([Step(fact=fact)], None))
 
     def _save(
         self, transaction: Transaction, steps: Sequence[Step], now_ns: int

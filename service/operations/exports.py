@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from service.errors import ForbiddenError
-from service.operations.base import Committed, Operation, Services, naming
+from service.operations.base import Operation, Services, naming
 from service.operations.reading import filter_text
 from service.operations.steps import Decision, Step
 from service.operations.tallies import LEDGER
@@ -55,14 +55,7 @@ class AuditExport(Operation):
         The export holds no record that is committed after this method returns. It holds its own record, if that
         matches. When the iterator raises, the export is incomplete, and its receiver must not use it as complete.
         """
-        own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
-        begun = await self._begun(where, form)
-        # Read before the answer begins, so that the client gets an error when the database is not reachable.
-        with naming(begun.receipt):
-            first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
-        return self._parts(own, first, _WRITERS[form])
 
-    async def _begun(self, where: RecordFilter, form: ExportFormat) -> Committed[None]:
         def decide(_transaction: Transaction, _now_ns: int) -> Decision[None]:
             require(self.context.roles, AUDITOR)
             if where.tenant_id not in {None, self.context.tenant_id}:
@@ -75,7 +68,12 @@ class AuditExport(Operation):
             )
             return Decision([Step(fact=fact)], None)
 
-        return await self.attempt(names.EVENT_AUDIT_EXPORT, LEDGER, decide)
+        begun = await self.attempt(names.EVENT_AUDIT_EXPORT, LEDGER, decide)
+        own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
+        # Read before the answer begins, so that the client gets an error when the database is not reachable.
+        with naming(begun.receipt):
+            first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
+        return self._parts(own, first, _WRITERS[form])
 
     async def _parts(self, where: RecordFilter, page: Page[StoredRecord], write: "Writer") -> AsyncIterator[bytes]:
         is_first = True

@@ -88,7 +88,8 @@ class KeyOperations(Operation):
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[ApiKey]:
             require(self.context.roles, ADMIN)
-            key = transaction.key_named(tenant_id, name) if _is_named(name, tenant_id) else None
+            is_named = _NAME.fullmatch(name) and _TENANT.fullmatch(tenant_id)
+            key = transaction.key_named(tenant_id, name) if is_named else None
             if key is None:
                 raise NotFoundError(f"there is no key named {name!a} in this tenant")
             if key.revoked_ns is not None:
@@ -105,10 +106,6 @@ class KeyOperations(Operation):
 def _target(name: str) -> Target:
     # A command line can hold bytes that are not text; a record cannot.
     return Target("key", name.encode(errors="replace").decode())
-
-
-def _is_named(name: str, tenant_id: str) -> bool:
-    return _NAME.fullmatch(name) is not None and _TENANT.fullmatch(tenant_id) is not None
 
 
 def _checked(name: str, roles: Sequence[str], tenant_id: str) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from service.errors import TransitionRefusedError
 from service.jobs import transitions
 from service.jobs.model import Job, Run, RunRequest, RunStatus, Status
 from service.operations.base import Operation, Services
-from service.operations.steps import Decision, Ended, begun, closed, noop
-from service.ports import Ledger, Transaction
-from service.records import AuditContext, Initiator
+from service.operations.steps import Decision, Ended, changed, closed, noop, status_change
+from service.ports import Ledger, StartRun, Transaction
+from service.records import AuditContext, Initiator, change
 from telemetry import names
 from telemetry.audit.record import Actor, Result, Target
 from telemetry.tracing import JOB_RECLAIM, AuditedSpan
@@ -90,7 +90,9 @@ class RunOperations:
                 traceparent=span.traceparent,
                 started_ns=now_ns,
             )
-            step = begun(job, after, run, now_ns + self.lease_ns)
+            changes = {**status_change(job, after), "run": change(job.run or None, after.run)}
+            start = StartRun(run, now_ns + self.lease_ns)
+            step = changed(names.EVENT_JOB_STATUS_TRANSITION, after, changes, run=run, writes=(start,))
             operation = self._operation(job, span)
             saved = operation.save(transaction, Decision([step], after), now_ns)
             return Claimed(after, run, request, span), lambda: operation.conclude(saved)
@@ -123,8 +125,8 @@ class RunOperations:
             if ended.error_type is None:
                 after, status, result = transitions.succeed(job, now_ns), RunStatus.SUCCEEDED, Result.SUCCESS
             else:
-                request, span = self._next_request(claimed.span, job, claimed.request, run)
-                after, spans = self._fail(job, request, span, is_retryable=ended.is_retryable, now_ns=now_ns)
+                request = self._next_request(claimed.span, job, claimed.request, run)
+                after, spans = self._fail(job, *request, is_retryable=ended.is_retryable, now_ns=now_ns)
                 status, result = RunStatus.FAILED, Result.ERROR
             step = closed(job, after, run, ended, status=status, result=result, now_ns=now_ns)
             return Decision([step], after, spans=spans)
@@ -190,8 +192,8 @@ class RunOperations:
         spans: tuple[AuditedSpan, ...] = ()
         # A job that was cancelled before its worker died is final already, and only its run is still open.
         if job.status is Status.RUNNING and job.run == run.number:
-            follow_up, enqueued = self._next_request(span, job, request, run)
-            after, spans = self._fail(job, follow_up, enqueued, is_retryable=True, now_ns=now_ns)
+            follow_up = self._next_request(span, job, request, run)
+            after, spans = self._fail(job, *follow_up, is_retryable=True, now_ns=now_ns)
         step = closed(job, after, run, ended, status=RunStatus.UNKNOWN, result=Result.UNKNOWN, now_ns=now_ns)
         return Decision([step], after, spans=spans)
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from service.jobs.model import Content, Job, Run, RunStatus
-from service.ports import EndRun, PutArtifact, StartRun, Write
+from service.ports import EndRun, PutArtifact, Write
 from service.records import Fact, change
 from telemetry import names
 from telemetry.audit.canonical import Value
@@ -71,6 +71,7 @@ def changed(
     job: Job,
     changes: Mapping[str, Value],
     *,
+    run: Run | None = None,
     writes: tuple[Write, ...] = (),
     span: AuditedSpan | None = None,
     record_id: str | None = None,
@@ -81,6 +82,7 @@ def changed(
         event_name: the event of the record.
         job: the new version.
         changes: the differences from the version before.
+        run: the run that the record states.
         writes: the rows that are written in addition to the job.
         span: the span of the step; None is the span of the operation.
         record_id: the id of the record, where another value names it already.
@@ -91,6 +93,7 @@ def changed(
         result=Result.SUCCESS,
         changes=changes,
         job=job,
+        run=run.number if run else None,
     )
     return Step(fact=fact, job=job, writes=writes, span=span, record_id=record_id)
 
@@ -130,19 +133,6 @@ def moved(
         return Decision([noop(event_name, before)], before)
     changes = {**status_change(before, after), **(more or {})}
     return Decision([changed(event_name, after, changes, span=span, record_id=record_id)], after)
-
-
-def begun(before: Job, after: Job, run: Run, lease_until_ns: int) -> Step:
-    """Return the step of a claim."""
-    fact = Fact(
-        event_name=names.EVENT_JOB_STATUS_TRANSITION,
-        target=Target("job", after.job_id, after.version),
-        result=Result.SUCCESS,
-        changes={**status_change(before, after), "run": change(before.run or None, after.run)},
-        job=after,
-        run=run.number,
-    )
-    return Step(fact=fact, job=after, writes=(StartRun(run, lease_until_ns),))
 
 
 def closed(before: Job, after: Job, run: Run, ended: Ended, *, status: RunStatus, result: Result, now_ns: int) -> Step:

@@ -14,7 +14,7 @@ import msgspec
 from service.errors import AuditraceError, RefusedError, ThrottledError, UnauthenticatedError
 from service.operations.base import Operation, Services
 from service.operations.steps import Decision, Step
-from service.ports import Receipt, Transaction
+from service.ports import Receipt
 from service.records import AuditContext, Fact, change
 from telemetry import names
 from telemetry.audit.record import Result, Target
@@ -206,10 +206,8 @@ class Tallies:
             span.end()
 
     async def _commit(self, fact: Fact, context: AuditContext, span: AuditedSpan) -> Receipt:
-        def decide(_transaction: Transaction, _now_ns: int) -> Decision[None]:
-            return Decision([Step(fact=fact)], None)
-
-        done = await Operation(self._services, context, span).attempt(fact.event_name, fact.target, decide)
+        operation, decision = Operation(self._services, context, span), Decision([Step(fact=fact)], None)
+        done = await operation.attempt(fact.event_name, fact.target, lambda _transaction, _now_ns: decision)
         return done.receipt
 
     def _minute(self) -> int:

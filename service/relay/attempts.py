@@ -13,7 +13,7 @@ from service.relay.backoff import pause_s
 from service.relay.delivery import COMPARED, Delivery
 from service.relay.leases import Leases
 from service.relay.state import Progress
-from telemetry.delivery import Refused, blames_records
+from telemetry.delivery.answers import Refused, blames_records
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from service.errors import InvalidRequestError
 from service.ports import Outbox, OutboxRecord
 from service.relay.delivery import Delivery
 from service.relay.resending import Held, Resending
-from telemetry.delivery import Accepted, blames_records
+from telemetry.delivery.answers import Accepted, blames_records
 
 _PAGE = 100
 

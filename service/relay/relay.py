@@ -14,7 +14,7 @@ from service.relay.redelivery import Redelivered, replay, retry_parked
 from service.relay.replaying import Replayed, Replaying, Watch
 from service.relay.state import Progress, RelayState
 from service.relay.stopping import Drained, LastDelivery, left_in, reason_of
-from telemetry.delivery import Sink
+from telemetry.delivery.answers import Sink
 from telemetry.instruments import Instruments
 
 _LAST_STEP_S: Final = 0.5

@@ -13,7 +13,7 @@ from service.relay.delivery import Delivery
 from service.relay.patience import Patience
 from service.relay.resending import Held, Resending
 from service.relay.state import Progress
-from telemetry.delivery import Refused
+from telemetry.delivery.answers import Refused
 
 T = TypeVar("T")
 

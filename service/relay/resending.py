@@ -6,7 +6,7 @@ from typing import TypeAlias
 from service.ports import OutboxRecord
 from service.relay.delivery import Delivery, RefusedAlone
 from telemetry.audit.request import in_lines
-from telemetry.delivery import Accepted, Refused, Rejected, Unreachable, blames_records
+from telemetry.delivery.answers import Accepted, Refused, Rejected, Unreachable, blames_records
 
 Held: TypeAlias = Refused | Rejected | Unreachable
 

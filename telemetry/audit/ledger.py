@@ -93,7 +93,7 @@ class LedgerProcessor(LogRecordProcessor):
             raise NoTransactionError("an audit record was emitted outside a ledger transaction")
         ledger = emission.ledger
         record = log_record.log_record
-        resource = _resource(log_record)
+        resource = _attributes(log_record.resource.attributes if log_record.resource else None)
         # Sorted, because backends show attributes in the order of the message.
         attributes = dict(sorted({**_attributes(record.attributes), **sequence_attributes(ledger.tip)}.items()))
         span = SpanRef(f"{record.trace_id:032x}", f"{record.span_id:016x}", int(record.trace_flags or 0))
@@ -213,7 +213,3 @@ def _context(span: SpanRef) -> Context:
 
 def _attributes(attributes: object) -> dict[str, Value]:
     return dict(cast("Mapping[str, Value]", attributes or {}))
-
-
-def _resource(log_record: ReadWriteLogRecord) -> Mapping[str, Value]:
-    return _attributes(log_record.resource.attributes if log_record.resource else None)

@@ -33,10 +33,7 @@ def fit(attributes: Mapping[str, Value]) -> Mapping[str, Value]:
     fitted = dict(attributes)
     cut: list[str] = []
     for _, key, field in sorted(_cuttable(attributes), reverse=True):
-        if field:
-            fitted[key] = _cut_field(fitted[key], field)
-        else:
-            fitted[key] = _cut(fitted[key])
+        fitted[key] = _cut_field(fitted[key], field) if field else _cut(fitted[key])
         cut.append(f"{key}.{field}" if field else key)
         fitted[names.AUDITRACE_TRUNCATED] = sorted(cut)
         if _size(fitted) <= MAX_BODY_BYTES - _RESERVED_BYTES:

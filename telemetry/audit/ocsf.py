@@ -92,7 +92,13 @@ def ocsf_event(body: str) -> dict[str, object]:
             "status_detail": attributes.get(names.AUDITRACE_REASON),
             "message": f"{record.event_name} of {attributes[names.AUDIT_TARGET_TYPE]} by "
             f"{attributes[names.AUDIT_ACTOR_ID]}: {result}",
-            "actor": {"user": _user(attributes)},
+            "actor": {
+                "user": {
+                    "uid": attributes[names.AUDIT_ACTOR_ID],
+                    "type": attributes[names.AUDIT_ACTOR_TYPE],
+                    "type_id": _ACTOR_TYPES[attributes[names.AUDIT_ACTOR_TYPE]],
+                }
+            },
             "api": _api(record),
             "http_request": _http_request(attributes),
             "src_endpoint": _source(record),
@@ -113,14 +119,6 @@ def ocsf_event(body: str) -> dict[str, object]:
 
 def _has_place(key: str, value: object) -> bool:
     return key in MAPPED and (key != names.HTTP_REQUEST_METHOD or value in _METHODS)
-
-
-def _user(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "uid": attributes[names.AUDIT_ACTOR_ID],
-        "type": attributes[names.AUDIT_ACTOR_TYPE],
-        "type_id": _ACTOR_TYPES[attributes[names.AUDIT_ACTOR_TYPE]],
-    }
 
 
 def _api(record: BodyView) -> dict[str, Any]:

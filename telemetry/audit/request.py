@@ -11,8 +11,8 @@ from telemetry.audit.otlp import resource_logs_bytes
 MAX_LINE_BYTES: Final = 1 << 20
 """The longest line, with its line feed, that the collector's reader of archives accepts; others are skipped."""
 
-"""The longest line, with its line feed, that the collector's reader of archives accepts; it skips others."""
-# they become names and braces of at most 49 characters. Within a text such a byte becomes an escape of six characters.
+# The most bytes that JSON adds to a message. An attribute has three to four bytes below 0x20 (tags and lengths). In
+# JSON they become names and braces of at most 49 characters. In a text such a byte becomes an escape of six characters.
 _PER_CONTROL: Final = 14
 _PER_RECORD: Final = 320
 _PER_FRAME: Final = 160

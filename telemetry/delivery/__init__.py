@@ -2,35 +2,10 @@
 
 from collections.abc import Callable
 
-from telemetry.delivery.answers import (
-    Accepted,
-    Answer,
-    Refused,
-    Rejected,
-    Sink,
-    Unreachable,
-    blames_records,
-)
-from telemetry.delivery.archive import ArchiveSink, archived_in, examine_archive
+from telemetry.delivery.answers import Sink
 from telemetry.delivery.http import HttpSink
-from telemetry.delivery.settings import SinkSettings, sink_settings
+from telemetry.delivery.settings import SinkSettings
 from telemetry.otlp_settings import GRPC
-
-__all__ = [
-    "Accepted",
-    "Answer",
-    "ArchiveSink",
-    "Refused",
-    "Rejected",
-    "Sink",
-    "SinkSettings",
-    "Unreachable",
-    "archived_in",
-    "blames_records",
-    "examine_archive",
-    "open_sink",
-    "sink_settings",
-]
 
 
 def open_sink(settings: SinkSettings, clock: Callable[[], int]) -> Sink:

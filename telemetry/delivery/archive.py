@@ -31,7 +31,7 @@ _CHUNK_BYTES: Final = 1 << 16
 
 
 class ArchiveSink:
-    """Implements `telemetry.delivery.Sink` on a file; several processes may write the same archive, one at a time.
+    """Implements `telemetry.delivery.answers.Sink` on a file; several processes may write it, one at a time.
 
     The folder holds archive files only, because the lock is on the folder itself. A line that a crash cut short is
     removed before the next line is written: its request was never acknowledged.
@@ -172,18 +172,14 @@ def _lock(descriptor: int) -> None:
 
 def _write(descriptor: int, line: bytes, size: int) -> None:
     try:
-        _write_all(descriptor, line)
+        written = 0
+        while written < len(line):
+            # A disk that is nearly full takes only a part of the line. The next write then raises the reason.
+            written += os.write(descriptor, line[written:])
         os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, size)
         raise
-
-
-def _write_all(descriptor: int, line: bytes) -> None:
-    written = os.write(descriptor, line)
-    while written < len(line):
-        # A disk that is nearly full takes only a part of the line. The next write then raises the reason.
-        written += os.write(descriptor, line[written:])
 
 
 def _check(path: Path) -> None:

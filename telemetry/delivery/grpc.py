@@ -42,7 +42,7 @@ _TOO_LARGE: Final = "larger than max"
 
 
 class GrpcSink:
-    """Implements `telemetry.delivery.Sink` over OTLP/gRPC."""
+    """Implements `telemetry.delivery.answers.Sink` over OTLP/gRPC."""
 
     def __init__(self, settings: SinkSettings) -> None:
         """Read the files that the settings name; nothing is sent yet.

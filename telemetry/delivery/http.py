@@ -33,7 +33,7 @@ _COMPRESSORS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
 
 
 class HttpSink:
-    """Implements `telemetry.delivery.Sink` over OTLP/HTTP with protobuf bodies."""
+    """Implements `telemetry.delivery.answers.Sink` over OTLP/HTTP with protobuf bodies."""
 
     def __init__(self, settings: SinkSettings, clock: Callable[[], int]) -> None:
         """Read the files that the settings name; nothing is sent yet.

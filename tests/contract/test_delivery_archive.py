@@ -12,7 +12,8 @@ import pytest
 
 from telemetry.audit.otlp import otlp_json
 from telemetry.audit.request import export_request
-from telemetry.delivery import Accepted, ArchiveSink, Unreachable
+from telemetry.delivery.answers import Accepted, Unreachable
+from telemetry.delivery.archive import ArchiveSink
 from telemetry.errors import TelemetrySettingsError
 from tests.support.archive import archived
 from tests.support.deliveries import arrived, commit, committed

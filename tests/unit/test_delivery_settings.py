@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.delivery import sink_settings
+from telemetry.delivery.settings import sink_settings
 from telemetry.errors import TelemetrySettingsError
 from telemetry.otlp_settings import GRPC, HTTP
 

@@ -65,10 +65,12 @@ def relay_of(settings: Settings, outbox: Outbox, instruments: Instruments) -> Re
         TelemetrySettingsError: the sink's settings are wrong.
     """
     endpoint = _endpoint(settings)
-    now_ns = time.time_ns
-    sink = open_sink(endpoint, now_ns) if endpoint else ArchiveSink(settings.archive, now_ns, settings.archive_max_bytes)
+    if endpoint is not None:
+        sink = open_sink(endpoint, time.time_ns)
+    else:
+        sink = ArchiveSink(settings.archive, time.time_ns, settings.archive_max_bytes)
     draw = random.SystemRandom().random
-    return Relay(outbox, sink, RelaySettings(), instruments, now_ns, time.monotonic, draw)
+    return Relay(outbox, sink, RelaySettings(), instruments, time.time_ns, time.monotonic, draw)
 
 
 def _endpoint(settings: Settings) -> SinkSettings | None:

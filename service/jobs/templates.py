@@ -135,7 +135,7 @@ def _template(name: str, declared: Table) -> Template:
     for variable in template.pass_environment:
         _check_variable(table, "pass_environment", variable)
     if template.distinct_confirmer and not template.requires_confirmation:
-        table.complain("distinct_confirmer", "means nothing without requires_confirmation = true")
+        table.complain("distinct_confirmer", "has no effect without requires_confirmation = true")
     return template
 
 

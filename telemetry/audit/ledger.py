@@ -160,8 +160,8 @@ class AuditLogger:
         self._logger = self._provider.get_logger(SCOPE_NAME, version)
         if isinstance(self._logger, NoOpLogger):
             raise TelemetrySettingsError(
-                "OTEL_SDK_DISABLED=true would silence the audit trail: unset it, "
-                "and use OTEL_TRACES_EXPORTER=none and its siblings to switch off ordinary telemetry"
+                "OTEL_SDK_DISABLED=true would silence the audit trail: unset it, and use OTEL_TRACES_EXPORTER=none, "
+                "OTEL_METRICS_EXPORTER=none and OTEL_LOGS_EXPORTER=none to switch off ordinary telemetry"
             )
 
     def certified(self, fingerprint: str) -> "AuditLogger":

@@ -189,9 +189,7 @@ def _check(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(len(START) + 1).lstrip(b"\n")[: len(START)]
     if not START.startswith(start):
-        raise TelemetrySettingsError(
-            f"{path} is something else than an archive of OTLP JSON lines; set AUDITRACE_AUDIT_ARCHIVE"
-        )
+        raise TelemetrySettingsError(f"{path} is not an archive of OTLP JSON lines; set AUDITRACE_AUDIT_ARCHIVE")
 
 
 def _mend(descriptor: int) -> None:

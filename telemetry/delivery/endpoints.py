@@ -72,7 +72,7 @@ def _url(text: str, *schemes: str) -> SplitResult:
         raise ValueError(f"{text!r} is not a URL such as http://localhost:4328{LOGS_PATH} or grpc://localhost:4327")
     if url.username or url.password:
         # The URL is not shown, because it holds a secret.
-        raise ValueError("credentials do not belong into the URL: use OTEL_EXPORTER_OTLP_HEADERS or a token file")
+        raise ValueError("credentials do not belong in the URL: use OTEL_EXPORTER_OTLP_HEADERS or a token file")
     return url
 
 

@@ -61,7 +61,7 @@ class Renewed(Generic[T]):
             made = self._make()
         except (OSError, ValueError) as error:
             self._unusable = stamp
-            _log.warning("the changed files for %s cannot be used, going on with the old: %s", self._address, error)
+            _log.warning("the changed files for %s cannot be used, the old ones stay in use: %s", self._address, error)
             return self._made
         if self._stamp is not None:
             _log.info("the changed files for %s are in use", self._address)

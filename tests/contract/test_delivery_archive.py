@@ -246,7 +246,7 @@ def test_a_file_that_is_no_archive_is_refused_untouched(path: Path, content: byt
     """A wrong path is a mistake in the settings, found at the start, and costs nobody's file."""
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    with pytest.raises(TelemetrySettingsError, match=r"something else than an archive.*AUDITRACE_AUDIT_ARCHIVE"):
+    with pytest.raises(TelemetrySettingsError, match=r"not an archive.*AUDITRACE_AUDIT_ARCHIVE"):
         ArchiveSink(path, ManualClock())
     assert path.read_bytes() == content
 

@@ -139,7 +139,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         "templates.Bad_Name.timeout: 'soon' is not a duration",
         "templates.Bad_Name.max_attempts: must be from 1 to 100",
         "templates.Bad_Name.retry_exit_codes: exit codes of failures",
-        "templates.Bad_Name.distinct_confirmer: means nothing without",
+        "templates.Bad_Name.distinct_confirmer: has no effect without",
         "templates.Bad_Name.requires_confirmatoin: unknown key; allowed: description, command",
         "templates.Bad_Name.environment: '1X' is not the name",
         "templates.Bad_Name.environment: TRACEPARENT is set for each run",

@@ -147,7 +147,7 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType({
     "audit.retention": "DELETE",
 })
 
-# The type of each attribute that may stand in the body of an audit record.
+# The type of each attribute that the body of an audit record may hold.
 BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({
     "audit.schema.version": "string",
     "audit.record.id": "string",

@@ -74,7 +74,7 @@ class GrpcSink:
             return Refused(0, "not_otlp", "the answer is no OTLP response: is the endpoint right?")
         except grpc.RpcError as error:
             if error.code().name in _BROKEN:
-                # gRPC would keep a connection that nobody answers on, or wait longer than the relay to connect again.
+                # gRPC would keep a broken connection, or wait longer than the relay before it connects again.
                 self._connection.forget()
             return _answer_of_error(error)
 

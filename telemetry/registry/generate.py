@@ -46,7 +46,7 @@ def render() -> str:
         "ACTIONS: Final[Mapping[str, str]] = MappingProxyType({",
     ]
     lines += [f'    "{entry["name"]}": "{entry["action"]}",' for entry in events]
-    lines += ["})", "", "# The type of each attribute that may stand in the body of an audit record."]
+    lines += ["})", "", "# The type of each attribute that the body of an audit record may hold."]
     lines += ["BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({"]
     lines += [f'    "{entry["name"]}": "{entry["type"]}",' for entry in attributes if entry.get("in_body")]
     lines += ["})", "", "# The attributes that every audit record carries."]

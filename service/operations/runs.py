@@ -61,8 +61,7 @@ class RunOperations:
             worker_id: the id of the worker; no other worker ever has the same id.
             lease_ns: how long a claim is valid without a renewal.
             retry_delay_ns: returns the pause after the n-th attempt failed.
-            intake: the ledger for claims, which may refuse them while runs in progress still end; None is the ledger of
-                `services`.
+            intake: the ledger for claims, which may refuse them while runs still end; None is that of `services`.
         """
         self._services = services
         self._intake = intake or services.ledger

@@ -136,7 +136,7 @@ def _resource(reader: SettingsReader) -> Mapping[str, str]:
     name = reader.get("OTEL_SERVICE_NAME")
     if name is not None:
         attributes["service.name"] = name
-    if any(_has_surrogates(text) for pair in attributes.items() for text in pair):
+    if any("\ud800" <= character <= "\udfff" for pair in attributes.items() for text in pair for character in text):
         reader.add("OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME must be UTF-8")
     return attributes
 
@@ -147,7 +147,3 @@ def _is_http_url(text: str) -> bool:
         return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
     except ValueError:
         return False
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -131,7 +131,7 @@ def read_parameter(name: str, table: Table) -> Parameter:
     if not table.has("default"):
         return parameter
     if parameter.sensitive:
-        table.complain("default", "a sensitive parameter may not have one, because this file must not hold a secret")
+        table.complain("default", "a sensitive parameter has none, because this file must not hold a secret")
         return parameter
     try:
         return msgspec.structs.replace(parameter, default=parameter.check(table.raw("default")))

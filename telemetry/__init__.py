@@ -1,1 +1,1 @@
-"""Audit records, their canonical form, chains and OTLP bytes, and the OpenTelemetry providers; for any service."""
+"""Audit records (canonical form, chains, OTLP bytes) and the OpenTelemetry providers, for any service."""

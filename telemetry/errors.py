@@ -11,15 +11,15 @@ from typing import ClassVar
 
 
 class TelemetryError(Exception):
-    """Anything that this package raises on purpose."""
+    """The base of all errors that this package raises on purpose."""
 
     error_type: ClassVar[str] = "telemetry_error"
 
 
 class TelemetrySettingsError(TelemetryError):
-    """Settings of telemetry or delivery cannot be honoured; each of `problems` says which one and what to do.
+    """Settings of telemetry or delivery cannot be used; each of `problems` names a setting and says what to do.
 
-    `is_unread` means that files could not be looked at, and nothing else is known to be wrong.
+    `is_unread` means that some files could not be read, and that no other problem is known.
     """
 
     error_type = "telemetry_settings"
@@ -31,7 +31,7 @@ class TelemetrySettingsError(TelemetryError):
 
 
 class CanonicalFormError(TelemetryError):
-    """A value cannot stand in a record body."""
+    """A record body cannot hold a value."""
 
     error_type = "canonical_form"
 
@@ -43,6 +43,6 @@ class NoTransactionError(TelemetryError):
 
 
 class RecordNotSealedError(TelemetryError):
-    """A record was emitted, yet no processor sealed it into the ledger."""
+    """A record was emitted, and no processor sealed it into the ledger."""
 
     error_type = "record_not_sealed"

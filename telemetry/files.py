@@ -1,4 +1,4 @@
-"""Whether files that settings name can be read, and made, asked without making anything."""
+"""Checks whether files that settings name can be read or created, without creating anything."""
 
 import errno
 import os
@@ -9,14 +9,14 @@ import msgspec
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """Why a file cannot be read, as a sentence; one that is not missing may be there for somebody else."""
+    """The reason why a file cannot be read, as a sentence. If it is not missing, another user may be allowed to."""
 
     why: str
     is_missing: bool
 
 
 def unreadable(path: Path) -> Unreadable | None:
-    """Return why a file cannot be read, None when it can be."""
+    """Return the reason why a file cannot be read, None when it can be."""
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -26,7 +26,7 @@ def unreadable(path: Path) -> Unreadable | None:
 
 
 def cannot_be_read(path: Path, error: OSError) -> Unreadable:
-    """Return the sentence about an error that reading a file has raised."""
+    """Return the reason for an error that was raised when a file was read."""
     if not isinstance(error, FileNotFoundError):
         return Unreadable(f"{path} cannot be read: {error.strerror or type(error).__name__}", is_missing=False)
     is_link = path.is_symlink()
@@ -34,7 +34,7 @@ def cannot_be_read(path: Path, error: OSError) -> Unreadable:
 
 
 def why_no_file_in(folder: Path) -> str | None:
-    """Return why no file can be made in a folder, which itself is made when it is missing; None when one can be."""
+    """Return the reason why no file can be created in a folder, None when one can be; a missing folder is no reason."""
     folder = folder.absolute()
     for path in (folder, *folder.parents):
         try:
@@ -54,7 +54,7 @@ def why_no_file_in(folder: Path) -> str | None:
 
 
 def why_unwritable(path: Path) -> str | None:
-    """Return why a file that is there cannot be read and written, None when it can be."""
+    """Return the reason why an existing file cannot be read and written, None when it can be."""
     if stat.S_ISDIR(path.stat().st_mode):
         return os.strerror(errno.EISDIR)
     return None if _may_write(path, os.R_OK | os.W_OK) else _why_not(path)

@@ -1,6 +1,7 @@
-"""What is measured, by names and units of the registry; recording never blocks and never fails."""
+"""The instruments, with the names and units of the registry; recording never blocks and never fails."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
@@ -17,7 +18,7 @@ RUN_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 
 
 
 class Instruments:
-    """The instruments of one process, on one meter; to be used from any thread."""
+    """The instruments of one process, on one meter. Any thread may use them."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -28,7 +29,7 @@ class Instruments:
         self._delivery = self._histogram(names.METRIC_AUDITRACE_AUDIT_DELIVERY_DURATION, DELIVERY_BUCKETS_S)
         self._run = self._histogram(names.METRIC_AUDITRACE_JOB_RUN_DURATION, RUN_BUCKETS_S)
         self._request = self._histogram(names.METRIC_HTTP_SERVER_REQUEST_DURATION, REQUEST_BUCKETS_S)
-        # A counter that has never counted is not exported at all, so an alert on its increase would miss the first.
+        # A counter without a count is not exported, so an alert on its increase would miss the first count.
         for outcome in OUTCOMES:
             self._committed.add(0, {names.AUDIT_OUTCOME: outcome})
         self._delivered.add(0)
@@ -43,11 +44,11 @@ class Instruments:
         self._delivered.add(count)
 
     def record_parked(self) -> None:
-        """Count a record that was set aside because the sink refuses it alone."""
+        """Count a record that was parked because the sink refuses it even alone."""
         self._parked.add(1)
 
     def delivery_ended(self, duration_s: float, error_type: str | None) -> None:
-        """Record one delivery attempt; `error_type` is None when all of it was acknowledged."""
+        """Record one delivery attempt; `error_type` is None when the sink acknowledged the whole request."""
         self._delivery.record(duration_s, _known({names.ERROR_TYPE: error_type}))
 
     def run_ended(self, duration_s: float, template: str, error_type: str | None) -> None:
@@ -68,12 +69,12 @@ class Instruments:
         """Record one HTTP request.
 
         Args:
-            duration_s: from its arrival to the end of its answer.
+            duration_s: from the arrival of the request to the end of the answer.
             method: one of the known methods, or `_OTHER`.
             scheme: `http` or `https`.
             route: the path template; None when no route matched.
             status: the answer's status; None when there was no answer.
-            error_type: None unless the service is to blame.
+            error_type: the failure of the service; None when there was none, also for errors of the client.
         """
         attributes: dict[str, AttributeValue | None] = {
             names.HTTP_REQUEST_METHOD: method,
@@ -85,36 +86,31 @@ class Instruments:
         self._request.record(duration_s, _known(attributes))
 
     def stop_observing(self) -> None:
-        """Leave out what `observe` and `observe_each` read from now on: what they read is about to be closed."""
+        """Stop reading the gauges of `observe` and `observe_each`, because their sources are about to be closed."""
         self._is_observing = False
 
     def observe(self, outbox: Callable[[], tuple[int, float]], jobs: Callable[[], Mapping[str, int]]) -> None:
-        """Read these whenever metrics are collected; to be called once.
+        """Read these at every collection of metrics. Call this once.
 
-        A reader that fails leaves its gauge out of that collection, which is logged; the others are collected.
+        When a reader fails, its gauge is left out of that collection, and the error is logged.
 
         Args:
-            outbox: how many records are not yet delivered or parked, and the age of the oldest in seconds.
-            jobs: how many jobs there are, by status.
+            outbox: returns the number of records that are neither delivered nor parked, and the age of the oldest in
+                seconds.
+            jobs: returns the number of jobs, by status.
         """
-
-        def depth(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(outbox()[0])]
-
-        def age(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(outbox()[1])]
 
         def by_status(_: CallbackOptions) -> Iterable[Observation]:
             return [Observation(count, {names.AUDITRACE_JOB_STATUS: status}) for status, count in jobs().items()]
 
-        self._gauge(names.METRIC_AUDITRACE_AUDIT_OUTBOX_DEPTH, depth)
-        self._gauge(names.METRIC_AUDITRACE_AUDIT_OUTBOX_AGE, age)
         self._gauge(names.METRIC_AUDITRACE_JOBS, by_status)
+        depth_and_age = (names.METRIC_AUDITRACE_AUDIT_OUTBOX_DEPTH, names.METRIC_AUDITRACE_AUDIT_OUTBOX_AGE)
+        self.observe_each({depth_and_age[0]: lambda: outbox()[0], depth_and_age[1]: lambda: outbox()[1]})
 
     def observe_each(self, readings: Mapping[str, Callable[[], float | None]]) -> None:
-        """Read these gauges, by their names, whenever metrics are collected; what is None now is left out."""
+        """Read these gauges, by their names, at every collection of metrics; a gauge that returns None is left out."""
         for name, read in readings.items():
-            self._gauge(name, _observing(read))
+            self._gauge(name, partial(_observed, read))
 
     def _counter(self, name: str) -> Counter:
         unit, description = names.METRICS[name]
@@ -131,12 +127,9 @@ class Instruments:
         )
 
 
-def _observing(read: Callable[[], float | None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        value = read()
-        return () if value is None else (Observation(value),)
-
-    return observe
+def _observed(read: Callable[[], float | None], _: CallbackOptions) -> Iterable[Observation]:
+    value = read()
+    return () if value is None else (Observation(value),)
 
 
 def _known(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:

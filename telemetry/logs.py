@@ -1,6 +1,6 @@
-"""Ordinary log lines of the process: on standard error, and through the Logs API where an exporter is configured.
+"""Writes ordinary log lines to standard error, and through the Logs API where an exporter is configured.
 
-Audit records never come this way (docs/adr/0001).
+Audit records never pass through here (docs/adr/0001).
 """
 
 import json
@@ -16,7 +16,7 @@ from opentelemetry.util.types import AnyValue
 
 from telemetry import names
 
-# What exporters and their transports say; exporting it would make them say more.
+# The loggers of exporters and their transports. Exporting their lines would make them log more lines.
 EXPORTING: Final = ("opentelemetry", "grpc", "httpcore", "httpx", "requests", "urllib3")
 
 QUIET_S: Final = 60.0
@@ -33,10 +33,10 @@ _SEVERITIES: Final = (
 
 
 class LogOutput:
-    """The log handlers of this process, on the root logger until `close`; there is one such output at a time."""
+    """The log handlers of this process, on the root logger until `close`. There is one such output at a time."""
 
     def __init__(self, stream: Callable[[], IO[str]], *, is_daemon: bool) -> None:
-        """Write to what `stream` returns: of a daemon, JSON lines from INFO up; of a command, plain warnings."""
+        """Write to the stream that `stream` returns: JSON lines from INFO up for a daemon, warnings for a command."""
         self._root = logging.getLogger()
         for handler in [one for one in self._root.handlers if isinstance(one, StreamHandler | ExportingHandler)]:
             self._root.removeHandler(handler)
@@ -51,24 +51,24 @@ class LogOutput:
         self._root.addHandler(self._stream_handler)
 
     def export(self, provider: LoggerProvider) -> None:
-        """Emit through this provider too."""
+        """Also emit through this provider."""
         self._exporting = ExportingHandler(provider)
         self._root.addHandler(self._exporting)
 
     def stop_exporting(self) -> None:
-        """Emit to the stream only; to be called before the provider shuts down."""
+        """Write to the stream only. Call this before the provider shuts down."""
         if self._exporting is not None:
             self._root.removeHandler(self._exporting)
 
     def close(self) -> None:
-        """Take everything away; what is logged later goes where it went before."""
+        """Remove the handlers; later log lines go where they went before."""
         self.stop_exporting()
         self._root.removeHandler(self._stream_handler)
         _set_levels(self._levels_before)
 
 
 class StreamHandler(logging.Handler):
-    """Writes lines to a stream that is asked for each time, because standard error may be exchanged."""
+    """Writes lines to a stream that is looked up for each line, because standard error may be replaced."""
 
     def __init__(self, stream: Callable[[], IO[str]]) -> None:
         super().__init__()
@@ -80,15 +80,15 @@ class StreamHandler(logging.Handler):
             stream = self._stream()
             stream.write(self.format(record) + "\n")
             stream.flush()
-        except Exception:  # noqa: BLE001 - the contract of logging.Handler: whatever it is, report it and go on
+        except Exception:  # noqa: BLE001 - the contract of logging.Handler: report every error and continue
             self.handleError(record)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object on one line, with the ids of the span that is current where the line was logged."""
+    """Formats a line as one JSON object, with the ids of the span that is current when the line is logged."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; characters that have no place in it are escaped."""
+        """Return the line; characters that a line cannot hold are escaped."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname,
@@ -101,7 +101,7 @@ class JsonFormatter(logging.Formatter):
             line["span_id"] = f"{span.span_id:016x}"
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        held_back = RepetitionFilter.held_back(record)
+        held_back = record.__dict__.get("held_back")
         if held_back:
             line["held_back"] = held_back
         return json.dumps(line)
@@ -110,7 +110,7 @@ class JsonFormatter(logging.Formatter):
 class RepetitionFilter(logging.Filter):
     """Lets each message of an exporter pass once a minute, so that an outage of the collector does not flood the log.
 
-    The next one that passes says how many were held back.
+    The next message that passes carries the number of those that were held back.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class RepetitionFilter(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record passes; those of the service itself always do."""
+        """Return whether the record passes; records of the service itself always pass."""
         if not _is_of_exporter(record):
             return True
         key = (record.name, str(record.msg))
@@ -130,14 +130,9 @@ class RepetitionFilter(logging.Filter):
         record.__dict__["held_back"] = held_back
         return True
 
-    @staticmethod
-    def held_back(record: logging.LogRecord) -> int:
-        """Return how many records like this one were held back before it."""
-        return int(record.__dict__.get("held_back", 0))
-
 
 class ExportingHandler(logging.Handler):
-    """Emits log lines through the OpenTelemetry Logs API, those about exporting apart."""
+    """Emits log lines through the OpenTelemetry Logs API, except those of exporters."""
 
     def __init__(self, provider: LoggerProvider) -> None:
         super().__init__()
@@ -145,7 +140,7 @@ class ExportingHandler(logging.Handler):
         self.addFilter(lambda record: not _is_of_exporter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand the line to the SDK; a line that cannot be handed over is reported on standard error."""
+        """Pass the line to the SDK; an error is reported on standard error."""
         try:
             _, number, text = next(entry for entry in _SEVERITIES if record.levelno >= entry[0])
             self._provider.get_logger(record.name).emit(
@@ -158,7 +153,7 @@ class ExportingHandler(logging.Handler):
                     attributes=_attributes(record),
                 )
             )
-        except Exception:  # noqa: BLE001 - the contract of logging.Handler: whatever it is, report it and go on
+        except Exception:  # noqa: BLE001 - the contract of logging.Handler: report every error and continue
             self.handleError(record)
 
 
@@ -182,7 +177,7 @@ def _set_levels(levels: Mapping[str | None, int]) -> None:
 
 
 def _printable(text: str) -> str:
-    # Protobuf strings are UTF-8; a lone surrogate, from a file name say, would lose the whole batch.
+    # Protobuf strings are UTF-8. A lone surrogate (from a file name, say) would make the SDK drop the whole batch.
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -147,7 +147,7 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType({
     "audit.retention": "DELETE",
 })
 
-# The type of each attribute that may stand in the body of an audit record.
+# The type of each attribute that the body of an audit record may hold.
 BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({
     "audit.schema.version": "string",
     "audit.record.id": "string",
@@ -229,15 +229,15 @@ ATTRIBUTE_VALUES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({
 METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
     "auditrace.audit.records.committed": ("{record}", "Audit records committed to the ledger."),
     "auditrace.audit.records.delivered": ("{record}", "Audit records acknowledged in full by the sink."),
-    "auditrace.audit.records.parked": ("{record}", "Audit records set aside because the sink refuses them alone."),
+    "auditrace.audit.records.parked": ("{record}", "Audit records parked because the sink refuses them even alone."),
     "auditrace.audit.outbox.depth": ("{record}", "Committed records not yet delivered or parked."),
     "auditrace.audit.outbox.age": ("s", "Age of the oldest record not yet delivered or parked."),
-    "auditrace.audit.outbox.parked": ("{record}", "Records that are set aside and were not sent again."),
+    "auditrace.audit.outbox.parked": ("{record}", "Parked records that were not delivered later."),
     "auditrace.audit.checkpoint.number": ("{checkpoint}", "Number of the last checkpoint, whoever wrote it."),
     "auditrace.audit.checkpoint.age": ("s", "Age of the last checkpoint, whoever wrote it."),
     "auditrace.audit.checkpoint.refused": ("{stream}", "Streams that no checkpoint signs over."),
-    "auditrace.audit.verification.findings": ("{finding}", "What verifications of the own ledger found, as far as none of the whole ledger has denied it."),
-    "auditrace.audit.verification.age": ("s", "Time since the verification of the own ledger last went through."),
+    "auditrace.audit.verification.findings": ("{finding}", "Findings in the own ledger that no later verification of the whole ledger has cleared."),
+    "auditrace.audit.verification.age": ("s", "Time since a verification of the own ledger last completed."),
     "auditrace.ledger.disk.free": ("By", "Free space on the disk of the embedded database."),
     "auditrace.audit.delivery.duration": ("s", "Duration of one delivery attempt."),
     "auditrace.jobs": ("{job}", "Jobs by status."),

@@ -1,7 +1,7 @@
-"""What the standard `OTEL_*` variables ask for, read from a mapping and checked together.
+"""Reads the standard `OTEL_*` variables from a mapping, and checks them together.
 
-The SDK reads most of these variables itself, later, and answers mistakes with a line in the log and a default; here
-they are refused before anything starts.
+The SDK reads most of these variables itself, but later: for a wrong value it writes a log line and uses a default. Here
+wrong values are refused before anything starts.
 
 Source: OpenTelemetry specification, environment variables; https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
 """
@@ -33,19 +33,19 @@ _DEFAULT_ENDPOINT: Final[Mapping[str, str]] = {HTTP: "http://localhost:4318", GR
 
 
 class SignalSettings(msgspec.Struct, frozen=True):
-    """Where one signal goes: `otlp`, `console`, both, or nowhere; and how OTLP is spoken, through which proxy."""
+    """Where one signal is sent (`otlp`, `console`, both, or nowhere), and by which protocol and proxy for OTLP."""
 
     exporters: frozenset[str]
     protocol: str
     headers: Mapping[str, str] = {}
     proxy: str | None = None
-    """The URL of the proxy, which may hold credentials; None to connect to the endpoint itself."""
+    """The URL of the proxy, which may hold credentials; None connects to the endpoint directly."""
     compression: str = "none"
     """`none`, `gzip` or `deflate`."""
 
 
 class OtelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is decided here and not by the SDK."""
+    """The settings that are read here and not by the SDK."""
 
     traces: SignalSettings
     metrics: SignalSettings
@@ -56,13 +56,14 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_otel_settings(environment: Mapping[str, str]) -> OtelSettings:
-    """Return what the variables ask for.
+    """Return the settings that the variables ask for.
 
-    A signal without `OTEL_*_EXPORTER` goes by OTLP if an endpoint is set for it, and nowhere if none is. OTLP is
-    spoken over HTTP unless `grpc` is asked for. Every span is sampled unless a sampler is named.
+    A signal without `OTEL_*_EXPORTER` is sent by OTLP if an endpoint is set for it, else nowhere. OTLP uses HTTP unless
+    `grpc` is asked for. Every span is sampled unless a sampler is named: with a parent-based sampler, a client whose
+    traceparent says "not sampled" could erase its trace.
 
     Raises:
-        TelemetrySettingsError: listing every variable that is wrong, with what it should be.
+        TelemetrySettingsError: lists every variable that is wrong, with what it should be.
     """
     reader = SettingsReader(environment)
     signals = {signal: _signal(reader, signal) for signal in SIGNALS}
@@ -90,7 +91,7 @@ def _signal(reader: SettingsReader, signal: Signal) -> SignalSettings:
         return SignalSettings(exporters, protocol)
     if endpoint is not None and protocol == HTTP and not _is_http_url(endpoint[1]):
         reader.add(f"{endpoint[0]}: {endpoint[1]!r} is not a URL such as http://localhost:4318")
-    # The SDK reads these itself.
+    # The SDK uses these; here they are only checked.
     for suffix in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
         otlp.file(suffix)
     otlp.timeout_s()
@@ -103,7 +104,7 @@ def _signal(reader: SettingsReader, signal: Signal) -> SignalSettings:
 
 
 def _exporters(reader: SettingsReader, signal: Signal, *, has_endpoint: bool) -> frozenset[str]:
-    # `prometheus` asks for what /metrics gives anyway.
+    # `prometheus` changes nothing: /metrics is always served.
     known = {OTLP, CONSOLE, "none", *(["prometheus"] if signal == "metrics" else [])}
     found = reader.find(f"OTEL_{signal.upper()}_EXPORTER")
     if found is None:
@@ -135,7 +136,7 @@ def _resource(reader: SettingsReader) -> Mapping[str, str]:
     name = reader.get("OTEL_SERVICE_NAME")
     if name is not None:
         attributes["service.name"] = name
-    if any(_has_surrogates(text) for pair in attributes.items() for text in pair):
+    if any("\ud800" <= character <= "\udfff" for pair in attributes.items() for text in pair for character in text):
         reader.add("OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME must be UTF-8")
     return attributes
 
@@ -146,7 +147,3 @@ def _is_http_url(text: str) -> bool:
         return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
     except ValueError:
         return False
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)

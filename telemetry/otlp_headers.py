@@ -1,4 +1,4 @@
-"""The headers of OTLP requests, checked where they are read: one that cannot be sent would hold up every request.
+"""Reads and checks the headers of OTLP requests. A header that cannot be sent would make every request fail.
 
 Source: OpenTelemetry Protocol Exporter, "Specifying headers via environment variables"; RFC 9110, 5.5 and 5.6.2;
 RFC 9113, 8.2.2; gRPC over HTTP2, "Custom-Metadata", https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
@@ -22,7 +22,7 @@ _GRPC_NAME: Final = re.compile(r"[0-9a-z_.-]+")
 _GRPC_VALUE: Final = re.compile(r"[ -~]*")
 _RESERVED: Final = "grpc-"
 _BINARY: Final = "-bin"
-# What describes the request or the connection: the exporter sets it, drops it, or breaks its requests with it.
+# Headers about the request or the connection. The exporter sets or drops them, or its requests break with them.
 _OWN: Final = frozenset(
     {
         "connection",
@@ -43,10 +43,10 @@ _OWN: Final = frozenset(
 def parse_headers(text: str, *, is_grpc: bool) -> Mapping[str, str]:
     """Return the headers of a variable, names in lower case.
 
-    Over gRPC the value of a name that ends in `-bin` is base64, padded or not, as it travels.
+    Every returned header can be sent. Over gRPC the value of a name that ends in `-bin` is base64, padded or not.
 
     Raises:
-        ValueError: with what is wrong, in words that show no value; each header here can be sent.
+        ValueError: says what is wrong, without showing a value.
     """
     headers: dict[str, str] = {}
     for number, pair in enumerate(filter(str.strip, text.split(",")), start=1):
@@ -59,20 +59,20 @@ def parse_headers(text: str, *, is_grpc: bool) -> Mapping[str, str]:
 
 
 def metadata_of(headers: Mapping[str, str]) -> Metadata:
-    """Return headers that were parsed for gRPC as its metadata."""
+    """Return headers that were parsed for gRPC as gRPC metadata."""
     return tuple((name, _decoded(value) if name.endswith(_BINARY) else value) for name, value in headers.items())
 
 
 def authorization(token_file: Path) -> str:
-    """Return the value of `authorization` for the bearer token that a file holds.
+    """Return the value of the header `authorization` for the bearer token in a file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it does not hold one token that can be sent.
+        ValueError: the file does not hold one token that can be sent.
     """
     token = token_file.read_text(encoding="utf-8").strip()
     if not token or not _GRPC_VALUE.fullmatch(token):
-        # What stands there is not shown: it may be a secret.
+        # The content is not shown, because it may be a secret.
         raise ValueError(f"{token_file} must hold one token, of printable ASCII characters")
     return f"Bearer {token}"
 

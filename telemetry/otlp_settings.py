@@ -1,6 +1,6 @@
-"""What the OTLP variables say for one signal: those that name the signal come before those for all.
+"""Reads the OTLP variables of one signal: a variable that names the signal comes before the one for all signals.
 
-Source: OpenTelemetry Protocol Exporter, "Configuration Options"; timeouts are seconds, as the Python SDK has them.
+Source: OpenTelemetry Protocol Exporter, "Configuration Options"; timeouts are in seconds, as in the Python SDK.
 """
 
 from collections.abc import Collection, Mapping
@@ -32,11 +32,11 @@ class OtlpVariables:
         return f"OTEL_EXPORTER_OTLP_{self._signal.upper()}_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"
 
     def find(self, suffix: str) -> tuple[str, str] | None:
-        """Return name and value of the variable that counts."""
+        """Return name and value of the variable that is used."""
         return self._reader.find(*self.names(suffix))
 
     def protocol(self) -> str | None:
-        """Return the protocol that is asked for, None when none is."""
+        """Return the protocol that is asked for, None when no variable is set."""
         return self._reader.choice(self.names("PROTOCOL"), "", (HTTP, GRPC)) or None
 
     def headers(self, protocol: str) -> Mapping[str, str]:
@@ -46,7 +46,7 @@ class OtlpVariables:
         )
 
     def timeout_s(self) -> float:
-        """Return how long a request may take."""
+        """Return how many seconds a request may take."""
 
         def parse(text: str) -> float:
             try:
@@ -70,10 +70,10 @@ class OtlpVariables:
         return self._reader.parsed(self.names("COMPRESSION"), "none", parse)
 
     def file(self, suffix: str) -> Path | None:
-        """Return the file that a variable names, which can be read."""
+        """Return the file that a variable names; a file that cannot be read is a problem."""
         return self._reader.file(*self.names(suffix))
 
     def proxy(self, protocol: str, address: str) -> str | None:
-        """Return the URL of the proxy to an address, which is a URL for HTTP and `host:port` for gRPC."""
+        """Return the URL of the proxy to an address; the address is a URL for HTTP, `host:port` for gRPC."""
         proxy_to = grpc_proxy if protocol == GRPC else http_proxy
         return self._reader.checked(lambda: proxy_to(self._reader.environment, address))

@@ -1,4 +1,4 @@
-"""W3C Trace Context, in and out: what a peer sent is taken as it stands in the standard, or not at all.
+"""Reads and writes W3C Trace Context. A header that does not follow the standard is ignored.
 
 Source: W3C Trace Context, section 3; https://www.w3.org/TR/trace-context-2/.
 """
@@ -12,7 +12,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _KNOWN_FLAGS: Final = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 _MAX_TRACESTATE: Final = 512
-"""Section 3.3.1.5 asks for at least as much; more is not stored on behalf of strangers."""
+"""Section 3.3.1.5 asks for at least 512 characters. More is not stored, because any client could send it."""
 
 _MAX_MEMBERS: Final = 32
 _VALUE_CHARACTER: Final = r"[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
@@ -21,7 +21,7 @@ _MEMBER: Final = re.compile(
     rf"=((?:{_VALUE_CHARACTER}|\x20){{0,255}}{_VALUE_CHARACTER})",
     re.ASCII,
 )
-"""Sections 3.3.1.3.1 and 3.3.1.3.2: a key, with or without tenant, and a value that does not end in a blank."""
+"""Sections 3.3.1.3.1 and 3.3.1.3.2: a key with or without a tenant, and a value that does not end in a blank."""
 
 
 def traceparent(trace_id: str, span_id: str, trace_flags: int) -> str:
@@ -38,8 +38,8 @@ def remote_span_context(traceparent: str, tracestate: str | None = None) -> Span
     """Return the span that a peer named; None when its `traceparent` is not valid.
 
     Args:
-        traceparent: the header's value; of versions after 00, what this one knows is read.
-        tracestate: the header's value, several headers joined by commas; one that is not valid is dropped as a whole.
+        traceparent: the header's value; of a later version, the parts that version 00 defines are read.
+        tracestate: the header's value, several headers joined by commas; an invalid value is dropped as a whole.
     """
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
@@ -58,9 +58,9 @@ def remote_span_context(traceparent: str, tracestate: str | None = None) -> Span
 
 
 def remote_context(traceparent: str, tracestate: str | None) -> Context:
-    """Return a context in which that span is the parent; one without any parent when it is not valid.
+    """Return a context in which that span is the parent; when it is not valid, a context without a parent.
 
-    What is current on this thread has no part in it.
+    The current context of this thread is not used.
     """
     span_context = remote_span_context(traceparent, tracestate)
     if span_context is None:
@@ -71,7 +71,7 @@ def remote_context(traceparent: str, tracestate: str | None) -> Context:
 def _trace_state(tracestate: str) -> TraceState:
     if len(tracestate) > _MAX_TRACESTATE:
         return TraceState()
-    # Not with the API's parser: it logs what it refuses, and strangers would decide how often that is.
+    # The parser of the API is not used: it logs what it refuses, so any client could fill the log.
     members = [member for text in tracestate.split(",") if (member := text.strip(" \t"))]
     matches = [match for member in members if (match := _MEMBER.fullmatch(member)) is not None]
     pairs = {match[1]: match[2] for match in matches}

@@ -1,7 +1,7 @@
-"""Which proxy a request goes through: one answer for every exporter, whatever library sends it.
+"""Finds the proxy of a request by the same rules for every exporter and library.
 
-The libraries that send differ in what they make of the proxy variables, and some of them raise on values that others
-take. So the variables are read here, and each library is told the outcome.
+The libraries that send requests read the proxy variables differently, and some raise on values that others accept. So
+the variables are read here, and each library gets the result.
 
 Source: curl's manual, "ENVIRONMENT" (`http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`); gRPC's documentation,
 "Environment Variables" (`grpc_proxy`, `no_grpc_proxy`).
@@ -19,7 +19,7 @@ import msgspec
 from telemetry.errors import TelemetrySettingsError
 
 _PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-"""The schemes of proxies, with the port of each that a URL leaves out."""
+"""The schemes of proxies, with their default ports."""
 
 _OF_GRPC: Final = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
@@ -28,19 +28,19 @@ _HOST_NAME: Final = re.compile(r"[^\s:/\\@\[\]?#]+")
 
 
 class Destination(msgspec.Struct, frozen=True):
-    """A host and port that something is sent to."""
+    """A host and port that a request is sent to."""
 
     host: str
     port: int
 
 
 def http_proxy(environment: Mapping[str, str], url: str) -> str | None:
-    """Return the URL of the proxy for requests to an `http` or `https` URL; None when they go there directly.
+    """Return the URL of the proxy for requests to an `http` or `https` URL; None when they need no proxy.
 
-    It names a port, and may hold credentials. A `socks5` or `socks5h` proxy resolves the names of hosts itself.
+    The URL names a port, and may hold credentials. A `socks5` or `socks5h` proxy resolves the names of hosts itself.
 
     Raises:
-        TelemetrySettingsError: listing what is wrong with the variables that decide; no credentials are shown.
+        TelemetrySettingsError: lists what is wrong with the proxy variables; no credentials are shown.
     """
     parts = urlsplit(url)
     target = Destination(parts.hostname or "", parts.port or _PORTS[parts.scheme])
@@ -48,10 +48,10 @@ def http_proxy(environment: Mapping[str, str], url: str) -> str | None:
 
 
 def grpc_proxy(environment: Mapping[str, str], address: str) -> str | None:
-    """Return the URL of the proxy for calls to a gRPC `host:port`; None when they go there directly.
+    """Return the URL of the proxy for calls to a gRPC `host:port`; None when they need no proxy.
 
     Raises:
-        TelemetrySettingsError: as `http_proxy` does; also for a proxy of a kind that gRPC cannot use.
+        TelemetrySettingsError: as for `http_proxy`, and for a kind of proxy that gRPC cannot use.
     """
     try:
         parts = urlsplit(f"//{address}")
@@ -59,7 +59,7 @@ def grpc_proxy(environment: Mapping[str, str], address: str) -> str | None:
     except ValueError:
         target = Destination("", 0)
     if not target.host:
-        # A socket of this machine, or what gRPC itself refuses.
+        # This is a local socket, or an address that gRPC itself refuses.
         return None
     return _proxy(environment, target, _OF_GRPC, ("no_grpc_proxy", "no_proxy"), is_grpc=True)
 
@@ -76,7 +76,7 @@ def shown(proxy: str) -> str:
 
 
 def grpc_options(proxy: str | None) -> Sequence[tuple[str, int | str]]:
-    """Return the channel options that make gRPC use this proxy, or none at all."""
+    """Return the channel options that make gRPC use this proxy; for None, no proxy."""
     return [("grpc.enable_http_proxy", 0)] if proxy is None else [("grpc.http_proxy", proxy)]
 
 
@@ -108,9 +108,9 @@ def _proxy(
 
 
 def _first(environment: Mapping[str, str], names: Sequence[str]) -> tuple[str, str] | None:
-    """Return name and value of the first variable that is set, in lower case or else in upper case."""
+    """Return name and value of the first variable that is set; lower case comes before upper case."""
     for name in names:
-        # An empty one in lower case switches off the other, as everywhere.
+        # An empty variable in lower case switches off the one in upper case, as in curl.
         written = name if name in environment else name.upper()
         value = environment.get(written, "").strip()
         if value:
@@ -121,7 +121,7 @@ def _first(environment: Mapping[str, str], names: Sequence[str]) -> tuple[str, s
 def _normalized(name: str, text: str, problems: list[str]) -> str | None:
     scheme, separator, _ = text.partition("://")
     if separator and scheme.lower() not in _PORTS:
-        # Only what looks like a scheme is shown: credentials may stand anywhere else.
+        # Only a text in the form of a scheme is shown, because the rest may hold credentials.
         shown = f"{scheme}:// is none of" if _SCHEME.fullmatch(scheme) else "its scheme must be one of"
         problems.append(f"{name}: {shown} {', '.join(f'{known}://' for known in _PORTS)}")
         return None
@@ -130,7 +130,8 @@ def _normalized(name: str, text: str, problems: list[str]) -> str | None:
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     except ValueError:
         parts, host, port = urlsplit(""), "", 0
-    if not host or not text.isprintable() or " " in text or not _is_host(host):
+    is_host = _address(host) is not None or _HOST_NAME.fullmatch(host) is not None
+    if not is_host or not text.isprintable() or " " in text:
         problems.append(f"{name}: must be the URL of a proxy, such as http://proxy:3128 or socks5://proxy:1080")
         return None
     credentials = ""
@@ -141,7 +142,7 @@ def _normalized(name: str, text: str, problems: list[str]) -> str | None:
 
 
 def _is_exempt(target: Destination, name: str, text: str, problems: list[str]) -> bool:
-    """Tell whether one of the entries, parted by commas or blanks, names the target; those that are wrong are noted."""
+    """Return whether an entry (separated by commas or blanks) matches the target; wrong entries become problems."""
     matches = False
     for entry in filter(None, re.split(r"[,\s]+", text)):
         try:
@@ -186,7 +187,3 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         return ip_address(text)
     except ValueError:
         return None
-
-
-def _is_host(text: str) -> bool:
-    return _address(text) is not None or _HOST_NAME.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""Standard variables that the OpenTelemetry SDK would take without a word, half, or with a traceback: refused here.
+"""Refuses values of standard variables that the OpenTelemetry SDK ignores, uses in part, or answers with a traceback.
 
 Source: OpenTelemetry specification, environment variables; https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
 """
@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from typing import Final
 
 FEWEST: Final = 64
-"""Of what a span's attributes may be limited to: ids of records, jobs and requests must have their place in them."""
+"""The least limit on number and length of span attributes: the ids of records, jobs and requests must fit."""
 
 _FILES: Final = ("OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE")
 _INTERVALS: Final = (
@@ -64,7 +64,7 @@ _OF_PLUGINS: Final = (
 
 
 def sdk_problems(environment: Mapping[str, str]) -> Sequence[str]:
-    """Return what is wrong with the variables, each with what to do; an empty variable is not set."""
+    """Return the problems of the variables, each with what to do; an empty variable counts as not set."""
     given = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
     return [problem for check in (_switches, _numbers, _limits, _names) for problem in check(given)]
 
@@ -98,9 +98,9 @@ def _numbers(given: Mapping[str, str]) -> Iterator[str]:
 
 
 def _limits(given: Mapping[str, str]) -> Iterator[str]:
-    for name, fate in _LIMITS_OF_SPANS.items():
+    for name, effect in _LIMITS_OF_SPANS.items():
         if name in given and not (_is_whole(given[name]) and int(given[name]) >= FEWEST):
-            yield f"{name}: must be {FEWEST} or more, or the ids of audit records on spans are {fate}"
+            yield f"{name}: must be {FEWEST} or more, or the ids of audit records on spans are {effect}"
     for name in _OTHER_LIMITS:
         if name in given and not _is_whole(given[name]):
             yield f"{name}: {given[name]!r} is not a whole number"
@@ -115,7 +115,7 @@ def _names(given: Mapping[str, str]) -> Iterator[str]:
         if "tracecontext" not in named or named - _PROPAGATORS:
             yield "OTEL_PROPAGATORS: only W3C Trace Context is read and written: unset it, or set tracecontext"
     if _DETECTORS in given:
-        # Only these are there to be found; any other would be left out with a traceback in the log.
+        # These are installed. The SDK leaves any other out, and logs a traceback.
         known = entry_points(group="opentelemetry_resource_detector").names
         for unknown in sorted(_listed(given[_DETECTORS]) - known - {"*"}):
             yield f"{_DETECTORS}: {unknown!r} is none of {', '.join(sorted(known))}"

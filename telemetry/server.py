@@ -1,7 +1,7 @@
-"""The span and the duration of each HTTP request, as an ASGI middleware.
+"""An ASGI middleware that records a span and the duration of each HTTP request.
 
 Source: OpenTelemetry semantic conventions, HTTP server spans and metrics; W3C Trace Context, also section 4 of its
-level 2 (`traceresponse`). Why it is our own: docs/adr/0006.
+level 2 (`traceresponse`). The reason for our own middleware: docs/adr/0006.
 """
 
 import re
@@ -21,23 +21,23 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-# Frameworks describe scope and messages by types of their own.
+# Frameworks have their own types of scope and messages.
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 OTHER: Final = "_OTHER"
 UNTRACED: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
-"""Asked every few seconds, by machines, and leaving no record; other methods, and credentials, are traced here too."""
+"""Machines ask these paths every few seconds, and that leaves no record. Other methods and credentials are traced."""
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.~-]{1,255})(?::([0-9]{1,5}))?", re.ASCII)
 _MAX_TEXT: Final = 1024
 
 
 class ServerSpans:
-    """Serves each request in a server span, which continues the caller's trace and is current for the application.
+    """Serves each request in a server span. It continues the caller's trace and is current for the application.
 
     Every answer names the span in `traceresponse`. The span ends with the answer, also when the client has gone or the
-    application breaks. Nothing of the caller's decides whether the span is sampled, but what the sampler makes of it.
+    application fails. The sampler alone decides whether the span is sampled.
     """
 
     def __init__(self, app: App, tracer: Tracer, instruments: Instruments, monotonic: Callable[[], float]) -> None:
@@ -47,7 +47,7 @@ class ServerSpans:
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection event; only HTTP requests get a span."""
+        """Serve one connection; only HTTP requests get a span."""
         if scope["type"] != "http" or _is_untraced(scope):
             await self._app(scope, receive, send)
             return
@@ -73,7 +73,7 @@ class _Exchange:
         )
 
     async def run(self, app: App, receive: Receive, send: Send) -> None:
-        """Let the application answer within the span, and end it whatever happens."""
+        """Let the application answer within the span, and end the span in every case."""
 
         async def send_within(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -93,7 +93,7 @@ class _Exchange:
             self._end(failure)
 
     def _end(self, failure: BaseException | None) -> None:
-        # Known only now: the application routes.
+        # The route is known only now, because the application finds it.
         route: str | None = self._scope.get("path_template") or None
         error_type = self._error_type(failure)
         if route is not None:
@@ -107,7 +107,7 @@ class _Exchange:
             self._span.set_attribute(names.ERROR_TYPE, error_type)
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
-        # Current once more, so that the measurement has the trace as its exemplar.
+        # The span is current once more, so that the measurement gets the trace as its exemplar.
         with use_span(self._span):
             self._instruments.request_ended(
                 self._monotonic() - self._started,
@@ -122,7 +122,7 @@ class _Exchange:
         if failure is not None:
             return type(failure).__qualname__
         if self._status is not None and self._status >= 500:
-            # An application that knows better than the status says so in the state.
+            # An application that knows a more exact type than the status puts it into the state.
             return str(self._scope.get("state", {}).get(names.ERROR_TYPE, self._status))
         return None
 
@@ -134,7 +134,7 @@ class _Exchange:
 def _is_untraced(scope: Scope) -> bool:
     if scope["path"] not in UNTRACED or scope["method"] not in {"GET", "HEAD"}:
         return False
-    # A credential that does not hold leaves a record, and a record is made in a span.
+    # A request with an invalid credential leaves a record, and every record is made in a span.
     return all(name.lower() != b"authorization" for name, _ in scope["headers"])
 
 
@@ -148,7 +148,7 @@ def _headers(scope: Scope) -> Mapping[str, list[str]]:
 
 def _parent(headers: Mapping[str, list[str]]) -> Context:
     parents = headers.get("traceparent", [])
-    # Section 3.2: a traceparent that comes twice is not valid.
+    # Section 3.2: two traceparent headers are not valid.
     if len(parents) != 1:
         return Context()
     return remote_context(parents[0].strip(" \t"), ",".join(headers.get("tracestate", [])))

@@ -1,4 +1,4 @@
-"""Reads settings from environment variables, and collects everything that is wrong with them before anything starts."""
+"""Reads settings from environment variables, and collects all problems with them before anything starts."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -13,18 +13,18 @@ _MOST_DIGITS: Final = 18
 
 
 class SettingsReader:
-    """Reads variables one by one. One that is empty, or blank, is not set, as the OpenTelemetry specification has it.
+    """Reads variables one by one. An empty or blank variable counts as not set, as in the OpenTelemetry specification.
 
-    In the place of a value that is wrong its default is returned, and the problem is kept.
+    For a wrong value the default is returned, and the problem is kept.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
         self.problems: list[str] = []
         self.unread = 0
-        """How many of them are about files that could not be looked at."""
+        """How many of the problems are about files that exist and could not be read."""
         self.known: set[str] = set()
-        """The names that were asked for."""
+        """The names of all variables that were asked for."""
 
     def find(self, *names: str) -> tuple[str, str] | None:
         """Return name and value of the first of these variables that is set."""
@@ -50,12 +50,12 @@ class SettingsReader:
         return Path(text) if text else None
 
     def file(self, *names: str) -> Path | None:
-        """Return the file that the first variable names that is set; it must be there to be read."""
+        """Return the file that the first set variable names; a file that cannot be read is a problem."""
         found = self.find(*names)
         return None if found is None else self.existing(found[0], Path(found[1]))
 
     def existing(self, name: str, path: Path) -> Path:
-        """Return a path; there must be a file that can be read."""
+        """Return the path; if there is no file that can be read, that is a problem."""
         found = unreadable(path)
         if found is not None:
             self.add(f"{name}: {found.why}")
@@ -65,13 +65,13 @@ class SettingsReader:
     def parsed(
         self, names: str | tuple[str, ...], default: T, parse: Callable[[str], T], instead: T | None = None
     ) -> T:
-        """Return what `parse` makes of the first variable that is set; in the place of one that is wrong, `instead`.
+        """Return the parsed value of the first variable that is set; for a wrong value, return `instead`.
 
         Args:
-            names: the more specific ones first.
-            default: what none of them being set means.
-            parse: raises `ValueError` with what is wrong.
-            instead: the default, unless something else is better while the start is refused.
+            names: the more specific names first.
+            default: the value when no variable is set.
+            parse: raises `ValueError`, which says what is wrong.
+            instead: used while the remaining settings are read; None is the default.
         """
         found = self.find(*([names] if isinstance(names, str) else names))
         if found is None:
@@ -94,7 +94,7 @@ class SettingsReader:
         return self.parsed(name, default, parse, instead)
 
     def choice(self, names: str | tuple[str, ...], default: str, choices: Collection[str]) -> str:
-        """Return one of some words."""
+        """Return a value that must be one of `choices`."""
 
         def parse(text: str) -> str:
             if text not in choices:
@@ -104,7 +104,7 @@ class SettingsReader:
         return self.parsed(names, default, parse)
 
     def checked(self, settle: Callable[[], T]) -> T | None:
-        """Return what `settle` returns; None, and the problems of its error, when settings are wrong for it."""
+        """Return the result of `settle`; if it raises because settings are wrong, keep the problems and return None."""
         try:
             return settle()
         except TelemetrySettingsError as error:
@@ -113,6 +113,6 @@ class SettingsReader:
             return None
 
     def add(self, problem: str) -> None:
-        """Keep a problem, once: a variable that is set for several things is looked at for each of them."""
+        """Keep a problem once, because one variable may be read for several purposes."""
         if problem not in self.problems:
             self.problems.append(problem)

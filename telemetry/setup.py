@@ -1,13 +1,13 @@
-"""The OpenTelemetry providers of one process, made from the standard `OTEL_*` variables and shut down within bounds.
+"""The OpenTelemetry providers of one process: made from the standard `OTEL_*` variables, shut down within a time limit.
 
-Nothing is made global: whoever needs a tracer or the instruments is given them.
+Nothing is made global. Code that needs the tracer or the instruments gets them as arguments.
 """
 
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -42,55 +42,59 @@ SERVICE_NAME: Final = "auditrace"
 SHUTDOWN_S: Final = 5.0
 COMMAND_SHUTDOWN_S: Final = 1.0
 
-# Metrics are scraped without a credential, and a resource may name hosts, addresses and command lines.
+# Metrics are scraped without a credential. Other attributes stay out: they may name hosts, addresses, command lines.
 _SCRAPED_RESOURCE: Final = ("service.", "deployment.environment.", "telemetry.sdk.")
+
+_SAMPLERS: Final[Mapping[str, Callable[[float], Sampler]]] = {
+    "always_on": lambda _: ALWAYS_ON,
+    "always_off": lambda _: ALWAYS_OFF,
+    "traceidratio": TraceIdRatioBased,
+    "parentbased_always_on": lambda _: ParentBased(ALWAYS_ON),
+    "parentbased_always_off": lambda _: ParentBased(ALWAYS_OFF),
+    "parentbased_traceidratio": ParentBasedTraceIdRatio,
+}
 
 
 class Telemetry:
     """Tracer, instruments and log output of one process.
 
-    `audit_resource` describes the process on audit records, the signing key included.
+    `audit_resource` describes the process on audit records, and names the key that signs.
     """
 
     def __init__(
-        self,
-        tracing: TracerProvider,
-        metering: MeterProvider,
-        logging_provider: LoggerProvider | None,
-        output: LogOutput,
-        registry: CollectorRegistry,
-        audit_resource: Resource,
-        version: str,
-        shutdown_s: float,
+        self, settings: OtelSettings, resource: Resource, *, version: str, certificate: str, is_daemon: bool
     ) -> None:
-        self.tracer = tracing.get_tracer(SCOPE_NAME, version)
-        self.instruments = Instruments(metering.get_meter(SCOPE_NAME, version))
-        self.audit_resource = audit_resource
-        self._registry = registry
-        self._shutdown_s = shutdown_s
+        integrity = {names.AUDIT_INTEGRITY_ALGORITHM: "EdDSA", names.AUDIT_INTEGRITY_CERTIFICATE: certificate}
+        self.audit_resource = resource.merge(Resource(integrity))
+        self._registry = CollectorRegistry()
         self._rendering = threading.Lock()
-        self._output = output
-        self._providers: Sequence[Callable[[], object]] = [
-            tracing.shutdown,
-            metering.shutdown,
-            *([logging_provider.shutdown] if logging_provider is not None else []),
-        ]
+        self._shutdown_s = SHUTDOWN_S if is_daemon else COMMAND_SHUTDOWN_S
         self._closing = threading.Lock()
         self._is_closed = False
+        tracing = _tracing(settings, resource)
+        metering = _metering(settings, resource, self._registry)
+        logs = _logging(settings, resource)
+        self.tracer = tracing.get_tracer(SCOPE_NAME, version)
+        self.instruments = Instruments(metering.get_meter(SCOPE_NAME, version))
+        self._providers: list[Callable[[], object]] = [tracing.shutdown, metering.shutdown]
+        self._output = LogOutput(lambda: sys.stderr, is_daemon=is_daemon)
+        if logs is not None:
+            self._providers.append(logs.shutdown)
+            self._output.export(logs)
 
     def render_metrics(self) -> bytes:
         """Return all metrics in the Prometheus text format; from any thread."""
-        # The reader's collector hands a collection from one generator to another when two run at once.
+        # The collector of the reader mixes two collections up when they run at the same time.
         with self._rendering:
             return generate_latest(self._registry)
 
     def shutdown(self, within_s: float | None = None) -> None:
-        """Flush and end everything, in at most five seconds (commands: one); what could not be sent by then is dropped.
+        """Flush and end everything in at most five seconds (commands: one second); what is not sent by then is dropped.
 
-        Never raises; after the first time, does nothing.
+        Never raises. A second call does nothing.
 
         Args:
-            within_s: how many seconds there are, if less.
+            within_s: a limit in seconds that is used when it is shorter.
         """
         with self._closing:
             if self._is_closed:
@@ -99,7 +103,7 @@ class Telemetry:
         self._output.stop_exporting()
         shutdown_s = self._shutdown_s if within_s is None else min(self._shutdown_s, within_s)
         deadline = time.monotonic() + shutdown_s
-        # Threads of their own, because a provider waits for its exporter, and exporters wait for their collector.
+        # Each provider gets its own thread, because a provider waits for its exporter, and this for its collector.
         threads = [threading.Thread(target=_quietly, args=[shutdown], daemon=True) for shutdown in self._providers]
         for thread in threads:
             thread.start()
@@ -107,7 +111,7 @@ class Telemetry:
             thread.join(max(0.0, deadline - time.monotonic()))
         self.instruments.stop_observing()
         if any(thread.is_alive() for thread in threads):
-            # The log stays as it is for what exporters will still say.
+            # The log output stays, because exporters may still log.
             _log.warning("telemetry that could not be sent within %.1f seconds was dropped", shutdown_s)
             return
         self._output.close()
@@ -116,17 +120,17 @@ class Telemetry:
 def set_up(
     environment: Mapping[str, str], *, instance_id: str, version: str, certificate: str, is_daemon: bool
 ) -> Telemetry:
-    """Set up telemetry as the standard `OTEL_*` variables ask for it; without any, nothing leaves the process.
+    """Set up telemetry as the standard `OTEL_*` variables ask. Without any of them, nothing leaves the process.
 
     Args:
         environment: the environment of the process; the SDK reads the same variables itself.
         instance_id: names this process.
-        version: of the package.
+        version: the version of the package.
         certificate: the fingerprint of the key that signs checkpoints.
-        is_daemon: whether this is a long-running process, which logs JSON lines, or a command, which logs for people.
+        is_daemon: True for a long-running process, which logs JSON lines; False for a command, which logs for people.
 
     Raises:
-        TelemetrySettingsError: listing every variable that is wrong; nothing was set up.
+        TelemetrySettingsError: lists every variable that is wrong; nothing was set up.
     """
     settings = read_otel_settings(environment)
     resource = Resource.create(
@@ -137,31 +141,15 @@ def set_up(
             **settings.resource,
         }
     )
-    integrity = {names.AUDIT_INTEGRITY_ALGORITHM: "EdDSA", names.AUDIT_INTEGRITY_CERTIFICATE: certificate}
-    registry = CollectorRegistry()
     try:
-        tracing = _tracing(settings, resource)
-        metering = _metering(settings, resource, registry)
-        logging_provider = _logging(settings, resource)
+        return Telemetry(settings, resource, version=version, certificate=certificate, is_daemon=is_daemon)
     except ValueError as error:
         raise TelemetrySettingsError(f"the OTEL_* settings do not fit together: {error}") from error
-    output = LogOutput(lambda: sys.stderr, is_daemon=is_daemon)
-    if logging_provider is not None:
-        output.export(logging_provider)
-    return Telemetry(
-        tracing,
-        metering,
-        logging_provider,
-        output,
-        registry,
-        resource.merge(Resource(integrity)),
-        version,
-        SHUTDOWN_S if is_daemon else COMMAND_SHUTDOWN_S,
-    )
 
 
 def _tracing(settings: OtelSettings, resource: Resource) -> TracerProvider:
-    provider = TracerProvider(sampler=_sampler(settings), resource=resource, shutdown_on_exit=False)
+    sampler = _SAMPLERS[settings.sampler](settings.sampler_ratio)
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
     for exporter in span_exporters(settings.traces):
         provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
@@ -186,25 +174,8 @@ def _logging(settings: OtelSettings, resource: Resource) -> LoggerProvider | Non
     return provider
 
 
-def _sampler(settings: OtelSettings) -> Sampler:
-    # Not parent-based by default: a client whose traceparent says "not sampled" must not be able to erase its trace.
-    match settings.sampler:
-        case "always_off":
-            return ALWAYS_OFF
-        case "traceidratio":
-            return TraceIdRatioBased(settings.sampler_ratio)
-        case "parentbased_always_on":
-            return ParentBased(ALWAYS_ON)
-        case "parentbased_always_off":
-            return ParentBased(ALWAYS_OFF)
-        case "parentbased_traceidratio":
-            return ParentBasedTraceIdRatio(settings.sampler_ratio)
-        case _:
-            return ALWAYS_ON
-
-
 def _quietly(shutdown: Callable[[], object]) -> None:
     try:
         shutdown()
-    except Exception:  # noqa: BLE001 - exporters are foreign code, and the end of the process must not fail on them
+    except Exception:  # noqa: BLE001 - exporters are foreign code, and their errors must not break the end of the process
         _log.warning("telemetry could not be shut down", exc_info=True)

@@ -1,4 +1,4 @@
-"""Spans that audit records point to: started here, marked with the ids of their records, linked over the queue.
+"""The spans that audit records point to: starts them, marks them with record ids, and links them over the queue.
 
 Source: OpenTelemetry semantic conventions, messaging spans; W3C Trace Context.
 """
@@ -30,13 +30,13 @@ JOB_RECLAIM: Final = "job reclaim"
 
 
 class AuditedSpan:
-    """A span in which audited actions take place."""
+    """A span in which audited actions happen."""
 
     def __init__(self, span: Span) -> None:
         self.otel_span = span
         self._record_ids: list[str] = []
         context = span.get_span_context()
-        # Of the flags a record keeps the one that says whether the trace can be found; the SDK sets others too.
+        # A record keeps only the flag that says whether the trace is sampled; the SDK sets other flags too.
         sampled = int(context.trace_flags) & TraceFlags.SAMPLED
         self.ref = SpanRef(f"{context.trace_id:032x}", f"{context.span_id:016x}", sampled)
         self._flags = int(context.trace_flags)
@@ -48,7 +48,7 @@ class AuditedSpan:
         return traceparent(self.ref.trace_id, self.ref.span_id, self._flags)
 
     def mark(self, record: AuditRecord) -> None:
-        """Point back at a committed record: the way from span to record, and the hint that keeps the trace."""
+        """Point to a committed record. A reader finds the record from the span, and the collector keeps the trace."""
         self._record_ids.append(record.record_id)
         self.otel_span.set_attribute(names.AUDIT_RECORD_ID, list(self._record_ids))
         self.otel_span.set_attribute(names.AUDIT_ACTION, str(record.attributes[names.AUDIT_ACTION]))
@@ -84,7 +84,7 @@ class Tracing:
         return AuditedSpan(get_current_span())
 
     def root(self, name: str, *, links: Sequence[str] = ()) -> AuditedSpan:
-        """Start a trace of its own, linked to the spans of these `traceparent`s."""
+        """Start a new trace, linked to the spans of these `traceparent`s."""
         span = self._tracer.start_span(name, context=Context(), kind=SpanKind.INTERNAL, links=_links(links))
         return AuditedSpan(span)
 
@@ -102,7 +102,7 @@ class Tracing:
     def run(
         self, producer: str, tracestate: str | None, job_id: str, template: str, links: Sequence[str]
     ) -> AuditedSpan:
-        """Start the consumer span of a run; the producer's span is its parent and, first of all, a link."""
+        """Start the consumer span of a run; the producer's span is its parent and its first link."""
         span = self._tracer.start_span(
             JOB_RUN,
             context=remote_context(producer, tracestate),

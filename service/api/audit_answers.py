@@ -160,7 +160,7 @@ def record_answer(request: ApiRequest, row: RecordRow) -> RecordAnswer:
     )
 
 
-def records_answer(request: ApiRequest, page: Page) -> RecordsAnswer:
+def records_answer(request: ApiRequest, page: Page[RecordRow]) -> RecordsAnswer:
     """Return a page of records as clients see it."""
     return RecordsAnswer([record_answer(request, row) for row in page.rows], page.next_cursor)
 

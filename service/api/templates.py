@@ -60,8 +60,7 @@ async def list_templates(request: ApiRequest, jobs: Jobs) -> TemplatesAnswer:
     """List what may be run, by name, each with the JSON Schema of its parameters."""
     jobs.require_allowed()
     templates = request.parts.services.templates
-    known = map(templates.get, templates.names())
-    return TemplatesAnswer([template_answer(template) for template in known if template is not None])
+    return TemplatesAnswer([template_answer(template) for template in templates.values()])
 
 
 def template_answer(template: Template) -> TemplateAnswer:

@@ -19,7 +19,9 @@ from service.jobs.templates import load_templates
 from service.keyfiles import SigningKeys, examine_secret
 from service.private_files import require_file_can_be_made
 from service.variables import service_links
-from telemetry.delivery import archived_in, examine_archive, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.archive import archived_in, examine_archive
+from telemetry.delivery.settings import sink_settings
 from telemetry.errors import TelemetryError, TelemetrySettingsError
 from telemetry.files import why_no_file_in
 from telemetry.otel_settings import read_otel_settings
@@ -129,7 +131,7 @@ def _database(subject: Subject) -> str:
 
 def _templates(subject: Subject) -> str:
     path = subject.settings.templates
-    return f"{len(load_templates(path).names())} templates in {path}"
+    return f"{len(load_templates(path))} templates in {path}"
 
 
 def _telemetry(subject: Subject) -> str:

@@ -12,7 +12,9 @@ from service.config import Settings
 from service.errors import TryLaterError
 from service.ports import Outbox, Replays
 from service.relay import Relay, RelaySettings
-from telemetry.delivery import ArchiveSink, Sink, SinkSettings, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.archive import ArchiveSink
+from telemetry.delivery.settings import SinkSettings, sink_settings
 from telemetry.instruments import Instruments
 from telemetry.setup import set_up
 
@@ -63,11 +65,10 @@ def relay_of(settings: Settings, outbox: Outbox, instruments: Instruments) -> Re
         TelemetrySettingsError: the sink's settings are wrong.
     """
     endpoint = _endpoint(settings)
-    sink: Sink
-    if endpoint is None:
-        sink = ArchiveSink(settings.archive, time.time_ns, settings.archive_max_bytes)
-    else:
+    if endpoint is not None:
         sink = open_sink(endpoint, time.time_ns)
+    else:
+        sink = ArchiveSink(settings.archive, time.time_ns, settings.archive_max_bytes)
     draw = random.SystemRandom().random
     return Relay(outbox, sink, RelaySettings(), instruments, time.time_ns, time.monotonic, draw)
 

@@ -14,8 +14,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def _templates(arguments: argparse.Namespace) -> int:
-    templates = load_templates(read_settings().templates)
-    described = [template.describe() for name in templates.names() if (template := templates.get(name))]
+    described = [template.describe() for template in load_templates(read_settings().templates).values()]
     lines: list[str] = []
     for shown in described:
         needs = "  (needs a confirmation)" if shown["requires_confirmation"] else ""

@@ -10,8 +10,8 @@ from service.execution.outcome import Reason, RunResult, start_failed
 from service.execution.preparation import Prepared, RunSurroundings, prepare
 from service.execution.supervised import SupervisedRun
 from service.jobs.model import Job
-from service.operations.run_steps import Ended
 from service.operations.runs import Claimed
+from service.operations.steps import Ended
 from service.ports import Reads
 from service.secrets import DeploymentSecret
 

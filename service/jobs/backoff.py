@@ -1,4 +1,4 @@
-"""How long a failed attempt waits before the next, apart from who waits."""
+"""Computes the pause between a failed attempt of a job and the next one."""
 
 from collections.abc import Callable
 from typing import Final
@@ -9,12 +9,12 @@ _LONGEST_S: Final = 30.0
 
 
 def retry_delay_s(attempt: int, random: Callable[[], float]) -> float:
-    """Return the pause in seconds after the `attempt`-th failure: 1 s doubling to 30 s, less a random part.
+    """Return the pause in seconds after the `attempt`-th failure: 1 s, doubling up to 30 s, less a random part.
 
-    That part is up to a half; it keeps jobs that failed together from coming back together.
+    The random part is at most half. It spreads the next attempts of jobs that failed at the same time.
 
     Args:
-        attempt: which attempt failed, from 1.
+        attempt: the number of the attempt that failed, from 1.
         random: returns numbers from 0 up to, not including, 1.
     """
     doublings = min(max(attempt, 1) - 1, _DOUBLINGS)

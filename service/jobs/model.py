@@ -1,4 +1,4 @@
-"""What a job is: its states, plan, runs, inputs and artifacts, as values without behaviour."""
+"""The types of a job: its states, plan, runs, inputs and artifacts, as values without behaviour."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,7 +12,7 @@ from telemetry.audit.record import Actor
 JobId = NewType("JobId", str)
 TenantId = NewType("TenantId", str)
 DEFAULT_TENANT: Final = TenantId("default")
-"""The tenant of whoever names none."""
+"""The tenant of a credential that names none."""
 ParameterValue: TypeAlias = str | int | bool
 
 
@@ -30,12 +30,12 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """True when no worker will touch the job again by itself."""
+        """True when no worker changes the job unless a client retries it."""
         return self in {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}
 
 
 class RunStatus(StrEnum):
-    """How a run stands; `unknown` when its worker died, `released` when its worker handed it back at shutdown."""
+    """The states of a run; `unknown` when its worker died, `released` when its worker gave it back at shutdown."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -46,7 +46,7 @@ class RunStatus(StrEnum):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may use at most."""
+    """The limits of a run."""
 
     memory_bytes: Annotated[int, Meta(description="Memory, in bytes.")]
     cpu_seconds: Annotated[int, Meta(description="Time of a processor, in seconds.")]
@@ -54,10 +54,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Exactly what a job would run; sensitive parameters stand in it as `hmac-sha256:<hex>`.
+    """Exactly what a run executes; sensitive parameters are masked as `hmac-sha256:<hex>`.
 
-    It holds everything that a worker needs apart from the sensitive values and the inputs' bytes, so that what runs
-    is what was confirmed even when the template has changed since.
+    The plan holds everything that a worker needs, except the sensitive values and the bytes of inputs. So a run
+    executes what was confirmed, even when the template has changed since.
     """
 
     argv: Annotated[tuple[str, ...], Meta(description="The exact argument list.")]
@@ -82,7 +82,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asked for the next run, and where its trace starts."""
+    """The request for the next run: who made it, and the span that the run continues."""
 
     initiator: Actor
     record_id: str
@@ -114,9 +114,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt. `traceparent` is that of its span; the lease itself lives beside it in the store.
+    """One attempt to run a job. `traceparent` names the span of the run. The store keeps the lease separately.
 
-    `stderr_end` is the end of its standard error, with sensitive values masked; None when it succeeded or is not known.
+    `stderr_end` is the end of its standard error with sensitive values masked; None when it succeeded or is not known.
     """
 
     job_id: JobId
@@ -133,7 +133,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Content(msgspec.Struct, frozen=True):
-    """Name, size and SHA-256 of an input or artifact, without its bytes."""
+    """Name, size in bytes and SHA-256 of an input or artifact, without its bytes."""
 
     name: str
     size: int

@@ -1,4 +1,4 @@
-"""What a template's parameter accepts: the reading of its table, and the check of the values that clients send."""
+"""The parameters of templates: reads their tables, and checks the values that clients send."""
 
 import re
 import unicodedata
@@ -13,12 +13,12 @@ from service.jobs.tables import Table
 from telemetry.audit.canonical import MAX_INTEGER
 
 MASKED: Final = re.compile(r"hmac-sha256:[0-9a-f]{64}")
-"""The visible form of a sensitive value."""
+"""The masked form of a sensitive value."""
 
 DEFAULT_LENGTH: Final = 1024
 MAX_LENGTH: Final = 8192
 _EVERYWHERE: Final = ("type", "description", "default")
-# An approver reads the command before confirming it, so nothing may change how it looks.
+# An approver reads the command before the confirmation, so no character may change how it looks.
 _REORDERING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -55,10 +55,10 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     sensitive: bool = False
 
     def check(self, value: object) -> ParameterValue:
-        """Return `value` when this parameter accepts it.
+        """Return `value` if this parameter accepts it.
 
         Raises:
-            ValueError: saying what is allowed, never repeating the value, which may be a secret.
+            ValueError: says what is allowed; it never shows the value, which may be a secret.
         """
         match self.type:
             case ParameterType.STRING:
@@ -79,24 +79,23 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"must be one of {', '.join(self.values)}")
 
     def describe(self) -> dict[str, object]:
-        """Return the parameter as a plain structure, with the keys of its type only."""
-        described: dict[str, object] = {"type": self.type.value, "required": self.default is None}
-        if self.description:
-            described["description"] = self.description
-        if self.default is not None:
-            described["default"] = self.default
+        """Return the parameter as a plain structure that has only the keys of its type."""
+        described: dict[str, object] = {
+            "type": self.type.value,
+            "required": self.default is None,
+            "description": self.description or None,
+            "default": self.default,
+        }
         match self.type:
             case ParameterType.STRING:
-                described |= {"max_length": self.max_length, "sensitive": self.sensitive}
-                if self.pattern is not None:
-                    described["pattern"] = self.pattern
+                described |= {"max_length": self.max_length, "sensitive": self.sensitive, "pattern": self.pattern}
             case ParameterType.INTEGER:
                 described |= {"minimum": self.minimum, "maximum": self.maximum}
             case ParameterType.ENUM:
                 described["values"] = list(self.values)
             case ParameterType.BOOLEAN:
                 pass
-        return described
+        return {key: value for key, value in described.items() if value is not None}
 
     def _string(self, value: str) -> str:
         if len(value) > self.max_length:
@@ -113,7 +112,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_parameter(name: str, table: Table) -> Parameter:
-    """Return the parameter that `table` declares; what is wrong goes to the table's problems."""
+    """Return the parameter that `table` declares; its mistakes are added to the problems of the table."""
     kind = _type(table)
     table.allow(_KEYS[kind], f" for type {kind}")
     parameter = Parameter(
@@ -132,7 +131,7 @@ def read_parameter(name: str, table: Table) -> Parameter:
     if not table.has("default"):
         return parameter
     if parameter.sensitive:
-        table.complain("default", "a sensitive parameter has none: this file is not the place for a secret")
+        table.complain("default", "a sensitive parameter has none, because this file must not hold a secret")
         return parameter
     try:
         return msgspec.structs.replace(parameter, default=parameter.check(table.raw("default")))
@@ -155,7 +154,7 @@ def _pattern(table: Table) -> str | None:
         return None
     pattern = table.take("pattern", str, "")
     try:
-        # As it is used: \d, \w, \s and \b mean what they mean in the schema that clients get.
+        # The flag is the one of the check: with it, \d, \w, \s and \b mean the same in the schema that clients get.
         re.compile(pattern, re.ASCII)
     except (re.error, ValueError, OverflowError) as error:
         table.complain("pattern", f"is not a regular expression: {error}")

@@ -1,7 +1,8 @@
-"""Patterns of parameters in the dialect of JSON Schema: the same texts match, or there is no such pattern.
+"""Translates patterns of parameters for JSON Schema: either the same texts match, or there is no translation.
 
-Patterns are Python's with its flag ASCII, matched as a whole. A schema's are ECMA-262's with its flag `u`, found
-anywhere. What is returned means the same to both, so that validators in Python agree too.
+A pattern of a parameter is a Python pattern with the flag ASCII that must match the whole text. A pattern of a schema
+is an ECMA-262 pattern with the flag `u` that may match anywhere. A translation has the same meaning in both languages,
+so that validators in Python give the same result.
 Source: https://docs.python.org/3/library/re.html, ECMA-262 section 22.2.1.
 """
 
@@ -10,7 +11,7 @@ from typing import Final
 
 _TOKEN: Final = re.compile(
     r"""
-    (?P<group>\((?:\?(?:P<\w+>|[:=!]|<[=!])|(?!\?)))  # what both know, and names, which only references use
+    (?P<group>\((?:\?(?:P<\w+>|[:=!]|<[=!])|(?!\?)))  # groups of both languages, and names, which only references use
     | (?P<foreign>\(\?)                               # flags, comments, atomic groups, conditions, references
     | (?P<close>\))
     | (?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])
@@ -28,7 +29,7 @@ _LETTERS: Final = {
     "D": "[^0-9]",
     "w": "[A-Za-z0-9_]",
     "W": "[^A-Za-z0-9_]",
-    # Of the spaces of ASCII no value may hold any but this one.
+    # A value may hold no other white space of ASCII.
     "s": "[ ]",
     "S": "[^ ]",
     "A": "^",
@@ -41,10 +42,11 @@ _CONTROLS: Final = frozenset("tnrfv")
 
 
 def ecma_pattern(pattern: str) -> str | None:
-    r"""Return a pattern that is found in exactly those printable texts which `pattern` matches as a whole.
+    r"""Return a pattern that is found in exactly those printable texts that `pattern` matches as a whole.
 
-    None when it holds what ECMA-262 does not know or takes otherwise: flags within the pattern, references to groups,
-    atomic groups and possessive quantifiers, conditions, octal and named characters, negated classes in sets.
+    Return None when ECMA-262 does not have a part of the pattern, or reads it differently: flags within the pattern,
+    references to groups, atomic groups, possessive quantifiers, conditions, octal and named characters, negated classes
+    in sets.
 
     Example:
         >>> ecma_pattern(r"(?P<year>\d{4})-[\w-]+")
@@ -59,7 +61,7 @@ def ecma_pattern(pattern: str) -> str | None:
             return None
         if token.lastgroup == "group":
             groups.append(text)
-        # Not what looks ahead or behind; and what is repeated already would be possessive.
+        # Lookarounds cannot be repeated. A second quantifier would be possessive.
         is_repeatable = token.lastgroup != "times"
         if token.lastgroup == "close":
             is_repeatable = groups.pop() in {"(", "(?:"}
@@ -102,7 +104,7 @@ def _set(text: str) -> str | None:
     items = _IN_SET.findall(text[len(opening) : -1])
     written = [opening]
     while items:
-        # As Python reads it: a hyphen between two items makes a range, anywhere else it stands for itself.
+        # As in Python: a hyphen between two items makes a range; anywhere else it is a literal hyphen.
         count = 3 if len(items) > 2 and items[1] == "-" else 1
         atoms = [_atom(item) for item in items[:count:2]]
         if None in atoms:

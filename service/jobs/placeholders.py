@@ -1,6 +1,6 @@
-"""`{parameter}` inside an argument of a command: its grammar, apart from what templates and plans do with it.
+"""The grammar of `{parameter}` inside an argument of a command, for templates and plans.
 
-A doubled brace stands for the brace itself; there is no other escape, no expression and no shell.
+A doubled brace is a literal brace. There are no other escapes, no expressions and no shell.
 """
 
 import re
@@ -12,10 +12,10 @@ _TOKEN: Final = re.compile(r"\{\{|\}\}|\{[a-z][a-z0-9_]{0,63}\}|[{}]")
 
 
 def placeholders(argument: str) -> tuple[str, ...]:
-    """Return the names in the order in which they stand in `argument`, repeated ones repeated.
+    """Return the names in the order of `argument`; a name that occurs twice is returned twice.
 
     Raises:
-        ValueError: a brace stands alone, or what it encloses is not a parameter name.
+        ValueError: there is a single brace, or a text between braces that is not a parameter name.
     """
     names: list[str] = []
     for token in _TOKEN.findall(argument):
@@ -29,7 +29,7 @@ def placeholders(argument: str) -> tuple[str, ...]:
 
 
 def fill(argument: str, values: Mapping[str, str]) -> str:
-    """Return `argument` with each placeholder replaced; a replaced value is never looked at again.
+    """Return `argument` with each placeholder replaced; placeholders inside a value are not replaced.
 
     Raises:
         KeyError: a placeholder has no value.

@@ -1,4 +1,4 @@
-"""The plan: exactly what a job would run, as a value that can be shown, hashed and confirmed."""
+"""The plan of a job: exactly what a run executes, as a value that can be shown, hashed and confirmed."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,13 +18,13 @@ def render_plan(
     inputs: Sequence[Content],
     mask: Callable[[str], str],
 ) -> Plan:
-    """Return the plan of a job; `sha256` is the hash of its `plan_sha256`.
+    """Return the plan of a job; its `sha256` is the result of `plan_sha256`.
 
     Args:
-        template: as it is now; a later change of the file does not change the plan.
-        parameters: a value for each parameter, sensitive ones in their visible form.
-        inputs: what the job was given so far; the plan holds their hashes.
-        mask: makes the visible form of a sensitive value that is not in it, so that none can get into a plan.
+        template: the present template; a later change of the file does not change the plan.
+        parameters: a value for each parameter; sensitive values in masked form.
+        inputs: the inputs of the job so far; the plan holds their hashes.
+        mask: returns the masked form of a sensitive value that is not masked yet, so that no plan can hold one.
 
     Raises:
         ConflictError: the template now has a parameter for which the job holds no value.
@@ -53,35 +53,22 @@ def render_plan(
 def plan_sha256(plan: Plan) -> str:
     """Return SHA-256 over the RFC 8785 text of all other members of the plan, 64 lower-case hex digits.
 
-    The members carry the names of `Plan` and, within `limits`, of `Limits`; `retry_exit_codes` is left out when None.
+    The members have the names of `Plan` and, within `limits`, of `Limits`; `retry_exit_codes` is left out when None.
     """
-    members: dict[str, Value] = {
-        "argv": plan.argv,
-        "environment": plan.environment,
-        "pass_environment": plan.pass_environment,
-        "timeout_ms": plan.timeout_ms,
-        "max_attempts": plan.max_attempts,
-        "limits": {
-            "memory_bytes": plan.limits.memory_bytes,
-            "cpu_seconds": plan.limits.cpu_seconds,
-            "output_bytes": plan.limits.output_bytes,
-        },
-        "inputs": plan.inputs,
-    }
-    if plan.retry_exit_codes is not None:
-        members["retry_exit_codes"] = plan.retry_exit_codes
+    plain: dict[str, Value | None] = msgspec.to_builtins(plan)
+    members = {name: value for name, value in plain.items() if name != "sha256" and value is not None}
     return sha256_hex(canonical_bytes(members))
 
 
 def executable_argv(plan: Plan, secrets: Mapping[str, str]) -> list[str]:
-    """Return the argument list to execute: every masked text of the plan replaced by the real value.
+    """Return the argument list to execute: in it, the real value replaces every masked text of the plan.
 
     Args:
-        plan: as confirmed.
+        plan: the confirmed plan.
         secrets: the real values, by their masked texts.
 
     Raises:
-        ConflictError: a masked text stands for a value that is not among `secrets`.
+        ConflictError: `secrets` holds no value for a masked text.
     """
 
     def real(masked: str) -> str:
@@ -94,9 +81,9 @@ def executable_argv(plan: Plan, secrets: Mapping[str, str]) -> list[str]:
 
 
 def run_environment(plan: Plan, available: Mapping[str, str]) -> dict[str, str]:
-    """Return the plan's variables: those it fixes, and of the worker's `available` ones those that it lets through.
+    """Return the environment of a run: the variables of the plan, and those that it passes on from `available`.
 
-    A variable that the worker does not have is not set; a fixed value wins over one let through.
+    A variable that is not in `available`, the worker's environment, is not set. A value of the plan comes first.
     """
     passed = {name: available[name] for name in plan.pass_environment if name in available}
     return {**passed, **plan.environment}

@@ -1,4 +1,4 @@
-"""What a template's parameters are in JSON Schema, for forms and clients that check before they send.
+"""Translates the parameters of a template to JSON Schema, for forms, and for clients that check before they send.
 
 Source: https://json-schema.org/draft/2020-12/json-schema-validation.
 """
@@ -12,7 +12,7 @@ from service.jobs.templates import Template
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-# What no text of a parameter may hold: see `is_unprintable`, and the form of a masked value.
+# Texts that no parameter may hold: unprintable characters (`is_unprintable`), and the form of a masked value.
 NEVER: Final = (
     r"[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|hmac-sha256:[0-9a-f]{64}"
 )
@@ -20,11 +20,10 @@ _OPTION: Final = "|^-"
 
 
 def parameters_schema(template: Template) -> dict[str, Any]:
-    """Return the schema of the parameters with which a job of this template can be created.
+    """Return the schema of the parameters of a new job of this template.
 
-    It is valid for what `Template.check` accepts, and for nothing else. Two limits: a pattern that ECMA-262 cannot
-    express is not in it, and stands in a `$comment`; and JSON Schema takes `1.0` for an integer, which JSON of this
-    service does not.
+    It accepts exactly what `Template.check` accepts, with two exceptions. A pattern that ECMA-262 does not know is in a
+    `$comment` only. And JSON Schema accepts `1.0` as an integer; the JSON of this service does not.
     """
     required = [name for name, parameter in template.parameters.items() if parameter.default is None]
     return {

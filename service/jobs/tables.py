@@ -1,4 +1,4 @@
-"""Reading a TOML table with all its problems collected, so that an operator mends a file in one go."""
+"""Reads TOML tables and collects all their problems, so that an operator can correct a file at once."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Table:
-    """One table of the file; `problems` is shared by all tables of it."""
+    """One table of a file; all tables of the file share `problems`."""
 
     def __init__(self, place: str, content: Mapping[str, object], problems: list[str]) -> None:
         self.place = place
@@ -18,7 +18,7 @@ class Table:
 
     @classmethod
     def of(cls, place: str, content: object, problems: list[str]) -> "Table":
-        """Return `content` as a table; anything else is a problem and reads as an empty one."""
+        """Return `content` as a table; any other content is a problem, and the table is empty."""
         try:
             return cls(place, msgspec.convert(content, dict[str, object]), problems)
         except msgspec.ValidationError:
@@ -26,11 +26,11 @@ class Table:
             return cls(place, {}, problems)
 
     def complain(self, key: str, problem: str) -> None:
-        """Note what is wrong with the value of `key`."""
+        """Add a problem with the value of `key`."""
         self._problems.append(f"{self.place}.{key}: {problem}")
 
     def allow(self, keys: Collection[str], why: str = "") -> None:
-        """Note every key that is not one of `keys`."""
+        """Add a problem for every key that is not one of `keys`."""
         for key in self._content:
             if key not in keys:
                 self.complain(key, f"unknown key{why}; allowed: {', '.join(keys)}")
@@ -41,15 +41,15 @@ class Table:
         return tuple(self._content)
 
     def has(self, key: str) -> bool:
-        """True when the key is there, whatever its value."""
+        """Return whether the key is there, with any value."""
         return key in self._content
 
     def raw(self, key: str) -> object:
-        """Return the value as it stands; None when it is absent."""
+        """Return the value as it was read; None when it is absent."""
         return self._content.get(key)
 
     def take(self, key: str, kind: type[T], default: T) -> T:
-        """Return the value when it has the type `kind`; `default` when it is absent or wrong."""
+        """Return the value if it has the type `kind`; `default` if it is absent or wrong."""
         if key not in self._content:
             return default
         try:
@@ -59,13 +59,13 @@ class Table:
             return default
 
     def require(self, key: str, kind: type[T], fallback: T) -> T:
-        """The same for a key that must be there; `fallback` only keeps the reading going."""
+        """Return the value of a key that must be there; `fallback` if it is absent or wrong, to continue reading."""
         if key not in self._content:
             self.complain(key, "is required")
         return self.take(key, kind, fallback)
 
     def parsed(self, key: str, default: str, parse: Callable[[str], int], low: int, high: int) -> int:
-        """Return a duration or size within bounds (in the unit of `parse`), written as text."""
+        """Return a duration or size that is written as text; bounds and result are in the unit of `parse`."""
         text = self.take(key, str, default)
         try:
             value = parse(text)
@@ -85,5 +85,5 @@ class Table:
         return default
 
     def table(self, key: str) -> "Table":
-        """Return a table within this one; an absent one is empty."""
+        """Return a table within this one; an absent table is empty."""
         return Table.of(f"{self.place}.{key}" if self.place else key, self._content.get(key, {}), self._problems)

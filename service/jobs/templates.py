@@ -1,10 +1,10 @@
-"""The templates: what operators allow to run, read from `jobs.toml` and checked as a whole."""
+"""The templates, by which operators allow what runs: read from `jobs.toml`, and checked as a whole."""
 
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -36,7 +36,7 @@ _KEYS: Final = (
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """What may run, and within what; `retry_exit_codes` None means that every failure may be tried again."""
+    """A command that may run, and its limits; with `retry_exit_codes` None, every failure may be retried."""
 
     name: str
     description: str
@@ -53,14 +53,14 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sensitive_names(self) -> frozenset[str]:
-        """The parameters whose values leave the service only in their masked form."""
+        """The parameters whose values leave the service in masked form only."""
         return frozenset(name for name, parameter in self.parameters.items() if parameter.sensitive)
 
     def check(self, raw: Mapping[str, object]) -> Mapping[str, ParameterValue]:
         """Return a value for every parameter, defaults included, in the order of the template.
 
         Raises:
-            InvalidRequestError: naming every parameter that is unknown, missing or wrong, without its value.
+            InvalidRequestError: names every parameter that is unknown, missing or wrong, without its value.
         """
         unknown = [name for name in raw if name not in self.parameters]
         problems = [f"{name[:64]!r} is not a parameter of {self.name}" for name in unknown[:_SHOWN_UNKNOWN]]
@@ -81,46 +81,19 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 
     def describe(self) -> dict[str, object]:
         """Return the template as a plain structure for `auditrace templates --json`."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "command": list(self.command),
-            "parameters": {name: parameter.describe() for name, parameter in self.parameters.items()},
-            "timeout_ms": self.timeout_ms,
-            "max_attempts": self.max_attempts,
-            "retry_exit_codes": None if self.retry_exit_codes is None else list(self.retry_exit_codes),
-            "requires_confirmation": self.requires_confirmation,
-            "distinct_confirmer": self.distinct_confirmer,
-            "environment": dict(self.environment),
-            "pass_environment": list(self.pass_environment),
-            "limits": {
-                "memory_bytes": self.limits.memory_bytes,
-                "cpu_seconds": self.limits.cpu_seconds,
-                "output_bytes": self.limits.output_bytes,
-            },
-        }
+        plain: dict[str, object] = msgspec.json.decode(msgspec.json.encode(self))
+        return {**plain, "parameters": {name: parameter.describe() for name, parameter in self.parameters.items()}}
 
 
-class Templates:
-    """The templates of a file, by name; immutable."""
-
-    def __init__(self, templates: Mapping[str, Template]) -> None:
-        self._templates = dict(templates)
-
-    def get(self, name: str) -> Template | None:
-        """Return the template of this name; None when there is none."""
-        return self._templates.get(name)
-
-    def names(self) -> tuple[str, ...]:
-        """Return the names, sorted."""
-        return tuple(sorted(self._templates))
+Templates: TypeAlias = Mapping[str, Template]
+"""The templates of a file, by name and in the order of their names."""
 
 
 def load_templates(path: Path) -> Templates:
     """Return the templates that the file declares.
 
     Raises:
-        SettingsError: listing every problem of the file, each with its place.
+        SettingsError: lists every problem of the file, each with its place.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
@@ -136,7 +109,7 @@ def load_templates(path: Path) -> Templates:
     templates = {name: _template(name, declared) for name in declared.names}
     if problems:
         raise SettingsError([f"{path}: {problem}" for problem in problems])
-    return Templates(templates)
+    return dict(sorted(templates.items()))
 
 
 def _template(name: str, declared: Table) -> Template:
@@ -162,7 +135,7 @@ def _template(name: str, declared: Table) -> Template:
     for variable in template.pass_environment:
         _check_variable(table, "pass_environment", variable)
     if template.distinct_confirmer and not template.requires_confirmation:
-        table.complain("distinct_confirmer", "means nothing without requires_confirmation = true")
+        table.complain("distinct_confirmer", "has no effect without requires_confirmation = true")
     return template
 
 

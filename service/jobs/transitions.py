@@ -1,6 +1,6 @@
-"""Which change of a job is allowed, as pure functions from a job to the next version of it.
+"""The allowed changes of a job, as pure functions from a job to its next version.
 
-Each returns the changed job, returns None when the job is already there (a no-op), or raises a `RefusedError`.
+Each returns the changed job, or None when there is nothing to change (a no-op), or raises a `RefusedError`.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ _BEYOND_CONFIRMED = frozenset({Status.CONFIRMED, Status.QUEUED, Status.RUNNING})
 
 
 def accept_input(job: Job, now_ns: int) -> Job:
-    """Count a new or replaced input as a version of the job; only before the draft, since the plan covers inputs."""
+    """Make a version for a new or replaced input; only before the draft, because the plan covers the inputs."""
     if job.status is not Status.CREATED:
         raise TransitionRefusedError(f"inputs are accepted before the draft; the job is {job.status}")
     return _next(job, now_ns)
 
 
 def draft(job: Job, render: Callable[[], Plan], now_ns: int) -> Job | None:
-    """`created → draft_ready` with the plan that a confirmation will name; it is rendered when it is allowed to be."""
+    """`created → draft_ready` with the plan that a confirmation names; it is rendered only when this is allowed."""
     if job.status is Status.DRAFT_READY:
         return None
     if job.status is not Status.CREATED:
@@ -30,7 +30,7 @@ def draft(job: Job, render: Callable[[], Plan], now_ns: int) -> Job | None:
 
 
 def confirm(job: Job, confirmer_id: str, plan_sha256: str, *, distinct_confirmer: bool, now_ns: int) -> Job | None:
-    """`draft_ready → confirmed` of exactly the plan with this hash."""
+    """`draft_ready → confirmed`, for exactly the plan with this hash."""
     if distinct_confirmer and confirmer_id == job.created_by:
         raise ForbiddenError("the creator of this job may not confirm it: ask another approver")
     if job.status in _BEYOND_CONFIRMED and job.confirmed_by is not None:
@@ -43,7 +43,7 @@ def confirm(job: Job, confirmer_id: str, plan_sha256: str, *, distinct_confirmer
 
 
 def trigger(job: Job, request: RunRequest, *, requires_confirmation: bool, now_ns: int) -> Job | None:
-    """`confirmed → queued`, or `draft_ready → queued` when the template asks for no confirmation."""
+    """`confirmed → queued`, or `draft_ready → queued` when the template needs no confirmation."""
     if job.status in {Status.QUEUED, Status.RUNNING}:
         return None
     if job.status is Status.DRAFT_READY and requires_confirmation:
@@ -55,7 +55,7 @@ def trigger(job: Job, request: RunRequest, *, requires_confirmation: bool, now_n
 
 
 def retry(job: Job, request: RunRequest, *, requires_confirmation: bool, now_ns: int) -> Job | None:
-    """`failed → queued`, with all attempts again."""
+    """`failed → queued`, with all attempts again available."""
     if job.status in {Status.QUEUED, Status.RUNNING}:
         return None
     if job.status is not Status.FAILED:
@@ -66,7 +66,7 @@ def retry(job: Job, request: RunRequest, *, requires_confirmation: bool, now_ns:
 
 
 def cancel(job: Job, now_ns: int) -> Job | None:
-    """Any state that is not final → `cancelled`; a running process group is killed by its worker."""
+    """Any state that is not final → `cancelled`; the worker kills the running process group."""
     if job.status is Status.CANCELLED:
         return None
     if job.status.is_final:
@@ -75,7 +75,7 @@ def cancel(job: Job, now_ns: int) -> Job | None:
 
 
 def claim(job: Job, now_ns: int) -> Job:
-    """`queued → running`: the intent, committed before the command starts."""
+    """`queued → running`: the intent, which is committed before the command starts."""
     if job.status is not Status.QUEUED:
         raise TransitionRefusedError(f"only a queued job can be claimed; the job is {job.status}")
     return _next(job, now_ns, status=Status.RUNNING, run=job.run + 1, attempts_left=job.attempts_left - 1)
@@ -88,7 +88,7 @@ def succeed(job: Job, now_ns: int) -> Job:
 
 
 def fail(job: Job, request: RunRequest, *, is_retryable: bool, not_before_ns: int, now_ns: int) -> Job:
-    """`running → queued` while attempts are left and the failure may pass, else `running → failed`."""
+    """`running → queued` if attempts are left and the failure is retryable, else `running → failed`."""
     _require_running(job)
     if is_retryable and job.attempts_left > 0:
         return _enqueue(job, request, job.attempts_left, now_ns, not_before_ns=not_before_ns)
@@ -96,7 +96,7 @@ def fail(job: Job, request: RunRequest, *, is_retryable: bool, not_before_ns: in
 
 
 def release(job: Job, request: RunRequest, now_ns: int) -> Job:
-    """`running → queued` because the worker stops; the attempt is given back."""
+    """`running → queued` because the worker stops; the attempt does not count."""
     _require_running(job)
     return _enqueue(job, request, job.attempts_left + 1, now_ns, not_before_ns=now_ns)
 
@@ -124,5 +124,5 @@ def _enqueue(job: Job, request: RunRequest, attempts: int, now_ns: int, *, not_b
 
 
 def _next(job: Job, now_ns: int, **changed: object) -> Job:
-    # A clock that stepped back must not make a version look older than the one before.
+    # After a clock steps back, a version must not look older than the one before.
     return msgspec.structs.replace(job, version=job.version + 1, updated_ns=max(now_ns, job.updated_ns), **changed)

@@ -1,1 +1,1 @@
-"""What clients, workers and operators can do: each operation decides, and commits the change with its record."""
+"""The operations of clients, workers and operators. Each decides, and commits its change together with its record."""

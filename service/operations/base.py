@@ -1,7 +1,7 @@
-"""The one way in which an operation is carried out: decide, save, commit, mark the span, answer or refuse.
+"""Carries out an operation: decide, save, commit, mark the span, answer or refuse.
 
-By construction every attempt leaves a record: a refusal is saved in the same transaction in which it was decided,
-and a failure of the code itself is saved in the next one.
+Every attempt leaves a record by construction. A refusal is saved in the transaction in which it was decided. An error
+of the code itself is saved in the next transaction.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from service.errors import AuditraceError, ForbiddenError, OperationFailedError, RefusedError
-from service.jobs.model import Job
 from service.jobs.templates import Templates
-from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition, Write
+from service.operations.steps import Decision, Step
+from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition
 from service.records import AuditContext, Fact, record_of
 from service.secrets import DeploymentSecret
 from telemetry.audit.record import AuditRecord, Result, Target
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """What operations work with; made once by the composition root."""
+    """The services that operations use; the composition root makes them once."""
 
     ledger: Ledger
     templates: Templates
@@ -37,18 +37,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     new_id: NewId
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of an operation: its fact, and what is written with it. `job` None changes no job."""
-
-    fact: Fact
-    job: Job | None = None
-    writes: tuple[Write, ...] = ()
-    span: AuditedSpan | None = None
-    record_id: str | None = None
-
-
 class Committed(msgspec.Struct, Generic[T], frozen=True):
-    """A committed operation: what it yields, and the receipts of its records, the one of its own name first."""
+    """A committed operation: its result and the receipts of its records, in order."""
 
     value: T
     receipts: Sequence[Receipt]
@@ -56,43 +46,30 @@ class Committed(msgspec.Struct, Generic[T], frozen=True):
 
     @property
     def receipt(self) -> Receipt:
-        """The receipt of the record that carries the operation's own name."""
+        """The receipt of the first record, which has the event name of the operation."""
         return self.receipts[0]
 
 
-class Decision(msgspec.Struct, Generic[T], frozen=True):
-    """What an operation decided: the steps to save, in order, and what it yields.
-
-    `spans` are spans in which nothing is recorded and that end with the commit.
-    """
-
-    steps: Sequence[Step]
-    value: T
-    is_replay: bool = False
-    spans: Sequence[AuditedSpan] = ()
-
-
 class Saved(msgspec.Struct, Generic[T], frozen=True):
-    """What was written in a transaction; it counts once the lane has committed."""
+    """The records of one operation in an open transaction; they are valid after the commit of the lane."""
 
     marks: Sequence[tuple[AuditedSpan, AuditRecord]]
     receipts: Sequence[Receipt]
-    decision: Decision[T] | None
-    refusal: RefusedError | None
+    outcome: Decision[T] | RefusedError
 
 
 async def committed(future: "Future[T]") -> T:
-    """Wait for a lane; when the waiting task is cancelled (the client hung up), the work goes on undisturbed."""
+    """Wait for a lane. When the waiting task is cancelled (the client hung up), the work continues."""
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
 @contextmanager
 def naming(receipt: Receipt) -> Generator[None]:
-    """Name the record of what is committed in whatever error this block raises afterwards.
+    """Put the receipt of a committed record into every error that this block raises afterwards.
 
     Raises:
-        AuditraceError: as raised in the block, with this receipt.
-        OperationFailedError: the block broke.
+        AuditraceError: the error of the block, with this receipt.
+        OperationFailedError: the block raised another error.
     """
     try:
         yield
@@ -104,7 +81,7 @@ def naming(receipt: Receipt) -> Generator[None]:
 
 
 class Operation:
-    """Carries out operations of one audit context, inside one span."""
+    """Carries out the operations of one audit context, inside one span."""
 
     def __init__(self, services: Services, context: AuditContext, span: AuditedSpan) -> None:
         self.services = services
@@ -117,9 +94,9 @@ class Operation:
         """Carry out `decide` in a lane and return after the commit.
 
         Raises:
-            RefusedError: as decided; its record is committed and named in `receipt`.
+            RefusedError: the decision of `decide`; its record is committed and named in `receipt`.
             TryLaterError: nothing was committed.
-            OperationFailedError: `decide` broke; nothing was changed, and a record of that is committed.
+            OperationFailedError: `decide` raised another error; nothing was changed, and a record of it is committed.
         """
         try:
             saved = await committed(self.services.ledger.submit(self._work(event_name, target, decide)))
@@ -133,7 +110,7 @@ class Operation:
     def attempt_now(
         self, event_name: str, target: Target, decide: Callable[[Transaction, int], Decision[T]]
     ) -> Committed[T]:
-        """The same for a thread that can wait: workers and commands."""
+        """Do the same in a thread that may block: in workers and commands."""
         try:
             saved = self.services.ledger.submit(self._work(event_name, target, decide)).result()
         except AuditraceError:
@@ -144,7 +121,7 @@ class Operation:
         return self.conclude(saved)
 
     async def refuse(self, event_name: str, target: Target, refusal: RefusedError) -> None:
-        """Commit the record of a refusal that was decided before an operation began (a malformed body, say)."""
+        """Commit the record of a refusal that was decided before an operation began (of a malformed body, say)."""
 
         def decide(_transaction: Transaction, _now_ns: int) -> Decision[None]:
             raise refusal
@@ -156,27 +133,18 @@ class Operation:
 
     def save(self, transaction: Transaction, decision: Decision[T], now_ns: int) -> Saved[T]:
         """Write the steps of a decision into the open transaction."""
-        marks: list[tuple[AuditedSpan, AuditRecord]] = []
-        receipts: list[Receipt] = []
-        for step in decision.steps:
-            span = step.span or self.span
-            record = self._record(step.fact, span, now_ns, step.record_id)
-            receipts.append(transaction.save(Transition(record=record, job=step.job, writes=step.writes)))
-            marks.append((span, record))
-        return Saved(marks, receipts, decision, None)
+        return Saved(*self._save(transaction, decision.steps, now_ns), decision)
 
     def conclude(self, saved: Saved[T]) -> Committed[T]:
-        """After the commit: point the spans at their records, end those of this operation, and answer or refuse."""
-        ending = {id(span): span for span, _ in saved.marks if span is not self.span}
-        receipt = self._marked(saved)
-        if saved.refusal is not None:
-            saved.refusal.receipt = receipt
-            raise saved.refusal
-        if saved.decision is None:
-            raise AssertionError("a committed operation has a decision or a refusal")
-        for span in (*ending.values(), *saved.decision.spans):
+        """After the commit: mark the spans with their records, end the spans of the steps, and answer or refuse."""
+        receipt, outcome = self._marked(saved), saved.outcome
+        if isinstance(outcome, RefusedError):
+            outcome.receipt = receipt
+            raise outcome
+        ending = dict.fromkeys(span for span, _ in saved.marks if span is not self.span)
+        for span in (*ending, *outcome.spans):
             span.end()
-        return Committed(saved.decision.value, saved.receipts, saved.decision.is_replay)
+        return Committed(outcome.value, saved.receipts, outcome.is_replay)
 
     def _work(
         self, event_name: str, target: Target, decide: Callable[[Transaction, int], Decision[T]]
@@ -188,9 +156,8 @@ class Operation:
             except RefusedError as refusal:
                 if self.context.counts_refusals:
                     raise
-                record = self._record(_refused(event_name, target, refusal), self.span, now_ns, None)
-                receipt = transaction.save(Transition(record=record))
-                return Saved([(self.span, record)], [receipt], None, refusal)
+                step = Step(fact=_refused(event_name, target, refusal))
+                return Saved(*self._save(transaction, [step], now_ns), refusal)
             return self.save(transaction, decision, now_ns)
 
         return work
@@ -201,21 +168,26 @@ class Operation:
         return saved.receipts[0]
 
     def _failure(self, event_name: str, target: Target, error: Exception) -> Callable[[Transaction], Saved[None]]:
-        def work(transaction: Transaction) -> Saved[None]:
-            fact = Fact(
-                event_name=event_name,
-                target=target,
-                result=Result.ERROR,
-                reason="the operation failed unexpectedly; nothing was changed",
-                error_type=type(error).__name__,
-            )
-            record = self._record(fact, self.span, self.services.clock(), None)
-            return Saved([(self.span, record)], [transaction.save(Transition(record=record))], None, None)
+        fact = Fact(
+            event_name=event_name,
+            target=target,
+            result=Result.ERROR,
+            reason="the operation failed unexpectedly; nothing was changed",
+            error_type=type(error).__name__,
+        )
+        return self._work(event_name, target, lambda _transaction, _now_ns: Decision([Step(fact=fact)], None))
 
-        return work
-
-    def _record(self, fact: Fact, span: AuditedSpan, now_ns: int, record_id: str | None) -> AuditRecord:
-        return record_of(fact, self.context, span.ref, record_id or self.services.new_id(), now_ns)
+    def _save(
+        self, transaction: Transaction, steps: Sequence[Step], now_ns: int
+    ) -> tuple[Sequence[tuple[AuditedSpan, AuditRecord]], Sequence[Receipt]]:
+        marks: list[tuple[AuditedSpan, AuditRecord]] = []
+        receipts: list[Receipt] = []
+        for step in steps:
+            span = step.span or self.span
+            record = record_of(step.fact, self.context, span.ref, step.record_id or self.services.new_id(), now_ns)
+            receipts.append(transaction.save(Transition(record=record, job=step.job, writes=step.writes)))
+            marks.append((span, record))
+        return marks, receipts
 
 
 def _refused(event_name: str, target: Target, refusal: RefusedError) -> Fact:

@@ -1,4 +1,4 @@
-"""Hands the audit trail out as a whole: oldest first, in a form that others read, recorded before the first byte."""
+"""Exports the audit trail, oldest first, in formats of other tools. Its record is committed before its first byte."""
 
 import asyncio
 import csv
@@ -10,10 +10,11 @@ from typing import Final
 import msgspec
 
 from service.errors import ForbiddenError
-from service.operations.base import Committed, Decision, Operation, Services, Step, naming
+from service.operations.base import Operation, Services, naming
 from service.operations.reading import filter_text
+from service.operations.steps import Decision, Step
 from service.operations.tallies import LEDGER
-from service.ports import Reads, RecordFilter, StoredPage, StoredRecord, Transaction
+from service.ports import Page, Reads, RecordFilter, StoredRecord, Transaction
 from service.records import AuditContext, Fact, change
 from service.roles import AUDITOR, require
 from telemetry import names
@@ -25,11 +26,11 @@ from telemetry.audit.request import export_request, in_lines
 from telemetry.tracing import AuditedSpan
 
 ROWS_AT_ONCE: Final = 500
-"""How many records of an export are in memory at a time."""
+"""The number of records of an export that are in memory at a time."""
 
 
 class ExportFormat(StrEnum):
-    """The forms of an export: lines of OTLP JSON as in the archive, lines of bodies, or a table."""
+    """The formats of an export: lines of OTLP JSON as in the archive, lines of bodies, or a table."""
 
     OTLP_JSON = "otlp-json"
     JSONL = "jsonl"
@@ -37,11 +38,11 @@ class ExportFormat(StrEnum):
 
 
 class AuditExport(Operation):
-    """The exports of one request. Every reader, `admin` included, gets the records of its own tenant.
+    """The exports of one request. Every reader, also `admin`, gets the records of its own tenant only.
 
     Raises (each method):
         RefusedError: refused; the record of the refusal is committed.
-        TryLaterError: the export cannot be recorded, or not even begun; nothing is handed out.
+        TryLaterError: the export cannot be recorded, or its first records cannot be read; nothing is returned.
     """
 
     def __init__(self, services: Services, context: AuditContext, span: AuditedSpan, reads: Reads) -> None:
@@ -51,17 +52,10 @@ class AuditExport(Operation):
     async def begin(self, where: RecordFilter, form: ExportFormat) -> AsyncIterator[bytes]:
         """Record the export and return its bytes, part by part.
 
-        What is committed after this returns is not among them; the record of the export itself is, if it matches.
-        An iterator that raises has not handed out everything: its receiver must not take it for complete.
+        The export holds no record that is committed after this method returns. It holds its own record, if that
+        matches. When the iterator raises, the export is incomplete, and its receiver must not use it as complete.
         """
-        own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
-        begun = await self._begun(where, form)
-        # Asked for before the answer begins, so that a database that is away is an answer of its own.
-        with naming(begun.receipt):
-            first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
-        return self._parts(own, first, WRITERS[form])
 
-    async def _begun(self, where: RecordFilter, form: ExportFormat) -> Committed[None]:
         def decide(_transaction: Transaction, _now_ns: int) -> Decision[None]:
             require(self.context.roles, AUDITOR)
             if where.tenant_id not in {None, self.context.tenant_id}:
@@ -74,9 +68,14 @@ class AuditExport(Operation):
             )
             return Decision([Step(fact=fact)], None)
 
-        return await self.attempt(names.EVENT_AUDIT_EXPORT, LEDGER, decide)
+        begun = await self.attempt(names.EVENT_AUDIT_EXPORT, LEDGER, decide)
+        own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
+        # Read before the answer begins, so that the client gets an error when the database is not reachable.
+        with naming(begun.receipt):
+            first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
+        return self._parts(own, first, WRITERS[form])
 
-    async def _parts(self, where: RecordFilter, page: StoredPage, write: "Writer") -> AsyncIterator[bytes]:
+    async def _parts(self, where: RecordFilter, page: Page[StoredRecord], write: "Writer") -> AsyncIterator[bytes]:
         is_first = True
         while True:
             yield write(page.rows, is_first)
@@ -87,7 +86,7 @@ class AuditExport(Operation):
 
 
 Writer = Callable[[Sequence[StoredRecord], bool], bytes]
-"""Returns records in one form; told whether they are the first."""
+"""Returns records in one format; the second argument says whether they are the first."""
 
 
 def otlp_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
@@ -96,7 +95,7 @@ def otlp_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
 
 
 def body_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
-    """Return a line for each record: its canonical body, of which the record hash is the SHA-256."""
+    """Return a line for each record: its canonical body. The record hash is the SHA-256 of it."""
     return b"".join(record.record.body.encode() + b"\n" for record in records)
 
 
@@ -117,14 +116,14 @@ COLUMNS: Final[Mapping[str, str]] = {
 }
 _PLACE: Final = ("record_id", "stream_id", "sequence_number", "record_hash", "event_name")
 _TRACE: Final = ("trace_id", "span_id")
-# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection").
+# Spreadsheets read a text with this beginning as a formula (OWASP, "CSV Injection").
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_rows(records: Sequence[StoredRecord], is_first: bool) -> bytes:
-    """Return rows of CSV (RFC 4180) for a spreadsheet, not for verification, with the head before the first.
+    """Return rows of CSV (RFC 4180) for a spreadsheet, not for verification. The first rows begin with the header.
 
-    A text that a spreadsheet would take for a formula is put behind an apostrophe.
+    A text that a spreadsheet would read as a formula gets an apostrophe in front.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)

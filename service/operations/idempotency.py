@@ -1,8 +1,8 @@
-"""Idempotency keys: which request was carried out before, so that repeating it does nothing a second time.
+"""Idempotency keys: finds a request that was carried out before, so that its repetition changes nothing.
 
-A key belongs to one actor and one route, for 24 hours. It is remembered with everything that was carried out, no-ops
-included: a `retry` that found the job queued already must not run it again when it is repeated after the job failed.
-A refused request has done nothing, so its key stays free: once the reason is gone, the same request is carried out.
+A key belongs to one actor and one route, for 24 hours. It is stored with every request that was carried out, also with
+a no-op: a `retry` of a job that was already queued must not run the job when it is repeated after the job failed. A
+refused request has changed nothing, so its key is not stored, and the same request may be carried out later.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ import msgspec
 
 from service.errors import IdempotencyConflictError
 from service.jobs.model import Job, JobId
-from service.operations.base import Decision
+from service.operations.steps import Decision
 from service.ports import IdempotencyEntry, Remember, Transaction
 from service.records import AuditContext
 
@@ -19,12 +19,12 @@ REMEMBERED_NS: Final = 24 * 3600 * 1_000_000_000
 
 
 def job_made_before(transaction: Transaction, context: AuditContext, job_id: str | None) -> JobId | None:
-    """Return the job of the request that this one repeats; None when it repeats none.
+    """Return the job of the earlier request that this request repeats; None when it repeats none.
 
     Args:
-        transaction: the one in which the request would be carried out.
-        context: of the request.
-        job_id: the job that the request names; None when it makes one.
+        transaction: the transaction of the request.
+        context: the context of the request.
+        job_id: the job that the request names; None when it makes a job.
 
     Raises:
         IdempotencyConflictError: the key was used before with another request.
@@ -41,7 +41,7 @@ def job_made_before(transaction: Transaction, context: AuditContext, job_id: str
 
 
 def remembering(decision: Decision[Job], context: AuditContext, now_ns: int) -> Decision[Job]:
-    """Return the decision with a first step that also remembers the request's key, if it has one."""
+    """Return the decision; if the request has a key, the first step also stores it."""
     key, body = context.idempotency_key_sha256, context.body_sha256
     if key is None or body is None:
         return decision

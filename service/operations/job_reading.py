@@ -1,4 +1,4 @@
-"""Reads of jobs, of their runs and of what these left behind; they leave no record."""
+"""Reads of jobs, of their runs and of their artifacts; they leave no record."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class JobReading:
-    """The job reads of one request; every reader sees the jobs of its own tenant.
+    """The job reads of one request; every reader sees the jobs of its own tenant only.
 
     Raises (each method):
-        ForbiddenError: the credential reads no jobs.
+        ForbiddenError: the credential may not read jobs.
         NotFoundError: there is no such job in the tenant.
         TryLaterError: the jobs cannot be read now.
     """
@@ -29,34 +29,25 @@ class JobReading:
     async def jobs(
         self, where: JobFilter, cursor: str | None, limit: int
     ) -> tuple[Sequence[tuple[Job, Sequence[Run]]], str | None]:
-        """Return one page of jobs, newest first, each with its runs, and where the next page begins."""
+        """Return one page of jobs, newest first, each with its runs, and the cursor of the next page."""
 
         def read() -> tuple[Sequence[tuple[Job, Sequence[Run]]], str | None]:
             page = self._reads.jobs(self._context.tenant_id, where, cursor, limit)
-            return [(job, self._runs_of(job)) for job in page.rows], page.next_cursor
+            return [self._with_runs(job) for job in page.rows], page.next_cursor
 
         return await self._allowed(read)
 
     async def job(self, job_id: str) -> tuple[Job, Sequence[Run]]:
         """Return a job and its runs, first to last."""
-
-        def read() -> tuple[Job, Sequence[Run]]:
-            job = self._job(job_id)
-            return job, self._runs_of(job)
-
-        return await self._allowed(read)
+        return await self._allowed(lambda: self._with_runs(self._job(job_id)))
 
     async def runs(self, job_id: str) -> Sequence[Run]:
         """Return the runs of a job, first to last."""
-
-        def read() -> Sequence[Run]:
-            self._job(job_id)
-            return self._reads.runs(job_id)
-
-        return await self._allowed(read)
+        _, runs = await self.job(job_id)
+        return runs
 
     async def artifacts(self, job_id: str, number: int) -> Sequence[Content]:
-        """Return what a run left behind, by name."""
+        """Return the artifacts of a run, ordered by name."""
 
         def read() -> Sequence[Content]:
             if number not in range(1, self._job(job_id).run + 1):
@@ -66,11 +57,11 @@ class JobReading:
         return await self._allowed(read)
 
     def is_final(self, job_id: str) -> bool:
-        """Tell whether a job has come to a final state; blocks."""
+        """Return whether a job is in a final state; blocks."""
         return self._job(job_id).status.is_final
 
     def require_allowed(self) -> None:
-        """Raise unless the credential reads jobs."""
+        """Raise unless the credential may read jobs."""
         require(self._context.roles, *JOB_READERS)
 
     async def _allowed(self, read: Callable[[], T]) -> T:
@@ -83,5 +74,5 @@ class JobReading:
             raise NotFoundError("there is no such job")
         return job
 
-    def _runs_of(self, job: Job) -> Sequence[Run]:
-        return self._reads.runs(job.job_id) if job.run else ()
+    def _with_runs(self, job: Job) -> tuple[Job, Sequence[Run]]:
+        return job, self._reads.runs(job.job_id) if job.run else ()

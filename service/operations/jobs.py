@@ -1,4 +1,4 @@
-"""What API clients do with jobs: create, give inputs, draft, confirm, run, retry, cancel, read an artifact."""
+"""The operations of API clients on jobs: create, write input, draft, confirm, run, retry, cancel, read an artifact."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ from service.jobs import transitions
 from service.jobs.model import Content, Job, JobId, ParameterValue, Plan, RunRequest, Status
 from service.jobs.plan import render_plan
 from service.jobs.templates import Template
-from service.operations.base import Committed, Decision, Operation, Step
+from service.operations.base import Committed, Operation
 from service.operations.idempotency import job_made_before, remembering
-from service.operations.steps import changed, noop, status_change
+from service.operations.steps import Decision, Step, changed, content_change, moved, noop
 from service.ports import PutInput, PutSecrets, Transaction, Write
 from service.records import Fact, change
 from service.roles import APPROVER, JOB_READERS, OPERATOR, require
@@ -39,7 +39,7 @@ class JobOperations(Operation):
     """
 
     async def create(self, template_name: str, parameters: Mapping[str, object]) -> Committed[Job]:
-        """Create a job from a template; the same Idempotency-Key and body yields the same job and a no-op."""
+        """Create a job from a template; the same Idempotency-Key and body return the same job, and are a no-op."""
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[Job]:
             require(self.context.roles, OPERATOR)
@@ -77,7 +77,7 @@ class JobOperations(Operation):
         return await self.attempt(names.EVENT_JOB_CREATE, target, decide)
 
     async def write_input(self, job_id: str, name: str, payload: bytes, if_match: int | None) -> Committed[Job]:
-        """Store or replace an input of a job that has no draft yet."""
+        """Store or replace an input of a job that has no draft."""
         content = Content(name, len(payload), hashlib.sha256(payload).hexdigest())
 
         def decide(transaction: Transaction, job: Job, now_ns: int) -> Decision[Job]:
@@ -88,18 +88,13 @@ class JobOperations(Operation):
             if before == content:
                 return Decision([noop(names.EVENT_INPUT_WRITE, job)], job)
             after = transitions.accept_input(job, now_ns)
-            changes = {
-                "name": change(before.name if before else None, name),
-                "size": change(before.size if before else None, content.size),
-                "sha256": change(before.sha256 if before else None, content.sha256),
-            }
-            put = PutInput(content, payload)
+            changes, put = content_change(before, content), PutInput(content, payload)
             return Decision([changed(names.EVENT_INPUT_WRITE, after, changes, writes=(put,))], after)
 
         return await self._on_job(names.EVENT_INPUT_WRITE, job_id, if_match, (OPERATOR,), decide)
 
     async def draft(self, job_id: str, if_match: int | None) -> Committed[Job]:
-        """Render the plan: exactly what would run."""
+        """Render the plan: exactly what a run would execute."""
 
         def decide(transaction: Transaction, job: Job, now_ns: int) -> Decision[Job]:
             def render() -> Plan:
@@ -107,10 +102,9 @@ class JobOperations(Operation):
                 return render_plan(self._template(job), job.parameters, inputs, self.services.secret.mask)
 
             after = transitions.draft(job, render, now_ns)
-            if after is None or after.plan is None:
-                return Decision([noop(names.EVENT_JOB_DRAFT, job)], job)
-            changes = {**status_change(job, after), "plan_sha256": change(None, after.plan.sha256)}
-            return Decision([changed(names.EVENT_JOB_DRAFT, after, changes)], after)
+            plan = after.plan if after else None
+            more = {"plan_sha256": change(None, plan.sha256)} if plan else None
+            return moved(names.EVENT_JOB_DRAFT, job, after, more)
 
         return await self._on_job(names.EVENT_JOB_DRAFT, job_id, if_match, (OPERATOR,), decide)
 
@@ -124,7 +118,7 @@ class JobOperations(Operation):
         run: bool,
         if_match: int | None,
     ) -> Committed[Job]:
-        """Approve the plan with this hash, and unless `run` is false trigger the run in the same transaction."""
+        """Approve the plan with this hash, and trigger the run in the same transaction unless `run` is false."""
 
         def decide(_: Transaction, job: Job, now_ns: int) -> Decision[Job]:
             if not confirmed:
@@ -139,18 +133,14 @@ class JobOperations(Operation):
                 distinct_confirmer=template.distinct_confirmer,
                 now_ns=now_ns,
             )
-            if after is None:
-                step, confirmed_job = noop(names.EVENT_JOB_CONFIRM, job), job
-            else:
-                changes = {**status_change(job, after), "confirmed": change(False, True)}
-                changes["plan_sha256"] = change(None, plan_sha256)
-                if notes is not None:
-                    changes["notes_sha256"] = change(None, hashlib.sha256(notes.encode()).hexdigest())
-                step, confirmed_job = changed(names.EVENT_JOB_CONFIRM, after, changes), after
-            if not run or confirmed_job.status is not Status.CONFIRMED:
-                return Decision([step], confirmed_job)
-            queued = self._trigger(confirmed_job, template, now_ns)
-            return Decision([step, *queued.steps], queued.value)
+            more = {"confirmed": change(False, True), "plan_sha256": change(None, plan_sha256)}
+            if notes is not None:
+                more["notes_sha256"] = change(None, hashlib.sha256(notes.encode()).hexdigest())
+            decision = moved(names.EVENT_JOB_CONFIRM, job, after, more)
+            if not run or decision.value.status is not Status.CONFIRMED:
+                return decision
+            queued = self._trigger(decision.value, template, now_ns)
+            return Decision([*decision.steps, *queued.steps], queued.value)
 
         return await self._on_job(names.EVENT_JOB_CONFIRM, job_id, if_match, (APPROVER,), decide)
 
@@ -163,36 +153,28 @@ class JobOperations(Operation):
         return await self._on_job(names.EVENT_JOB_RUN_TRIGGER, job_id, if_match, (OPERATOR,), decide)
 
     async def retry(self, job_id: str, if_match: int | None) -> Committed[Job]:
-        """Put a failed job on the queue again; its trace links to the last run's span."""
+        """Put a failed job on the queue again; its trace links to the span of the last run."""
 
         def decide(transaction: Transaction, job: Job, now_ns: int) -> Decision[Job]:
             last = transaction.run(job.job_id, job.run) if job.run else None
-            record_id = self.services.new_id()
-            span = self._enqueue(job, (last.traceparent,) if last else ())
-            request = self._request(record_id, span, last.traceparent if last else None)
+            request, span = self._request(job, last.traceparent if last else None)
             requires_confirmation = self._template(job).requires_confirmation
             after = transitions.retry(job, request, requires_confirmation=requires_confirmation, now_ns=now_ns)
-            if after is None:
-                return Decision([noop(names.EVENT_JOB_RETRY, job)], job)
-            changes = {**status_change(job, after), "run": change(job.run, job.run + 1)}
-            step = changed(names.EVENT_JOB_RETRY, after, changes, span=span, record_id=record_id)
-            return Decision([step], after)
+            more = {"run": change(job.run, job.run + 1)}
+            return moved(names.EVENT_JOB_RETRY, job, after, more, span=span, record_id=request.record_id)
 
         return await self._on_job(names.EVENT_JOB_RETRY, job_id, if_match, (OPERATOR,), decide)
 
     async def cancel(self, job_id: str, if_match: int | None) -> Committed[Job]:
-        """Cancel a job that is not final; a run in progress is killed by its worker."""
+        """Cancel a job that is not final; the worker of a run in progress kills it."""
 
         def decide(_: Transaction, job: Job, now_ns: int) -> Decision[Job]:
-            after = transitions.cancel(job, now_ns)
-            if after is None:
-                return Decision([noop(names.EVENT_JOB_CANCEL, job)], job)
-            return Decision([changed(names.EVENT_JOB_CANCEL, after, status_change(job, after))], after)
+            return moved(names.EVENT_JOB_CANCEL, job, transitions.cancel(job, now_ns))
 
         return await self._on_job(names.EVENT_JOB_CANCEL, job_id, if_match, (OPERATOR,), decide)
 
     async def read_artifact(self, job_id: str, run: int, content: Content | None) -> Committed[None]:
-        """Record that an artifact is read, before its bytes are handed out; None is one that does not exist."""
+        """Record the read of an artifact, before its bytes are returned; `content` None means that there is none."""
         target_id = f"{job_id}/runs/{run}/{content.name}" if content else f"{job_id}/runs/{run}"
 
         def decide(transaction: Transaction, _now_ns: int) -> Decision[None]:
@@ -204,11 +186,7 @@ class JobOperations(Operation):
                 event_name=names.EVENT_ARTIFACT_READ,
                 target=Target("artifact", target_id),
                 result=Result.SUCCESS,
-                changes={
-                    "name": change(None, content.name),
-                    "size": change(None, content.size),
-                    "sha256": change(None, content.sha256),
-                },
+                changes=content_change(None, content),
                 job=job,
                 run=run,
             )
@@ -249,33 +227,23 @@ class JobOperations(Operation):
         return visible, (PutSecrets(ciphertexts),) if ciphertexts else ()
 
     def _trigger(self, job: Job, template: Template, now_ns: int) -> Decision[Job]:
-        record_id = self.services.new_id()
-        span = self._enqueue(job, ())
-        after = transitions.trigger(
-            job,
-            self._request(record_id, span, None),
-            requires_confirmation=template.requires_confirmation,
-            now_ns=now_ns,
-        )
-        if after is None:
-            return Decision([noop(names.EVENT_JOB_RUN_TRIGGER, job)], job)
-        changes = status_change(job, after)
-        step = changed(names.EVENT_JOB_RUN_TRIGGER, after, changes, span=span, record_id=record_id)
-        return Decision([step], after)
+        request, span = self._request(job, None)
+        after = transitions.trigger(job, request, requires_confirmation=template.requires_confirmation, now_ns=now_ns)
+        return moved(names.EVENT_JOB_RUN_TRIGGER, job, after, span=span, record_id=request.record_id)
 
-    def _enqueue(self, job: Job, links: Sequence[str]) -> AuditedSpan:
-        # A span that is never ended is never exported, so one that a refusal makes needless leaves no trace.
-        return self.services.tracing.enqueue(self.span, job.job_id, job.template, links=links)
-
-    def _request(self, record_id: str, span: AuditedSpan, linked: str | None) -> RunRequest:
-        return RunRequest(
+    def _request(self, job: Job, linked: str | None) -> tuple[RunRequest, AuditedSpan]:
+        # When the operation is refused, this span never ends. The SDK exports only spans that end.
+        links = (linked,) if linked else ()
+        span = self.services.tracing.enqueue(self.span, job.job_id, job.template, links=links)
+        request = RunRequest(
             initiator=self.context.actor,
-            record_id=record_id,
+            record_id=self.services.new_id(),
             request_id=self.context.request_id,
             traceparent=span.traceparent,
             tracestate=span.tracestate,
             linked_traceparent=linked,
         )
+        return request, span
 
     def _replay(self, transaction: Transaction, event_name: str, job_id: JobId) -> Decision[Job]:
         job = transaction.job(job_id, self.context.tenant_id)

@@ -1,4 +1,4 @@
-"""What operators do with API keys: create, where the key is shown once, and revoke."""
+"""The operations of operators on API keys: create a key, which is shown once, and revoke a key."""
 
 import hashlib
 import re
@@ -10,7 +10,8 @@ import msgspec
 
 from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.jobs.model import TenantId
-from service.operations.base import Committed, Decision, Operation, Step
+from service.operations.base import Committed, Operation
+from service.operations.steps import Decision, Step
 from service.ports import ApiKey, PutKey, RevokeKey, Transaction
 from service.records import Fact, change
 from service.roles import ADMIN, ROLES, require
@@ -21,12 +22,12 @@ from telemetry.audit.record import Result, Target
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Actor ids that stand for nobody, or for the service itself.
+# The actor ids of requests without a credential, and of the service itself.
 RESERVED_ACTORS: Final = frozenset({"anonymous", "auditrace"})
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as it is shown, once: `key` is the whole token, of which only a hash is stored."""
+    """A new key, as it is shown once. `key` is the whole token; only a hash of its secret is stored."""
 
     id: str
     name: str
@@ -36,7 +37,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyOperations(Operation):
-    """The key operations of one command; each returns after its record is committed. For threads that can wait.
+    """The key operations of one command. Each blocks, and returns after its record is committed.
 
     Raises (each method):
         RefusedError: refused; the record of the refusal is committed.
@@ -46,16 +47,17 @@ class KeyOperations(Operation):
     def create(
         self, name: str, roles: Sequence[str], tenant_id: TenantId, expires_ns: int | None = None
     ) -> Committed[NewKey]:
-        """Create a key; `name` becomes the actor id, and stays taken in its tenant for ever.
+        """Create a key. `name` becomes the actor id, and no other key of the tenant can ever get it.
 
         Args:
-            name: of the key.
-            roles: what it may do.
-            tenant_id: whose key it is.
-            expires_ns: from when on it is refused, in nanoseconds since 1970; None is never.
+            name: the name of the key.
+            roles: the roles of the actor.
+            tenant_id: the tenant of the actor.
+            expires_ns: the time from which the key is refused, in nanoseconds since 1970; None is never.
         """
         key_id = self.services.new_id().replace("-", "")
         secret = secrets.token_urlsafe(_SECRET_BYTES)
+        target = _target(name)
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[NewKey]:
             require(self.context.roles, ADMIN)
@@ -74,47 +76,36 @@ class KeyOperations(Operation):
             changes = {"roles": change(None, ordered), "tenant": change(None, tenant_id)}
             if expires_ns is not None:
                 changes["expires_at"] = change(None, rfc3339_nanos(expires_ns))
-            fact = Fact(
-                event_name=names.EVENT_KEY_CREATE,
-                target=Target("key", name),
-                result=Result.SUCCESS,
-                changes=changes,
-            )
+            fact = Fact(event_name=names.EVENT_KEY_CREATE, target=target, result=Result.SUCCESS, changes=changes)
             shown = NewKey(id=key_id, name=name, key=f"atk_{key_id}_{secret}", roles=ordered, tenant=tenant_id)
             return Decision([Step(fact=fact, writes=(PutKey(key),))], shown)
 
-        return self.attempt_now(names.EVENT_KEY_CREATE, _target(name), decide)
+        return self.attempt_now(names.EVENT_KEY_CREATE, target, decide)
 
     def revoke(self, name: str, tenant_id: TenantId) -> Committed[ApiKey]:
-        """Revoke a key by its name; it is refused from the next request on. Again is a no-op."""
+        """Revoke a key by its name; it is refused from the next request on. A second revocation is a no-op."""
+        target = _target(name)
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[ApiKey]:
             require(self.context.roles, ADMIN)
-            key = transaction.key_named(tenant_id, name) if _is_named(name, tenant_id) else None
+            is_named = _NAME.fullmatch(name) and _TENANT.fullmatch(tenant_id)
+            key = transaction.key_named(tenant_id, name) if is_named else None
             if key is None:
                 raise NotFoundError(f"there is no key named {name!a} in this tenant")
             if key.revoked_ns is not None:
-                noop = Fact(event_name=names.EVENT_KEY_REVOKE, target=Target("key", name), result=Result.NOOP)
+                noop = Fact(event_name=names.EVENT_KEY_REVOKE, target=target, result=Result.NOOP)
                 return Decision([Step(fact=noop)], key)
-            fact = Fact(
-                event_name=names.EVENT_KEY_REVOKE,
-                target=Target("key", name),
-                result=Result.SUCCESS,
-                changes={"roles": change(key.roles, None), "tenant": change(tenant_id, None)},
-            )
+            changes = {"roles": change(key.roles, None), "tenant": change(tenant_id, None)}
+            fact = Fact(event_name=names.EVENT_KEY_REVOKE, target=target, result=Result.SUCCESS, changes=changes)
             step = Step(fact=fact, writes=(RevokeKey(key.key_id, now_ns),))
             return Decision([step], msgspec.structs.replace(key, revoked_ns=now_ns))
 
-        return self.attempt_now(names.EVENT_KEY_REVOKE, _target(name), decide)
+        return self.attempt_now(names.EVENT_KEY_REVOKE, target, decide)
 
 
 def _target(name: str) -> Target:
-    # A command line can hold bytes that are no text; no record can.
+    # A command line can hold bytes that are not text; a record cannot.
     return Target("key", name.encode(errors="replace").decode())
-
-
-def _is_named(name: str, tenant_id: str) -> bool:
-    return _NAME.fullmatch(name) is not None and _TENANT.fullmatch(tenant_id) is not None
 
 
 def _checked(name: str, roles: Sequence[str], tenant_id: str) -> tuple[str, ...]:

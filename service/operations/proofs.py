@@ -1,4 +1,4 @@
-"""What proves a single record: the checkpoint that covers it, and the hashes by which that checkpoint names it."""
+"""The proof of a single record: the checkpoint that covers it, and the hashes that lead to that checkpoint."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -13,11 +13,11 @@ _CHECKPOINTS_AT_ONCE: Final = 100
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """A record, the checkpoint and the tip that cover it, and the hashes of the stream from `tip.first` on.
+    """A record, the checkpoint and the tip that cover it, and the stream's hashes from `tip.first` to `tip.number`.
 
-    Whoever holds the public key needs nothing else: the record's body hashes to the entry of its number, the hashes
-    together to `tip.leaves`, the tip stands in the checkpoint's body, and that is signed. Before a checkpoint covers
-    the record there is none, no tip, and no hash.
+    With the public key, this is enough for the check: the hash of the record's body is the entry of its number; all
+    hashes together give `tip.leaves`; the tip is in the checkpoint's body; the body is signed. Before a checkpoint
+    covers the record, checkpoint and tip are None and there are no hashes.
     """
 
     record: RecordRow
@@ -27,7 +27,7 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 def proof_of(record: RecordRow, reads: Reads) -> Proof:
-    """Return what proves `record`; reads the database, and blocks."""
+    """Return the proof of `record`; reads the database, and blocks."""
     for checkpoint in _candidates(record, reads):
         tip = _covering(checkpoint, record)
         if tip is not None:
@@ -36,7 +36,7 @@ def proof_of(record: RecordRow, reads: Reads) -> Proof:
 
 
 def _candidates(record: RecordRow, reads: Reads) -> Iterator[CheckpointRow]:
-    """Yield those checkpoints first that were sealed after the record, and then, because clocks step, the others."""
+    """Yield the checkpoints that were sealed after the record; then the others, because a clock may have stepped."""
     if record.sequence_number > reads.anchored(record.stream_id):
         return
     start = reads.checkpoint_before(record.observed_ns)

@@ -1,4 +1,4 @@
-"""Reads of the audit trail that are audited themselves: nothing is handed out before the read is recorded."""
+"""Reads of the audit trail. Each read is recorded before its result is returned."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from service.errors import ForbiddenError, NotFoundError, RefusedError
 from service.operations.base import Operation, Services
 from service.operations.proofs import Proof, proof_of
 from service.operations.tallies import LEDGER, Tallies
-from service.ports import CheckpointPage, Page, Reads, RecordFilter, RecordRow, StreamPage
+from service.ports import CheckpointRow, Page, Reads, RecordFilter, RecordRow, StreamRow
 from service.records import AuditContext
 from service.roles import ADMIN, AUDITOR, require
 from telemetry import names
@@ -25,11 +25,11 @@ _TIMES: Final = {"since_ns": "since", "until_ns": "until"}
 
 
 class AuditReading(Operation):
-    """The audit reads of one request. Every reader, `admin` included, sees the records of its own tenant.
+    """The audit reads of one request. Every reader, also `admin`, sees the records of its own tenant only.
 
     Raises (each method):
         RefusedError: refused; the record of the refusal is committed.
-        TryLaterError: the trail cannot be read, or the read cannot be recorded; nothing is handed out.
+        TryLaterError: the trail cannot be read, or the read cannot be recorded; nothing is returned.
     """
 
     def __init__(
@@ -39,62 +39,51 @@ class AuditReading(Operation):
         self._reads = reads
         self._tallies = tallies
 
-    async def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page:
+    async def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[RecordRow]:
         """Return one page of the records that match, newest first."""
 
-        def read() -> Page:
-            require(self.context.roles, AUDITOR)
+        def read() -> Page[RecordRow]:
             if where.tenant_id not in {None, self.context.tenant_id}:
                 raise ForbiddenError("this credential reads the records of its own tenant only")
             own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
             return self._reads.records(own, cursor, limit)
 
-        return await self._recorded(filter_text(where), read)
+        return await self._for_auditors(filter_text(where), read)
 
-    async def of_job(self, job_id: str, cursor: str | None, limit: int) -> Page:
+    async def of_job(self, job_id: str, cursor: str | None, limit: int) -> Page[RecordRow]:
         """Return one page of the trail of a job, newest first."""
 
-        def read() -> Page:
-            require(self.context.roles, AUDITOR)
+        def read() -> Page[RecordRow]:
             if self._reads.job(job_id, self.context.tenant_id) is None:
                 raise NotFoundError("there is no such job")
             return self._reads.records(RecordFilter(job_id=job_id, tenant_id=self.context.tenant_id), cursor, limit)
 
-        return await self._recorded(filter_text(RecordFilter(job_id=job_id)), read)
+        return await self._for_auditors(filter_text(RecordFilter(job_id=job_id)), read)
 
     async def record(self, record_id: str) -> RecordRow:
-        """Return one record. Whoever acted may read the record of that act, so that its delivery can be followed."""
+        """Return one record. An actor may read the records of its own acts, to follow their delivery."""
+        return await self._recorded(urlencode({"record_id": record_id}), lambda: self._readable(record_id))
 
-        def read() -> RecordRow:
-            return self._readable(record_id)
+    async def streams(self, cursor: str | None, limit: int) -> Page[StreamRow]:
+        """Return one page of the streams of the ledger; they belong to no tenant, and hold hashes only."""
+        return await self._for_auditors(urlencode({"view": "streams"}), lambda: self._reads.streams(cursor, limit))
 
-        return await self._recorded(urlencode({"record_id": record_id}), read)
-
-    async def streams(self, cursor: str | None, limit: int) -> StreamPage:
-        """Return one page of the streams of the ledger; they belong to no tenant, and hold nothing but hashes."""
-
-        def read() -> StreamPage:
-            require(self.context.roles, AUDITOR)
-            return self._reads.streams(cursor, limit)
-
-        return await self._recorded(urlencode({"view": "streams"}), read)
-
-    async def checkpoints(self, cursor: str | None, limit: int) -> CheckpointPage:
-        """Return one page of checkpoints, the last one first; they belong to no tenant either."""
-
-        def read() -> CheckpointPage:
-            require(self.context.roles, AUDITOR)
-            return self._reads.checkpoints(cursor, limit)
-
-        return await self._recorded(urlencode({"view": "checkpoints"}), read)
+    async def checkpoints(self, cursor: str | None, limit: int) -> Page[CheckpointRow]:
+        """Return one page of checkpoints, the last one first; they belong to no tenant."""
+        what = urlencode({"view": "checkpoints"})
+        return await self._for_auditors(what, lambda: self._reads.checkpoints(cursor, limit))
 
     async def proof(self, record_id: str) -> Proof:
-        """Return what proves one record to whoever holds the public key."""
+        """Return the proof of one record, for a holder of the public key."""
+        what = urlencode({"proof_of": record_id})
+        return await self._recorded(what, lambda: proof_of(self._readable(record_id), self._reads))
 
-        def read() -> Proof:
-            return proof_of(self._readable(record_id), self._reads)
+    async def _for_auditors(self, what: str, read: Callable[[], T]) -> T:
+        def allowed() -> T:
+            require(self.context.roles, AUDITOR)
+            return read()
 
-        return await self._recorded(urlencode({"proof_of": record_id}), read)
+        return await self._recorded(what, allowed)
 
     async def _recorded(self, what: str, read: Callable[[], T]) -> T:
         try:
@@ -118,7 +107,7 @@ class AuditReading(Operation):
 
 
 def filter_text(where: RecordFilter) -> str:
-    """Return the canonical query text of a filter: the same for equal filters, whatever their order or form.
+    """Return the canonical query text of a filter. Equal filters have the same text, whatever their order or form.
 
     Example:
         >>> filter_text(RecordFilter(outcome="failure", actor_id="ci bot", since_ns=0))

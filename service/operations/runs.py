@@ -1,4 +1,4 @@
-"""What workers do with runs: claim, renew, finish, hand back, and close the runs of workers that died."""
+"""The operations of workers on runs: claim, renew, finish, release, and close the runs of workers that died."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -8,11 +8,10 @@ import msgspec
 from service.errors import TransitionRefusedError
 from service.jobs import transitions
 from service.jobs.model import Job, Run, RunRequest, RunStatus, Status
-from service.operations.base import Decision, Operation, Services
-from service.operations.run_steps import Ended, begun, closed
-from service.operations.steps import noop
-from service.ports import Ledger, Transaction
-from service.records import AuditContext, Initiator
+from service.operations.base import Operation, Services
+from service.operations.steps import Decision, Ended, changed, closed, noop, status_change
+from service.ports import Ledger, StartRun, Transaction
+from service.records import AuditContext, Initiator, change
 from telemetry import names
 from telemetry.audit.record import Actor, Result, Target
 from telemetry.tracing import JOB_RECLAIM, AuditedSpan
@@ -24,7 +23,7 @@ CANCELLED: Final = "cancelled"
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """A run that this worker owns, with the span it takes place in; its intent is committed."""
+    """A run that this worker owns, and the span of the run; its intent is committed."""
 
     job: Job
     run: Run
@@ -33,11 +32,11 @@ class Claimed(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name of the run in messages."""
         return f"run {self.run.number} of job {self.job.job_id}"
 
 
-Conclude = Callable[[Transaction, Job, Run, Operation, int], Decision[Job]]
+Conclude = Callable[[Job, Run, int], Decision[Job]]
 
 
 class RunOperations:
@@ -55,14 +54,14 @@ class RunOperations:
         retry_delay_ns: Callable[[int], int],
         intake: Ledger | None = None,
     ) -> None:
-        """Work under `worker_id`.
+        """Carry out the operations of the worker `worker_id`.
 
         Args:
-            services: what the operations work with.
-            worker_id: names the worker; no other worker ever has the same.
-            lease_ns: how long a claim holds without being renewed.
-            retry_delay_ns: gives the pause after the n-th attempt failed.
-            intake: where claims go, which may be refused while runs in progress still end; the same ledger when None.
+            services: the services that the operations use.
+            worker_id: the id of the worker; no other worker ever has the same id.
+            lease_ns: how long a claim is valid without a renewal.
+            retry_delay_ns: returns the pause after the n-th attempt failed.
+            intake: the ledger for claims, which may refuse them while runs still end; None is that of `services`.
         """
         self._services = services
         self._intake = intake or services.ledger
@@ -71,17 +70,16 @@ class RunOperations:
         self._retry_delay_ns = retry_delay_ns
 
     def claim(self) -> Claimed | None:
-        """Claim the job whose turn it is; the record is the intent, committed before the command starts."""
+        """Claim the next job that is due. The record states the intent, and is committed before the command starts."""
 
-        def work(transaction: Transaction) -> tuple[Claimed, Operation, Decision[Job]] | None:
+        def save(transaction: Transaction) -> tuple[Claimed, Callable[[], object]] | None:
             now_ns = self._services.clock()
             job = transaction.next_runnable(now_ns)
             if job is None or job.request is None:
                 return None
-            links = [job.request.linked_traceparent] if job.request.linked_traceparent else []
-            span = self._services.tracing.run(
-                job.request.traceparent, job.request.tracestate, job.job_id, job.template, links
-            )
+            request = job.request
+            links = [request.linked_traceparent] if request.linked_traceparent else []
+            span = self._services.tracing.run(request.traceparent, request.tracestate, job.job_id, job.template, links)
             after = transitions.claim(job, now_ns)
             run = Run(
                 job_id=job.job_id,
@@ -91,16 +89,12 @@ class RunOperations:
                 traceparent=span.traceparent,
                 started_ns=now_ns,
             )
-            step = begun(job, after, run, now_ns + self.lease_ns)
-            return Claimed(after, run, job.request, span), self._operation(job, span), Decision([step], after)
-
-        def save(transaction: Transaction) -> tuple[Claimed, Callable[[], object]] | None:
-            found = work(transaction)
-            if found is None:
-                return None
-            claimed, operation, decision = found
-            saved = operation.save(transaction, decision, self._services.clock())
-            return claimed, lambda: operation.conclude(saved)
+            changes = {**status_change(job, after), "run": change(job.run or None, after.run)}
+            start = StartRun(run, now_ns + self.lease_ns)
+            step = changed(names.EVENT_JOB_STATUS_TRANSITION, after, changes, run=run, writes=(start,))
+            operation = self._operation(job, span)
+            saved = operation.save(transaction, Decision([step], after), now_ns)
+            return Claimed(after, run, request, span), lambda: operation.conclude(saved)
 
         committed = self._intake.submit(save).result()
         if committed is None:
@@ -110,7 +104,7 @@ class RunOperations:
         return claimed
 
     def renew(self, claims: Sequence[Claimed]) -> Sequence[Claimed]:
-        """Extend these leases; returns the runs that are not wanted any more: cancelled, or reclaimed by another."""
+        """Extend these leases; return the runs that must end: they were cancelled, or reclaimed by another worker."""
 
         def work(transaction: Transaction) -> Sequence[Claimed]:
             until_ns = self._services.clock() + self.lease_ns
@@ -119,19 +113,19 @@ class RunOperations:
         return self._services.ledger.submit(work).result()
 
     def finish(self, claimed: Claimed, ended: Ended) -> Job:
-        """Record how the run ended, with its artifacts; while attempts are left, a failure goes back to the queue.
+        """Record how the run ended, with its artifacts; a failed job returns to the queue while attempts are left.
 
         Raises:
-            TransitionRefusedError: the run was closed by another worker after its lease had ended; that is recorded.
+            TransitionRefusedError: another worker closed the run after its lease had ended; this is recorded.
         """
 
-        def conclude(_: Transaction, job: Job, run: Run, operation: Operation, now_ns: int) -> Decision[Job]:
+        def conclude(job: Job, run: Run, now_ns: int) -> Decision[Job]:
             spans: tuple[AuditedSpan, ...] = ()
             if ended.error_type is None:
                 after, status, result = transitions.succeed(job, now_ns), RunStatus.SUCCEEDED, Result.SUCCESS
             else:
-                request, span = self._next_request(operation, job, claimed.request, run)
-                after, spans = self._fail(job, request, span, is_retryable=ended.is_retryable, now_ns=now_ns)
+                request = self._next_request(claimed.span, job, claimed.request, run)
+                after, spans = self._fail(job, *request, is_retryable=ended.is_retryable, now_ns=now_ns)
                 status, result = RunStatus.FAILED, Result.ERROR
             step = closed(job, after, run, ended, status=status, result=result, now_ns=now_ns)
             return Decision([step], after, spans=spans)
@@ -139,10 +133,10 @@ class RunOperations:
         return self._end(claimed, ended, conclude)
 
     def release(self, claimed: Claimed, ended: Ended) -> Job:
-        """Hand a run back because the worker stops: the job is queued again and keeps its attempt."""
+        """Release a run because the worker stops: the job is queued again and keeps its attempt."""
 
-        def conclude(_: Transaction, job: Job, run: Run, operation: Operation, now_ns: int) -> Decision[Job]:
-            request, span = self._next_request(operation, job, claimed.request, run)
+        def conclude(job: Job, run: Run, now_ns: int) -> Decision[Job]:
+            request, span = self._next_request(claimed.span, job, claimed.request, run)
             after = transitions.release(job, request, now_ns)
             released = msgspec.structs.replace(
                 ended, error_type=WORKER_SHUTDOWN, reason="the worker stopped and handed the run back"
@@ -156,7 +150,7 @@ class RunOperations:
         """Close one run whose lease has ended, outcome unknown, and queue or fail its job; False when there is none.
 
         Args:
-            kept: runs of this worker that are in progress; a lease of theirs that has ended is renewed.
+            kept: the runs in progress of this worker; if the lease of one has ended, it is renewed instead.
         """
         span = self._services.tracing.root(JOB_RECLAIM)
 
@@ -165,14 +159,14 @@ class RunOperations:
             run = transaction.expired_run(now_ns)
             for claimed in kept:
                 if run is not None and (claimed.run.job_id, claimed.run.number) == (run.job_id, run.number):
-                    # The clock, or this process, stood still or jumped; who is alive is not reclaimed by itself.
+                    # The clock jumped, or this process stood still. A worker never reclaims its own run.
                     self._renew(transaction, claimed, now_ns + self.lease_ns)
                     return None
             job = transaction.job(run.job_id, None) if run else None
             if run is None or job is None or job.request is None:
                 return None
             operation = self._operation(job, span)
-            decision = self._reclaimed(operation, job, job.request, run, now_ns)
+            decision = self._reclaimed(span, job, job.request, run, now_ns)
             saved = operation.save(transaction, decision, now_ns)
 
             def conclude() -> None:
@@ -188,17 +182,17 @@ class RunOperations:
         span.end()
         return True
 
-    def _reclaimed(self, operation: Operation, job: Job, request: RunRequest, run: Run, now_ns: int) -> Decision[Job]:
+    def _reclaimed(self, span: AuditedSpan, job: Job, request: RunRequest, run: Run, now_ns: int) -> Decision[Job]:
         duration_ms = max(0, now_ns - run.started_ns) // 1_000_000
         ended = Ended(
             error_type=LEASE_EXPIRED, reason=LEASE_EXPIRED, exit_code=None, duration_ms=duration_ms, is_retryable=True
         )
         after = job
         spans: tuple[AuditedSpan, ...] = ()
-        # A job that was cancelled while its worker was dying is final already; only its run is still open.
+        # A job that was cancelled before its worker died is final already, and only its run is still open.
         if job.status is Status.RUNNING and job.run == run.number:
-            follow_up, span = self._next_request(operation, job, request, run)
-            after, spans = self._fail(job, follow_up, span, is_retryable=True, now_ns=now_ns)
+            follow_up = self._next_request(span, job, request, run)
+            after, spans = self._fail(job, *follow_up, is_retryable=True, now_ns=now_ns)
         step = closed(job, after, run, ended, status=RunStatus.UNKNOWN, result=Result.UNKNOWN, now_ns=now_ns)
         return Decision([step], after, spans=spans)
 
@@ -211,7 +205,7 @@ class RunOperations:
             if job is None or run is None or run.status is RunStatus.UNKNOWN:
                 raise TransitionRefusedError("the run was closed by another worker after its lease had ended")
             if run.status is not RunStatus.RUNNING:
-                # Only the owner closes a run with what it knows: the commit was made, though its answer was lost.
+                # Only its owner closes a run in this way. So the commit was made earlier, and only its answer was lost.
                 return Decision([noop(names.EVENT_JOB_STATUS_TRANSITION, job, run)], job)
             if job.status is Status.CANCELLED:
                 cancelled = msgspec.structs.replace(
@@ -219,7 +213,7 @@ class RunOperations:
                 )
                 step = closed(job, job, run, cancelled, status=RunStatus.CANCELLED, result=Result.ERROR, now_ns=now_ns)
                 return Decision([step], job)
-            return conclude(transaction, job, run, operation, now_ns)
+            return conclude(job, run, now_ns)
 
         target = Target("job", claimed.job.job_id)
         return operation.attempt_now(names.EVENT_JOB_STATUS_TRANSITION, target, end).value
@@ -239,10 +233,10 @@ class RunOperations:
         return Operation(self._services, context, span)
 
     def _next_request(
-        self, operation: Operation, job: Job, request: RunRequest, run: Run
+        self, parent: AuditedSpan, job: Job, request: RunRequest, run: Run
     ) -> tuple[RunRequest, AuditedSpan]:
-        """Return who asked, with a producer span of its own for the next attempt, linked to the run that ended."""
-        span = self._services.tracing.enqueue(operation.span, job.job_id, job.template, links=[run.traceparent])
+        """Return the request for the next attempt and its producer span, which links to the run that ended."""
+        span = self._services.tracing.enqueue(parent, job.job_id, job.template, links=[run.traceparent])
         follow_up = msgspec.structs.replace(
             request, traceparent=span.traceparent, tracestate=span.tracestate, linked_traceparent=run.traceparent
         )

@@ -1,19 +1,69 @@
-"""The steps by which operations change jobs, as values: what is recorded, and what is written with it."""
+"""Decisions of operations as values: the steps that change jobs and runs, each with its fact and its writes."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
-from service.jobs.model import Job, Run
-from service.operations.base import Step
-from service.ports import Write
+import msgspec
+
+from service.jobs.model import Content, Job, Run, RunStatus
+from service.ports import EndRun, PutArtifact, Write
 from service.records import Fact, change
+from telemetry import names
 from telemetry.audit.canonical import Value
 from telemetry.audit.record import Result, Target
 from telemetry.tracing import AuditedSpan
 
+T = TypeVar("T")
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of an operation: its fact, and the rows that are written with it. `job` None changes no job."""
+
+    fact: Fact
+    job: Job | None = None
+    writes: tuple[Write, ...] = ()
+    span: AuditedSpan | None = None
+    """The span of the step; None is the span of the operation."""
+    record_id: str | None = None
+
+
+class Decision(msgspec.Struct, Generic[T], frozen=True):
+    """The decision of an operation: the steps to save, in order, and its result.
+
+    `spans` are spans that hold no record and end with the commit.
+    """
+
+    steps: Sequence[Step]
+    value: T
+    is_replay: bool = False
+    spans: Sequence[AuditedSpan] = ()
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended; `error_type` None means success. Artifacts are pairs of name and bytes.
+
+    `stderr_end` is the end of its standard error with sensitive values masked; it is kept unless the run succeeded.
+    """
+
+    error_type: str | None
+    reason: str | None
+    exit_code: int | None
+    duration_ms: int
+    is_retryable: bool
+    artifacts: Sequence[tuple[str, bytes]] = ()
+    stderr_end: str | None = None
+
 
 def status_change(before: Job, after: Job) -> dict[str, Value]:
-    """Return the change of a job's status as `auditrace.changes` has it."""
+    """Return the change of a job's status, in the form of `auditrace.changes`."""
     return {"status": change(before.status.value, after.status.value)}
+
+
+def content_change(before: Content | None, after: Content) -> dict[str, Value]:
+    """Return the change of an input or artifact, in the form of `auditrace.changes`."""
+    known = msgspec.structs.asdict(before) if before else {}
+    return {field: change(known.get(field), value) for field, value in msgspec.structs.asdict(after).items()}
 
 
 def changed(
@@ -21,6 +71,7 @@ def changed(
     job: Job,
     changes: Mapping[str, Value],
     *,
+    run: Run | None = None,
     writes: tuple[Write, ...] = (),
     span: AuditedSpan | None = None,
     record_id: str | None = None,
@@ -28,12 +79,13 @@ def changed(
     """Return the step that makes this version of a job; its record states the version.
 
     Args:
-        event_name: what is done.
-        job: the version that is made.
-        changes: what differs from the version before.
-        writes: what is written beside the job.
-        span: the one it takes place in; None for that of the operation.
-        record_id: of the record, where something else has to name it already.
+        event_name: the event of the record.
+        job: the new version.
+        changes: the differences from the version before.
+        run: the run that the record states.
+        writes: the rows that are written in addition to the job.
+        span: the span of the step; None is the span of the operation.
+        record_id: the id of the record, where another value names it already.
     """
     fact = Fact(
         event_name=event_name,
@@ -41,12 +93,13 @@ def changed(
         result=Result.SUCCESS,
         changes=changes,
         job=job,
+        run=run.number if run else None,
     )
     return Step(fact=fact, job=job, writes=writes, span=span, record_id=record_id)
 
 
 def noop(event_name: str, job: Job, run: Run | None = None) -> Step:
-    """Return the step of an operation that found everything as it asks for: a record, and nothing else."""
+    """Return the step of an operation that has nothing to change: it makes a record only."""
     fact = Fact(
         event_name=event_name,
         target=Target("job", job.job_id),
@@ -55,3 +108,64 @@ def noop(event_name: str, job: Job, run: Run | None = None) -> Step:
         run=run.number if run else None,
     )
     return Step(fact=fact)
+
+
+def moved(
+    event_name: str,
+    before: Job,
+    after: Job | None,
+    more: Mapping[str, Value] | None = None,
+    *,
+    span: AuditedSpan | None = None,
+    record_id: str | None = None,
+) -> Decision[Job]:
+    """Return the decision to move a job to another status; `after` None is a no-op.
+
+    Args:
+        event_name: the event of the record.
+        before: the present version.
+        after: the new version.
+        more: the changes that are recorded in addition to the status.
+        span: the span of the step; None is the span of the operation.
+        record_id: the id of the record, where another value names it already.
+    """
+    if after is None:
+        return Decision([noop(event_name, before)], before)
+    changes = {**status_change(before, after), **(more or {})}
+    return Decision([changed(event_name, after, changes, span=span, record_id=record_id)], after)
+
+
+def closed(before: Job, after: Job, run: Run, ended: Ended, *, status: RunStatus, result: Result, now_ns: int) -> Step:
+    """Return the step that closes a run, with its artifacts.
+
+    When `after` is `before`, the step makes no version of the job, so its record states none.
+    """
+    is_change = after is not before
+    changes = status_change(before, after) if is_change else {}
+    changes["duration_ms"] = change(None, ended.duration_ms)
+    if ended.exit_code is not None:
+        changes["exit_code"] = change(None, ended.exit_code)
+    fact = Fact(
+        event_name=names.EVENT_JOB_STATUS_TRANSITION,
+        target=Target("job", after.job_id, after.version if is_change else None),
+        result=result,
+        changes=changes,
+        reason=ended.reason,
+        error_type=ended.error_type,
+        job=after,
+        run=run.number,
+    )
+    end = msgspec.structs.replace(
+        run,
+        status=status,
+        ended_ns=now_ns,
+        exit_code=ended.exit_code,
+        duration_ms=ended.duration_ms,
+        error_type=ended.error_type,
+        stderr_end=None if status is RunStatus.SUCCEEDED else ended.stderr_end,
+    )
+    artifacts = [
+        PutArtifact(end, Content(name, len(payload), hashlib.sha256(payload).hexdigest()), payload)
+        for name, payload in ended.artifacts
+    ]
+    return Step(fact=fact, job=after if is_change else None, writes=(EndRun(end), *artifacts))

@@ -1,7 +1,7 @@
-"""Counts what may come in floods, so that a flood leaves few records: the first at once, the rest as a count.
+"""Counts events that may come in floods, so that a flood leaves few records: the first event at once, then a count.
 
-Not promised: the counts of the minute in progress live in memory. A clean stop commits them; a killed process loses
-them, never the first record of its key. Each process counts for itself.
+Not promised: the counts of the current minute are in memory only. A clean stop commits them. A killed process loses
+them, but never the first record of a key. Each process counts separately.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ from typing import Final, TypeAlias
 import msgspec
 
 from service.errors import AuditraceError, RefusedError, ThrottledError, UnauthenticatedError
-from service.operations.base import Decision, Operation, Services, Step
-from service.ports import Receipt, Transaction
+from service.operations.base import Operation, Services
+from service.operations.steps import Decision, Step
+from service.ports import Receipt
 from service.records import AuditContext, Fact, change
 from telemetry import names
 from telemetry.audit.record import Result, Target
@@ -29,11 +30,11 @@ MAX_KEYS: Final = 1024
 MINUTE_NS: Final = 60 * 1_000_000_000
 
 Key: TypeAlias = tuple[int, str, str, str, str]
-"""Minute, event, tenant, actor and what else tells them apart."""
+"""Minute, event, tenant, actor, and a detail that tells keys apart."""
 
 
 FactOf: TypeAlias = Callable[[int, bool], Fact]
-"""Returns the fact of a count; when true, of all the keys that are not kept apart."""
+"""Returns the fact of a count; True as the second argument means all keys that are not kept apart."""
 
 
 class _Tally(msgspec.Struct, kw_only=True, eq=False):
@@ -45,10 +46,10 @@ class _Tally(msgspec.Struct, kw_only=True, eq=False):
 
 
 class Tallies:
-    """Counts denied logins, audit reads and throttled requests by the minute. Used from one event loop only."""
+    """Counts denied logins, audit reads and throttled requests by the minute. Only one event loop may use it."""
 
     def __init__(self, services: Services, *, max_keys: int = MAX_KEYS) -> None:
-        """Keep at most `max_keys` keys apart at a time, and beyond that one `other` for each actor."""
+        """Keep at most `max_keys` keys apart at a time; further keys of an actor are counted together as `other`."""
         self._services = services
         self._max_keys = max_keys
         self._tallies: dict[Key, _Tally] = {}
@@ -57,9 +58,9 @@ class Tallies:
         self._flushing = asyncio.Lock()
 
     async def denied(self, context: AuditContext, span: AuditedSpan, refusal: UnauthenticatedError) -> None:
-        """Count a request without a valid credential, by source and route; names the record in the refusal, if any.
+        """Count a request without a valid credential, by source and route. If it made a record, the refusal names it.
 
-        When it cannot be recorded it is counted all the same: the answer is 401 anyway.
+        When it cannot be recorded now, it is counted: the answer is 401 in any case.
         """
 
         def fact_of(count: int, is_other: bool) -> Fact:
@@ -82,7 +83,7 @@ class Tallies:
             refusal.receipt = receipt
 
     async def audit_read(self, context: AuditContext, span: AuditedSpan, filter_text: str) -> None:
-        """Count a read of the audit trail, by actor and filter; what is read may be handed out when this returns.
+        """Count a read of the audit trail, by actor and filter. The result may be returned to the client after this.
 
         Raises:
             TryLaterError: the first read of this minute could not be recorded.
@@ -99,7 +100,7 @@ class Tallies:
         await self._count(self._tally(names.EVENT_AUDIT_READ, context, filter_text, fact_of), context, span)
 
     async def throttled(self, context: AuditContext, span: AuditedSpan, cause: RefusedError) -> ThrottledError:
-        """Count a refusal by actor, and return what it is answered with; names the record when there is one.
+        """Count a refusal by actor, and return the error for the client; if a record was made, the error names it.
 
         Raises:
             TryLaterError: the first one of this minute could not be recorded.
@@ -125,25 +126,25 @@ class Tallies:
         return refusal
 
     def refused(self, context: AuditContext) -> None:
-        """Note that a request of this actor was refused and recorded."""
+        """Count that a request of this actor was refused and recorded."""
         self._turn_refusals()
         actor = (context.tenant_id, context.actor.id)
         self._refusals[actor] = self._refusals.get(actor, 0) + 1
 
     def is_too_often_refused(self, context: AuditContext) -> bool:
-        """Tell whether the actor was refused so often within this minute that what more is refused is counted."""
+        """Return whether the actor was refused so often in this minute that further refusals are only counted."""
         self._turn_refusals()
         return self._refusals.get((context.tenant_id, context.actor.id), 0) >= MAX_REFUSALS
 
     async def keep(self) -> None:
-        """Commit the counts of each minute at its end, until cancelled."""
+        """Commit the counts of each minute at its end, until this task is cancelled."""
         while True:
             await asyncio.sleep((MINUTE_NS - self._services.clock() % MINUTE_NS) / 1_000_000_000)
-            # What is on its way to the ledger when this is cancelled is waited for by `flush`.
+            # When this is cancelled, `flush` waits for the commits that have begun.
             await asyncio.shield(self.flush_ended())
 
     async def flush_ended(self) -> None:
-        """Commit the counts of the minutes that have ended; what cannot be committed is kept for the next time."""
+        """Commit the counts of the minutes that have ended; a count that cannot be committed now is kept."""
         async with self._flushing:
             minute = self._minute()
             ended = [(key, tally) for key, tally in self._tallies.items() if key[0] < minute]
@@ -153,7 +154,7 @@ class Tallies:
                     del self._tallies[key]
 
     async def flush(self) -> None:
-        """Commit all counts, those of the minute in progress included: at a clean stop, before the ledger closes."""
+        """Commit all counts, also those of the current minute: at a clean stop, before the ledger closes."""
         async with self._flushing:
             await asyncio.gather(*(self._close(tally) for tally in self._tallies.values()))
 
@@ -163,7 +164,7 @@ class Tallies:
         if known is not None:
             return known
         is_other = len(self._tallies) >= self._max_keys
-        # No detail begins with a line break, so nobody can choose a filter that falls under `other`.
+        # No detail begins with a line break, so no client can choose a filter that is counted as `other`.
         key = (*who, f"\n{OTHER}" if is_other else detail)
         common = AuditContext(
             actor=context.actor,
@@ -175,7 +176,7 @@ class Tallies:
         return self._tallies.setdefault(key, _Tally(fact_of=fact_of, context=common, is_other=is_other))
 
     async def _count(self, tally: _Tally, context: AuditContext, span: AuditedSpan) -> Receipt | None:
-        """Commit the first of a minute and return its receipt; the others wait for it, and are only counted."""
+        """Commit the first event of a minute and return its receipt; later events wait for it and are only counted."""
         is_first = tally.first is None
         if tally.first is None:
             tally.first = asyncio.ensure_future(self._commit(tally.fact_of(1, tally.is_other), context, span))
@@ -198,17 +199,15 @@ class Tallies:
         span = self._services.tracing.root(TALLY_SPAN)
         try:
             await self._commit(tally.fact_of(count, tally.is_other), tally.context, span)
-        except Exception:  # noqa: BLE001 - whatever it is, the count is kept and the other counts go on
+        except Exception:  # noqa: BLE001 - after any error the count is kept, and the other counts continue
             tally.pending += count
             _log.warning("a count of %d could not be committed yet", count, exc_info=True)
         finally:
             span.end()
 
     async def _commit(self, fact: Fact, context: AuditContext, span: AuditedSpan) -> Receipt:
-        def decide(_transaction: Transaction, _now_ns: int) -> Decision[None]:
-            return Decision([Step(fact=fact)], None)
-
-        done = await Operation(self._services, context, span).attempt(fact.event_name, fact.target, decide)
+        operation, decision = Operation(self._services, context, span), Decision([Step(fact=fact)], None)
+        done = await operation.attempt(fact.event_name, fact.target, lambda _transaction, _now_ns: decision)
         return done.receipt
 
     def _minute(self) -> int:

@@ -1,4 +1,4 @@
-"""What the service asks of the outside: the ledger it writes, the reads it makes, the records it delivers."""
+"""The interfaces of the service to its database: the ledger, the reads, the outbox and the checkpoints."""
 
 from service.ports.checkpoints import (
     Checkpointed,
@@ -8,27 +8,22 @@ from service.ports.checkpoints import (
     RefusedStream,
     RegisteredKey,
 )
-from service.ports.delivering import Lag, Outbox, OutboxRecord
-from service.ports.durability import Durability
+from service.ports.delivering import Lag, Outbox, OutboxRecord, ReplayBegun, Replays
 from service.ports.reading import (
-    CheckpointPage,
     CheckpointRow,
     JobFilter,
-    JobPage,
     OutboxState,
     Page,
     Reads,
     RecordFilter,
     RecordRow,
-    StoredPage,
     StoredRecord,
-    StreamPage,
     StreamRow,
 )
-from service.ports.replaying import ReplayBegun, Replays
 from service.ports.writing import (
     ApiKey,
     Clock,
+    Durability,
     EndRun,
     IdempotencyEntry,
     Ledger,
@@ -49,7 +44,6 @@ from telemetry.audit.record import Receipt
 
 __all__ = [
     "ApiKey",
-    "CheckpointPage",
     "CheckpointRow",
     "CheckpointWriter",
     "Checkpointed",
@@ -59,7 +53,6 @@ __all__ = [
     "EndRun",
     "IdempotencyEntry",
     "JobFilter",
-    "JobPage",
     "Lag",
     "LastCheckpoint",
     "Ledger",
@@ -83,9 +76,7 @@ __all__ = [
     "Replays",
     "RevokeKey",
     "StartRun",
-    "StoredPage",
     "StoredRecord",
-    "StreamPage",
     "StreamRow",
     "Transaction",
     "Transition",

@@ -1,4 +1,4 @@
-"""Checkpoints: who writes them, with which keys, and what is wrong in a ledger."""
+"""Checkpoints: their writer, its keys, and the problems that it finds in a ledger."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,14 +9,14 @@ from telemetry.audit.signer import Signer
 
 
 class RefusedStream(msgspec.Struct, frozen=True):
-    """A stream that no checkpoint signs over, because the database does not hold what its lane committed."""
+    """A stream that no checkpoint names, because the database does not hold what its lane committed."""
 
     stream_id: str
     reason: str
 
 
 class Checkpointed(msgspec.Struct, frozen=True):
-    """What one turn of the checkpoint writer committed."""
+    """The result of one turn of the checkpoint writer: numbers of checkpoints, closed streams, refused streams."""
 
     numbers: Sequence[int]
     closed: Sequence[str]
@@ -24,7 +24,7 @@ class Checkpointed(msgspec.Struct, frozen=True):
 
 
 class RegisteredKey(msgspec.Struct, frozen=True):
-    """A public key that signs checkpoints from `first_checkpoint` on, until the one that was registered after it."""
+    """A public key that signs checkpoints from `first_checkpoint` on, until the next key is registered."""
 
     fingerprint: str
     public_pem: str
@@ -32,7 +32,7 @@ class RegisteredKey(msgspec.Struct, frozen=True):
 
 
 class Discrepancy(msgspec.Struct, frozen=True):
-    """What a reconciliation found wrong: by which check, at which place, and what should be there and is not."""
+    """A problem that a reconciliation found: the check, the place, and what is missing or different there."""
 
     check: str
     place: str
@@ -40,7 +40,7 @@ class Discrepancy(msgspec.Struct, frozen=True):
 
 
 class LastCheckpoint(msgspec.Struct, frozen=True):
-    """The last committed checkpoint, whoever wrote it."""
+    """The last committed checkpoint of the ledger, of any process."""
 
     number: int
     observed_ns: int
@@ -54,7 +54,7 @@ class CheckpointWriter(Protocol):
         ...
 
     def release(self) -> None:
-        """Give the lease back, so that the next writer need not wait for it to expire."""
+        """Give the lease back, so that the next writer does not wait until it ends."""
         ...
 
     def write(self) -> Checkpointed | None:
@@ -62,33 +62,33 @@ class CheckpointWriter(Protocol):
 
         Raises:
             SettingsError: this process does not hold the private key that signs now; nothing was written.
-            BrokenLedgerError: what earlier checkpoints left contradicts itself; nothing was written.
+            BrokenLedgerError: the stored state of earlier checkpoints contradicts itself; nothing was written.
             TryLaterError: nothing was committed.
         """
         ...
 
     def last(self) -> LastCheckpoint | None:
-        """Return the last checkpoint, whoever wrote it; None before the first."""
+        """Return the last checkpoint, of any process; None before the first."""
         ...
 
     def register(self, signer: Signer) -> None:
-        """Register the first public key of a ledger that knows none and holds no checkpoint yet.
+        """Register the first public key of a ledger that has no key and no checkpoint yet.
 
         Raises:
-            SettingsError: the ledger was begun with another ledger secret than this process has.
+            SettingsError: this process has another ledger secret than the one that the ledger was begun with.
         """
         ...
 
     def registered(self) -> Sequence[RegisteredKey]:
-        """Return the public keys of the ledger in the order of their registration; the last one signs now.
+        """Return the public keys of the ledger in the order of their registration; the last key signs now.
 
         Raises:
-            BrokenLedgerError: somebody without the ledger secret stored one of them.
+            BrokenLedgerError: one of the keys was stored without the ledger secret.
         """
         ...
 
     def rotate(self, new: Signer) -> int:
-        """Let `new` sign from the next checkpoint on, by a record that the old key signs; return its number.
+        """Let `new` sign from the next checkpoint on, by a record that the old key signs; return that number.
 
         Raises:
             SettingsError: this process does not hold the private key that signs now, or `new` signs or has signed.
@@ -97,18 +97,18 @@ class CheckpointWriter(Protocol):
         ...
 
     def restore(self) -> Checkpointed:
-        """Close every stream of a database that was set back, and go on behind numbers that may have been used.
+        """Close every stream of a database that was set back, and continue after all numbers that may have been used.
 
-        A record says so (`audit.restore`), and so does the first checkpoint after it, in the same transaction: it
-        follows on the last one that is left and leaves numbers out.
+        A record states this (`audit.restore`), and so does the first checkpoint after it, in the same transaction: it
+        names the last checkpoint that is left as the one before it, and skips numbers.
 
         Raises:
             SettingsError: this process does not hold the private key that signs now; nothing was written.
-            BrokenLedgerError: what earlier checkpoints left contradicts itself; nothing was written.
-            TryLaterError: processes work on the database, or it cannot be used now; nothing was written.
+            BrokenLedgerError: the stored state of earlier checkpoints contradicts itself; nothing was written.
+            TryLaterError: other processes use the database, or it cannot be used now; nothing was written.
         """
         ...
 
     def refused(self) -> Sequence[RefusedStream]:
-        """Return the streams that the last checkpoint, whoever wrote it, refused."""
+        """Return the streams that the last checkpoint, of any process, refused."""
         ...

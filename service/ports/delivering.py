@@ -1,31 +1,30 @@
-"""Delivering: the committed records as relays see them."""
+"""Delivering: the committed records for the relays, and the delivered records for a new sink."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from telemetry.audit.request import StoredBytes
 
-class OutboxRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A committed record as it is shipped: its place, and its bytes as stored.
 
-    `epoch` is that of the lease under which it was taken; without it nothing that is said of the record counts.
+class OutboxRecord(StoredBytes, frozen=True, kw_only=True, gc=False):
+    """A committed record as it is delivered: its place in its stream, and its stored bytes.
+
+    `epoch` is the epoch of the lease under which the record was taken. The outbox ignores reports under another epoch.
     """
 
     stream_id: str
     number: int
     record_id: str
-    log_record: bytes
-    resource: bytes
-    scope: bytes
     epoch: int = 0
 
 
 class Lag(msgspec.Struct, frozen=True):
-    """A stream with undelivered records: the number of its cursor and that of its last committed record.
+    """A stream with undelivered records: the number of its cursor, and the number of its last committed record.
 
-    `is_elsewhere` when another relay holds its lease, which ends at `until_ns` unless that relay lives and renews it.
-    To one that `is_closed` nothing is added any more but checkpoints of the process that closed it, which is stopping.
+    With `is_elsewhere` another relay holds its lease. The lease ends at `until_ns` unless that relay renews it.
+    When a stream `is_closed`, only the stopping process that closed it adds records to it, and only checkpoints.
     """
 
     stream_id: str
@@ -37,41 +36,41 @@ class Lag(msgspec.Struct, frozen=True):
 
 
 class Outbox(Protocol):
-    """The committed records that are to be delivered, as one relay sees them; several relays may share them.
+    """The undelivered committed records, for one relay; several relays may share the work.
 
-    A stream has a cursor: what is at or before it was acknowledged in full, or is parked. A relay works on a stream
-    under a lease with an epoch, which grows whenever the lease changes hands. Promised, whatever relays do and wherever
-    they die: a cursor moves forward only, never over a record that nobody answered for, and only by the relay whose
-    epoch it is; so a record that was not acknowledged is taken again, by this relay or by another.
+    Each stream has a cursor: every record at or before it was acknowledged in full, or is parked. A relay works on a
+    stream under a lease with an epoch, which grows whenever another relay takes the lease. Promised at any crash:
+    a cursor only moves forward; it never passes a record that was neither acknowledged nor parked; only the relay with
+    the current epoch moves it. So a record that was not acknowledged is taken again, by this relay or another.
 
-    Methods may be called from several threads.
+    Several threads may call the methods.
 
     Raises (each method):
         TryLaterError: the database cannot be used now; nothing changed.
     """
 
     def take(self, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
-        """Return the next records to deliver, of streams whose lease this relay holds or can take.
+        """Return the next records to deliver, from streams whose lease this relay holds or can take.
 
-        Per stream they follow its cursor in order and without gaps; streams take turns. A checkpoint is returned only
-        when every record that it names lies at or before the cursor of its stream, and therefore never together with
-        one of them. A single record larger than `max_bytes` comes alone.
+        The records of a stream follow its cursor in order and without gaps; streams take turns. A checkpoint is
+        returned only when every record that it names is at or before the cursor of its stream, so never together with
+        one of them. A single record larger than `max_bytes` is returned alone.
         """
         ...
 
     def renew(self) -> None:
-        """Extend the leases that this relay holds and still needs: to be called every 2 s, they end after 10 s."""
+        """Extend the leases that this relay holds and needs. They end after 10 s, so call this every 2 s."""
         ...
 
     def release(self) -> None:
-        """Give all leases back, so that the next relay need not wait for them to end."""
+        """Give all leases back, so that the next relay does not wait until they end."""
         ...
 
     def delivered(self, records: Sequence[OutboxRecord]) -> Sequence[str]:
         """Move the cursors over records that the sink acknowledged, all in one transaction.
 
         Args:
-            records: of each stream in order, without gaps, from its cursor on.
+            records: the records of each stream in order and without gaps, beginning after its cursor.
 
         Returns:
             The streams whose lease was lost: their cursors did not move, and another relay sends these records again.
@@ -79,21 +78,21 @@ class Outbox(Protocol):
         ...
 
     def park(self, record: OutboxRecord, reason: str) -> bool:
-        """Set the next record of a stream aside with the sink's answer and move the cursor over it, in one transaction.
+        """Park the next record of a stream with the sink's answer, and move the cursor over it, in one transaction.
 
-        False when the lease was lost: nothing changed.
+        Return False when the lease was lost; then nothing changed.
         """
         ...
 
     def neighbour(self, record: OutboxRecord) -> OutboxRecord | None:
-        """Return a record that was delivered: the nearest before it in its stream, else one of another stream.
+        """Return a delivered record: the nearest one before `record` in its stream, else one of another stream.
 
-        None when nothing was delivered yet.
+        Return None when nothing was delivered yet.
         """
         ...
 
     def backlog(self) -> Sequence[Lag]:
-        """Return the streams with undelivered records, whoever holds them."""
+        """Return all streams with undelivered records, also those whose lease another relay holds."""
         ...
 
     def parked_count(self) -> int:
@@ -101,19 +100,19 @@ class Outbox(Protocol):
         ...
 
     def parked(self, after: OutboxRecord | None, limit: int) -> Sequence[OutboxRecord]:
-        """Return the parked records behind `after`, ordered by stream and number; no lease is needed."""
+        """Return the parked records after `after`, ordered by stream and number; no lease is needed."""
         ...
 
     def unpark(self, record: OutboxRecord) -> None:
-        """Say that a parked record was acknowledged by the sink after all; it counts as delivered from now on."""
+        """Store that the sink acknowledged a parked record after all; it counts as delivered from now on."""
         ...
 
     def answered(self, record: OutboxRecord, reason: str) -> None:
-        """Keep the sink's latest answer to a record that stays parked."""
+        """Store the sink's latest answer to a record that stays parked."""
         ...
 
     def replay(self, stream_id: str, first: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
-        """Return delivered records of a stream from `first` to its cursor, parked ones left out; nothing changes.
+        """Return the delivered records of a stream from `first` to its cursor, without parked ones; nothing changes.
 
         Raises:
             NotFoundError: there is no such stream.
@@ -121,5 +120,54 @@ class Outbox(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the connection; leases that were not given back end by themselves."""
+        """Close the connection; a lease that was not given back ends by itself."""
+        ...
+
+
+class ReplayBegun(msgspec.Struct, frozen=True):
+    """The number of records that an earlier run sent, how many of them were refused, and how many there are in all."""
+
+    earlier: int
+    refused: int
+    total: int
+
+
+class Replays(Protocol):
+    """All records that were delivered until now, for one new sink. The place of a run is stored until a run has ended.
+
+    No cursor moves and no lease is needed, so relays deliver at the same time. Two runs for one sink at the same time
+    send identical copies, and neither leaves out a record.
+
+    Raises (each method):
+        TryLaterError: the database cannot be used now; nothing changed.
+    """
+
+    def begin(self, *, from_start: bool) -> ReplayBegun:
+        """Continue where an earlier run for this sink stopped, or begin at the first record.
+
+        Records that are committed from now on are left to the relays.
+
+        Args:
+            from_start: begin at the first record in any case.
+        """
+        ...
+
+    def next(self, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
+        """Return the next delivered records, the same ones until `answered` is called; at the end, none.
+
+        The records of a stream come in order. A checkpoint comes after the records that it names, as long as no clock
+        steps back. Parked records are left out. A single record larger than `max_bytes` is returned alone.
+        """
+        ...
+
+    def answered(self, refused: int) -> None:
+        """Store that the sink answered to all records of the last `next`, and how many it has refused until now."""
+        ...
+
+    def end(self) -> None:
+        """Delete the stored place: the next run begins at the first record."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
         ...

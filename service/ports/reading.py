@@ -1,16 +1,19 @@
-"""Reading: committed jobs, records, streams and checkpoints, from any thread."""
+"""Reading: the committed jobs, records, streams and checkpoints, for any thread."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
 from service.ports.writing import ApiKey
+from telemetry.audit.request import StoredBytes
+
+R = TypeVar("R")
 
 
 class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed record as it is read back."""
+    """A committed record as it is read."""
 
     record_id: str
     stream_id: str
@@ -50,22 +53,15 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_by: str | None = None
 
 
-class Page(msgspec.Struct, frozen=True):
-    """One page of rows, newest first; `next_cursor` is None on the last page."""
+class Page(msgspec.Struct, Generic[R], frozen=True):
+    """One page of rows; `next_cursor` is None on the last page."""
 
-    rows: Sequence[RecordRow]
-    next_cursor: str | None
-
-
-class JobPage(msgspec.Struct, frozen=True):
-    """One page of jobs, newest first; `next_cursor` is None on the last page."""
-
-    rows: Sequence[Job]
+    rows: Sequence[R]
     next_cursor: str | None
 
 
 class StreamRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream: its tip, how far it was delivered, and the last tip of it that a checkpoint named, if any did."""
+    """A stream: its tip, its last delivered number, and the last number that a checkpoint names (None if none does)."""
 
     stream_id: str
     opened_ns: int
@@ -78,15 +74,8 @@ class StreamRow(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: int | None
 
 
-class StreamPage(msgspec.Struct, frozen=True):
-    """One page of streams, last opened first; `next_cursor` is None on the last page."""
-
-    rows: Sequence[StreamRow]
-    next_cursor: str | None
-
-
 class CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint: its record, and the signature over the record's body by the key of this fingerprint."""
+    """A checkpoint: its record, and the signature over the record's body by the key with this fingerprint."""
 
     number: int
     fingerprint: str
@@ -94,31 +83,14 @@ class CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     record: RecordRow
 
 
-class CheckpointPage(msgspec.Struct, frozen=True):
-    """One page of checkpoints, the last one first; `next_cursor` is None on the last page."""
-
-    rows: Sequence[CheckpointRow]
-    next_cursor: str | None
-
-
-class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed record with its bytes as they are delivered."""
+class StoredRecord(StoredBytes, frozen=True, kw_only=True):
+    """A committed record with the bytes that are delivered."""
 
     record: RecordRow
-    log_record: bytes
-    resource: bytes
-    scope: bytes
-
-
-class StoredPage(msgspec.Struct, frozen=True):
-    """One page of stored records, oldest first; `next_cursor` is None on the last page."""
-
-    rows: Sequence[StoredRecord]
-    next_cursor: str | None
 
 
 class OutboxState(msgspec.Struct, frozen=True):
-    """What is committed and not yet delivered: how many records, the oldest one's time, and how many are parked."""
+    """The committed records that are not delivered: their number and the time of the oldest; and the number parked."""
 
     depth: int
     oldest_ns: int | None
@@ -126,7 +98,7 @@ class OutboxState(msgspec.Struct, frozen=True):
 
 
 class Reads(Protocol):
-    """Reads of committed rows, from any thread. A tenant of None means every tenant.
+    """Reads of committed rows, for any thread. A tenant of None means every tenant.
 
     Raises (each method):
         LedgerUnavailableError: the database cannot be read.
@@ -136,7 +108,7 @@ class Reads(Protocol):
         """Return the newest version of a job."""
         ...
 
-    def jobs(self, tenant_id: TenantId | None, where: JobFilter, cursor: str | None, limit: int) -> JobPage:
+    def jobs(self, tenant_id: TenantId | None, where: JobFilter, cursor: str | None, limit: int) -> Page[Job]:
         """Return one page of jobs, newest first."""
         ...
 
@@ -157,7 +129,7 @@ class Reads(Protocol):
         ...
 
     def artifacts(self, job_id: str, run: int) -> Sequence[Content]:
-        """Return what a run left behind, ordered by name."""
+        """Return the artifacts of a run, ordered by name."""
         ...
 
     def artifact_payload(self, job_id: str, run: int, name: str) -> bytes | None:
@@ -168,27 +140,27 @@ class Reads(Protocol):
         """Return a committed record."""
         ...
 
-    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page:
-        """Return one page of records, last committed first; the page before fixes the upper bound of the next."""
+    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[RecordRow]:
+        """Return one page of records, last committed first; each page fixes the upper bound of the next."""
         ...
 
-    def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> StoredPage:
+    def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
         """Return one page of records with their bytes, oldest first.
 
-        The first page fixes the upper bound of all that follow: what is committed later is not among them.
+        The first page fixes the upper bound of all later pages, so they hold no record that is committed afterwards.
         """
         ...
 
-    def streams(self, cursor: str | None, limit: int) -> StreamPage:
+    def streams(self, cursor: str | None, limit: int) -> Page[StreamRow]:
         """Return one page of the streams of the ledger, last opened first."""
         ...
 
-    def checkpoints(self, cursor: str | None, limit: int) -> CheckpointPage:
+    def checkpoints(self, cursor: str | None, limit: int) -> Page[CheckpointRow]:
         """Return one page of checkpoints, the last one first."""
         ...
 
     def checkpoints_behind(self, number: int, limit: int) -> Sequence[CheckpointRow]:
-        """Return the checkpoints that follow the one of this number, in order."""
+        """Return the checkpoints that follow the one with this number, in order."""
         ...
 
     def checkpoint_before(self, observed_ns: int) -> int:
@@ -216,7 +188,7 @@ class Reads(Protocol):
         ...
 
     def key_uses(self) -> Mapping[str, int]:
-        """Return when each API key that ever was used was so last, by its id, in nanoseconds since 1970."""
+        """Return the time of the last use of each API key that was used, by its id, in nanoseconds since 1970."""
         ...
 
     def job_counts(self) -> Mapping[Status, int]:
@@ -224,7 +196,7 @@ class Reads(Protocol):
         ...
 
     def next_due_ns(self) -> int | None:
-        """Return when the first queued job is due, which may be past; None when no job is queued."""
+        """Return the time at which the first queued job is due, which may be past; None when no job is queued."""
         ...
 
     def cancelled_runs(self, worker_id: str) -> Sequence[JobId]:
@@ -232,5 +204,5 @@ class Reads(Protocol):
         ...
 
     def outbox(self) -> OutboxState:
-        """Return what is committed and not yet delivered."""
+        """Return the state of the outbox."""
         ...

@@ -1,4 +1,4 @@
-"""Writing: the ledger in which changes and records are committed together, and what a transaction writes."""
+"""Writing: the ledger, in which changes and records are committed together, and the parts of a transaction."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -19,7 +19,7 @@ NewId: TypeAlias = Callable[[], str]
 """Returns a new UUIDv7."""
 
 
-# What a transition writes beside the job and its record, in the same transaction.
+# The rows that a transition writes in addition to the job and its record, in the same transaction.
 
 
 class PutInput(msgspec.Struct, frozen=True, tag=True):
@@ -30,7 +30,7 @@ class PutInput(msgspec.Struct, frozen=True, tag=True):
 
 
 class PutArtifact(msgspec.Struct, frozen=True, tag=True):
-    """Store a file that a run left behind."""
+    """Store an artifact of a run."""
 
     run: Run
     content: Content
@@ -44,20 +44,20 @@ class PutSecrets(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartRun(msgspec.Struct, frozen=True, tag=True):
-    """Insert the run that a claim begins, with its lease."""
+    """Insert the run that begins with a claim, with its lease."""
 
     run: Run
     lease_until_ns: int
 
 
 class EndRun(msgspec.Struct, frozen=True, tag=True):
-    """Close a run and drop its lease."""
+    """Close a run and delete its lease."""
 
     run: Run
 
 
 class PutKey(msgspec.Struct, frozen=True, tag=True):
-    """Store a new API key; only the hash of its secret."""
+    """Store a new API key, with the hash of its secret only."""
 
     key: "ApiKey"
 
@@ -70,7 +70,7 @@ class RevokeKey(msgspec.Struct, frozen=True, tag=True):
 
 
 class Remember(msgspec.Struct, frozen=True, tag=True):
-    """Remember the idempotency key of a request, with what it made."""
+    """Store the idempotency key of a request, with its job."""
 
     entry: "IdempotencyEntry"
 
@@ -79,7 +79,7 @@ Write: TypeAlias = PutInput | PutArtifact | PutSecrets | StartRun | EndRun | Put
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact and the change it describes. A refused attempt is a transition too, with `job` None."""
+    """One fact and the change that it describes. A refused attempt is a transition too, with `job` None."""
 
     record: AuditRecord
     job: Job | None = None
@@ -100,7 +100,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdempotencyEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that was carried out: the same key with the same body is answered without doing it again."""
+    """A request that was carried out. The same key with the same body gets an answer, and nothing is done again."""
 
     tenant_id: TenantId
     actor_id: str
@@ -123,7 +123,7 @@ class Transaction(OpenLedger, Protocol):
         ...
 
     def job(self, job_id: str, tenant_id: TenantId | None) -> Job | None:
-        """Return the job as this transaction sees it; None if there is none in that tenant (None: any tenant)."""
+        """Return the job as this transaction sees it, None if the tenant has none; a tenant of None is any tenant."""
         ...
 
     def run(self, job_id: str, number: int) -> Run | None:
@@ -135,7 +135,7 @@ class Transaction(OpenLedger, Protocol):
         ...
 
     def next_runnable(self, now_ns: int) -> Job | None:
-        """Return the queued job whose turn it is, tenants taking turns; None when none is due."""
+        """Return the next queued job that is due, None when there is none; tenants take turns."""
         ...
 
     def expired_run(self, now_ns: int) -> Run | None:
@@ -143,35 +143,42 @@ class Transaction(OpenLedger, Protocol):
         ...
 
     def renew_lease(self, job_id: str, run: int, worker_id: str, until_ns: int) -> bool:
-        """Extend the lease; False when this worker does not hold it any more (reclaimed, cancelled or ended)."""
+        """Extend the lease; False when this worker no longer holds it (the run was reclaimed, cancelled or ended)."""
         ...
 
     def remembered(self, tenant_id: TenantId, actor_id: str, route: str, key_sha256: str) -> IdempotencyEntry | None:
-        """Return what was done under this idempotency key, if it has not expired."""
+        """Return the request that was carried out under this idempotency key, unless the key has expired."""
         ...
 
     def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
-        """Return the key of this name, revoked ones included."""
+        """Return the key with this name, also a revoked one."""
         ...
 
     def note_use(self, key_id: str, used_ns: int) -> None:
-        """Note that an API key was used; a later use that was noted stands. Beside records, and none itself."""
+        """Store the time of the last use of an API key, unless a later time is stored. This makes no record."""
         ...
 
 
 Work: TypeAlias = Callable[[Transaction], T]
-"""Runs inside a lane's transaction. It may run more than once, so it has no effect outside the transaction."""
+"""Code that runs inside a lane's transaction. It may run more than once, so it changes nothing outside of it."""
 
 
 class Ledger(Protocol):
-    """Where changes and records are committed together."""
+    """The ledger, in which changes and records are committed together."""
 
     def submit(self, work: Work[T]) -> Future[T]:
-        """Hand work to a lane; the future is resolved after the commit, never before.
+        """Give work to a lane. The future gets its result after the commit, never before.
 
         Raises (from the future):
             TryLaterError: nothing was committed.
             BrokenLedgerError: nothing was committed, and the ledger needs a person.
-            Exception: what `work` raised; its changes were rolled back.
+            Exception: the error that `work` raised; its changes were rolled back.
         """
         ...
+
+
+class Durability(msgspec.Struct, frozen=True):
+    """The promise of the database for a commit that it acknowledged, and the settings that break this promise."""
+
+    promise: str
+    problems: Sequence[str] = ()

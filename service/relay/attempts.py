@@ -11,7 +11,7 @@ from service.ports import Outbox
 from service.relay.delivery import COMPARED, Delivery
 from service.relay.leases import Leases
 from service.relay.state import DeliveryProgress
-from telemetry.delivery import blames_records
+from telemetry.delivery.answers import blames_records
 
 _log = logging.getLogger(__name__)
 

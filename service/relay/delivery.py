@@ -8,15 +8,7 @@ import msgspec
 
 from service.ports import Outbox, OutboxRecord
 from telemetry.audit.request import export_request, in_lines
-from telemetry.delivery import (
-    Accepted,
-    Answer,
-    Refused,
-    Rejected,
-    Sink,
-    Unreachable,
-    blames_records,
-)
+from telemetry.delivery.answers import Accepted, Answer, Refused, Rejected, Sink, Unreachable, blames_records
 from telemetry.instruments import Instruments
 
 _log = logging.getLogger(__name__)

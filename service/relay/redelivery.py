@@ -7,7 +7,7 @@ import msgspec
 from service.errors import InvalidRequestError
 from service.ports import Outbox, OutboxRecord
 from service.relay.delivery import Delivery, RefusedAlone
-from telemetry.delivery import Accepted, blames_records
+from telemetry.delivery.answers import Accepted, blames_records
 
 _PAGE = 100
 

@@ -15,7 +15,7 @@ from service.relay.replaying import Replayed, Replaying, ReplayObserver
 from service.relay.stall_timeout import StallTimeout
 from service.relay.state import DeliveryProgress, RelayState
 from service.relay.stopping import Drained, LastDelivery, left_in, reason_of
-from telemetry.delivery import Sink
+from telemetry.delivery.answers import Sink
 from telemetry.instruments import Instruments
 
 _LAST_STEP_S: Final = 0.5

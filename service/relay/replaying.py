@@ -11,7 +11,7 @@ from service.relay.attempts import RelaySettings
 from service.relay.delivery import Delivery, RefusedAlone
 from service.relay.stall_timeout import StallTimeout
 from service.relay.state import DeliveryProgress
-from telemetry.delivery import Accepted
+from telemetry.delivery.answers import Accepted
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import msgspec
 
 from service.ports import Clock
 from service.relay.backoff import pause_s
-from telemetry.delivery import Refused, Rejected, Unreachable
+from telemetry.delivery.answers import Refused, Rejected, Unreachable
 
 _log = logging.getLogger(__name__)
 

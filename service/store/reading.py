@@ -7,17 +7,14 @@ from typing import Any, ClassVar, Final
 from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
 from service.ports import (
     ApiKey,
-    CheckpointPage,
     CheckpointRow,
     JobFilter,
-    JobPage,
     OutboxState,
     Page,
     RecordFilter,
     RecordRow,
-    StoredPage,
     StoredRecord,
-    StreamPage,
+    StreamRow,
 )
 from service.store.connections import Connections
 from service.store.queries import Execute, Row, one
@@ -93,7 +90,7 @@ class LedgerReads(ABC):
         row = self._one("job", {"job_id": job_id, "tenant_id": tenant_id})
         return decode_job(row[0]) if row else None
 
-    def jobs(self, tenant_id: TenantId | None, where: JobFilter, cursor: str | None, limit: int) -> JobPage:
+    def jobs(self, tenant_id: TenantId | None, where: JobFilter, cursor: str | None, limit: int) -> Page[Job]:
         """Return one page of jobs, newest first."""
         before_ns, before_id = decode_cursor(cursor, tuple[Stored, str]) if cursor else (None, None)
         values: dict[str, object] = {
@@ -107,7 +104,7 @@ class LedgerReads(ABC):
         values |= {"before_ns": before_ns, "limit": limit + 1}
         rows = self._all("jobs", values, conditions)
         jobs = [decode_job(document) for (document,) in rows[:limit]]
-        return JobPage(jobs, encode_cursor(jobs[-1].created_ns, jobs[-1].job_id) if len(rows) > limit else None)
+        return Page(jobs, encode_cursor(jobs[-1].created_ns, jobs[-1].job_id) if len(rows) > limit else None)
 
     def runs(self, job_id: str) -> Sequence[Run]:
         """Return the runs of a job, first to last."""
@@ -140,7 +137,7 @@ class LedgerReads(ABC):
         row = self._one("record", {"record_id": record_id, "tenant_id": tenant_id})
         return record_of_row(row) if row else None
 
-    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page:
+    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[RecordRow]:
         """Return one page of records, last committed first.
 
         Each page fixes the upper bound of the next, so nothing is skipped or shown twice while records are added.
@@ -157,7 +154,7 @@ class LedgerReads(ABC):
         more = encode_cursor(*self._order_of(rows[limit - 1])) if len(rows) > limit else None
         return Page([record_of_row(row) for row in rows[:limit]], more)
 
-    def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> StoredPage:
+    def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
         """Return one page of records with their bytes, first committed first, up to where the first page could list."""
         conditions, values = _matching(where)
 
@@ -172,21 +169,21 @@ class LedgerReads(ABC):
 
         rows, newest = self._connections.run(read)
         more = encode_cursor(*self._order_of(rows[limit - 1]), newest) if len(rows) > limit else None
-        return StoredPage([stored_of(row) for row in rows[:limit]], more)
+        return Page([stored_of(row) for row in rows[:limit]], more)
 
-    def streams(self, cursor: str | None, limit: int) -> StreamPage:
+    def streams(self, cursor: str | None, limit: int) -> Page[StreamRow]:
         """Return one page of the streams of the ledger, last opened first."""
         before_ns, before_id = decode_cursor(cursor, tuple[Stored, str]) if cursor else (None, None)
         values = {"before_ns": before_ns, "before_id": before_id, "limit": limit + 1}
         rows = [stream_of(row) for row in self._all("streams", values)]
         page = rows[:limit]
-        return StreamPage(page, encode_cursor(page[-1].opened_ns, page[-1].stream_id) if len(rows) > limit else None)
+        return Page(page, encode_cursor(page[-1].opened_ns, page[-1].stream_id) if len(rows) > limit else None)
 
-    def checkpoints(self, cursor: str | None, limit: int) -> CheckpointPage:
+    def checkpoints(self, cursor: str | None, limit: int) -> Page[CheckpointRow]:
         """Return one page of checkpoints, the last one first."""
         (before,) = decode_cursor(cursor, tuple[Stored]) if cursor else (None,)
         rows = [checkpoint_of(row) for row in self._all("checkpoints", {"before": before, "limit": limit + 1})]
-        return CheckpointPage(rows[:limit], encode_cursor(rows[limit - 1].number) if len(rows) > limit else None)
+        return Page(rows[:limit], encode_cursor(rows[limit - 1].number) if len(rows) > limit else None)
 
     def checkpoints_behind(self, number: int, limit: int) -> Sequence[CheckpointRow]:
         """Return the checkpoints that follow the one of this number, in order."""

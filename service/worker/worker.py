@@ -14,8 +14,8 @@ from service.execution.command import boot_ms
 from service.execution.execution import Execution
 from service.execution.preparation import RunSurroundings
 from service.loop import Loop
-from service.operations.run_steps import Ended
 from service.operations.runs import CANCELLED, LEASE_LOST, WORKER_SHUTDOWN, RunOperations
+from service.operations.steps import Ended
 from service.outage import Outage
 from service.ports import Clock, Reads
 from service.secrets import DeploymentSecret

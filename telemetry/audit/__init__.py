@@ -1,1 +1,1 @@
-"""The audit record from its members to its bytes: body, hash, chain, OTLP, verification (docs/audit-format.md)."""
+"""The audit record: its body, hash, chain and OTLP bytes, and its verification (docs/audit-format.md)."""

@@ -1,4 +1,4 @@
-"""A body as it is read back by who knows that it is one: its members, without a check of what they say."""
+"""Reads the members of a body that is known to be one, without a check of their values."""
 
 from typing import Any, Final
 
@@ -25,6 +25,6 @@ def view_body(body: str | bytes) -> BodyView:
     """Return the members of a body.
 
     Raises:
-        msgspec.DecodeError: the text is not that of a record.
+        msgspec.DecodeError: the text is not the body of a record.
     """
     return _DECODER.decode(body)

@@ -1,7 +1,7 @@
-"""Canonical JSON of a record body, so that the same record always has the same bytes and the same hash.
+"""Canonical JSON of a record body, so that equal records have equal bytes and equal hashes.
 
-Source: RFC 8785 (JCS). Floats are not part of the format, so number formatting (RFC 8785, 3.2.2.3) reduces to
-integers within the I-JSON range; keys are ordered by UTF-16 code units (3.2.3).
+Source: RFC 8785 (JCS). The format has no floats, so the only numbers (RFC 8785, 3.2.2.3) are integers within the I-JSON
+range. Keys are ordered by UTF-16 code units (3.2.3).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def _plain(value: Mapping[str, Value]) -> dict[str, Value]:
     return dict(value)
 
 
-# The hook sees only mappings that are no dict: anything else was refused before.
+# The hook gets only mappings that are not a dict: `_check` has refused all other types.
 _FAST = msgspec.json.Encoder(order="sorted", enc_hook=_plain)
 
 
@@ -30,13 +30,13 @@ def canonical_bytes(value: Mapping[str, Value]) -> bytes:
     """Return the RFC 8785 text of `value`, as UTF-8.
 
     Raises:
-        CanonicalFormError: a float, null, lone surrogate or an integer outside ±(2^53-1) was found.
+        CanonicalFormError: `value` holds a float, a null, a lone surrogate or an integer outside ±(2^53-1).
     """
     has_plain_keys = _check(value)
     try:
         if has_plain_keys:
             return _FAST.encode(value)
-        # msgspec orders keys by code point; RFC 8785 wants UTF-16 code units, which differ beyond the basic plane.
+        # msgspec orders keys by code point. RFC 8785 needs UTF-16 code units, which differ beyond the basic plane.
         return json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
         raise CanonicalFormError("a text holds a lone surrogate") from error
@@ -48,7 +48,7 @@ def sha256_hex(body: bytes) -> str:
 
 
 def _check(value: Mapping[str, Value]) -> bool:
-    """Check that `value` is within the format, but for surrogates; True when all its keys are ASCII."""
+    """Check that `value` is within the format, except for surrogates; return whether all its keys are ASCII."""
     has_plain_keys = True
     pending: list[Mapping[str, Value] | Sequence[Value]] = [value]
     while pending:

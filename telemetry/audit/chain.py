@@ -1,4 +1,4 @@
-"""The hash chain of one stream: what a record gets when it is sealed (docs/audit-format.md, sections 1 and 4)."""
+"""The hash chain of one stream: the parts that sealing adds to a record (docs/audit-format.md, sections 1 and 4)."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ RESOURCE_MEMBERS: Final = (
 
 
 class Tip(msgspec.Struct, frozen=True):
-    """The last record of a stream; number 0 and empty texts stand for a stream that holds none yet."""
+    """The last record of a stream; a stream without records has number 0 and empty texts."""
 
     stream_id: str
     number: int = 0
@@ -41,7 +41,7 @@ def rfc3339_nanos(time_ns: int) -> str:
 
 
 def sequence_attributes(tip: Tip) -> dict[str, Value]:
-    """Return the attributes that place the next record behind `tip`; a first record has no previous one."""
+    """Return the sequence attributes of the record after `tip`; a first record has no attributes of a previous one."""
     attributes: dict[str, Value] = {
         names.AUDIT_SEQUENCE_STREAM_ID: tip.stream_id,
         names.AUDIT_SEQUENCE_NUMBER: tip.number + 1,
@@ -64,7 +64,7 @@ def body_bytes(
     """Return the canonical body of a record whose attributes are complete.
 
     Raises:
-        CanonicalFormError: a value cannot stand in a body.
+        CanonicalFormError: a body cannot hold one of the values.
     """
     return canonical_bytes(
         {
@@ -81,5 +81,5 @@ def body_bytes(
 
 
 def next_tip(tip: Tip, record_id: str, body: bytes, observed_ns: int) -> Tip:
-    """Return the tip after the record with this body was put behind `tip`."""
+    """Return the tip of the stream after the record with this body follows `tip`."""
     return Tip(tip.stream_id, tip.number + 1, sha256_hex(body), record_id, observed_ns)

@@ -1,4 +1,4 @@
-"""The checkpoint: the signed record that names the tips of the ledger (docs/audit-format.md, section 6)."""
+"""The checkpoint, a signed record that names the tips of the ledger (docs/audit-format.md, section 6)."""
 
 import base64
 import binascii
@@ -19,9 +19,9 @@ HexHash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class CheckpointTip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"first": "from"}):
-    """The last record of one stream, and a hash over every record since `first`, the first not covered before.
+    """The last record of one stream, and a hash over all records from `first` on, which no checkpoint covered before.
 
-    `first` is `number` + 1 when nothing was added, as when a stream is only closed.
+    `first` is `number` + 1 when no record was added, for example when a stream is only closed.
     """
 
     stream_id: Annotated[str, msgspec.Meta(description="The stream.", extra_json_schema={"format": "uuid"})]
@@ -48,10 +48,10 @@ class Checkpoint(
         "prev_signature": names.AUDITRACE_CHECKPOINT_PREV_SIGNATURE,
     },
 ):
-    """What a checkpoint record states; `prev_hash` and `prev_signature` are absent on the first.
+    """The statement of a checkpoint record; the first checkpoint has no `prev_hash` and no `prev_signature`.
 
-    `prev_number` is there only on the first checkpoint after a restore: the numbers between the two may have been used
-    by checkpoints that the restored database does not know.
+    Only the first checkpoint after a restore has `prev_number`. The numbers between the two may belong to checkpoints
+    that the restored database does not hold.
     """
 
     number: Number
@@ -68,13 +68,13 @@ class Checkpoint(
         return self.number - 1 if self.prev_number is None else self.prev_number
 
     def attributes(self) -> dict[str, Value]:
-        """Return the attributes that a checkpoint record carries for it."""
+        """Return the attributes of the checkpoint record."""
         stated: dict[str, Value] = msgspec.to_builtins(self)
         return stated
 
 
 def parse(attributes: Mapping[str, object]) -> Checkpoint | None:
-    """Return what a checkpoint record's attributes state, None when they do not have their form."""
+    """Return the checkpoint that a record's attributes state, None when they do not have the form of one."""
     try:
         return msgspec.convert(dict(attributes), Checkpoint)
     except msgspec.ValidationError:
@@ -95,7 +95,7 @@ def sign(key: Ed25519PrivateKey, body: bytes) -> str:
 
 
 def is_signed(body: bytes, signature: str, keys: Sequence[Ed25519PublicKey]) -> bool:
-    """Tell whether `signature` is the signature of `body` under one of `keys`.
+    """Return whether `signature` is the signature of `body` under one of `keys`.
 
     Source: RFC 8032, 5.1.7.
     """

@@ -1,6 +1,6 @@
-"""Emission through the OpenTelemetry Logs API: a record is sealed into the open transaction, or an error is raised.
+"""Emits records through the OpenTelemetry Logs API: each is sealed into the open transaction, or an error is raised.
 
-The provider has one processor and no limits, no sampler and no queue: what it is given, it seals at once.
+The provider has one processor and no limits, no sampler and no queue, so it seals every record at once.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ SCOPE_NAME: Final = "auditrace.audit"
 
 
 class SealedRecord(msgspec.Struct, frozen=True):
-    """A record with its place in a stream; `otlp` is the serialized LogRecord that will be shipped, byte for byte.
+    """A record with its place in a stream; `otlp` is the serialized LogRecord, which is delivered byte for byte.
 
-    `signature` is that over the body, on records of the events that are signed.
+    `signature` is the signature over the body, on records of the events that are signed.
     """
 
     tip: Tip
@@ -43,24 +43,24 @@ class SealedRecord(msgspec.Struct, frozen=True):
 
 
 class OpenLedger(Protocol):
-    """The transaction that is open on this lane, as far as sealing needs it."""
+    """The open transaction of a lane: the part of it that sealing needs."""
 
     @property
     def tip(self) -> Tip:
-        """The last record of the lane's stream, those of this transaction included."""
+        """The last record of the lane's stream, including the records of this transaction."""
         ...
 
     def observe_ns(self) -> int:
-        """Return the time of sealing; never less than that of the record before."""
+        """Return the time of sealing; it is never before that of the previous record."""
         ...
 
     def append(self, sealed: SealedRecord) -> None:
-        """Write the record; it is committed with the transaction, or not at all."""
+        """Write the record; it is committed with the transaction or not at all."""
         ...
 
 
 class _Emission:
-    """One record on its way through the SDK: where it is sealed into, with which key, and what became of it."""
+    """One record on its way through the SDK: its ledger, the key for its signature, and the sealed result."""
 
     def __init__(self, ledger: OpenLedger, signer: Signer | None) -> None:
         self.ledger = ledger
@@ -68,7 +68,7 @@ class _Emission:
         self.sealed: SealedRecord | None = None
 
     def signature(self, event_name: str, body: bytes) -> str | None:
-        """Return the signature over a body of an event that is signed; None for all others."""
+        """Return the signature over a body if the event is signed, else None."""
         if event_name not in SIGNED_EVENTS:
             return None
         if self.signer is None:
@@ -80,7 +80,7 @@ _EMISSION: ContextVar[_Emission] = ContextVar("auditrace_emission")
 
 
 class LedgerProcessor(LogRecordProcessor):
-    """Seals each emitted log record into the open transaction, in place; raises when none is open."""
+    """Seals each emitted log record into the open transaction, and completes it in place; raises when none is open."""
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Complete the SDK's record (sequence, observed time, body, hash) and append it to the open ledger.
@@ -93,8 +93,8 @@ class LedgerProcessor(LogRecordProcessor):
             raise NoTransactionError("an audit record was emitted outside a ledger transaction")
         ledger = emission.ledger
         record = log_record.log_record
-        resource = _resource(log_record)
-        # Sorted, because backends show attributes in the order in which they come.
+        resource = _attributes(log_record.resource.attributes if log_record.resource else None)
+        # Sorted, because backends show attributes in the order of the message.
         attributes = dict(sorted({**_attributes(record.attributes), **sequence_attributes(ledger.tip)}.items()))
         span = SpanRef(f"{record.trace_id:032x}", f"{record.span_id:016x}", int(record.trace_flags or 0))
         event_name, timestamp_ns, observed_ns = str(record.event_name), int(record.timestamp or 0), ledger.observe_ns()
@@ -129,10 +129,10 @@ class LedgerProcessor(LogRecordProcessor):
         emission.sealed = sealed
 
     def shutdown(self) -> None:
-        """Nothing is held back, so there is nothing to shut down."""
+        """Do nothing: no record is waiting."""
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Nothing is held back: each record is in its transaction when `emit` returns."""
+        """Return True: each record is in its transaction when `emit` returns, so none is waiting."""
         del timeout_millis
         return True
 
@@ -160,12 +160,12 @@ class AuditLogger:
         self._logger = self._provider.get_logger(SCOPE_NAME, version)
         if isinstance(self._logger, NoOpLogger):
             raise TelemetrySettingsError(
-                "OTEL_SDK_DISABLED=true would silence the audit trail: unset it, "
-                "and use OTEL_TRACES_EXPORTER=none and its siblings to switch off ordinary telemetry"
+                "OTEL_SDK_DISABLED=true would silence the audit trail: unset it, and use OTEL_TRACES_EXPORTER=none, "
+                "OTEL_METRICS_EXPORTER=none and OTEL_LOGS_EXPORTER=none to switch off ordinary telemetry"
             )
 
     def certified(self, fingerprint: str) -> "AuditLogger":
-        """Return the logger whose resource names this key as the one that signs; this one if it does."""
+        """Return the logger whose resource names this key as the signing key; this logger if its resource does."""
         certificate = {
             names.AUDIT_INTEGRITY_ALGORITHM: "EdDSA",
             names.AUDIT_INTEGRITY_CERTIFICATE: fingerprint,
@@ -175,16 +175,16 @@ class AuditLogger:
         return AuditLogger(self._resource.merge(Resource(certificate)), self._version)
 
     def emit(self, record: AuditRecord, ledger: OpenLedger, signer: Signer | None = None) -> SealedRecord:
-        """Seal `record` into `ledger`, through the Logs API; what is returned is part of the transaction.
+        """Seal `record` into `ledger` through the Logs API; the result is part of the transaction.
 
         Args:
-            record: what is stated.
+            record: the record.
             ledger: the open transaction.
             signer: the key for an event that is signed.
 
         Raises:
-            CanonicalFormError: a value cannot stand in a body; nothing was written.
-            RecordNotSealedError: the SDK swallowed the record, or the key is missing; nothing was written.
+            CanonicalFormError: a body cannot hold one of the values; nothing was written.
+            RecordNotSealedError: the SDK dropped the record, or the key is missing; nothing was written.
         """
         emission = _Emission(ledger, signer)
         token = _EMISSION.set(emission)
@@ -213,7 +213,3 @@ def _context(span: SpanRef) -> Context:
 
 def _attributes(attributes: object) -> dict[str, Value]:
     return dict(cast("Mapping[str, Value]", attributes or {}))
-
-
-def _resource(log_record: ReadWriteLogRecord) -> Mapping[str, Value]:
-    return _attributes(log_record.resource.attributes if log_record.resource else None)

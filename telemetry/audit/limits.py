@@ -1,4 +1,4 @@
-"""Keeps a body within 64 KiB by cutting its largest free texts, so that no record is refused or lost for its size."""
+"""Keeps a body within 64 KiB by cutting its largest free texts, so that no record is refused because of its size."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,7 +9,7 @@ from telemetry import names
 from telemetry.audit.canonical import Value
 
 MAX_BODY_BYTES: Final = 64 * 1024
-# Members, resource and sequence attributes that are added when the record is sealed, with room to spare.
+# Enough for the members, resource and sequence attributes that are added when the record is sealed.
 _RESERVED_BYTES: Final = 4 * 1024
 _KEPT_CHARACTERS: Final = 256
 _FREE_TEXTS: Final = (
@@ -22,20 +22,18 @@ _FREE_TEXTS: Final = (
 
 
 def fit(attributes: Mapping[str, Value]) -> Mapping[str, Value]:
-    """Return `attributes`, cut if need be so that their body fits in `MAX_BODY_BYTES`.
+    """Return `attributes`, cut if necessary, so that their body fits in `MAX_BODY_BYTES`.
 
-    The largest value goes first: free texts keep their beginning, a value under `auditrace.changes` is replaced by
-    the beginning of its JSON text. `auditrace.truncated` lists the keys, `auditrace.changes.<field>` for a field.
+    The largest value is cut first. A free text keeps its beginning; a value under `auditrace.changes` is replaced by
+    the beginning of its JSON text. `auditrace.truncated` lists the keys of the cut values, as
+    `auditrace.changes.<field>` for a field.
     """
     if _size(attributes) <= MAX_BODY_BYTES - _RESERVED_BYTES:
         return attributes
     fitted = dict(attributes)
     cut: list[str] = []
     for _, key, field in sorted(_cuttable(attributes), reverse=True):
-        if field:
-            fitted[key] = _cut_field(fitted[key], field)
-        else:
-            fitted[key] = _cut(fitted[key])
+        fitted[key] = _cut_field(fitted[key], field) if field else _cut(fitted[key])
         cut.append(f"{key}.{field}" if field else key)
         fitted[names.AUDITRACE_TRUNCATED] = sorted(cut)
         if _size(fitted) <= MAX_BODY_BYTES - _RESERVED_BYTES:

@@ -1,7 +1,7 @@
-"""One audit record as an event of the Open Cybersecurity Schema Framework, for whoever collects those.
+"""Translates an audit record to an event of the Open Cybersecurity Schema Framework, for tools that collect those.
 
-The class is API Activity (6003), with the profile `trace`. The record itself stays in `raw_data`, byte for byte: it is
-what was hashed, and nothing of it is lost in the mapping. docs/correlation.md has the mapping as a table.
+The class is API Activity (6003), with the profile `trace`. `raw_data` holds the record itself, byte for byte: these are
+the bytes that were hashed, and the mapping loses nothing. docs/correlation.md has the mapping as a table.
 
 Source: schema.ocsf.io, version 1.8.0; a test validates events of every kind against the published schema.
 """
@@ -26,11 +26,11 @@ _CAPTIONS: Final = {1: "Create", 2: "Read", 3: "Update", 4: "Delete"}
 _STATUSES: Final = {"success": (1, "Success"), "failure": (2, "Failure")}
 _UNKNOWN_STATUS: Final = (0, "Unknown")
 _ACTOR_TYPES: Final = {"user": 1, "system": 3, "service": 4}
-# Informational, Low, Medium: a refused attempt is nothing yet, something that broke is for somebody to look at.
+# Informational, Low, Medium: a refused attempt did no harm, but an error needs attention.
 _SEVERITIES: Final = {"success": 1, "noop": 1, "error": 3}
 _LOW: Final = 2
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-"""Those that the schema has; another one stays under `unmapped`."""
+"""The methods of the schema; any other method is put under `unmapped`."""
 _IP: Final = frozenset({"ipv4", "ipv6"})
 
 MAPPED: Final = frozenset(
@@ -59,14 +59,14 @@ MAPPED: Final = frozenset(
         names.USER_AGENT_ORIGINAL,
     }
 )
-"""Attributes that have a place of their own; the others stand under `unmapped` by their names."""
+"""The attributes that have their own member; all others are put under `unmapped` by their names."""
 
 
 def ocsf_event(body: str) -> dict[str, object]:
     """Return the event of a record, given its canonical text.
 
     Raises:
-        msgspec.DecodeError: the text is not that of a record.
+        msgspec.DecodeError: the text is not the body of a record.
     """
     record = view_body(body)
     attributes = record.attributes
@@ -92,7 +92,13 @@ def ocsf_event(body: str) -> dict[str, object]:
             "status_detail": attributes.get(names.AUDITRACE_REASON),
             "message": f"{record.event_name} of {attributes[names.AUDIT_TARGET_TYPE]} by "
             f"{attributes[names.AUDIT_ACTOR_ID]}: {result}",
-            "actor": {"user": _user(attributes)},
+            "actor": {
+                "user": {
+                    "uid": attributes[names.AUDIT_ACTOR_ID],
+                    "type": attributes[names.AUDIT_ACTOR_TYPE],
+                    "type_id": _ACTOR_TYPES[attributes[names.AUDIT_ACTOR_TYPE]],
+                }
+            },
             "api": _api(record),
             "http_request": _http_request(attributes),
             "src_endpoint": _source(record),
@@ -102,7 +108,7 @@ def ocsf_event(body: str) -> dict[str, object]:
             "raw_data": body,
             "unmapped": {
                 **{key: value for key, value in attributes.items() if not _has_place(key, value)},
-                # A span of OCSF has a beginning and an end, which a record does not know.
+                # A span of OCSF has a beginning and an end, and a record holds neither.
                 "span_id": record.span_id,
                 "trace_flags": record.trace_flags,
                 "resource": record.resource,
@@ -113,14 +119,6 @@ def ocsf_event(body: str) -> dict[str, object]:
 
 def _has_place(key: str, value: object) -> bool:
     return key in MAPPED and (key != names.HTTP_REQUEST_METHOD or value in _METHODS)
-
-
-def _user(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "uid": attributes[names.AUDIT_ACTOR_ID],
-        "type": attributes[names.AUDIT_ACTOR_TYPE],
-        "type_id": _ACTOR_TYPES[attributes[names.AUDIT_ACTOR_TYPE]],
-    }
 
 
 def _api(record: BodyView) -> dict[str, Any]:
@@ -140,7 +138,7 @@ def _api(record: BodyView) -> dict[str, Any]:
 
 
 def _service(record: BodyView) -> str:
-    # Other services send records of their own; one that does not say who it is has this name in OpenTelemetry.
+    # Other services send records too. In OpenTelemetry, a service without a name has this name.
     return str(record.resource.get(names.SERVICE_NAME, "unknown_service"))
 
 
@@ -157,13 +155,13 @@ def _http_request(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _source(record: BodyView) -> dict[str, Any]:
-    """Where the request came from; of what a process did by itself, the process."""
+    """Return the source of the request; for an action without a request, the process."""
     attributes = record.attributes
     source = attributes.get(names.AUDIT_SOURCE_ID)
     if source is not None and attributes.get(names.AUDIT_SOURCE_TYPE) in _IP:
         return {"ip": source}
     if source is not None:
-        # Not `hostname`: nobody has checked that it is one.
+        # Not `hostname`, because the value was not checked to be one.
         return {"name": source}
     return {"svc_name": _service(record), "instance_uid": record.resource.get(names.SERVICE_INSTANCE_ID)}
 
@@ -207,5 +205,5 @@ def _milliseconds(timestamp: str) -> int:
 
 
 def _known(members: Mapping[str, object]) -> dict[str, object]:
-    """Leave out members that are None, at any depth; a body holds none, so nothing of it is left out."""
+    """Leave out members that are None, at any depth. A body holds no None, so nothing of the record is left out."""
     return {key: _known(value) if is_object(value) else value for key, value in members.items() if value is not None}

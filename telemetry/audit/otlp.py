@@ -1,4 +1,4 @@
-"""OTLP bytes of sealed records: made once when a record is written, framed by hand when it is shipped.
+"""The OTLP bytes of sealed records: encoded once when a record is written, and framed without decoding for delivery.
 
 Source: opentelemetry-proto logs/v1 and collector/logs/v1; protobuf encoding, "length-delimited records".
 """
@@ -22,7 +22,7 @@ _WARN: Final = 13
 
 
 def severity_number(result: Result) -> int:
-    """Return the OTLP severity of a result: 9 for outcome success, 17 for `error`, 13 for the rest."""
+    """Return the OTLP severity of a result: 9 for the outcome `success`, 17 for `error`, 13 for all others."""
     return _SEVERITY.get(result, _WARN)
 
 
@@ -40,7 +40,7 @@ def any_value(value: Value) -> AnyValue:
 
 
 def key_values(attributes: Mapping[str, Value]) -> list[KeyValue]:
-    """Return attributes as OTLP key-value pairs, in their order."""
+    """Return attributes as OTLP key-value pairs, in the same order."""
     return [KeyValue(key=key, value=any_value(value)) for key, value in attributes.items()]
 
 
@@ -81,7 +81,7 @@ def scope_bytes(name: str, version: str) -> bytes:
 def resource_logs_bytes(resource: bytes, scope: bytes, log_records: Iterable[bytes]) -> bytes:
     """Frame serialized records of one resource as part of an `ExportLogsServiceRequest`.
 
-    The results for several resources may be concatenated: a repeated field is the concatenation of its parts.
+    The results for several resources may be concatenated, because a repeated field is the concatenation of its parts.
     """
     # Field numbers: ScopeLogs{1: scope, 2: log_records}, ResourceLogs{1: resource, 2: scope_logs}, request{1}.
     scope_logs = _field(1, scope) + b"".join(_field(2, record) for record in log_records)
@@ -89,7 +89,7 @@ def resource_logs_bytes(resource: bytes, scope: bytes, log_records: Iterable[byt
 
 
 def otlp_json(request: bytes) -> bytes:
-    """Return a serialized `ExportLogsServiceRequest` as one line of OTLP JSON, as the collector's file exporter has it.
+    """Return a serialized `ExportLogsServiceRequest` as one line of OTLP JSON, in the form of the collector's exporter.
 
     Source: OTLP specification, "JSON Protobuf Encoding": ids in hex, enumerations as numbers, 64-bit integers as text.
     """
@@ -97,8 +97,8 @@ def otlp_json(request: bytes) -> bytes:
     return msgspec.json.encode(_set({"resourceLogs": [_resource_logs_json(each) for each in message.resource_logs]}))
 
 
-# Protobuf's own JSON mapping takes three times as long, in a thread that clients' requests compete with; it is used
-# for what is rare, and a property test holds the two together.
+# The JSON mapping of protobuf takes three times as long, and this thread competes with clients' requests. So only rare
+# parts use it. A property test shows that both mappings give the same text.
 
 
 def _resource_logs_json(logs: ResourceLogs) -> dict[str, object]:
@@ -166,7 +166,7 @@ def _integer_json(value: int) -> str:
 
 
 def _set(members: dict[str, object]) -> dict[str, object]:
-    """Leave out what is not set: zeros and what is empty; a message that is set is there, also when it is empty."""
+    """Leave out members that are not set: zeros and empty values. A set message stays, also when it is empty."""
     return {key: value for key, value in members.items() if value or isinstance(value, dict)}
 
 

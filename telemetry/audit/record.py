@@ -1,4 +1,4 @@
-"""The audit record before it is sealed: everything that is known where the action took place."""
+"""The audit record before it is sealed: its values that are known at the place of the action."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -17,7 +17,7 @@ Source = Literal["api", "worker", "cli", "relay"]
 
 
 class Result(StrEnum):
-    """How an action ended, by cause; `outcome` is its coarse form."""
+    """How an action ended, by cause; `outcome` sums this up."""
 
     SUCCESS = "success"
     NOOP = "noop"
@@ -35,7 +35,7 @@ class Result(StrEnum):
 
 
 class SpanRef(msgspec.Struct, frozen=True):
-    """The span in which an action took place: lower-case hex ids and the W3C flags (1 = sampled)."""
+    """The span of an action: ids in lower-case hex, and the W3C flags (1 = sampled)."""
 
     trace_id: str
     span_id: str
@@ -43,14 +43,14 @@ class SpanRef(msgspec.Struct, frozen=True):
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who acts, authenticated; never taken from a plain header."""
+    """The authenticated actor; it never comes from a header without authentication."""
 
     id: str
     type: ActorType
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What is acted upon; `version` only on the record that made that version."""
+    """The target of an action; only the record that made a version states `version`."""
 
     type: str
     id: str
@@ -62,7 +62,7 @@ Sha256 = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{64}$"})]
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What a caller gets back for a committed record: its id, its place and its hash."""
+    """The receipt of a committed record, for its caller: its id, its place in a stream and its hash."""
 
     record_id: Annotated[Uuid, Meta(description="The id of the record.")]
     stream_id: Annotated[Uuid, Meta(description="The stream that it stands in.")]
@@ -71,9 +71,9 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact to record; stream, number, previous hash and observed time are added when it is sealed.
+    """One fact to record. Sealing adds stream, number, previous hash and observed time.
 
-    `attributes` holds every member of docs/audit-format.md apart from those of the sequence.
+    `attributes` holds all attributes of docs/audit-format.md, except those of the sequence.
     """
 
     record_id: str
@@ -97,18 +97,18 @@ def audit_record(
     source: Source,
     more: Mapping[str, Value | None] | None = None,
 ) -> AuditRecord:
-    """Return the record of one fact, with every attribute that is always present.
+    """Return the record of one fact, with all attributes that every record has.
 
     Args:
         record_id: a UUIDv7.
-        event_name: a name of the catalogue in `telemetry/registry/events.yaml`; the action follows from it.
-        timestamp_ns: when the action took place, nanoseconds since the epoch.
-        span: the span in which it took place.
-        actor: who did it.
-        result: how it ended.
-        target: what was acted upon.
+        event_name: a name in `telemetry/registry/events.yaml`, which also gives the action.
+        timestamp_ns: the time of the action, in nanoseconds since the epoch.
+        span: the span of the action.
+        actor: the actor.
+        result: how the action ended.
+        target: the target of the action.
         tenant_id: the tenant of the actor.
-        source: the part of the service that speaks.
+        source: the part of the service that makes the record.
         more: further attributes; those that are None are left out.
     """
     attributes: dict[str, Value] = {

@@ -1,49 +1,40 @@
-"""Frames stored records as requests, their bytes unchanged, each small enough for what becomes of it in an archive."""
+"""Frames stored records as requests. Their bytes are unchanged, and each request fits in one line of an archive."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
+
+import msgspec
 
 from telemetry.audit.otlp import resource_logs_bytes
 
 MAX_LINE_BYTES: Final = 1 << 20
-"""The longest line, line feed included, that the collector's reader of archives takes; it leaves out longer ones."""
+"""The longest line, with its line feed, that the collector's reader of archives accepts; others are skipped."""
 
-# Bounds of what JSON adds to the bytes of a message. Of its three to four bytes below 0x20 (tags and lengths) an
-# attribute has members and braces of at most 49 characters to show; such a byte within a text becomes an escape of six.
+# The most bytes that JSON adds to a message. An attribute has three to four bytes below 0x20 (tags and lengths). In
+# JSON they become names and braces of at most 49 characters. In a text such a byte becomes an escape of six characters.
 _PER_CONTROL: Final = 14
 _PER_RECORD: Final = 320
 _PER_FRAME: Final = 160
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x100) if byte not in b'"\\')
-"""What JSON has as it is."""
+"""The bytes that JSON writes unchanged."""
 
 
-class Stored(Protocol):
-    """A record as it was stored: three serialized messages."""
+class StoredBytes(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes of a stored record: a serialized `LogRecord`, `Resource` and `InstrumentationScope`."""
 
-    @property
-    def resource(self) -> bytes:
-        """A `Resource`."""
-        ...
-
-    @property
-    def scope(self) -> bytes:
-        """An `InstrumentationScope`."""
-        ...
-
-    @property
-    def log_record(self) -> bytes:
-        """A `LogRecord`."""
-        ...
+    log_record: bytes
+    resource: bytes
+    scope: bytes
 
 
-S = TypeVar("S", bound=Stored)
+S = TypeVar("S", bound=StoredBytes)
 
 
-def export_request(records: Iterable[Stored]) -> bytes:
+def export_request(records: Iterable[StoredBytes]) -> bytes:
     """Return records, in their order, as a serialized `ExportLogsServiceRequest`.
 
-    Neighbours of the same resource and scope share one frame.
+    Adjacent records of the same resource and scope share one frame.
     """
     groups = groupby(records, key=lambda record: (record.resource, record.scope))
     return b"".join(
@@ -53,10 +44,10 @@ def export_request(records: Iterable[Stored]) -> bytes:
 
 
 def in_lines(records: Sequence[S], max_bytes: int = MAX_LINE_BYTES) -> Sequence[Sequence[S]]:
-    """Return records, in their order, in parts that each make a line of OTLP JSON of at most `max_bytes`.
+    """Return records, in their order, in parts; each part is a line of OTLP JSON of at most `max_bytes`.
 
-    An archive, embedded or the collector's, holds a line for each request. Only a record that is larger by itself
-    makes a longer line.
+    An archive, of the service or the collector, holds one line for each request. Only a single larger record makes a
+    longer line.
     """
     parts: list[list[S]] = []
     size, around = max_bytes, 0
@@ -76,7 +67,7 @@ def in_lines(records: Sequence[S], max_bytes: int = MAX_LINE_BYTES) -> Sequence[
 
 
 def _json_bytes(message: bytes) -> int:
-    """Return how many bytes a message takes as OTLP JSON, at most."""
+    """Return the most bytes that a message needs as OTLP JSON."""
     special = message.translate(None, _PLAIN)
     escaped = special.count(b'"') + special.count(b"\\")
     return len(message) + escaped + _PER_CONTROL * (len(special) - escaped)

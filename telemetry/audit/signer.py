@@ -1,4 +1,4 @@
-"""The private key as the writer of checkpoints holds it (docs/audit-format.md, section 5)."""
+"""The private key of the writer of checkpoints (docs/audit-format.md, section 5)."""
 
 import hashlib
 from typing import Final
@@ -10,11 +10,11 @@ from telemetry import names
 from telemetry.audit.checkpoint import sign
 
 SIGNED_EVENTS: Final = frozenset({names.EVENT_AUDIT_CHECKPOINT, names.EVENT_AUDIT_KEY_ROTATE})
-"""The events whose records carry a signature over their body."""
+"""The events whose records hold a signature over their body."""
 
 
 class Signer:
-    """Signs bodies with one private key, which it does not give away."""
+    """Signs bodies with one private key, and does not show the key."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -34,5 +34,5 @@ def fingerprint(key: Ed25519PublicKey) -> str:
 
 
 def public_pem(key: Ed25519PublicKey) -> str:
-    """Return the public key as PEM, as it is distributed and as a rotation carries it."""
+    """Return the public key as PEM: the form in which it is distributed, and that a rotation holds."""
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

@@ -1,6 +1,6 @@
-"""What a sink answers to a request, in the terms in which the sender decides; and what a sink is."""
+"""The answers of a sink to a request, in the terms that the sender decides by; and the protocol of a sink."""
 
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -9,35 +9,30 @@ CONTENT_TOO_LARGE: Final = 413
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The whole request was acknowledged, nothing in it rejected; `warning` is what the sink added, if anything."""
+    """The sink acknowledged the whole request and rejected nothing; `warning` is a text that it added, or empty."""
+
+    error_type: ClassVar[None] = None
 
     warning: str = ""
 
-    @property
-    def error_type(self) -> str | None:
-        """None: nothing went wrong."""
-        return None
-
 
 class Rejected(msgspec.Struct, frozen=True):
-    """The request was taken but for `count` of its records, and the sink does not say which."""
+    """The sink took the request except for `count` of its records, and does not say which."""
+
+    error_type: ClassVar[str] = "partial_success"
 
     count: int
     message: str
-
-    @property
-    def error_type(self) -> str:
-        """The class of the failure, for metrics."""
-        return "partial_success"
 
     def __str__(self) -> str:
         return f"{self.count} rejected: {self.message}" if self.message else f"{self.count} rejected"
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The sink answered that it does not take the request now, or not at all.
+    """The sink answered that it does not take the request, now or ever.
 
-    `status` is that of HTTP, also for gRPC where the two agree; 0 for an answer that means nothing to OTLP.
+    `status` is the status of HTTP, or for gRPC the HTTP status of the same meaning. It is 0 for an answer that OTLP
+    does not define.
     """
 
     status: int
@@ -50,7 +45,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Unreachable(msgspec.Struct, frozen=True):
-    """There was no answer: whether the request arrived cannot be told."""
+    """There was no answer: the request may have arrived, or not."""
 
     error_type: str
     message: str
@@ -63,28 +58,28 @@ Answer: TypeAlias = Accepted | Rejected | Refused | Unreachable
 
 
 class Sink(Protocol):
-    """Where records are delivered."""
+    """The place that records are delivered to."""
 
     @property
     def address(self) -> str:
-        """Where it is, for people; holds no secret."""
+        """Its address, for people; it holds no secret."""
         ...
 
     def send(self, request: bytes) -> Answer:
         """Deliver one serialized `ExportLogsServiceRequest` and return the answer.
 
-        It takes no longer than the sink's timeout, and raises nothing: what goes wrong is an answer too. Not to be
-        called from two threads at once.
+        It takes no longer than the sink's timeout, and raises nothing: a failure is an answer too. Two threads must not
+        call it at the same time.
         """
         ...
 
     def close(self) -> None:
-        """Give up connections and files."""
+        """Close connections and files."""
         ...
 
 
 def blames_records(answer: Answer) -> bool:
-    """True when the answer may be about a record in the request rather than about the sink itself."""
+    """Return whether the answer may be about a record in the request. If not, it is about the sink itself."""
     if isinstance(answer, Refused):
         return answer.status in {BAD_REQUEST, CONTENT_TOO_LARGE}
     return isinstance(answer, Rejected)

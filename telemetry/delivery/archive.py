@@ -1,6 +1,6 @@
 """The embedded archive: OTLP JSON lines on local disk, in the format of the collector's file exporter.
 
-A request is one line, written with its line feed in one write and synced before it counts as delivered.
+A request is one line. The line and its line feed are written in one write, and synced before they count as delivered.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from telemetry.errors import TelemetrySettingsError
 from telemetry.files import why_no_file_in, why_unwritable
 
 START: Final = b'{"resourceLogs":'
-"""How every line of an archive begins."""
+"""The beginning of every line of an archive."""
 
 DEFAULT_MAX_BYTES: Final = 100 * 1024 * 1024
 _LOCK_TIMEOUT_S: Final = 5.0
@@ -31,22 +31,22 @@ _CHUNK_BYTES: Final = 1 << 16
 
 
 class ArchiveSink:
-    """Implements `telemetry.delivery.Sink` on a file; several processes may write the same archive, one at a time.
+    """Implements `telemetry.delivery.answers.Sink` on a file; several processes may write it, one at a time.
 
-    The folder holds archive files only: the lock is on the folder itself. A line that a crash cut short is removed
-    before the next one is written, since nobody was told that it was delivered.
+    The folder holds archive files only, because the lock is on the folder itself. A line that a crash cut short is
+    removed before the next line is written: its request was never acknowledged.
     """
 
     def __init__(self, path: Path, clock: Callable[[], int], max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        """Open the archive and mend its end.
+        """Open the archive, and repair its end.
 
         Args:
-            path: the file that is written; when full it becomes `<stem>-<UTC time>.jsonl` beside it.
-            clock: nanoseconds since the epoch, for names of rotated files.
-            max_bytes: a file is rotated before the line that would make it larger.
+            path: the file that is written; a full file is renamed to `<stem>-<UTC time>.jsonl` in the same folder.
+            clock: nanoseconds since the epoch, for the names of full files.
+            max_bytes: a file is renamed before a line that would make it larger than this.
 
         Raises:
-            TelemetrySettingsError: the file cannot be written, or is something else than an archive.
+            TelemetrySettingsError: the file cannot be written, or is not an archive.
         """
         self._path = path
         self._clock = clock
@@ -55,7 +55,7 @@ class ArchiveSink:
             _make_folder(path.parent)
             with self._locked():
                 _check(path)
-                # Nothing is written yet: the end is mended, and the folder takes files.
+                # No line is written. This repairs the end, and shows that the folder takes files.
                 with self._opened():
                     pass
         except OSError as error:
@@ -67,7 +67,7 @@ class ArchiveSink:
         return str(self._path)
 
     def send(self, request: bytes) -> Answer:
-        """Append the request as one line; accepted when it is on disk."""
+        """Append the request as one line; it is accepted when it is on disk."""
         line = otlp_json(request) + b"\n"
         try:
             with self._locked():
@@ -77,7 +77,7 @@ class ArchiveSink:
         return Accepted()
 
     def close(self) -> None:
-        """Nothing is held open between two lines."""
+        """Do nothing: no file is open between two lines."""
 
     def _append(self, line: bytes) -> None:
         with self._opened() as descriptor:
@@ -88,7 +88,7 @@ class ArchiveSink:
         if size > 0:
             self._rotate()
         with self._opened() as descriptor:
-            # The name of a new file is on disk before its first line is acknowledged.
+            # The name of a new file must be on disk before its first line is acknowledged.
             _sync_folder(self._path.parent)
             _write(descriptor, line, 0)
 
@@ -106,7 +106,7 @@ class ArchiveSink:
 
     @contextmanager
     def _opened(self) -> Generator[int]:
-        """Open the file for appending, its end mended."""
+        """Open the file for appending, and repair its end."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             _mend(descriptor)
@@ -125,10 +125,10 @@ class ArchiveSink:
 
 
 def examine_archive(path: Path) -> None:
-    """Raise what opening an archive there would raise; nothing is made or changed.
+    """Raise the error that opening an archive at this path would raise; nothing is created or changed.
 
     Raises:
-        TelemetrySettingsError: it could not be written, or is something else than an archive.
+        TelemetrySettingsError: the file could not be written, or is not an archive.
     """
     try:
         why = why_unwritable(path) if os.path.lexists(path) else None
@@ -141,10 +141,10 @@ def examine_archive(path: Path) -> None:
 
 
 def archived_in(path: Path) -> Path | None:
-    """Return a file, also a full one, of the archive at this path that holds something; None if none does.
+    """Return a file of the archive at this path that is not empty, full files included; None when there is none.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: the archive cannot be read.
     """
     full = sorted(path.parent.glob(f"{glob.escape(path.stem)}-*{glob.escape(path.suffix)}"))
     return next((file for file in (path, *full) if file.exists() and file.stat().st_size), None)
@@ -172,41 +172,35 @@ def _lock(descriptor: int) -> None:
 
 def _write(descriptor: int, line: bytes, size: int) -> None:
     try:
-        _write_all(descriptor, line)
+        written = 0
+        while written < len(line):
+            # A disk that is nearly full takes only a part of the line. The next write then raises the reason.
+            written += os.write(descriptor, line[written:])
         os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, size)
         raise
 
 
-def _write_all(descriptor: int, line: bytes) -> None:
-    written = os.write(descriptor, line)
-    while written < len(line):
-        # A disk that is nearly full takes a part first, and says why with the next write.
-        written += os.write(descriptor, line[written:])
-
-
 def _check(path: Path) -> None:
-    """Refuse a file that is used for something else, before anything of it is changed."""
+    """Raise when the file is not an archive, before anything in it is changed."""
     if not path.exists():
         return
     with path.open("rb") as file:
         start = file.read(len(START) + 1).lstrip(b"\n")[: len(START)]
     if not START.startswith(start):
-        raise TelemetrySettingsError(
-            f"{path} is something else than an archive of OTLP JSON lines; set AUDITRACE_AUDIT_ARCHIVE"
-        )
+        raise TelemetrySettingsError(f"{path} is not an archive of OTLP JSON lines; set AUDITRACE_AUDIT_ARCHIVE")
 
 
 def _mend(descriptor: int) -> None:
-    """Remove what a crash left of a last line, or end it if only its line feed is missing."""
+    """Remove an incomplete last line that a crash left, or add the line feed if only that is missing."""
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
         return
     kept = _last_line_feed(descriptor, size) + 1
     last = os.pread(descriptor, size - kept, kept)
     try:
-        # A collector that wrote this file before may have appended a whole line to a fragment.
+        # A collector that wrote this file before may have appended a complete line to an incomplete one.
         msgspec.json.decode(last[max(0, last.rfind(START)) :])
     except (msgspec.DecodeError, UnicodeDecodeError):
         os.ftruncate(descriptor, kept)
@@ -216,7 +210,7 @@ def _mend(descriptor: int) -> None:
 
 
 def _last_line_feed(descriptor: int, size: int) -> int:
-    """Return where the last line feed is, -1 when there is none."""
+    """Return the offset of the last line feed, -1 when there is none."""
     end = size
     while end > 0:
         begin = max(0, end - _CHUNK_BYTES)

@@ -1,4 +1,4 @@
-"""What an endpoint means: which protocol, which address, with or without TLS.
+"""Reads an endpoint: its protocol, its address, and whether TLS is used.
 
 Source: OpenTelemetry Protocol Exporter, "Endpoint URLs for OTLP/HTTP"; https://opentelemetry.io/docs/specs/otel/protocol/exporter/.
 """
@@ -17,7 +17,7 @@ _GRPC_SCHEMES: Final = {"grpc", "grpcs"}
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where to send: a URL for HTTP, `host:port` for gRPC."""
+    """Where requests are sent; `address` is a URL for HTTP, `host:port` for gRPC."""
 
     protocol: Protocol
     address: str
@@ -25,13 +25,13 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def audit_endpoint(text: str, protocol: str | None) -> Endpoint:
-    """Return what the endpoint of the audit trail means.
+    """Return the endpoint that the text of AUDITRACE_AUDIT_ENDPOINT names.
 
-    `grpc://` and `grpcs://` are gRPC, a URL with a path is HTTP. One without a path is what `protocol` says, else gRPC
-    on the ports 4317 and 4327, else HTTP on `/v1/logs`.
+    `grpc://` and `grpcs://` are gRPC; another URL with a path is HTTP. A URL without a path has the given `protocol`;
+    without a given protocol it is gRPC on the ports 4317 and 4327, else HTTP on `/v1/logs`.
 
     Raises:
-        ValueError: it is no such URL.
+        ValueError: the text is no such URL.
     """
     url = _url(text, "http", "https", *_GRPC_SCHEMES)
     is_secure = url.scheme in {"https", "grpcs"}
@@ -41,16 +41,16 @@ def audit_endpoint(text: str, protocol: str | None) -> Endpoint:
 
 
 def standard_endpoint(text: str, protocol: str | None, *, is_base: bool, is_insecure: bool) -> Endpoint:
-    """Return what a value of OTEL_EXPORTER_OTLP_ENDPOINT, or of its form for logs, means.
+    """Return the endpoint that OTEL_EXPORTER_OTLP_ENDPOINT, or the same variable for logs, names.
 
     Args:
         text: a URL; for gRPC also `host:port`.
-        protocol: what is asked for; None when nothing is: then gRPC on the ports 4317 and 4327, else HTTP.
-        is_base: `/v1/logs` is to be appended for HTTP.
-        is_insecure: a target without a scheme is one without TLS.
+        protocol: the protocol that is asked for. With None it is gRPC on the ports 4317 and 4327, else HTTP.
+        is_base: for HTTP, `/v1/logs` is appended.
+        is_insecure: a text without a scheme is used without TLS.
 
     Raises:
-        ValueError: it is no such URL.
+        ValueError: the text is no such URL.
     """
     if "://" not in text:
         text = f"{'http' if is_insecure else 'https'}://{text}"
@@ -71,8 +71,8 @@ def _url(text: str, *schemes: str) -> SplitResult:
     if not is_url:
         raise ValueError(f"{text!r} is not a URL such as http://localhost:4328{LOGS_PATH} or grpc://localhost:4327")
     if url.username or url.password:
-        # It is not shown: it holds a secret.
-        raise ValueError("credentials do not belong into the URL: use OTEL_EXPORTER_OTLP_HEADERS or a token file")
+        # The URL is not shown, because it holds a secret.
+        raise ValueError("credentials do not belong in the URL: use OTEL_EXPORTER_OTLP_HEADERS or a token file")
     return url
 
 

@@ -1,4 +1,4 @@
-"""OTLP over HTTP: one request, one answer, on a connection that is kept.
+"""OTLP over HTTP: one request and one answer at a time, on a connection that is kept.
 
 Source: OTLP specification, "OTLP/HTTP Response".
 """
@@ -19,14 +19,12 @@ from telemetry.delivery.limited import Limited
 from telemetry.delivery.responses import PROTOBUF, answer_of_body, retry_after_s, shown
 from telemetry.delivery.settings import SinkSettings
 from telemetry.delivery.watched import Renewed
-from telemetry.errors import TelemetrySettingsError
-from telemetry.otlp_headers import authorization
 
 USER_AGENT: Final = "auditrace"
 _MAX_ANSWER_BYTES: Final = 1 << 20
 _STEPS: Final = 3
-"""To connect, to send and to wait may each take as long as the timeout has it; all of it no longer than that."""
-# The lowest levels: records are alike, so that higher ones cost much and gain little.
+"""Connecting, sending and waiting may each take one timeout; a whole request may take three."""
+# The lowest levels: records are alike, so higher levels take much longer and save little.
 _COMPRESSORS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "gzip": lambda request: gzip.compress(request, compresslevel=1, mtime=0),
     "deflate": lambda request: zlib.compress(request, 1),
@@ -35,7 +33,7 @@ _COMPRESSORS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
 
 
 class HttpSink:
-    """Implements `telemetry.delivery.Sink` over OTLP/HTTP with protobuf bodies."""
+    """Implements `telemetry.delivery.answers.Sink` over OTLP/HTTP with protobuf bodies."""
 
     def __init__(self, settings: SinkSettings, clock: Callable[[], int]) -> None:
         """Read the files that the settings name; nothing is sent yet.
@@ -51,14 +49,11 @@ class HttpSink:
         self._clock = clock
         self._compress = _COMPRESSORS.get(settings.compression)
         self._limited = Limited(settings.timeout_s * _STEPS)
-        try:
-            self._client = Renewed(self._new_client, settings.files, settings.endpoint)
-        except (OSError, ValueError) as error:
-            raise TelemetrySettingsError(f"the files for {settings.endpoint} cannot be used: {error}") from error
+        self._client = Renewed(self._new_client, settings.files, settings.endpoint)
 
     @property
     def address(self) -> str:
-        """The URL, without its query, which may hold a secret."""
+        """The URL without its query, because a query may hold a secret."""
         return urlsplit(self._settings.endpoint)._replace(query="").geturl()
 
     def send(self, request: bytes) -> Answer:
@@ -84,7 +79,7 @@ class HttpSink:
         self._client.close()
 
     def _advice(self, error: httpx.RequestError) -> str:
-        # So begin the texts of h11 about bytes that are not HTTP/1.1.
+        # The messages of h11 about bytes that are not HTTP/1.1 begin with this word.
         if not (isinstance(error, httpx.RemoteProtocolError) and str(error).startswith("illegal")):
             return ""
         return f": the answer is not HTTP/1.1; write grpc://{urlsplit(self.address).netloc} where it is a port for gRPC"
@@ -110,14 +105,12 @@ class HttpSink:
 
     def _new_client(self) -> httpx.Client:
         settings = self._settings
-        headers = {**settings.headers, "content-type": PROTOBUF, "user-agent": USER_AGENT}
+        headers = {**settings.read_headers(), "content-type": PROTOBUF, "user-agent": USER_AGENT}
         if settings.compression != "none":
             headers["content-encoding"] = settings.compression
-        if settings.token_file is not None:
-            headers["authorization"] = authorization(settings.token_file)
         context = ssl.create_default_context(cafile=settings.certificate)
         if settings.client_certificate is not None:
             context.load_cert_chain(settings.client_certificate, settings.client_key)
-        # With a transport of its own the client reads no proxy variables itself.
+        # A client with its own transport reads no proxy variables.
         transport = httpx.HTTPTransport(verify=context, proxy=settings.proxy)
         return httpx.Client(transport=transport, headers=headers, timeout=settings.timeout_s, follow_redirects=False)

@@ -1,7 +1,7 @@
-"""Ends a request that takes too long as a whole: the timeouts of httpx are those of one connect, write or read each.
+"""Ends a request that takes too long as a whole. A timeout of httpx limits a single connect, write or read only.
 
-A peer that sends a byte of a head now and then would otherwise be waited for without end. A handshake of TLS has one
-timeout as a whole already.
+Without this, the client would wait without end for a peer that sends one byte of its answer from time to time. The
+handshake of TLS already has one timeout as a whole.
 
 Source: https://www.python-httpx.org/advanced/extensions/, "trace".
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Limited:
-    """Watches the requests of one client, which are made one after the other on one connection."""
+    """Limits the requests of one client, which sends them one after the other on one connection."""
 
     def __init__(self, longest_s: float) -> None:
         self._longest_s = longest_s
@@ -23,9 +23,9 @@ class Limited:
 
     @contextmanager
     def request(self) -> Generator[threading.Event]:
-        """Shut the connection down if the block takes longer than it may; yield an event that says that it did.
+        """Shut the connection down when the block takes longer than `longest_s`; then the yielded event is set.
 
-        Whatever the block reads or writes fails then.
+        Every read or write of the block fails then.
         """
         is_over = threading.Event()
         timer = threading.Timer(self._longest_s, self._shut_down, [is_over])
@@ -37,14 +37,14 @@ class Limited:
             timer.cancel()
 
     def trace(self, event: str, details: Mapping[str, Any]) -> None:
-        """Take note of the connection: the extension `trace` of a request."""
+        """Remember the socket of the connection. This is the extension `trace` of a request."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             with self._lock:
                 self._socket = details["return_value"].get_extra_info("socket")
 
     def _shut_down(self, is_over: threading.Event) -> None:
         is_over.set()
-        # It may be closed by now, by this side or the other. Without TLS's own goodbye, which would wait.
+        # Either side may have closed it already. The close message of TLS is left out, because sending it could block.
         with self._lock, suppress(OSError):
             if self._socket is not None:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)

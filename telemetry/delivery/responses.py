@@ -1,4 +1,4 @@
-"""Reads what OTLP sinks answer: the response message, and how long they want to be left alone.
+"""Reads the answers of OTLP sinks: the response message, and how long the sender should wait.
 
 Source: OTLP specification, "Partial Success" and "OTLP/HTTP Throttling"; RFC 9110, section 10.2.3.
 """
@@ -20,11 +20,11 @@ JSON = "application/json"
 _MEMBERS: Final = frozenset({"partialSuccess", "partial_success"})
 
 _SHOWN = 200
-"""How much of a sink's own words is kept."""
+"""How many characters of a sink's message are kept."""
 
 
 def answer_of(response: ExportLogsServiceResponse) -> Answer:
-    """Return what a response message says: a message with nothing rejected is a warning, and a success."""
+    """Return the answer of a response message. A message that rejects nothing is a success, its text a warning."""
     partial = response.partial_success
     if partial.rejected_log_records > 0:
         return Rejected(partial.rejected_log_records, shown(partial.error_message))
@@ -32,13 +32,13 @@ def answer_of(response: ExportLogsServiceResponse) -> Answer:
 
 
 def answer_of_body(body: bytes, content_type: str) -> Answer:
-    """Return what the body of a 200 says; one that is no OTLP response, a web page for example, acknowledges nothing.
+    """Return the answer in the body of a 200. A body that is not OTLP, such as a web page, acknowledges nothing.
 
-    An empty body is an empty protobuf message, which rejects nothing; proxies then set any content type or none.
-    JSON with other members only is no OTLP response either: so answers the health check of the collector, at any path.
+    An empty body is an empty protobuf message, which rejects nothing; proxies send it with any content type or none.
+    JSON without the member of a response is no OTLP response: the health check of the collector sends it, at any path.
 
     Args:
-        body: as it came, decompressed.
+        body: the body, decompressed.
         content_type: the header's value, empty when there was none.
     """
     if not body:
@@ -55,12 +55,12 @@ def answer_of_body(body: bytes, content_type: str) -> Answer:
 
 
 def _may_be_otlp(value: object) -> bool:
-    """Tell whether a decoded body is a response: empty, or with the member that a response has, beside any other."""
+    """Return whether a decoded body may be a response: it is empty, or has the member of a response."""
     return isinstance(value, dict) and (not value or not _MEMBERS.isdisjoint(cast("dict[str, object]", value)))
 
 
 def retry_after_s(text: str | None, now_s: float) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, a number or a date; None when it says nothing."""
+    """Return the seconds that a `Retry-After` header asks for, by a number or a date; None when it holds neither."""
     if not text:
         return None
     try:
@@ -75,6 +75,6 @@ def retry_after_s(text: str | None, now_s: float) -> float | None:
 
 
 def shown(text: str) -> str:
-    """Return a sink's own words on one line, cut to what a log line bears."""
+    """Return a sink's message on one line, cut to a length that fits in a log line."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -1,6 +1,6 @@
-"""Where audit records are delivered and how: the endpoint of the audit trail, else the standard OTLP variables.
+"""Where and how audit records are delivered: by the endpoint of the audit trail, else by the standard OTLP variables.
 
-Source: OpenTelemetry Protocol Exporter, "Configuration Options"; timeouts are seconds, as the Python SDK has them.
+Source: OpenTelemetry Protocol Exporter, "Configuration Options"; timeouts are in seconds, as in the Python SDK.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import msgspec
 
 from telemetry.delivery.endpoints import Endpoint, audit_endpoint, standard_endpoint
 from telemetry.errors import TelemetrySettingsError
+from telemetry.otlp_headers import authorization
 from telemetry.otlp_settings import DEFAULT_TIMEOUT_S, GRPC, HTTP, OtlpVariables, Protocol
 from telemetry.settings import SettingsReader
 
@@ -21,7 +22,7 @@ _COMPRESSIONS: Final[Mapping[str, frozenset[str]]] = {
 
 
 class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach a sink; files are named, not read, because they may change while the process runs."""
+    """How a sink is reached. Files are named and not read, because they may change while the process runs."""
 
     protocol: Protocol
     endpoint: str
@@ -31,33 +32,43 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = DEFAULT_TIMEOUT_S
     compression: str = "none"
     certificate: Path | None = None
-    """The authorities that may have signed the sink's certificate; those of the system when None."""
+    """The authorities that may have signed the sink's certificate; None is the authorities of the system."""
     client_certificate: Path | None = None
     client_key: Path | None = None
     token_file: Path | None = None
     """A file that holds a bearer token."""
     proxy: str | None = None
-    """The URL of the proxy, which may hold credentials; None to connect to the endpoint itself."""
+    """The URL of the proxy, which may hold credentials; None connects to the endpoint directly."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that is named."""
+        """Every file that the settings name."""
         named = (self.certificate, self.client_certificate, self.client_key, self.token_file)
         return tuple(path for path in named if path is not None)
+
+    def read_headers(self) -> dict[str, str]:
+        """Return the headers of every request, with the bearer token that the file holds now.
+
+        Raises:
+            OSError: the token file cannot be read.
+            ValueError: it does not hold one token that can be sent.
+        """
+        token = {} if self.token_file is None else {"authorization": authorization(self.token_file)}
+        return {**self.headers, **token}
 
 
 def sink_settings(
     environment: Mapping[str, str], endpoint: str | None, token_file: Path | None = None
 ) -> SinkSettings | None:
-    """Return where records are to be delivered; None when no endpoint is set, which means the embedded archive.
+    """Return where records are delivered. None means that no endpoint is set: the embedded archive is used.
 
     Args:
-        environment: for the variables `OTEL_EXPORTER_OTLP_LOGS_*`, then `OTEL_EXPORTER_OTLP_*`.
-        endpoint: that of the audit trail, AUDITRACE_AUDIT_ENDPOINT, which comes before theirs.
+        environment: holds the variables `OTEL_EXPORTER_OTLP_LOGS_*`, then `OTEL_EXPORTER_OTLP_*`.
+        endpoint: AUDITRACE_AUDIT_ENDPOINT, the endpoint of the audit trail; it comes before those of `environment`.
         token_file: AUDITRACE_AUDIT_TOKEN_FILE: holds a bearer token that is sent with every request.
 
     Raises:
-        TelemetrySettingsError: listing everything that is wrong, with what it should be.
+        TelemetrySettingsError: lists every setting that is wrong, with what it should be.
     """
     reader = SettingsReader(environment)
     otlp = OtlpVariables(reader, "logs")

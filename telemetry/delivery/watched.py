@@ -1,9 +1,11 @@
-"""Makes connections anew when certificates, keys or tokens were replaced, so that nobody has to restart for it."""
+"""Makes connections anew when certificates, keys or tokens were replaced, so that this needs no restart."""
 
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from telemetry.errors import TelemetrySettingsError
 
 _log = logging.getLogger(__name__)
 
@@ -11,10 +13,11 @@ Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 
 class Closeable(Protocol):
-    """Something that is made from files and given up when they change."""
+    """An object that is made from files, and closed when the files change."""
 
-    def close(self) -> None:
-        """Give it up."""
+    @property
+    def close(self) -> Callable[[], None]:
+        """Closes it."""
         ...
 
 
@@ -22,32 +25,35 @@ T = TypeVar("T", bound=Closeable)
 
 
 class Renewed(Generic[T]):
-    """Holds what was made from files, and makes it anew once they have changed.
+    """Holds an object that was made from files, and makes it anew when the files have changed.
 
-    While the changed files cannot be used (one of two is replaced, the other not yet), what was made before stays.
+    The old object stays in use while the changed files cannot be used: one of two may be replaced before the other.
     """
 
     def __init__(self, make: Callable[[], T], files: Sequence[Path], address: str) -> None:
-        """Make it for the first time.
+        """Make the object for the first time.
 
         Args:
             make: reads the files; may raise OSError or ValueError.
-            files: whose change counts.
-            address: for the log.
+            files: the object is made anew when one of them changes.
+            address: for messages.
 
         Raises:
-            OSError, ValueError: the files cannot be used.
+            TelemetrySettingsError: the files cannot be used.
         """
         self._make = make
         self._files = files
         self._address = address
-        # Taken before the files are read: a change in between is seen the next time.
+        # Taken before the files are read, so that a change in between is seen the next time.
         self._stamp: Stamp | None = _stamp(files)
         self._unusable: Stamp | None = None
-        self._made = make()
+        try:
+            self._made = make()
+        except (OSError, ValueError) as error:
+            raise TelemetrySettingsError(f"the files for {address} cannot be used: {error}") from error
 
     def current(self) -> T:
-        """Return what the present files make, or else what the last usable ones made."""
+        """Return the object that was made from the present files; if they cannot be used, the one before it."""
         stamp = _stamp(self._files)
         if stamp in {self._stamp, self._unusable}:
             return self._made
@@ -55,7 +61,7 @@ class Renewed(Generic[T]):
             made = self._make()
         except (OSError, ValueError) as error:
             self._unusable = stamp
-            _log.warning("the changed files for %s cannot be used, going on with the old: %s", self._address, error)
+            _log.warning("the changed files for %s cannot be used, the old ones stay in use: %s", self._address, error)
             return self._made
         if self._stamp is not None:
             _log.info("the changed files for %s are in use", self._address)
@@ -64,16 +70,16 @@ class Renewed(Generic[T]):
         return made
 
     def forget(self) -> None:
-        """Make it anew the next time, although no file has changed."""
+        """Make the object anew the next time, although no file has changed."""
         self._stamp = self._unusable = None
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the object."""
         self._made.close()
 
 
 def _stamp(files: Sequence[Path]) -> Stamp:
-    """Return what tells a version of these files from another: identity, size and time of change; None if missing."""
+    """Return identity, size and time of change of each file, None for a missing one; they change with the content."""
     return tuple(_stamp_of(file) for file in files)
 
 

@@ -1,1 +1,1 @@
-"""The one place where every name that leaves the process is declared (YAML), and the generator of its constants."""
+"""Declares every name that leaves the process, in YAML, and generates the constants of these names."""

@@ -1,11 +1,11 @@
-"""Writes `telemetry/names.py` from the registry, so that no name is ever typed twice.
+"""Writes `telemetry/names.py` from the registry, so that each name is written in one place.
 
 Usage: `python -m telemetry.registry.generate [--check]`; `--check` exits 1 when the file on disk differs.
 """
 
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import yaml
 
@@ -17,14 +17,14 @@ def _constant(name: str) -> str:
     return name.upper().replace(".", "_")
 
 
-def _entries(kind: str) -> list[dict[str, object]]:
+def _entries(kind: str) -> list[dict[str, Any]]:
     document = yaml.safe_load((REGISTRY / f"{kind}.yaml").read_text(encoding="utf-8"))
-    entries: list[dict[str, object]] = document[kind]
+    entries: list[dict[str, Any]] = document[kind]
     return entries
 
 
 def render() -> str:
-    """Return the text of `telemetry/names.py` for the registry as it stands on disk."""
+    """Return the text of `telemetry/names.py` for the registry on disk."""
     attributes, events, metrics = _entries("attributes"), _entries("events"), _entries("metrics")
     lines = [
         '"""Every name that leaves the process, as constants; generated from `telemetry/registry/`, not edited."""',
@@ -35,18 +35,15 @@ def render() -> str:
         "",
         "# Attributes",
     ]
-    lines += [f'{_constant(str(entry["name"]))}: Final = "{entry["name"]}"' for entry in attributes]
+    lines += [f'{_constant(entry["name"])}: Final = "{entry["name"]}"' for entry in attributes]
     lines += ["", "# Events"]
-    lines += [f'EVENT_{_constant(str(entry["name"]))}: Final = "{entry["name"]}"' for entry in events]
+    lines += [f'EVENT_{_constant(entry["name"])}: Final = "{entry["name"]}"' for entry in events]
     lines += ["", "# Metrics"]
-    lines += [f'METRIC_{_constant(str(entry["name"]))}: Final = "{entry["name"]}"' for entry in metrics]
-    lines += [
-        "",
-        "# The action of each event of the catalogue.",
-        "ACTIONS: Final[Mapping[str, str]] = MappingProxyType({",
-    ]
+    lines += [f'METRIC_{_constant(entry["name"])}: Final = "{entry["name"]}"' for entry in metrics]
+    lines += ["", "# The action of each event of the catalogue."]
+    lines += ["ACTIONS: Final[Mapping[str, str]] = MappingProxyType({"]
     lines += [f'    "{entry["name"]}": "{entry["action"]}",' for entry in events]
-    lines += ["})", "", "# The type of each attribute that may stand in the body of an audit record."]
+    lines += ["})", "", "# The type of each attribute that the body of an audit record may hold."]
     lines += ["BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({"]
     lines += [f'    "{entry["name"]}": "{entry["type"]}",' for entry in attributes if entry.get("in_body")]
     lines += ["})", "", "# The attributes that every audit record carries."]
@@ -55,23 +52,18 @@ def render() -> str:
     lines += ["})", "", "# The values of the attributes whose values are enumerated."]
     lines += ["ATTRIBUTE_VALUES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({"]
     for entry in attributes:
-        values = cast("list[str]", entry.get("values", []))
-        if entry.get("in_body") and values:
-            members = ", ".join(f'"{value}"' for value in values)
+        if entry.get("in_body") and entry.get("values"):
+            members = ", ".join(f'"{value}"' for value in entry["values"])
             lines.append(f'    "{entry["name"]}": frozenset({{{members}}}),')
-    lines += [
-        "})",
-        "",
-        "# Unit and description of each instrument.",
-        "METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({",
-    ]
+    lines += ["})", "", "# Unit and description of each instrument."]
+    lines += ["METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({"]
     lines += [f'    "{entry["name"]}": ("{entry["unit"]}", "{entry["brief"]}"),' for entry in metrics]
     lines += ["})", ""]
     return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:
-    """Write the constants, or with `--check` compare them; returns the exit status."""
+    """Write the constants, or compare them with `--check`; return the exit status."""
     text = render()
     if "--check" in arguments:
         if OUTPUT.read_text(encoding="utf-8") == text:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.delivery import Sink
+from telemetry.delivery.answers import Sink
 from tests.support.api import ApiUnderTest
 from tests.support.both_stores import Store
 from tests.support.deliveries import sink_to

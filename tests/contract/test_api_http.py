@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import LedgerUnavailableError
 from service.operations import exports
-from service.ports import RecordFilter, StoredPage
+from service.ports import Page, RecordFilter, StoredRecord
 from service.roles import AUDITOR
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
@@ -279,7 +279,7 @@ def test_an_export_that_breaks_off_does_not_look_complete(
     reads, fail = shared_api.store.reads, False
     stored = reads.stored
 
-    def failing(where: RecordFilter, cursor: str | None, limit: int) -> StoredPage:
+    def failing(where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
         if fail and cursor is not None:
             raise LedgerUnavailableError("the disk is gone")
         return stored(where, cursor, limit)

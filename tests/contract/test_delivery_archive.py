@@ -12,7 +12,8 @@ import pytest
 
 from telemetry.audit.otlp import otlp_json
 from telemetry.audit.request import export_request
-from telemetry.delivery import Accepted, ArchiveSink, Unreachable
+from telemetry.delivery.answers import Accepted, Unreachable
+from telemetry.delivery.archive import ArchiveSink
 from telemetry.errors import TelemetrySettingsError
 from tests.support.archive import archived
 from tests.support.deliveries import arrived, commit, committed
@@ -245,7 +246,7 @@ def test_a_file_that_is_no_archive_is_refused_untouched(path: Path, content: byt
     """A wrong path is a mistake in the settings, found at the start, and costs nobody's file."""
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    with pytest.raises(TelemetrySettingsError, match=r"something else than an archive.*AUDITRACE_AUDIT_ARCHIVE"):
+    with pytest.raises(TelemetrySettingsError, match=r"not an archive.*AUDITRACE_AUDIT_ARCHIVE"):
         ArchiveSink(path, ManualClock())
     assert path.read_bytes() == content
 

@@ -18,8 +18,10 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
-from telemetry.delivery import Accepted, Refused, Sink, Unreachable, blames_records, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.answers import Accepted, Refused, Sink, Unreachable, blames_records
 from telemetry.delivery.grpc import EXPORT
+from telemetry.delivery.settings import sink_settings
 from tests.support.certificates import replace
 from tests.support.deliveries import wall_clock
 from tests.support.otlp_sink import OtlpSink

@@ -9,7 +9,9 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
-from telemetry.delivery import Accepted, Refused, Unreachable, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.answers import Accepted, Refused, Unreachable
+from telemetry.delivery.settings import sink_settings
 from telemetry.errors import TelemetrySettingsError
 from tests.support.certificates import Authority, replace
 from tests.support.deliveries import sink_to, wall_clock

@@ -24,7 +24,7 @@ from service.errors import (
 from service.jobs.model import Job, Status
 from service.operations.base import Committed
 from service.operations.jobs import MAX_INPUTS
-from service.operations.run_steps import Ended
+from service.operations.steps import Ended
 from service.roles import APPROVER, OPERATOR, VIEWER
 from telemetry import names
 from tests.support.both_stores import BOTH, Store

@@ -10,7 +10,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
 from service.api.jwt import fetch_from
-from telemetry.delivery import Accepted, Answer, Unreachable, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.answers import Accepted, Answer, Unreachable
+from telemetry.delivery.settings import sink_settings
 from telemetry.setup import set_up
 from tests.support.certificates import Authority
 from tests.support.deliveries import wall_clock

@@ -7,7 +7,9 @@ from email.utils import formatdate
 import pytest
 from opentelemetry.metrics import NoOpMeterProvider
 
-from telemetry.delivery import Sink, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.answers import Sink
+from telemetry.delivery.settings import sink_settings
 from telemetry.instruments import Instruments
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.deliveries import (

@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import InvalidRequestError, NotFoundError
 from service.relay import parse_place
-from telemetry.delivery import Sink
+from telemetry.delivery.answers import Sink
 from tests.support.both_stores import BOTH, Store
 from tests.support.deliveries import commit, committed, drain, got, refusing, relay_over
 from tests.support.otlp_sink import Answer, OtlpSink

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from telemetry.audit.verify import read_copy, verify
-from telemetry.delivery import Accepted, ArchiveSink, Sink, Unreachable
+from telemetry.delivery.answers import Accepted, Sink, Unreachable
+from telemetry.delivery.archive import ArchiveSink
 from tests.support.both_stores import BOTH, Store
 from tests.support.deliveries import FakeSink, commit, committed, got, relay_over
 from tests.support.ledger_maker import KEY

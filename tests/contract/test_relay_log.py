@@ -7,7 +7,7 @@ from itertools import cycle
 
 import pytest
 
-from telemetry.delivery import Accepted, Answer, Refused, Unreachable
+from telemetry.delivery.answers import Accepted, Answer, Refused, Unreachable
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.deliveries import Arrived, FakeSink, commit, relay_over
 from tests.support.outages import cursors_locked

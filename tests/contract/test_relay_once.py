@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from service.relay import Drained, Relay, StallTimeout
-from telemetry.delivery import Accepted, Answer, Refused, Unreachable
+from telemetry.delivery.answers import Accepted, Answer, Refused, Unreachable
 from tests.support.both_stores import BOTH, Store
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, relay_over
 from tests.support.outages import cursors_locked

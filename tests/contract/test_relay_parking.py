@@ -2,7 +2,7 @@
 
 import pytest
 
-from telemetry.delivery import Sink
+from telemetry.delivery.answers import Sink
 from tests.support.both_stores import BOTH, Store
 from tests.support.deliveries import commit, committed, drain, got, records_in, refusing, relay_over
 from tests.support.otlp_sink import Answer, OtlpSink, Request

@@ -10,7 +10,8 @@ import pytest
 from service.ports import OutboxRecord, Replays
 from service.relay import Relay, Replayed, StallTimeout
 from telemetry.audit.verify import read_copy, verify
-from telemetry.delivery import Accepted, Answer, ArchiveSink, Refused, Unreachable
+from telemetry.delivery.answers import Accepted, Answer, Refused, Unreachable
+from telemetry.delivery.archive import ArchiveSink
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, drain, relay_over
 from tests.support.ledger_maker import KEY

@@ -10,7 +10,7 @@ import pytest
 
 from service.ports import Lag, Outbox
 from service.relay import Relay
-from telemetry.delivery import Accepted, Answer
+from telemetry.delivery.answers import Accepted, Answer
 from tests.support.both_stores import BOTH, Store
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, relay_over
 from tests.support.poll_until import poll_until

@@ -7,8 +7,8 @@ import pytest
 
 from service.errors import DiskLowError, TransitionRefusedError
 from service.jobs.model import Job, Run, RunStatus, Status
-from service.operations.run_steps import Ended
 from service.operations.runs import CANCELLED, LEASE_EXPIRED, WORKER_SHUTDOWN, Claimed, RunOperations
+from service.operations.steps import Ended
 from service.store.watermark import DiskWatermark, WatermarkedLedger
 from telemetry import names
 from tests.support.both_stores import BOTH, SQLITE, Store

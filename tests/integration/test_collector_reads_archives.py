@@ -8,7 +8,10 @@ import pytest
 from service.operations.exports import ROWS_AT_ONCE, otlp_lines
 from service.ports import RecordFilter, Transition
 from telemetry import names
-from telemetry.delivery import ArchiveSink, Sink, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.answers import Sink
+from telemetry.delivery.archive import ArchiveSink
+from telemetry.delivery.settings import sink_settings
 from tests.support.collector import Collector, require_collector
 from tests.support.deliveries import drain, relay_over, wall_clock
 from tests.support.otlp_sink import OtlpSink

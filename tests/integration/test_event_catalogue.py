@@ -14,7 +14,8 @@ from service.store.sqlite.transaction import SqliteTransaction
 from telemetry import names
 from telemetry.audit.record import AuditRecord
 from telemetry.audit.signer import SIGNED_EVENTS, Signer
-from telemetry.delivery import open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.settings import sink_settings
 from telemetry.instruments import Instruments
 from tests.support.catalogue import every_event
 from tests.support.collector import ROOT

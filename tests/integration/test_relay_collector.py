@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.delivery import Sink, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.answers import Sink
+from telemetry.delivery.settings import sink_settings
 from tests.integration.test_collector_tls import TOKEN, Secured
 from tests.support.archive import archived
 from tests.support.certificates import replace

@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from service.errors import BrokenLedgerError, LedgerUnavailableError, OperationFailedError, RefusedError
 from service.jobs.model import JobId, Status
-from service.operations.run_steps import Ended
 from service.operations.runs import WORKER_SHUTDOWN, Claimed
+from service.operations.steps import Ended
 from service.ports import Ledger, Transition, Work
 from service.roles import ADMIN, OPERATOR, VIEWER
 from service.store.sqlite.connection import connect

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from telemetry import names
-from telemetry.delivery import Accepted, Answer, Refused, Rejected, Unreachable
+from telemetry.delivery.answers import Accepted, Answer, Refused, Rejected, Unreachable
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, relay_over
 from tests.support.depth import examples
 from tests.support.stores import SqliteStore

@@ -27,8 +27,8 @@ from service.jobs.model import Job, TenantId
 from service.jobs.templates import load_templates
 from service.operations.base import Services
 from service.operations.keys import KeyOperations, NewKey
-from service.operations.run_steps import Ended
 from service.operations.runs import RunOperations
+from service.operations.steps import Ended
 from service.operations.tallies import MAX_KEYS, Tallies
 from service.ports import CheckpointWriter, RecordFilter, RecordRow, Transaction
 from service.records import AuditContext

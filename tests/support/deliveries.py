@@ -12,7 +12,9 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from service.ports import Ledger, Outbox, Receipt
 from service.relay import Relay, RelaySettings
 from telemetry import names
-from telemetry.delivery import Accepted, Answer, Sink, open_sink, sink_settings
+from telemetry.delivery import open_sink
+from telemetry.delivery.answers import Accepted, Answer, Sink
+from telemetry.delivery.settings import sink_settings
 from telemetry.instruments import Instruments
 from tests.support.both_stores import Store
 from tests.support.otlp_sink import Answer as Reply

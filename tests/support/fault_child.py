@@ -20,7 +20,7 @@ from opentelemetry.metrics import NoOpMeter
 
 from service.errors import AuditraceError, TryLaterError
 from service.relay import Relay, RelaySettings
-from telemetry.delivery import ArchiveSink
+from telemetry.delivery.archive import ArchiveSink
 from telemetry.errors import TelemetryError
 from telemetry.instruments import Instruments
 from tests.support.ids import record_ids

@@ -22,7 +22,7 @@ from service.operations.runs import Claimed, Ended
 from service.ports import Receipt
 from service.relay.relay import Relay, RelaySettings
 from service.store.postgres.outbox import PostgresOutbox
-from telemetry.delivery import ArchiveSink
+from telemetry.delivery.archive import ArchiveSink
 from telemetry.instruments import Instruments
 from tests.support.jobs import Jobs
 from tests.support.postgres_stores import PostgresStore

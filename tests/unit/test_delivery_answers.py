@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 from service.relay.backoff import LONGEST_PAUSE_S, pause_s
 from telemetry.audit.otlp import resource_bytes
 from telemetry.audit.request import export_request
-from telemetry.delivery import Accepted, Refused, Rejected, Unreachable, blames_records
+from telemetry.delivery.answers import Accepted, Refused, Rejected, Unreachable, blames_records
 from telemetry.delivery.responses import JSON, PROTOBUF, answer_of_body, retry_after_s, shown
 
 

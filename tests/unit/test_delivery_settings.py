@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.delivery import sink_settings
+from telemetry.delivery.settings import sink_settings
 from telemetry.errors import TelemetrySettingsError
 from telemetry.otlp_settings import GRPC, HTTP
 
@@ -177,5 +177,5 @@ def test_secrets_are_never_shown(headers: str) -> None:
     with pytest.raises(TelemetrySettingsError) as raised:
         sink_settings({"OTEL_EXPORTER_OTLP_HEADERS": headers}, "http://user:secret@audit:4328/v1/logs")
     assert "OTEL_EXPORTER_OTLP_HEADERS: must be name=value pairs" in str(raised.value)
-    assert "credentials do not belong into the URL" in str(raised.value)
+    assert "credentials do not belong in the URL" in str(raised.value)
     assert "sec" not in str(raised.value)

@@ -49,7 +49,7 @@ def _load(folder: Path, text: str) -> Template:
     path = folder / "jobs.toml"
     path.write_text(text, "utf-8")
     templates = load_templates(path)
-    template = templates.get(templates.names()[0])
+    template = next(iter(templates.values()))
     assert template is not None
     return template
 
@@ -139,7 +139,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         "templates.Bad_Name.timeout: 'soon' is not a duration",
         "templates.Bad_Name.max_attempts: must be from 1 to 100",
         "templates.Bad_Name.retry_exit_codes: exit codes of failures",
-        "templates.Bad_Name.distinct_confirmer: means nothing without",
+        "templates.Bad_Name.distinct_confirmer: has no effect without",
         "templates.Bad_Name.requires_confirmatoin: unknown key; allowed: description, command",
         "templates.Bad_Name.environment: '1X' is not the name",
         "templates.Bad_Name.environment: TRACEPARENT is set for each run",
@@ -266,7 +266,7 @@ def test_a_described_template_is_json(tmp_path: Path) -> None:
 def test_the_shipped_templates_are_valid() -> None:
     """The file in the distribution loads; what destroys needs a second person."""
     templates = load_templates(SHIPPED)
-    assert templates.names() == ("csv-profile", "delete-old-files", "disk-usage", "line-count", "sha256-files")
+    assert tuple(templates) == ("csv-profile", "delete-old-files", "disk-usage", "line-count", "sha256-files")
     deleting = templates.get("delete-old-files")
     assert deleting is not None
     assert deleting.requires_confirmation

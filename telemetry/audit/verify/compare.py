@@ -1,4 +1,4 @@
-"""Names what one copy of the ledger has and another lacks, record by record, without judging either."""
+"""Names what one copy of the ledger has and another lacks, record by record, without verifying either."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence

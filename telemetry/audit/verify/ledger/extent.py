@@ -1,6 +1,6 @@
-"""Notes what a reader wants to know of a copy beside its findings: how far it reaches, and where receipts are in it.
+"""Notes what a report says of a copy beside its findings: how far the copy reaches, and where receipts are in it.
 
-It looks on while the checkpoints and then the streams are gone through, and judges nothing.
+It gets the checkpoints and then the records of the streams as they are checked, and checks nothing itself.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from telemetry.audit.verify.scope import KnownReceipt
 
 
 class CopyExtent:
-    """Is shown the checkpoints, from the last one down, and the rows of each stream."""
+    """Gets the checkpoints, from the last one down, and then the rows of each stream."""
 
     def __init__(self, receipts: Sequence[KnownReceipt]) -> None:
         self._receipts = receipts

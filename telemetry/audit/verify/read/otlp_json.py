@@ -78,7 +78,7 @@ _PAIRS = msgspec.json.Decoder(tuple[_KeyValue, ...])
 
 
 class EncodedFields(Mapping[str, object]):
-    """The attributes of a log record as the line has them: decoded when somebody looks into them."""
+    """The attributes of a log record as the line has them, decoded when one of them is read."""
 
     __slots__ = ("_fields", "encoded")
 
@@ -88,7 +88,7 @@ class EncodedFields(Mapping[str, object]):
 
     @property
     def is_decoded(self) -> bool:
-        """Tell whether somebody looked."""
+        """Tell whether they were decoded."""
         return self._fields is not None
 
     def __getitem__(self, key: str) -> object:

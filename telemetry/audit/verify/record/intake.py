@@ -1,4 +1,4 @@
-"""Takes records in one by one: runs what looks at one record alone, and keeps of it what the other steps need.
+"""Takes records in one by one: checks each record by itself, and keeps of it what the other steps need.
 
 These are steps 2 and 3, and the signatures of step 7 under the given keys (docs/audit-format.md, section 7).
 """

@@ -3,15 +3,16 @@
 1. *Read* (`read/`): every copy of every record, from whatever carries it. Nothing can be said of what is not read.
 2. *Body* (`record/body.py`): what is hashed is canonical and complete. Otherwise two texts could say the same, and one
    text could say two things.
-3. *Index* (`record/index.py`): what the log record says beside the body is what the body says. Otherwise a backend
-   would find and show, by the index, what was never sealed.
+3. *Index* (`record/index.py`): what the log record says beside the body is what the body says. Otherwise a search by
+   the index would show what was never sealed.
 4. *Duplicates* (`ledger/streams.py`, `ledger/ids.py`): one number and one id belong to one record. A copy may hold a
    record many times; two different records in one place are tampering.
 5. *Numbers* (`ledger/streams.py`): they run from 1, so that nothing can be left out of the middle.
 6. *Links* (`ledger/streams.py`): each record names the one before it, so that nothing can be put in or changed.
 7. *Signatures* (`record/intake.py`, `ledger/rotation.py`, `ledger/checkpoints.py`): only the holder of the private key
    makes a checkpoint. Anybody can make a chain of hashes.
-8. *Checkpoints* (`ledger/checkpoints.py`): none is missing or replaced. Otherwise what only it covers could be left out.
+8. *Checkpoints* (`ledger/checkpoints.py`): none is missing or replaced. Otherwise a forger could leave out what only
+   that one covers.
 9. *Tips* (`ledger/tips.py`): what a checkpoint names is there, with the hashes that it names. So the signature covers
    the records too, and none can be cut off or written again.
 10. *The rest* (`ledger/streams.py`, `ledger/coverage.py`): what no checkpoint covers yet is counted. It may not be

@@ -109,7 +109,8 @@ def row_of(draft: Draft) -> Row | None:
             record[name] = base64.b64encode(bytes.fromhex(record[name])).decode()
         otlp = ParseDict(record, LogRecord(), ignore_unknown_fields=True).SerializeToString()
         return Row(draft.text, otlp, ParseDict(resource, Resource()).SerializeToString())
-    except (ParseError, TypeError, ValueError, AttributeError, RecursionError):
+    except (ParseError, TypeError, ValueError, AttributeError, RecursionError, SystemError):
+        # A SystemError is what Protobuf makes of half a surrogate pair in a name.
         return None
 
 

@@ -1,4 +1,4 @@
-"""Names what one copy of the ledger has and another lacks, record by record, without judging either."""
+"""Names what one copy of the ledger has and another lacks, record by record, without verifying either."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,15 +10,15 @@ import msgspec
 
 from telemetry.audit.verify.ledger.spill import rows_of
 from telemetry.audit.verify.read.found import Found
-from telemetry.audit.verify.record.rows import DIGEST, IDENTITY, NUMBER, ROW_BYTES, STREAM, key_of, unpack, uuid_of
+from telemetry.audit.verify.record.rows import DIGEST, IDENTITY, ROW_BYTES, STREAM, key_of, number_of, unpack, uuid_of
 from telemetry.audit.verify.scope import Scope
 from telemetry.audit.verify.sources import Progress, Reading, processors, take_in
 
-Verdict: TypeAlias = Literal["same", "different", "not_checked"]
+ComparisonVerdict: TypeAlias = Literal["same", "different", "not_checked"]
 
 _END: Final = b"\xff" * 64
 _UNREAD: Final = frozenset({"torn_line", "body_missing", "body_not_json"})
-_EXIT_STATUS: Final[dict[Verdict, int]] = {"same": 0, "different": 1, "not_checked": 2}
+_EXIT_STATUS: Final[dict[ComparisonVerdict, int]] = {"same": 0, "different": 1, "not_checked": 2}
 
 
 class Copy(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class Compared(msgspec.Struct, frozen=True):
 class Comparison(msgspec.Struct, frozen=True):
     """What two copies have in common, and what not; encodes to the JSON of `auditrace verify --compare`."""
 
-    verdict: Verdict
+    verdict: ComparisonVerdict
     copies: tuple[Compared, Compared]
     common: int
     differences: tuple[Difference, ...]
@@ -149,7 +149,7 @@ class _Comparing:
         self._only[copy] += 1
         stream = identity[STREAM]
         stream_id = self._texts.get(stream) or uuid_of(stream)
-        number = int.from_bytes(identity[NUMBER], "big")
+        number = number_of(identity)
         known = self._open[copy]
         if known is not None and known.stream_id == stream_id and known.last == number - 1:
             self._open[copy] = msgspec.structs.replace(known, last=number)

@@ -1,4 +1,4 @@
-"""What a report names of a copy: checkpoints, keys, times, receipts, and what is not there or was not looked at."""
+"""What a report names of a copy: checkpoints, keys, times, receipts, and what is missing or was not verified."""
 
 import msgspec
 

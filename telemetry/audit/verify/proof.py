@@ -32,7 +32,7 @@ _RECORD: Final = "record"
 _CHECKPOINT: Final = "checkpoint"
 
 
-class _Record(msgspec.Struct, frozen=True):
+class _StatedRecord(msgspec.Struct, frozen=True):
     record_id: str
     stream_id: str
     sequence_number: int
@@ -45,16 +45,16 @@ class _Record(msgspec.Struct, frozen=True):
     body: str
 
 
-class _Checkpoint(msgspec.Struct, frozen=True):
+class _StatedCheckpoint(msgspec.Struct, frozen=True):
     number: int
     signature: str
     certificate: str
-    record: _Record
+    record: _StatedRecord
 
 
 class _Proof(msgspec.Struct, frozen=True):
-    record: _Record
-    checkpoint: _Checkpoint | None
+    record: _StatedRecord
+    checkpoint: _StatedCheckpoint | None
     tip: CheckpointTip | None
     hashes: list[HexHash]
 
@@ -115,7 +115,7 @@ class _Checking:
             other_key=self._other_key,
         )
 
-    def _check_checkpoint(self, stated: _Checkpoint, record: Body | None) -> NamedCheckpoint | None:
+    def _check_checkpoint(self, stated: _StatedCheckpoint, record: Body | None) -> NamedCheckpoint | None:
         body = self._body(stated.record, _CHECKPOINT)
         if body is None or body.checkpoint is None:
             if body is not None and body.members.get(EVENT_NAME) != names.EVENT_AUDIT_CHECKPOINT:
@@ -129,7 +129,7 @@ class _Checking:
             self._check_cover(body.checkpoint, record.stream_id, record.number, record.digest.hex())
         return NamedCheckpoint(body.checkpoint.number, body.digest.hex(), str(body.members.get(OBSERVED_TIMESTAMP)))
 
-    def _check_signature(self, stated: _Checkpoint) -> None:
+    def _check_signature(self, stated: _StatedCheckpoint) -> None:
         signed = stated.record.body.encode()
         signer = next((key for key in self._keys if is_signed(signed, stated.signature, [key])), None)
         if signer is not None:
@@ -161,7 +161,7 @@ class _Checking:
             detail = f"record {number} of the stream has the hash {of_number}, and this one {record_hash}"
             self._add("tip_hash", detail, _RECORD)
 
-    def _body(self, record: _Record, part: str) -> Body | None:
+    def _body(self, record: _StatedRecord, part: str) -> Body | None:
         body, faults = read_body(record.body)
         for fault in faults:
             self._add(fault.code, fault.detail, part)
@@ -188,7 +188,7 @@ class _Checking:
         self._findings.append(Finding(code, detail, of.stream_id, of.sequence_number, of.record_id, part))
 
 
-def _named_record(record: _Record, body: Body) -> NamedRecord:
+def _named_record(record: _StatedRecord, body: Body) -> NamedRecord:
     return NamedRecord(
         record_id=body.record_id or record.record_id,
         stream_id=body.stream_id or record.stream_id,

@@ -22,13 +22,13 @@ from telemetry.audit.verify.record.gathered import Gathered
 from telemetry.audit.verify.record.intake import Intake
 
 Progress = Callable[[int, int], None]
-"""Is told how many bytes of how many have been read."""
+"""Is called with the bytes read so far and all bytes."""
 
 _LEAST_PART_BYTES: Final = 4 << 20
 _MOST_PART_BYTES: Final = 64 << 20
 _GARBAGE_OBJECTS: Final = 100_000
 _PARTS_EACH: Final = 8
-"""Parts for each process, so that none is left alone with the last one for long."""
+"""Parts for each process: many, so that no process works long on the last one while the others wait."""
 
 
 def processors() -> int:

@@ -3,19 +3,25 @@
 1. *Read* (`read/`): every copy of every record, from whatever carries it. Nothing can be said of what is not read.
 2. *Body* (`record/body.py`): what is hashed is canonical and complete. Otherwise two texts could say the same, and one
    text could say two things.
-3. *Index* (`record/index.py`): what a backend searches by says what the hashed body says.
-4. *Duplicates* (`ledger/streams.py`, `ledger/ids.py`): one number and one id are one record's. A copy may hold a record
-   many times; two different ones in one place are tampering.
+3. *Index* (`record/index.py`): what the log record says beside the body is what the body says. Otherwise a search by
+   the index would show what was never sealed.
+4. *Duplicates* (`ledger/streams.py`, `ledger/ids.py`): one number and one id belong to one record. A copy may hold a
+   record many times; two different records in one place are tampering.
 5. *Numbers* (`ledger/streams.py`): they run from 1, so that nothing can be left out of the middle.
 6. *Links* (`ledger/streams.py`): each record names the one before it, so that nothing can be put in or changed.
-7. *Signatures* (`record/intake.py`, `ledger/rotation.py`): only the holder of the private key makes a checkpoint.
-8. *Checkpoints* (`ledger/checkpoints.py`): none is missing or replaced, so that all of them together are relied on.
-9. *Tips* (`ledger/tips.py`): what a checkpoint names is there, with the hashes that it names.
-10. *The rest* (`ledger/streams.py`): what no checkpoint covers yet is counted, and may not pretend to be older.
+7. *Signatures* (`record/intake.py`, `ledger/rotation.py`, `ledger/checkpoints.py`): only the holder of the private key
+   makes a checkpoint. Anybody can make a chain of hashes.
+8. *Checkpoints* (`ledger/checkpoints.py`): none is missing or replaced. Otherwise a forger could leave out what only
+   that one covers.
+9. *Tips* (`ledger/tips.py`): what a checkpoint names is there, with the hashes that it names. So the signature covers
+   the records too, and none can be cut off or written again.
+10. *The rest* (`ledger/streams.py`, `ledger/coverage.py`): what no checkpoint covers yet is counted. It may not be
+    older than the last checkpoint, nor follow the end of its stream: it would have been put in later.
 
-Steps 1 to 3 and the signatures under given keys look at one record at a time, and run while reading, in any number of
-processes. The checkpoints (7 and 8) come next, because they decide which of two records that claim one number is the
-true one. The others then go through the streams one by one. What is kept of records is sorted on disk, so that memory
+Steps 2 and 3 have a fast path for records with which nothing is wrong (`record/fast_path.py`, docs/adr/0030). Steps 1
+to 3 and the signatures under given keys look at one record at a time, and run while the copy is read, in any number of
+processes. The checkpoints (7 and 8) come next, because they decide which of two records with one number is the true
+one. The other steps then go through the streams one by one. What is kept of records is sorted on disk, so that memory
 grows with streams and findings only, not with records.
 """
 
@@ -85,7 +91,7 @@ def verify_copy(
             list(paths), found, public_keys, Path(folder), workers=workers or processors(), progress=progress
         )
         examination = Examination(reading, public_keys, scope or Scope(), expected or Expected(), Path(folder))
-        # 7. and 8.
+        # 7. and 8., and what is known of the end from elsewhere.
         examination.check_checkpoints()
         examination.check_end()
         # 4. to 6., 9. and 10., stream by stream; ids are unique over all of them.

@@ -1,6 +1,6 @@
 """Steps 7 and 8 of the verification: which checkpoints can be relied on, and whether they run without gaps.
 
-Checkpoints are gone through from the last number down, because each one vouches for the one before it.
+Checkpoints are checked from the last number down, because each one names the hash of the one before it.
 """
 
 from collections.abc import Iterable, Iterator

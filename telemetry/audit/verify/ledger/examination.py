@@ -1,4 +1,4 @@
-"""The steps of the verification that look at the records of a copy together, and the report of all of them."""
+"""The steps of the verification that check the records of a copy together, and the report of all steps."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,7 +120,7 @@ class Examination:
         self._records = ids.count
 
     def report(self) -> Report:
-        """Return the report, with what was found on records by themselves as far as they are in the scope."""
+        """Return the report, with what was found on single records as far as they are in the scope."""
         self._add_early_findings()
         findings = self._findings.in_order(self._reading.place, self._record_ids(self._findings.record_keys()))
         last, uses = self._coverage.last, self._chain.uses
@@ -200,7 +200,7 @@ class Examination:
         return result
 
     def _add_early_findings(self) -> None:
-        """Add what was found on records by themselves, as far as they are in the scope."""
+        """Add what was found on single records, as far as they are in the scope."""
         early = [noted for one in self._gathered for noted in one.findings]
         early.extend(noted_at(fault, seen.stream_id, unpack(seen.row)) for fault, seen in self._keys.faults())
         for noted in early:

@@ -1,6 +1,6 @@
-"""Notes what a reader wants to know of a copy beside its findings: how far it reaches, and where receipts are in it.
+"""Notes what a report says of a copy beside its findings: how far the copy reaches, and where receipts are in it.
 
-It looks on while the checkpoints and then the streams are gone through, and judges nothing.
+It gets the checkpoints and then the records of the streams as they are checked, and checks nothing itself.
 """
 
 from collections import defaultdict
@@ -10,12 +10,12 @@ from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.verify.findings import At
 from telemetry.audit.verify.ledger.checkpoints import Seen
 from telemetry.audit.verify.named import Beginning, Covers, NamedCheckpoint, SeenReceipt, StreamBeginning
-from telemetry.audit.verify.record.rows import DIGEST, NUMBER, UNOBSERVED, digest_of, key_of, unpack
+from telemetry.audit.verify.record.rows import DIGEST, UNOBSERVED, digest_of, key_of, number_of, unpack
 from telemetry.audit.verify.scope import KnownReceipt
 
 
 class CopyExtent:
-    """Is shown the checkpoints, from the last one down, and the rows of each stream."""
+    """Gets the checkpoints, from the last one down, and then the rows of each stream."""
 
     def __init__(self, receipts: Sequence[KnownReceipt]) -> None:
         self._receipts = receipts
@@ -46,13 +46,13 @@ class CopyExtent:
         wanted: Mapping[int, Set[bytes]] = self._wanted.get(stream, {})
         for last in rows:
             first = first or last
-            if wanted and last[DIGEST] in wanted.get(_number(last), ()):
+            if wanted and last[DIGEST] in wanted.get(number_of(last), ()):
                 self._found.setdefault((stream, last[DIGEST]), (unpack(last).source, unpack(last).line))
             yield last
         if first is not None:
             self._sealed_ns = _bounds([*self._sealed_ns, *_sealed_ns(first), *_sealed_ns(last)])
-            if _number(first) > 1:
-                self._later.append((stream, _number(first)))
+            if number_of(first) > 1:
+                self._later.append((stream, number_of(first)))
 
     @property
     def first_checkpoint(self) -> NamedCheckpoint | None:
@@ -110,7 +110,3 @@ def _sealed_ns(row: bytes) -> Iterator[int]:
 
 def _bounds(times_ns: Sequence[int]) -> list[int]:
     return [min(times_ns), max(times_ns)] if times_ns else []
-
-
-def _number(row: bytes) -> int:
-    return int.from_bytes(row[NUMBER], "big")

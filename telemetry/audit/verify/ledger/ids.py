@@ -26,7 +26,7 @@ class Ids:
         self.count = 0
 
     def run(self, rows: Iterable[bytes]) -> Iterator[IdFault]:
-        """Go through rows in order, any number of copies of each, and yield those that an id is not theirs."""
+        """Go through rows in order, any number of copies of each, and yield those whose id is another record's."""
         last = b""
         sharing: list[bytes] = []
         for row in rows:

@@ -10,7 +10,7 @@ _NEVER: Final = 2**64
 
 
 class InScope:
-    """Tells it once all checkpoints were taken in; streams are named by their keys."""
+    """Tells which records are in the scope, after all checkpoints were taken in; streams are named by their keys."""
 
     def __init__(self, scope: Scope, coverage: Coverage) -> None:
         self._scope = scope

@@ -22,7 +22,7 @@ class _Numbers(NamedTuple):
 
 
 class KeyUses:
-    """Is told of each checkpoint whose signature was looked at."""
+    """Counts the checkpoints whose signatures were checked, by key."""
 
     def __init__(self, keys: Keyring) -> None:
         self._keys = keys

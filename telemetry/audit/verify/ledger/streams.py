@@ -20,6 +20,7 @@ from telemetry.audit.verify.record.rows import (
     UNOBSERVED,
     Row,
     noted_at,
+    number_of,
     unpack,
 )
 from telemetry.audit.verify.scope import KnownReceipt
@@ -113,12 +114,12 @@ class StreamWalk:
         self._decide(b"")
         self._add(self._tips.rest())
         self._note_receipts()
-        begin = (_number(last) if last else 0) if self._begin is None else self._begin
+        begin = (number_of(last) if last else 0) if self._begin is None else self._begin
         return StreamResult(self._numbers, begin, self._balance(), self._lost)
 
     def _settle(self, row: bytes, rivals: list[bytes]) -> None:
         """Take the record of a number, as soon as it is known which of those that claim it holds it."""
-        number = _number(row)
+        number = number_of(row)
         if self._begin is None or self._lost_before:
             claims = [one for one in (row, *rivals) if not self._is_before(unpack(one))]
             if not claims:
@@ -155,7 +156,7 @@ class StreamWalk:
         """
         holders: list[tuple[bytes, list[bytes]]] = []
         for claims in reversed(self._undecided):
-            anchored = self._tips.digests(_number(claims[0]))
+            anchored = self._tips.digests(number_of(claims[0]))
             wanted = (*anchored, named)
             holder = min(claims, key=lambda row: (row[DIGEST] not in wanted, row[DIGEST]))
             holders.append((holder, claims))
@@ -163,7 +164,7 @@ class StreamWalk:
         self._undecided = []
         for holder, claims in reversed(holders):
             self._reject(unpack(holder), [unpack(row) for row in claims if row is not holder])
-            self._take(_number(holder), holder)
+            self._take(number_of(holder), holder)
 
     def _reject(self, holder: Row, others: Iterable[Row]) -> None:
         for other in others:
@@ -269,7 +270,3 @@ class StreamWalk:
 
     def _note_at(self, fault: Fault, row: Row) -> None:
         self._note(noted_at(fault, self._situation.stream_id, row))
-
-
-def _number(row: bytes) -> int:
-    return int.from_bytes(row[NUMBER], "big")

@@ -1,4 +1,4 @@
-"""Tells what a file holds by its beginning, for what is no copy of the ledger and yet is taken for one."""
+"""Tells by its beginning what a file holds that is no copy of the ledger, but could be taken for one."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ class NoCopy(msgspec.Struct, frozen=True):
 
 
 def no_copies_in(paths: Iterable[Path]) -> Iterator[NoCopy]:
-    """Yield the files of `paths` that are no copies, and yet are taken for some.
+    """Yield the files of `paths` that are no copies, but could be taken for some.
 
     Tables (CSV) do not hold what was hashed; the others are databases, and single answers of the API.
 

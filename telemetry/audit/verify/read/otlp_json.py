@@ -12,7 +12,7 @@ import msgspec
 
 from telemetry.audit.verify.read.found import Fields, Found, Index, SourcePlace
 
-_Integer: TypeAlias = int | str
+_Integer64: TypeAlias = int | str
 
 _INT64_MAX: Final = 2**63 - 1
 _MAX_DIGITS: Final = 19
@@ -21,7 +21,7 @@ _NEGATIVE: Final = re.compile("-[0-9]{1,19}")
 
 class _AnyValue(msgspec.Struct, frozen=True, rename="camel", gc=False):
     string_value: str | None = None
-    int_value: _Integer | None = None
+    int_value: _Integer64 | None = None
     bool_value: bool | None = None
     array_value: "_Array | None" = None
     kvlist_value: "_Members | None" = None
@@ -41,9 +41,9 @@ class _Members(msgspec.Struct, frozen=True, gc=False):
 
 
 class _LogRecord(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    time_unix_nano: _Integer = 0
-    observed_time_unix_nano: _Integer = 0
-    severity_number: _Integer = 0
+    time_unix_nano: _Integer64 = 0
+    observed_time_unix_nano: _Integer64 = 0
+    severity_number: _Integer64 = 0
     event_name: str = ""
     body: _AnyValue | None = None
     # Not decoded with the line: most are only compared, as texts.
@@ -78,7 +78,7 @@ _PAIRS = msgspec.json.Decoder(tuple[_KeyValue, ...])
 
 
 class EncodedFields(Mapping[str, object]):
-    """The attributes of a log record as the line has them: decoded when somebody looks into them."""
+    """The attributes of a log record as the line has them, decoded when one of them is read."""
 
     __slots__ = ("_fields", "encoded")
 
@@ -88,7 +88,7 @@ class EncodedFields(Mapping[str, object]):
 
     @property
     def is_decoded(self) -> bool:
-        """Tell whether somebody looked."""
+        """Tell whether they were decoded."""
         return self._fields is not None
 
     def __getitem__(self, key: str) -> object:
@@ -190,7 +190,7 @@ def _value(value: _AnyValue) -> object:
     return None
 
 
-def _integer(value: _Integer) -> int:
+def _integer(value: _Integer64) -> int:
     """Return an integer; what is not one of 64 bits becomes -1, which no time, count or number of a record equals."""
     if isinstance(value, str):
         if len(value) <= _MAX_DIGITS and value.isdigit() and value.isascii():

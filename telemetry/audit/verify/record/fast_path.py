@@ -1,7 +1,19 @@
-"""The short way through steps 2 and 3: proves at once that a record is as it should be, as almost all are.
+"""The fast path through steps 2 and 3: shows at once that a record is as it should be (docs/adr/0030).
 
-It never says why a record is not: `body.py` and `index.py` do, which go through it piece by piece and take what this
-proof does not cover, such as checkpoints. A test holds the two together.
+Almost all records are. It never says why one is not: where it shows nothing, `body.py` and `index.py` look at the
+record piece by piece. They find nothing wrong with a record that it takes, for these reasons:
+
+1. *Form.* The body decodes into a struct that has the members and attributes of the format and no others, each with its
+   type, range and values; those that are always there must be. Checkpoints, rotations and attributes that this
+   version does not know are not taken.
+2. *Canonical.* The fields of the struct stand in canonical order, and what it holds gives the same bytes when it is
+   encoded again. So there was no other spelling, no white space and no member that occurs twice. Names beyond the basic
+   plane are not taken: the encoder orders by code points, RFC 8785 by UTF-16 code units.
+3. *What types cannot say* is compared as in `body.py`: times, ids, the two record ids, the result and its outcome.
+4. *Index.* Fields are equal to those of the body or say nothing. Attributes are equal as texts (`fast_index.py`); or
+   the decoded ones, without the hash, have the same canonical text as the body's. Two canonical texts are equal only if
+   all names, types and values are. Attributes that a collector added are not taken.
+5. *What is kept* of the record is what the struct holds, and the hash of the bytes that were compared.
 """
 
 import hashlib
@@ -18,12 +30,12 @@ from telemetry.audit.canonical import MAX_INTEGER
 from telemetry.audit.verify.read.found import Fields, Index
 from telemetry.audit.verify.read.otlp_json import EncodedFields
 from telemetry.audit.verify.record.body import OUTCOMES, nanoseconds
-from telemetry.audit.verify.record.fast_index import Shapes, field_of
+from telemetry.audit.verify.record.fast_index import KEYS, field_of, is_text_of
 from telemetry.audit.verify.record.index import W3C_FLAGS, severity_of
 
-_Integer: TypeAlias = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-_Scalar: TypeAlias = str | _Integer | bool
-_Value: TypeAlias = str | _Integer | bool | list[_Scalar] | dict[str, _Scalar | list[_Scalar]]
+_SafeInteger: TypeAlias = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+_Scalar: TypeAlias = str | _SafeInteger | bool
+_Value: TypeAlias = str | _SafeInteger | bool | list[_Scalar] | dict[str, _Scalar | list[_Scalar]]
 
 
 class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"before": "from", "after": "to"}):
@@ -33,7 +45,7 @@ class _Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"
 
 _TYPES: Final[Mapping[str, Any]] = {
     "string": str,
-    "int": _Integer,
+    "int": _SafeInteger,
     "boolean": bool,
     "string[]": list[str],
     "changes": dict[str, _Change],
@@ -42,7 +54,6 @@ _OWN_TYPES: Final[Mapping[str, Any]] = {
     **{key: Literal[tuple(sorted(values))] for key, values in names.ATTRIBUTE_VALUES.items()},
     names.AUDIT_SEQUENCE_NUMBER: Annotated[int, Meta(ge=1, le=MAX_INTEGER)],
 }
-_KEYS: Final = sorted(key for key, kind in names.BODY_ATTRIBUTES.items() if kind in _TYPES)
 _NOT_COVERED: Final = frozenset({names.EVENT_AUDIT_CHECKPOINT, names.EVENT_AUDIT_KEY_ROTATE})
 
 
@@ -53,16 +64,16 @@ def _definition(key: str) -> tuple[str, Any] | tuple[str, Any, Any]:
 
 # Fields stand in the order of RFC 8785, in which they are encoded again.
 _ATTRIBUTES: Final = msgspec.defstruct(
-    "Attributes",
-    [_definition(key) for key in _KEYS],
-    rename={field_of(key): key for key in _KEYS},
+    "TypedAttributes",
+    [_definition(key) for key in KEYS],
+    rename={field_of(key): key for key in KEYS},
     frozen=True,
     forbid_unknown_fields=True,
     kw_only=True,
     gc=False,
 )
 _BODY: Final = msgspec.defstruct(
-    "Body",
+    "TypedBody",
     [
         ("attributes", _ATTRIBUTES),
         ("event_name", str),
@@ -81,7 +92,6 @@ _DECODER: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_BODY)
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _SORTED: Final = msgspec.json.Encoder(order="sorted")
 _ATTRIBUTES_AT: Final = len('{"attributes":')
-_BEHIND_ATTRIBUTES: Final = b'},"event_name":"'
 _IDS: Final = re.compile(r"(?!0{32})[0-9a-f]{32}(?!0{16})[0-9a-f]{16}")
 _SPAN_ID_DIGITS: Final = 16
 # A name with a character beyond the basic plane: the order of code points is not that of UTF-16 code units then.
@@ -105,12 +115,9 @@ _PLACE: Final[Callable[[Any], tuple[str, int, str, str, Any, Any, str, str]]] = 
     )
 )
 
-# Of this process; what it learns saves time and changes nothing.
-_SHAPES: Final = Shapes(_KEYS)
-
 
 class FastRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record whose body step 2 finds nothing wrong with; `body` has the members of one, with their types."""
+    """A record in whose body step 2 finds nothing wrong; `body` has its members, with their types."""
 
     encoded: bytes
     body: Any
@@ -130,7 +137,7 @@ class FastRecord(msgspec.Struct, frozen=True, gc=False):
         return str(self.body.event_name)
 
     def agrees_with(self, index: Index) -> bool:
-        """Tell whether step 3 finds nothing wrong with an index; False also where this proof does not reach."""
+        """Tell whether step 3 would find nothing wrong with an index; False says nothing."""
         body = self.body
         return (
             self._has_attributes(index.attributes)
@@ -146,7 +153,7 @@ class FastRecord(msgspec.Struct, frozen=True, gc=False):
 
     def _has_attributes(self, attributes: Fields) -> bool:
         if isinstance(attributes, EncodedFields):
-            if self._is_text(attributes.encoded):
+            if is_text_of(self.body.attributes, self.encoded, self.hash, attributes.encoded):
                 return True
             attributes = attributes.decoded()
         if not attributes:
@@ -157,20 +164,9 @@ class FastRecord(msgspec.Struct, frozen=True, gc=False):
             _SORTED.encode(own), _ATTRIBUTES_AT
         )
 
-    def _is_text(self, encoded: bytes) -> bool:
-        changes = self.body.attributes.auditrace_changes
-        return _SHAPES.is_text_of(
-            self.body.event_name,
-            self.body.attributes,
-            self.encoded.rfind(_BEHIND_ATTRIBUTES) - _ATTRIBUTES_AT - 1,
-            b"" if changes is UNSET else _ENCODER.encode(changes),
-            self.hash,
-            encoded,
-        )
-
 
 def prove(text: str) -> FastRecord | None:
-    """Return the record whose body is `text`, if step 2 would find nothing wrong with it; None is no verdict."""
+    """Return the record whose body is `text`, if step 2 would find nothing wrong with it; None says nothing."""
     try:
         encoded = text.encode()
         body = _DECODER.decode(encoded)

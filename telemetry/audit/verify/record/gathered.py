@@ -1,4 +1,4 @@
-"""What is kept of a copy after its records were taken in, for the steps that look at records together."""
+"""What is kept of a copy after its records were taken in, for the steps that check records together."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""Takes records in one by one: runs what looks at one record alone, and keeps of it what the other steps need.
+"""Takes records in one by one: checks each record by itself, and keeps of it what the other steps need.
 
 These are steps 2 and 3, and the signatures of step 7 under the given keys (docs/audit-format.md, section 7).
 """
@@ -89,12 +89,16 @@ class Intake:
 
     def take(self, one: Found) -> None:
         """Take in one copy of a record, or a fragment."""
-        if one.body is not None and not one.torn:
-            fast = prove(one.body)
-            if fast is not None and (one.index is None or fast.agrees_with(one.index)):
-                self._keep_fast(fast, one.place)
-                return
-        self._take_apart(one)
+        if not self.take_fast(one):
+            self.take_apart(one)
+
+    def take_fast(self, one: Found) -> bool:
+        """Take in a copy that is proved to be as it should be; tell whether it was."""
+        fast = None if one.body is None or one.torn else prove(one.body)
+        if fast is None or (one.index is not None and not fast.agrees_with(one.index)):
+            return False
+        self._keep_fast(fast, one.place)
+        return True
 
     def _keep_fast(self, fast: FastRecord, place: SourcePlace) -> None:
         flags = CLOSE if fast.event_name == names.EVENT_AUDIT_STREAM_CLOSE else 0
@@ -108,7 +112,8 @@ class Intake:
         sealed, number = bounded(fast.observed_ns), fast.number
         self._add(fast.stream_id, fast.record_id, number, fast.digest, prev_digest, prev_record, sealed, flags, place)
 
-    def _take_apart(self, one: Found) -> None:
+    def take_apart(self, one: Found) -> None:
+        """Take in a copy piece by piece, and note everything that is wrong with it."""
         at = self._place(one.place)
         if one.torn:
             self._findings.add(Noted(Fault("torn_line", "not written to its end"), at=at))

@@ -94,6 +94,11 @@ def unpack(packed: bytes) -> Row:
     return Row(*_FORM.unpack(packed))
 
 
+def number_of(row: bytes) -> int:
+    """Return the number in the stream, of a packed row or the beginning of one."""
+    return int.from_bytes(row[NUMBER], "big")
+
+
 def id_row_of(row: bytes) -> bytes:
     """Return the packed `IdRow` of a packed row."""
     return row[_ID] + row[DIGEST] + row[PLACE_IN_LEDGER] + row[_SHOWN]

@@ -8,11 +8,12 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from trustme import CA
 
 from service.api.jwt import fetch_from
 from telemetry.delivery import Accepted, Answer, Unreachable, open_sink, sink_settings
 from telemetry.setup import set_up
-from tests.support.certificates import Authority
+from tests.support.certificates import issue, write
 from tests.support.deliveries import wall_clock
 from tests.support.otlp_sink import OtlpSink
 from tests.support.proxies import Proxy
@@ -64,9 +65,9 @@ def test_audit_records_over_http_go_through_the_proxy(server: OtlpSink, kind: st
 
 def test_audit_records_over_https_are_tunnelled(tmp_path: Path) -> None:
     """The proxy sees host and port and no more: the certificate that is checked is the collector's."""
-    authority = Authority("servers")
-    tls = authority.issue("sink").write(tmp_path, "sink")
-    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    authority = CA()
+    tls = write(issue(authority), tmp_path, "sink")
+    (tmp_path / "ca.crt").write_bytes(authority.cert_pem.bytes())
     with OtlpSink(tls=tls) as server, Proxy() as proxy:
         environment = {"https_proxy": proxy.address, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.crt")}
         assert _audit(environment, f"{server.http_endpoint}/v1/logs") == Accepted()
@@ -208,9 +209,9 @@ def test_the_keys_of_an_identity_provider_come_through_the_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, kind: str, is_exempt: bool
 ) -> None:
     """A JWKS URL is fetched by way of HTTPS_PROXY or ALL_PROXY, unless NO_PROXY names its host."""
-    authority = Authority("servers")
-    tls = authority.issue("provider").write(tmp_path, "provider")
-    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    authority = CA()
+    tls = write(issue(authority), tmp_path, "provider")
+    (tmp_path / "ca.crt").write_bytes(authority.cert_pem.bytes())
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
     with OtlpSink(tls=tls) as provider, Proxy() as proxy:
         url = f"{provider.http_endpoint}/jwks"

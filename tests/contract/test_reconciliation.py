@@ -15,10 +15,10 @@ from service.store.postgres.reconciliation import reconcile as reconcile_postgre
 from service.store.reconciling import CHECKS
 from service.store.sqlite.reconciliation import reconcile as reconcile_sqlite
 from telemetry.audit.signer import Signer
+from tests.contract.sound_ledger import Ledger, SqliteLedger, copies, make_sound
 from tests.support.both_stores import BOTH, POSTGRES, Store
 from tests.support.ledger_maker import FOREIGN_KEY
 from tests.support.postgres_stores import PostgresStore
-from tests.support.sound_ledger import Ledger, SqliteLedger, copies, make_sound
 from tests.support.stores import SECRET, SqliteStore
 
 pytestmark = pytest.mark.stores(*BOTH)

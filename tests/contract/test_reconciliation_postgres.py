@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from service.errors import SettingsError
+from tests.contract.sound_ledger import PostgresLedger, make_sound
 from tests.support.both_stores import POSTGRES
 from tests.support.postgres import PostgresServer
-from tests.support.sound_ledger import PostgresLedger, make_sound
 
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Break: TypeAlias = Sequence[str] | Callable[[Session], None]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.sound_ledger import Ledger, SqliteLedger, make_sound
 from tests.support.both_stores import SQLITE
-from tests.support.sound_ledger import Ledger, SqliteLedger, make_sound
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pytest
 from service.errors import LedgerUnavailableError
 from service.ports import Receipt, Transaction, Transition, Work
 from service.store.postgres.lanes import PostgresLanes
+from tests.fault.postgres_proxy import PostgresProxy
 from tests.support.both_stores import POSTGRES
 from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
-from tests.support.postgres_proxy import PostgresProxy
 from tests.support.postgres_stores import PostgresStore
 from tests.support.stores import connection_of, new_job
 

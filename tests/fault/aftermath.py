@@ -12,8 +12,8 @@ from service.store.sqlite.connection import connect
 from service.store.sqlite.lane import COMMIT_UNKNOWN
 from telemetry import names
 from telemetry.audit.verify import read_copy, verify
-from tests.support.fault_child import CONFIRMER, KEY, jobs_in, relay_of
-from tests.support.faults import Ended
+from tests.fault.fault_child import CONFIRMER, KEY, jobs_in, relay_of
+from tests.fault.faults import Ended
 from tests.support.jobs import Record
 from tests.support.ledger_maker import KEY as SIGNING_KEY
 from tests.support.stores import SqliteStore

@@ -1,6 +1,6 @@
 """A process that forks children which do one thing to a ledger, so that a debugger can let each fail at another call.
 
-Run as `python -m tests.support.fault_child`. Everything is imported before the first fork, so a child costs what it
+Run as `python -m tests.fault.fault_child`. Everything is imported before the first fork, so a child costs what it
 does and no start-up. One line of JSON on standard input starts a child; it answers with the thread to be watched,
 does its work on `go`, and says what it would tell its client; the last line is how it ended.
 """

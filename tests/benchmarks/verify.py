@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from telemetry.audit.verify import Expected, Finding, Report, Scope
-from telemetry.audit.verify.ledger.examination import conclude
+from telemetry.audit.verify.ledger.examination import Examination
 from telemetry.audit.verify.read.archive import records_of_line
 from telemetry.audit.verify.read.found import SourcePlace
 from telemetry.audit.verify.read.otlp_json import records_of
@@ -117,7 +117,12 @@ def _verify(files: Sequence[Path], folder: Path) -> tuple[_Took, _Took, Report]:
     start = _now()
     reading = take_in(files, (), keys, folder, workers=processors())
     taken = _now()
-    report = conclude(reading, keys, Scope(), Expected(), folder)
+    examination = Examination(reading, keys, Scope(), Expected(), folder)
+    examination.check_checkpoints()
+    examination.check_end()
+    examination.check_streams()
+    examination.check_ids()
+    report = examination.report()
     return taken.since(start), _now().since(taken), report
 
 

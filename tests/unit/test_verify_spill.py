@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.audit.verify import spill
+from telemetry.audit.verify.ledger import spill
 from telemetry.audit.verify.ledger.spill import Groups, Sorter, rows_of
 from tests.support.depth import examples
 

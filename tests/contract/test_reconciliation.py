@@ -18,7 +18,8 @@ from tests.contract.sound_ledger import Ledger, PostgresLedger, SqliteLedger, ma
 from tests.support.both_stores import BOTH, POSTGRES, SQLITE, Store
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_stores import PostgresStore
-from tests.support.stores import SECRET, SqliteStore
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import SECRET
 
 pytestmark = pytest.mark.stores(*BOTH)
 

@@ -14,7 +14,7 @@ from telemetry.audit.signer import Signer
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.ledger_maker import FOREIGN_KEY, KEY
 from tests.support.postgres_stores import PostgresStore
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 pytestmark = pytest.mark.stores(*BOTH)
 

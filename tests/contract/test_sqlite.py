@@ -23,7 +23,8 @@ from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.statements import SQL
-from tests.support.stores import SqliteStore, connection_of, new_job
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import connection_of, new_job
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import DiskLowError
 from service.store.watermark import DiskWatermark, WatermarkedLedger
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 
 class Seconds:

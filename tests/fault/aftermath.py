@@ -16,7 +16,7 @@ from tests.fault.fault_child import CONFIRMER, KEY, jobs_in, relay_of
 from tests.fault.faults import Ended
 from tests.support.jobs import Record
 from tests.support.ledger_maker import KEY as SIGNING_KEY
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 KEYS: Final = (SIGNING_KEY.public_key(),)
 

@@ -25,7 +25,7 @@ from telemetry.errors import TelemetryError
 from telemetry.instruments import Instruments
 from tests.support.ids import record_ids
 from tests.support.jobs import Jobs
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 CONFIRMER: Final = "ben"
 KEY: Final = "one-confirmation"

@@ -21,7 +21,7 @@ from service.errors import TryLaterError
 from tests.support.collector import ROOT
 from tests.support.poll_until import poll_until
 from tests.support.processes import start_process
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 PATIENCE_S = 60.0
 

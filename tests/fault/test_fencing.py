@@ -14,7 +14,7 @@ from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.owners import OwnerLocks
 from tests.fault.lane_process import LaneProcess, SteppingClock
 from tests.support.poll_until import poll_until
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 
 @pytest.fixture

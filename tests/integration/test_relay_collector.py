@@ -12,7 +12,7 @@ from tests.support.certificates import issue, replace, write
 from tests.support.collector import Collector
 from tests.support.deliveries import arrived, commit, committed, drain, relay_over, wall_clock
 from tests.support.otlp_sink import OtlpSink
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 WAYS = [
     *(("http", compression) for compression in ("none", "gzip", "deflate", "zstd")),

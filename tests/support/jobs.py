@@ -33,7 +33,8 @@ from telemetry.propagation import remote_context
 from telemetry.tracing import AuditedSpan, Tracing
 from tests.support.both_stores import POSTGRES, Store
 from tests.support.poll_until import poll_until
-from tests.support.stores import SECRET, SqliteStore
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import SECRET
 
 T = TypeVar("T")
 

@@ -136,6 +136,17 @@ def test_a_proxy_that_is_away_is_an_outage(server: OtlpSink) -> None:
     assert server.request_count == 0
 
 
+def _export(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let telemetry that is set up so export a span, metrics and a line of log."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    telemetry = set_up(environment, instance_id="i-1", version="1", certificate="sha256:ab", is_daemon=True)
+    with telemetry.tracer.start_as_current_span("work"):
+        LOG.info("said")
+    telemetry.shutdown()
+    telemetry._output.close()
+
+
 @pytest.mark.parametrize("is_exempt", [False, True])
 @pytest.mark.parametrize(
     ("protocol", "scheme", "kind"),
@@ -161,13 +172,7 @@ def test_traces_metrics_and_logs_take_the_same_way(
             "ALL_PROXY": f"{scheme}://{ENCODED}@{proxy.address}",
             "NO_PROXY": "127.*,[::1]" if is_exempt else "fe80::/10,[::1]",
         }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        telemetry = set_up(environment, instance_id="i-1", version="1", certificate="sha256:ab", is_daemon=True)
-        with telemetry.tracer.start_as_current_span("work"):
-            LOG.info("said")
-        telemetry.shutdown()
-        telemetry._output.close()
+        _export(environment, monkeypatch)
         assert set(proxy.asked) == (set() if is_exempt else {f"{kind} {endpoint}"})
     assert [each.span.name for each in server.spans()] == ["work"]
     assert server.metrics()
@@ -190,13 +195,7 @@ def test_what_exporters_say_of_a_proxy_that_refuses_holds_no_credentials(
             "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
             "ALL_PROXY": f"{scheme}://me:s3cret@{proxy.address}",
         }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        telemetry = set_up(environment, instance_id="i-1", version="1", certificate="sha256:ab", is_daemon=True)
-        with telemetry.tracer.start_as_current_span("work"):
-            LOG.info("said")
-        telemetry.shutdown()
-        telemetry._output.close()
+        _export(environment, monkeypatch)
     said = capfd.readouterr().err
     assert "opentelemetry" in said
     assert "s3cret" not in said

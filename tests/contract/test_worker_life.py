@@ -37,14 +37,6 @@ STAYS = (
 
 
 @pytest.fixture
-def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
-    """A ledger with clients and workers of the test's own."""
-    opened = Jobs(tmp_path, store=running_store)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def processes() -> Iterator[list[Process]]:
     """Worker processes, killed at the end if they still live."""
     started: list[Process] = []

@@ -93,12 +93,14 @@ class OtlpSink:
     """A backend that remembers every request it kept, over stops and starts.
 
     Args:
-        script: Decides each answer, called from the serving threads; without one everything is stored with 200.
+        script: Decides each answer, called from the serving threads; without one every answer is `answer`.
         tls: Certificate and key, to speak HTTPS; gRPC stays plain.
     """
 
     def __init__(self, script: Callable[[Request], Answer] | None = None, tls: tuple[Path, Path] | None = None) -> None:
         self.script = script
+        self.answer = Answer()
+        """For every request while there is no script; a test may replace it at any time."""
         self._tls = tls
         self._lock = threading.Lock()
         self._kept: list[Message] = []
@@ -179,7 +181,7 @@ class OtlpSink:
         with self._lock:
             self._count += 1
             number = self._count
-        answer = self.script(Request(number, message, headers)) if self.script else Answer()
+        answer = self.script(Request(number, message, headers)) if self.script else self.answer
         if answer.is_kept:
             with self._lock:
                 self._kept.append(message)

@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.both_stores import Store
 from tests.support.postgres import PostgresServer
-from tests.support.postgres_stores import LedgerClock, PostgresStore
+from tests.support.postgres_clocks import LedgerClock
+from tests.support.postgres_stores import PostgresStore
 from tests.support.sqlite_stores import SqliteStore
 
 _TABLES = (

@@ -1,9 +1,11 @@
 """What the real stores of tests share, whatever database they are on."""
 
 import itertools
+import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from opentelemetry.sdk.resources import Resource
 
 from service.jobs.model import Job, JobId, Status, TenantId
-from service.ports import Transition, Write
+from service.ports import Transaction, Transition, Work, Write
 from service.secrets import DeploymentSecret
 from service.store.streams import StreamSettings
 from service.store.writing import LedgerTransaction
@@ -153,3 +155,18 @@ def connection_of(transaction: LedgerTransaction) -> Any:
     """Return the driver's connection of an open transaction, to do there what the store never does."""
     rows: Any = transaction.execute("keys", {})
     return rows.connection
+
+
+def queued_as_group(lane: Any, *works: Work[Any]) -> list[Future[Any]]:
+    """Queue works while the lane is held up, so that they are committed as one group."""
+    started, go = threading.Event(), threading.Event()
+
+    def hold(_: Transaction) -> None:
+        started.set()
+        go.wait()
+
+    lane.submit(hold)
+    started.wait()
+    futures = [lane.submit(work) for work in works]
+    go.set()
+    return futures

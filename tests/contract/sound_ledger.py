@@ -45,7 +45,7 @@ _FRAGMENTS: Final = {
 
 
 class SqliteLedger:
-    """A file that nobody has open."""
+    """A file that no process has open."""
 
     kind: ClassVar[str] = SQLITE
 
@@ -89,7 +89,7 @@ class SqliteLedger:
 
 
 class PostgresLedger:
-    """A database in which nobody has a session."""
+    """A database without sessions."""
 
     kind: ClassVar[str] = POSTGRES
 

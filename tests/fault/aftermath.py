@@ -1,4 +1,4 @@
-"""Judges what a process left on disk that died or failed, as `auditrace verify` and the next start find it."""
+"""Checks the files of a process that died or failed, as `auditrace verify` and the next start find them."""
 
 import itertools
 import sqlite3

@@ -39,12 +39,12 @@ class RelayProcess:
             self._process = None
 
     def pause(self) -> None:
-        """Stop it in its tracks, as a machine that hangs would."""
+        """Stop it with SIGSTOP, as if its machine hung."""
         if self._process is not None:
             pause(self._process, self._service.environment["AUDITRACE_DATABASE"])
 
     def resume(self) -> None:
-        """Let it go on, as if nothing had happened."""
+        """Let it go on, with SIGCONT."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 

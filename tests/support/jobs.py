@@ -205,7 +205,7 @@ class Jobs:
             self.clock.advance(61)
 
     def crash(self) -> None:
-        """Leave lane and leases behind as a process does that dies without a word, and begin again as a new process."""
+        """Leave lane and leases behind, as a process that is killed does, and begin again as a new process."""
         self.store.kill(self.lane)
         self.lane = self.store.lane(on_commit=self._on_commit)
         self.services = msgspec.structs.replace(self.services, ledger=self._around(self.lane))

@@ -54,7 +54,7 @@ class Load:
             self.require_sound()
 
     def require_sound(self) -> None:
-        """Raise what a client stumbled over."""
+        """Raise the first error that ended a client."""
         for failure in self.failures:
             raise failure
 

@@ -1,4 +1,4 @@
-"""Stands where a backend stands, so that tests can decode what arrived and script how a backend fails.
+"""A backend for tests, which decode the requests that arrived and script how it fails.
 
 Speaks OTLP/HTTP with protobuf bodies (plain or compressed) and OTLP/gRPC, on loopback, in threads of the process.
 """
@@ -222,7 +222,7 @@ class _HttpServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that was killed, or a connection that was cut, is what tests do.
+        # Tests kill clients and cut connections.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -280,7 +280,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Says nothing: the test's output is the test's."""
+        """Writes nothing: it would be mixed with the output of the test."""
 
 
 def _grpc_handler(sink: OtlpSink, service: str, kind: type[Message]) -> grpc.GenericRpcHandler:

@@ -117,10 +117,10 @@ class PostgresStore(LedgerStore):
         return Owner(self._owners[lane], self._descriptor)
 
     def kill(self, lane: PostgresLanes) -> None:
-        """Let the leases of a lane's process end, as they do when it dies without a word."""
+        """Let the leases of a lane's process end, as they do when it is killed."""
         owner = self._owners[lane]
         with psycopg.connect(self.url) as session:
-            # Its sessions end with it: else its lanes, which live on here, might say that they do before anybody looks.
+            # Its sessions end first: its lanes still run in this process, and could renew their leases.
             session.execute(
                 "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE pid || '@' || backend_start IN"
                 " (SELECT session FROM audit_streams WHERE owner = %s)",
@@ -159,18 +159,18 @@ class PostgresStore(LedgerStore):
         return replays
 
     def kill_relay(self, outbox: PostgresOutbox) -> None:
-        """Let the leases of a relay's process end, as they do when it dies without a word."""
+        """Let the leases of a relay's process end, as they do when it is killed."""
         self.execute("UPDATE delivery_cursors SET until_ns = 0 WHERE owner = ?", self._relays.pop(outbox))
         outbox.close()
 
     def execute(self, sql: str, *values: object) -> None:
-        """Write straight to the database, past the lanes; what the database refuses raises `refusal`."""
+        """Write straight to the database, past the lanes; a statement that the database refuses raises `refusal`."""
         with psycopg.connect(self.url, autocommit=True) as session:
             session.execute(of_postgres(sql), values)
 
     @contextmanager
     def attacking(self) -> Iterator["Attacker"]:
-        """Open the database as somebody does whom no trigger and no constraint holds back."""
+        """Open the database without its triggers and constraints, as an attacker would."""
         with psycopg.connect(self.url, autocommit=True) as session:
             yield Attacker(session)
 
@@ -185,7 +185,7 @@ class PostgresStore(LedgerStore):
 
 
 class Attacker:
-    """A superuser's session without triggers and constraints, who keeps records and their keys in step."""
+    """A superuser's session without triggers and constraints; it keeps records and their keys in step."""
 
     def __init__(self, session: psycopg.Connection[tuple[Any, ...]]) -> None:
         self._session = session

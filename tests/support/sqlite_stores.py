@@ -74,7 +74,7 @@ class SqliteStore(LedgerStore):
         return self._owners[lane]
 
     def kill(self, lane: SqliteLane) -> None:
-        """Let the kernel drop the lock of a lane's process, as it does when a process dies without a word."""
+        """Let the kernel drop the lock of a lane's process, as it does when a process is killed."""
         self._owners.pop(lane).release()
 
     def outbox(self, owner: str = "relay") -> SqliteOutbox:
@@ -91,7 +91,7 @@ class SqliteStore(LedgerStore):
         return replays
 
     def kill_relay(self, outbox: SqliteOutbox) -> None:
-        """Let the kernel drop the lock of a relay's process, as it does when a process dies without a word."""
+        """Let the kernel drop the lock of a relay's process, as it does when a process is killed."""
         self._relays.pop(outbox).release()
         outbox.close()
 
@@ -111,13 +111,13 @@ class SqliteStore(LedgerStore):
         ]
 
     def execute(self, sql: str, *values: object) -> None:
-        """Write straight to the file, past the lanes; what the file refuses raises `refusal`."""
+        """Write straight to the file, past the lanes; a statement that the file refuses raises `refusal`."""
         with closing(connect(self.path)) as connection:
             connection.execute(sql, values)
 
     @contextmanager
     def attacking(self) -> Iterator[sqlite3.Connection]:
-        """Open the file as somebody does whom no trigger and no foreign key holds back."""
+        """Open the file without its triggers and foreign keys, as an attacker would."""
         with closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as connection:
             for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
                 connection.execute(f"DROP TRIGGER {name}")

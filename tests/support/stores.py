@@ -95,7 +95,7 @@ class LedgerStore(ABC):
             self.kill_relay(outbox)
 
     def verify(self, *keys: Ed25519PublicKey) -> Report:
-        """Return what a stranger finds who holds a complete copy and the public key."""
+        """Verify a complete copy with the public key alone, as somebody outside of the service would."""
         copy = self.folder / "copy.otlp.jsonl"
         copy.write_text("".join(f"{line}\n" for line in self.archive()))
         return verify(read_copy([copy]), public_keys=keys or [KEY.public_key()])

@@ -20,7 +20,6 @@ from service.store.postgres.opening import read as read_database
 from service.store.postgres.outbox import PostgresOutbox, PostgresReplays
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.statements import SQL
-from telemetry.audit.otlp import otlp_json, resource_logs_bytes
 from telemetry.audit.signer import Signer
 from tests.support.ids import record_ids
 from tests.support.postgres import PostgresServer
@@ -49,6 +48,7 @@ class PostgresStore(LedgerStore):
     refusal: ClassVar[type[Exception]] = psycopg.IntegrityError
     stream_columns: ClassVar[str] = "session, "
     """What only this store has in its streams."""
+    all_records: ClassVar[str] = SQL["all_records"]
 
     def __init__(
         self,
@@ -128,14 +128,6 @@ class PostgresStore(LedgerStore):
             )
             session.execute("UPDATE audit_streams SET alive_until_ns = 0 WHERE owner = %s", [owner])
             session.execute("UPDATE leases SET until_ns = 0 WHERE owner = %s", [owner])
-
-    def archive(self) -> Sequence[str]:
-        """Return every committed record as a line of OTLP JSON, as a complete sink would hold it."""
-        with psycopg.connect(self.url) as session:
-            rows = session.execute(SQL["all_records"]).fetchall()
-        return [
-            otlp_json(resource_logs_bytes(resource, scope, [otlp])).decode() for _, _, otlp, resource, scope in rows
-        ]
 
     def close(self) -> None:
         """Close what was opened."""

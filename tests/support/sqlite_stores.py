@@ -19,7 +19,6 @@ from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.statements import SQL, executing
 from service.store.sqlite.untouched import in_use
-from telemetry.audit.otlp import otlp_json, resource_logs_bytes
 from telemetry.audit.signer import Signer
 from tests.support.ids import ManualClock, record_ids
 from tests.support.stores import LedgerStore
@@ -32,6 +31,7 @@ class SqliteStore(LedgerStore):
     refusal: ClassVar[type[Exception]] = sqlite3.IntegrityError
     stream_columns: ClassVar[str] = ""
     """What only this store has in its streams."""
+    all_records: ClassVar[str] = SQL["all_records"]
 
     def __init__(self, folder: Path, clock: Callable[[], int] | None = None, instance: int = 0) -> None:
         """Open or make the ledger in `folder`; another process on the same one is another `instance`."""
@@ -101,14 +101,6 @@ class SqliteStore(LedgerStore):
         self.reads.close()
         while self._owners:
             self._owners.popitem()[1].release()
-
-    def archive(self) -> Sequence[str]:
-        """Return every committed record as a line of OTLP JSON, as a complete sink would hold it."""
-        scope = self.audit_log.scope_bytes
-        return [
-            otlp_json(resource_logs_bytes(resource, scope, [otlp])).decode()
-            for _, _, otlp, resource, _ in self.rows(SQL["all_records"])
-        ]
 
     def execute(self, sql: str, *values: object) -> None:
         """Write straight to the file, past the lanes; a statement that the file refuses raises `refusal`."""

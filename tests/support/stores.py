@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from opentelemetry.sdk.resources import Resource
@@ -20,6 +20,7 @@ from service.store.writing import LedgerTransaction
 from telemetry import names
 from telemetry.audit.canonical import Value
 from telemetry.audit.ledger import AuditLogger
+from telemetry.audit.otlp import otlp_json, resource_logs_bytes
 from telemetry.audit.record import Actor, AuditRecord, Result, Target, audit_record
 from telemetry.audit.signer import Signer
 from telemetry.audit.verify import Report, read_copy, verify
@@ -31,6 +32,9 @@ SECRET = DeploymentSecret(b"s" * 32)
 
 class LedgerStore(ABC):
     """One process's view of a ledger: lanes, reads and outbox on the same database."""
+
+    all_records: ClassVar[str]
+    """The store's statement for every record with its envelope."""
 
     def __init__(self, folder: Path, clock: Callable[[], int], ids: Iterator[str], instance: int) -> None:
         """View it as another process than every other `instance` does; `ids` are those of its records."""
@@ -51,10 +55,6 @@ class LedgerStore(ABC):
     @abstractmethod
     def rows(self, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
         """Read straight from the database; placeholders are question marks."""
-
-    @abstractmethod
-    def archive(self) -> Sequence[str]:
-        """Return every committed record as a line of OTLP JSON, as a complete sink would hold it."""
 
     @abstractmethod
     def kill_relay(self, outbox: Any) -> None:
@@ -93,6 +93,13 @@ class LedgerStore(ABC):
             one.close()
         for outbox in list(self._relays):
             self.kill_relay(outbox)
+
+    def archive(self) -> Sequence[str]:
+        """Return every committed record as a line of OTLP JSON, as a complete sink would hold it."""
+        return [
+            otlp_json(resource_logs_bytes(resource, scope, [otlp])).decode()
+            for _, _, otlp, resource, scope in self.rows(self.all_records)
+        ]
 
     def verify(self, *keys: Ed25519PublicKey) -> Report:
         """Verify a complete copy with the public key alone, as somebody outside of the service would."""

@@ -84,25 +84,24 @@ OUTAGES: Mapping[tuple[str, str], tuple[Outage, str]] = {
 """The outages of each store, and the class of the errors that they cause. A full disk of PostgreSQL is a fault test."""
 
 
-@contextmanager
-def cursors_locked(store: Store, outbox: Any) -> Iterator[None]:
+def cursors_locked(store: Store, outbox: Any) -> AbstractContextManager[None]:
     """The records that this relay holds can be read and sent, but another session keeps their cursors from moving."""
-    if store.kind == SQLITE:
-        outbox._connection._connection.execute("PRAGMA busy_timeout = 0")
-    else:
-        outbox._connection._with_session(lambda session: session.execute(_HARDLY_WAIT))
-    with _held(store, "BEGIN IMMEDIATE" if store.kind == SQLITE else "SELECT FROM delivery_cursors FOR UPDATE"):
-        yield
+    return _locked_out(store, outbox._connection, "SELECT FROM delivery_cursors FOR UPDATE")
+
+
+def leases_locked(store: Store, writer: Any) -> AbstractContextManager[None]:
+    """No checkpoint writer can take or renew its lease, for longer than this one waits."""
+    return _locked_out(store, writer._writing, "LOCK TABLE leases IN EXCLUSIVE MODE")
 
 
 @contextmanager
-def leases_locked(store: Store, writer: Any) -> Iterator[None]:
-    """No checkpoint writer can take or renew its lease, for longer than this one waits."""
+def _locked_out(store: Store, connection: Any, lock: str) -> Iterator[None]:
+    """Another session holds PostgreSQL's `lock`, or SQLite's one for writes, and this connection hardly waits."""
     if store.kind == SQLITE:
-        writer._writing._connection.execute("PRAGMA busy_timeout = 10")
+        connection._connection.execute("PRAGMA busy_timeout = 10")
     else:
-        writer._writing._with_session(lambda session: session.execute(_HARDLY_WAIT))
-    with _held(store, "BEGIN IMMEDIATE" if store.kind == SQLITE else "LOCK TABLE leases IN EXCLUSIVE MODE"):
+        connection._with_session(lambda session: session.execute(_HARDLY_WAIT))
+    with _held(store, "BEGIN IMMEDIATE" if store.kind == SQLITE else lock):
         yield
 
 

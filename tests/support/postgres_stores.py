@@ -48,7 +48,7 @@ class PostgresStore(LedgerStore):
     refusal: ClassVar[type[Exception]] = psycopg.IntegrityError
     stream_columns: ClassVar[str] = "session, "
     """What only this store has in its streams."""
-    all_records: ClassVar[str] = SQL["all_records"]
+    all_records: ClassVar[str] = SQL["all_records"].decode()
 
     def __init__(
         self,
@@ -132,7 +132,6 @@ class PostgresStore(LedgerStore):
     def close(self) -> None:
         """Close what was opened."""
         self._close_opened()
-        self.reads.close()
         if isinstance(self.clock, RunningLedgerClock | LedgerClock) and self._is_first:
             self.clock.close()
         os.close(self._descriptor)

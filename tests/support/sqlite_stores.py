@@ -98,7 +98,6 @@ class SqliteStore(LedgerStore):
     def close(self) -> None:
         """Close what was opened; may be called again."""
         self._close_opened()
-        self.reads.close()
         while self._owners:
             self._owners.popitem()[1].release()
 

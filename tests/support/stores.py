@@ -33,6 +33,7 @@ SECRET = DeploymentSecret(b"s" * 32)
 class LedgerStore(ABC):
     """One process's view of a ledger: lanes, reads and outbox on the same database."""
 
+    reads: Any
     all_records: ClassVar[str]
     """The store's statement for every record with its envelope."""
 
@@ -89,7 +90,8 @@ class LedgerStore(ABC):
         return len(lane._queue._entries)
 
     def _close_opened(self) -> None:
-        for one in (*self._lanes, *self._writers, *self._replays):
+        # Reads first: a connection that only reads cannot empty SQLite's write-ahead log when it is the last.
+        for one in (self.reads, *self._lanes, *self._writers, *self._replays):
             one.close()
         for outbox in list(self._relays):
             self.kill_relay(outbox)

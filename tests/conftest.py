@@ -13,7 +13,7 @@ from tests.support.depth import IS_QUICK
 from tests.support.jobs import RunningClock
 from tests.support.postgres import PostgresServer, running_server
 from tests.support.postgres_stores import PostgresStore
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 
 def pytest_configure(config: pytest.Config) -> None:

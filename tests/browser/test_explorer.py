@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from service.roles import AUDITOR, VIEWER
-from tests.support.browser import Browser, require_chromium
+from tests.browser.browser import Browser, require_chromium
 from tests.support.service import Service
 
 TAB, ENTER, ESCAPE, DOWN = ("Tab", 9), ("Enter", 13), ("Escape", 27), ("ArrowDown", 40)

@@ -9,6 +9,7 @@ from telemetry.delivery.answers import Sink
 from tests.support.api import ApiUnderTest
 from tests.support.both_stores import Store
 from tests.support.deliveries import sink_to
+from tests.support.jobs import Jobs
 from tests.support.otlp_sink import OtlpSink
 
 
@@ -24,6 +25,14 @@ def api(store: Store, tmp_path: Path) -> Iterator[ApiUnderTest]:
 def shared_api(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiUnderTest]:
     """One API for all tests of a file on a store: each of them acts under names of its own (`someone`)."""
     opened = ApiUnderTest(shared_store, tmp_path_factory.mktemp("api"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
+    """A ledger with clients and workers of the test's own."""
+    opened = Jobs(tmp_path, store=running_store)
     yield opened
     opened.close()
 

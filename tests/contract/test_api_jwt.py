@@ -25,7 +25,7 @@ from service.errors import SettingsError, TryLaterError
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.ids import ManualClock
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 ISSUER, AUDIENCE = "https://id.example", "auditrace"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -32,7 +32,8 @@ from tests.support.jobs import Jobs
 from tests.support.ledger_maker import FOREIGN_KEY, KEY
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_stores import PostgresStore
-from tests.support.stores import SECRET, SqliteStore
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import SECRET
 
 _KEYS = (KEY.public_key(), FOREIGN_KEY.public_key())
 _STEPS = ("look over the source", "copy", "compare", "look over the target", "commit", "done")

@@ -18,7 +18,7 @@ from telemetry.errors import TelemetrySettingsError
 from tests.support.archive import archived
 from tests.support.deliveries import arrived, commit, committed
 from tests.support.ids import ManualClock
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from trustme import CA
 
 from telemetry.delivery import open_sink
 from telemetry.delivery.answers import Accepted, Refused, Unreachable
 from telemetry.delivery.settings import sink_settings
 from telemetry.errors import TelemetrySettingsError
-from tests.support.certificates import Authority, replace
+from tests.support.certificates import issue, replace, write
 from tests.support.deliveries import sink_to, wall_clock
 from tests.support.otlp_sink import Answer, OtlpSink, Request
 
@@ -182,10 +183,10 @@ def test_a_token_wins_over_a_header(server: OtlpSink, tmp_path: Path) -> None:
 
 def test_certificates_are_read_again_when_they_change(tmp_path: Path) -> None:
     """An authority that was wrong at first is replaced in its file, and the next request is trusted."""
-    servers, strangers = Authority("servers"), Authority("strangers")
-    certificate, key = servers.issue("sink").write(tmp_path, "sink")
+    servers, strangers = CA(), CA()
+    certificate, key = write(issue(servers), tmp_path, "sink")
     trusted = tmp_path / "trusted.crt"
-    replace(trusted, strangers.certificate)
+    replace(trusted, strangers.cert_pem.bytes())
     with OtlpSink(tls=(certificate, key)) as server:
         settings = sink_settings({"OTEL_EXPORTER_OTLP_CERTIFICATE": str(trusted)}, f"{server.http_endpoint}/v1/logs")
         assert settings is not None
@@ -195,7 +196,7 @@ def test_certificates_are_read_again_when_they_change(tmp_path: Path) -> None:
         assert "certificate verify failed" in answer.message.lower()
         replace(trusted, b"-----BEGIN CERTIFICATE-----\nhalf of")
         assert isinstance(sink.send(REQUEST), Unreachable)
-        replace(trusted, servers.certificate)
+        replace(trusted, servers.cert_pem.bytes())
         assert sink.send(REQUEST) == Accepted()
 
 

@@ -1,41 +1,22 @@
 """What every store promises of a lane: the change and its record commit together, in order, or not at all."""
 
-import threading
-from concurrent.futures import Future
-from typing import Any
-
 import msgspec
 import pytest
 
 from service.errors import BrokenLedgerError, ConflictError, LedgerUnavailableError, ShuttingDownError
 from service.jobs.model import Status
-from service.ports import Ledger, Receipt, Transaction, Transition, Work
+from service.ports import Receipt, Transaction, Transition, Work
 from telemetry import names
 from telemetry.audit.canonical import sha256_hex
 from telemetry.audit.record import Target
 from tests.support.both_stores import BOTH, SQLITE, Store
-from tests.support.stores import SECRET, connection_of, new_job
+from tests.support.stores import SECRET, connection_of, new_job, queued_as_group
 
 pytestmark = pytest.mark.stores(*BOTH)
 
 
 def _save(store: Store, transition: Transition) -> Work[Receipt]:
     return lambda transaction: transaction.save(transition)
-
-
-def _group(lane: Ledger, works: list[Work[Any]]) -> list[Future[Any]]:
-    """Queue all of `works` while the lane is held up, so that they are committed as one group."""
-    started, go = threading.Event(), threading.Event()
-
-    def hold(_: Transaction) -> None:
-        started.set()
-        go.wait()
-
-    lane.submit(hold)
-    started.wait()
-    futures = [lane.submit(work) for work in works]
-    go.set()
-    return futures
 
 
 def test_a_receipt_names_a_record_that_is_committed(store: Store) -> None:
@@ -64,7 +45,7 @@ def test_the_first_record_of_a_stream_is_its_opening(store: Store) -> None:
 def test_a_group_is_numbered_without_gaps_in_the_order_of_arrival(store: Store) -> None:
     """Work that is committed together is numbered and linked in the order in which it was handed over."""
     lane = store.lane()
-    futures = _group(lane, [_save(store, store.transition(new_job(f"job-{n}"))) for n in range(20)])
+    futures = queued_as_group(lane, *[_save(store, store.transition(new_job(f"job-{n}"))) for n in range(20)])
     receipts = [future.result() for future in futures]
     assert [receipt.sequence_number for receipt in receipts] == list(range(2, 22))
     bodies = [msgspec.json.decode(row[0]) for row in store.rows("SELECT body FROM audit_records ORDER BY number")]
@@ -79,9 +60,11 @@ def test_what_fails_alone_fails_alone_and_takes_no_number(store: Store) -> None:
         transaction.save(store.transition(new_job("job-lost")))
         raise ArithmeticError("broken on purpose")
 
-    first, broken, last = _group(
+    first, broken, last = queued_as_group(
         store.lane(),
-        [_save(store, store.transition(new_job("job-1"))), fail, _save(store, store.transition(new_job("job-2")))],
+        _save(store, store.transition(new_job("job-1"))),
+        fail,
+        _save(store, store.transition(new_job("job-2"))),
     )
     assert first.result().sequence_number == 2
     assert last.result().sequence_number == 3
@@ -97,7 +80,7 @@ def test_a_job_change_without_its_record_cannot_commit(store: Store) -> None:
     def forget_the_record(transaction: Transaction) -> None:
         transaction._save_job(new_job("job-silent"), "019b76da-a800-7000-8000-ffffffffffff")
 
-    silent, other = _group(store.lane(), [forget_the_record, _save(store, store.transition(new_job("job-2")))])
+    silent, other = queued_as_group(store.lane(), forget_the_record, _save(store, store.transition(new_job("job-2"))))
     with pytest.raises(BrokenLedgerError):
         silent.result()
     assert other.result().sequence_number == 2

@@ -14,7 +14,7 @@ from service.store.postgres.statements import SQL as OF_POSTGRES
 from service.store.sqlite.statements import SQL as OF_SQLITE
 from tests.support.collector import ROOT
 from tests.support.postgres import PostgresServer
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 STORE = ROOT / "service" / "store"
 MOST_IDENTICAL_LINES = 100

@@ -1,7 +1,7 @@
 """What clients may do with jobs, and what repeating it does: on a real ledger, without HTTP."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -27,21 +27,13 @@ from service.operations.jobs import MAX_INPUTS
 from service.operations.steps import Ended
 from service.roles import APPROVER, OPERATOR, VIEWER
 from telemetry import names
-from tests.support.both_stores import BOTH, Store
+from tests.support.both_stores import BOTH
 from tests.support.jobs import TEMPLATES, Jobs
 
 FAILED = Ended(error_type="exit", reason="it failed", exit_code=1, duration_ms=1, is_retryable=False)
 ABSENT = "019b76da-a800-7fff-8000-ffffffffffff"
 
 pytestmark = pytest.mark.stores(*BOTH)
-
-
-@pytest.fixture
-def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
-    """A ledger with clients of the test's own."""
-    opened = Jobs(tmp_path, store=running_store)
-    yield opened
-    opened.close()
 
 
 def _drafted(jobs: Jobs, template: str = "guarded") -> Job:

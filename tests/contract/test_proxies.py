@@ -8,13 +8,14 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from trustme import CA
 
 from service.api.jwt import fetch_from
 from telemetry.delivery import open_sink
 from telemetry.delivery.answers import Accepted, Answer, Unreachable
 from telemetry.delivery.settings import sink_settings
 from telemetry.setup import set_up
-from tests.support.certificates import Authority
+from tests.support.certificates import issue, write
 from tests.support.deliveries import wall_clock
 from tests.support.otlp_sink import OtlpSink
 from tests.support.proxies import Proxy
@@ -66,9 +67,9 @@ def test_audit_records_over_http_go_through_the_proxy(server: OtlpSink, kind: st
 
 def test_audit_records_over_https_are_tunnelled(tmp_path: Path) -> None:
     """The proxy sees host and port and no more: the certificate that is checked is the collector's."""
-    authority = Authority("servers")
-    tls = authority.issue("sink").write(tmp_path, "sink")
-    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    authority = CA()
+    tls = write(issue(authority), tmp_path, "sink")
+    (tmp_path / "ca.crt").write_bytes(authority.cert_pem.bytes())
     with OtlpSink(tls=tls) as server, Proxy() as proxy:
         environment = {"https_proxy": proxy.address, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.crt")}
         assert _audit(environment, f"{server.http_endpoint}/v1/logs") == Accepted()
@@ -137,6 +138,17 @@ def test_a_proxy_that_is_away_is_an_outage(server: OtlpSink) -> None:
     assert server.request_count == 0
 
 
+def _export(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let telemetry that is set up so export a span, metrics and a line of log."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    telemetry = set_up(environment, instance_id="i-1", version="1", certificate="sha256:ab", is_daemon=True)
+    with telemetry.tracer.start_as_current_span("work"):
+        LOG.info("said")
+    telemetry.shutdown()
+    telemetry._output.close()
+
+
 @pytest.mark.parametrize("is_exempt", [False, True])
 @pytest.mark.parametrize(
     ("protocol", "scheme", "kind"),
@@ -162,13 +174,7 @@ def test_traces_metrics_and_logs_take_the_same_way(
             "ALL_PROXY": f"{scheme}://{ENCODED}@{proxy.address}",
             "NO_PROXY": "127.*,[::1]" if is_exempt else "fe80::/10,[::1]",
         }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        telemetry = set_up(environment, instance_id="i-1", version="1", certificate="sha256:ab", is_daemon=True)
-        with telemetry.tracer.start_as_current_span("work"):
-            LOG.info("said")
-        telemetry.shutdown()
-        telemetry._output.close()
+        _export(environment, monkeypatch)
         assert set(proxy.asked) == (set() if is_exempt else {f"{kind} {endpoint}"})
     assert [each.span.name for each in server.spans()] == ["work"]
     assert server.metrics()
@@ -191,13 +197,7 @@ def test_what_exporters_say_of_a_proxy_that_refuses_holds_no_credentials(
             "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
             "ALL_PROXY": f"{scheme}://me:s3cret@{proxy.address}",
         }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        telemetry = set_up(environment, instance_id="i-1", version="1", certificate="sha256:ab", is_daemon=True)
-        with telemetry.tracer.start_as_current_span("work"):
-            LOG.info("said")
-        telemetry.shutdown()
-        telemetry._output.close()
+        _export(environment, monkeypatch)
     said = capfd.readouterr().err
     assert "opentelemetry" in said
     assert "s3cret" not in said
@@ -210,9 +210,9 @@ def test_the_keys_of_an_identity_provider_come_through_the_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, kind: str, is_exempt: bool
 ) -> None:
     """A JWKS URL is fetched by way of HTTPS_PROXY or ALL_PROXY, unless NO_PROXY names its host."""
-    authority = Authority("servers")
-    tls = authority.issue("provider").write(tmp_path, "provider")
-    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    authority = CA()
+    tls = write(issue(authority), tmp_path, "provider")
+    (tmp_path / "ca.crt").write_bytes(authority.cert_pem.bytes())
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
     with OtlpSink(tls=tls) as provider, Proxy() as proxy:
         url = f"{provider.http_endpoint}/jwks"

@@ -20,11 +20,7 @@ import pytest
 from service.bootstrap.node import open_node
 from service.cli.main import main
 from service.config import read_settings
-from tests.support.collector import ROOT
-from tests.support.ports import ReservedPorts
-from tests.support.postgres import PostgresServer
-from tests.support.service import Service
-from tests.support.start_breaks import (
+from tests.contract.start_breaks import (
     BEFORE_THE_FIRST_START,
     DATABASE,
     JWT,
@@ -35,6 +31,10 @@ from tests.support.start_breaks import (
     SECRET,
     private,
 )
+from tests.support.collector import ROOT
+from tests.support.ports import ReservedPorts
+from tests.support.postgres import PostgresServer
+from tests.support.service import Service
 
 # What makes root see every file: without them it is a user like any other. Others have none to give up.
 _AS_ANYBODY: Final = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--") if os.geteuid() == 0 else ()

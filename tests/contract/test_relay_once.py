@@ -9,24 +9,10 @@ from service.relay import Drained, Relay, StallTimeout
 from telemetry.delivery.answers import Accepted, Answer, Refused, Unreachable
 from tests.support.both_stores import BOTH, Store
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, relay_over
+from tests.support.ids import Seconds
 from tests.support.outages import cursors_locked
 
 pytestmark = pytest.mark.stores(*BOTH)
-
-
-class Seconds:
-    """A monotonic clock that moves as a test says, and by each wait."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.is_stopped = False
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float) -> bool:
-        self.now += seconds
-        return self.is_stopped
 
 
 def _once(relay: Relay, seconds: Seconds, patience_s: float = 20.0) -> Drained:

@@ -14,6 +14,7 @@ from telemetry.delivery.answers import Accepted, Answer, Refused, Unreachable
 from telemetry.delivery.archive import ArchiveSink
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, drain, relay_over
+from tests.support.ids import Seconds
 from tests.support.ledger_maker import KEY
 
 pytestmark = pytest.mark.stores(*BOTH)
@@ -39,21 +40,6 @@ class Seen:
 
     def refused(self, record: OutboxRecord, answer: str) -> None:
         self.refusals.append((record.number, answer))
-
-
-class Seconds:
-    """A monotonic clock that moves by each wait; a stop can be asked for."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.is_stopped = False
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float) -> bool:
-        self.now += seconds
-        return self.is_stopped
 
 
 def _replay(

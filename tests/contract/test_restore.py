@@ -16,7 +16,8 @@ from tests.support.both_stores import BOTH, Store
 from tests.support.jobs import Record
 from tests.support.ledger_maker import KEY
 from tests.support.restored import backed_up
-from tests.support.stores import SECRET, SqliteStore
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import SECRET
 
 pytestmark = pytest.mark.stores(*BOTH)
 

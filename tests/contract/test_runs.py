@@ -1,6 +1,5 @@
 """What workers record of runs: claims, ends, hand-backs, reclaims; on a real ledger, without processes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from service.operations.runs import CANCELLED, LEASE_EXPIRED, WORKER_SHUTDOWN, C
 from service.operations.steps import Ended
 from service.store.watermark import DiskWatermark, WatermarkedLedger
 from telemetry import names
-from tests.support.both_stores import BOTH, SQLITE, Store
+from tests.support.both_stores import BOTH, SQLITE
 from tests.support.jobs import Jobs, Record
 from tests.support.poll_until import poll_until
 
@@ -21,14 +20,6 @@ HOPELESS = Ended(error_type="exit", reason="the command exited with 4", exit_cod
 STOPPED = Ended(error_type=WORKER_SHUTDOWN, reason="stopped", exit_code=None, duration_ms=5, is_retryable=False)
 
 pytestmark = pytest.mark.stores(*BOTH)
-
-
-@pytest.fixture
-def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
-    """A ledger with clients and workers of the test's own."""
-    opened = Jobs(tmp_path, store=running_store)
-    yield opened
-    opened.close()
 
 
 def _claim(operations: RunOperations) -> Claimed:

@@ -9,32 +9,19 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadW
 from opentelemetry.sdk.resources import Resource
 
 from telemetry import names
-from telemetry.audit.chain import Tip
 from telemetry.audit.checkpoint import is_signed
-from telemetry.audit.ledger import AuditLogger, SealedRecord
+from telemetry.audit.ledger import AuditLogger
 from telemetry.audit.otlp import resource_logs_bytes
 from telemetry.audit.signer import SIGNED_EVENTS, Signer
 from telemetry.errors import NoTransactionError, TelemetrySettingsError
 from tests.support.catalogue import every_event
-from tests.support.ids import ManualClock, record_ids
+from tests.support.ids import record_ids
 from tests.support.ledger_maker import KEY
+from tests.support.telemetry_maker import OneStream
 
 RESOURCE = Resource(
     {names.SERVICE_NAME: "auditrace", names.SERVICE_INSTANCE_ID: "i-1", names.AUDIT_INTEGRITY_ALGORITHM: "EdDSA"}
 )
-
-
-class OneStream:
-    """An open ledger that keeps what is appended."""
-
-    def __init__(self) -> None:
-        self.tip = Tip("e7507070-ef32-44b3-846d-9f04952e23ea")
-        self.observe_ns = ManualClock()
-        self.sealed: list[SealedRecord] = []
-
-    def append(self, sealed: SealedRecord) -> None:
-        self.sealed.append(sealed)
-        self.tip = sealed.tip
 
 
 class Witness(LogRecordProcessor):

@@ -21,7 +21,7 @@ from telemetry import names
 from telemetry.instruments import Instruments
 from telemetry.server import OTHER, ServerSpans
 from tests.support.api import ApiUnderTest
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 CALLER_TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER_SPAN = "b7ad6b7169203331"

@@ -1,20 +1,56 @@
 """A database that is set back under a process that saw more: it signs nothing any more, and says why."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from service.errors import BrokenLedgerError, LedgerUnavailableError
 from service.ports import Receipt
 from telemetry.audit.signer import Signer
-from tests.support.backups import back_up
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.ledger_maker import FOREIGN_KEY, KEY
-from tests.support.stores import SqliteStore
+from tests.support.postgres_stores import PostgresStore
+from tests.support.sqlite_stores import SqliteStore
 
 pytestmark = pytest.mark.stores(*BOTH)
+
+_TABLES: Final = (
+    *("audit_streams", "audit_envelopes", "audit_records", "audit_record_keys", "delivery_cursors", "leases"),
+    *("signing_keys", "audit_checkpoints", "audit_anchors", "refused_streams"),
+)
+
+
+def back_up(store: Store, folder: Path) -> Callable[[], None]:
+    """Back a ledger up, and return what sets it back to that; the clock goes on."""
+    return _backed_up_rows(store) if isinstance(store, PostgresStore) else _backed_up_file(store.path, folder)
+
+
+def _backed_up_file(path: Path, folder: Path) -> Callable[[], None]:
+    backup = folder / "backup.db"
+    _copy(path, backup)
+    return lambda: _copy(backup, path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as reading, closing(sqlite3.connect(target)) as writing:
+        reading.backup(writing)
+
+
+def _backed_up_rows(store: PostgresStore) -> Callable[[], None]:
+    for table in _TABLES:
+        store.execute(f"CREATE TABLE backup_{table} AS TABLE {table}")
+
+    def restore() -> None:
+        with store.attacking() as session:
+            for table in _TABLES:
+                session.execute(f"DELETE FROM {table}")
+                session.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM backup_{table}")
+
+    return restore
 
 
 def _fact(store: Store, lane: Any) -> Receipt:

@@ -4,7 +4,6 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.statements import SQL
-from tests.support.stores import SqliteStore, connection_of, new_job
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import connection_of, new_job, queued_as_group
 
 
 @contextmanager
@@ -36,21 +36,6 @@ def _as_anybody(store: SqliteStore) -> Iterator[sqlite3.Connection]:
 
 def _commit(store: SqliteStore, lane: SqliteLane, job_id: str) -> Receipt:
     return lane.submit(lambda transaction: transaction.save(store.transition(new_job(job_id)))).result()
-
-
-def _group(lane: SqliteLane, *works: Any) -> list[Future[Any]]:
-    """Have these committed as one group."""
-    started, go = threading.Event(), threading.Event()
-
-    def hold(_: Transaction) -> None:
-        started.set()
-        go.wait()
-
-    lane.submit(hold)
-    started.wait()
-    futures = [lane.submit(work) for work in works]
-    go.set()
-    return futures
 
 
 @pytest.mark.parametrize(
@@ -150,7 +135,7 @@ def test_a_full_disk_fails_the_whole_group_and_the_lane_recovers(store: SqliteSt
     first = _commit(store, lane, "job-1")
     lane.submit(lambda transaction: connection_of(transaction).execute("PRAGMA max_page_count = 100")).result()
     big = msgspec.structs.replace(new_job("job-big"), parameters={"path": "x" * 4_000_000})
-    futures = _group(
+    futures = queued_as_group(
         lane,
         lambda transaction: transaction.save(store.transition(new_job("job-2"))),
         lambda transaction: transaction.save(store.transition(big)),

@@ -19,7 +19,7 @@ from service.store.sqlite.owners import OwnerLocks, living_owners
 from service.store.sqlite.untouched import untouched
 from tests.support.ledger_maker import FOREIGN_KEY
 from tests.support.poll_until import poll_until
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 # Fails while any process but itself has SQLite's shared lock, which every open connection to a WAL database has.
 _LOCK_ALONE = """

@@ -17,7 +17,8 @@ from service.errors import LedgerBusyError, LedgerUnavailableError, SettingsErro
 from service.store.sqlite.untouched import untouched
 from tests.support.ledger_maker import KEY, public_pem
 from tests.support.postgres import PostgresServer
-from tests.support.stores import SECRET, SqliteStore
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import SECRET
 from tests.support.volumes import read_only, small_volume
 
 Files = dict[str, bytes]

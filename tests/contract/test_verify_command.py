@@ -22,7 +22,7 @@ from telemetry.audit.verify import sources
 from tests.support.api import ApiUnderTest
 from tests.support.both_stores import BOTH, Store
 from tests.support.ledger_maker import FOREIGN_KEY, KEY, Ledger, Sealed, public_pem, stream_id
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 Run = Callable[..., tuple[int, str, str]]
 

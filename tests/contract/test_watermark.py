@@ -6,16 +6,8 @@ import pytest
 
 from service.errors import DiskLowError
 from service.store.watermark import DiskWatermark, WatermarkedLedger
-from tests.support.stores import SqliteStore
-
-
-class Seconds:
-    """A monotonic clock that a test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.ids import Seconds
+from tests.support.sqlite_stores import SqliteStore
 
 
 def test_work_passes_while_there_is_room(store: SqliteStore) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from service.execution.preparation import RunSurroundings
 from service.jobs.model import RunStatus, Status
 from service.operations.runs import CANCELLED, WORKER_SHUTDOWN, RunOperations
 from telemetry import names
-from tests.support.both_stores import BOTH, Store
+from tests.support.both_stores import BOTH
 from tests.support.jobs import TEMPLATES, Jobs
 from tests.support.poll_until import poll_until
 from tests.support.runs import alive
@@ -21,14 +20,6 @@ from tests.support.stores import SECRET
 TOKEN = "hunter2 -- $(echo gotcha)"
 
 pytestmark = pytest.mark.stores(*BOTH)
-
-
-@pytest.fixture
-def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
-    """A ledger with clients and workers of the test's own."""
-    opened = Jobs(tmp_path, store=running_store)
-    yield opened
-    opened.close()
 
 
 def test_a_queued_job_runs(jobs: Jobs, tmp_path: Path) -> None:

@@ -37,14 +37,6 @@ STAYS = (
 
 
 @pytest.fixture
-def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
-    """A ledger with clients and workers of the test's own."""
-    opened = Jobs(tmp_path, store=running_store)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def processes() -> Iterator[list[Process]]:
     """Worker processes, killed at the end if they still live."""
     started: list[Process] = []
@@ -58,7 +50,7 @@ def _start(processes: list[Process], jobs: Jobs, *, lease_s: float = 60, renew_s
     """Start a worker in a process of its own."""
     arguments = [str(jobs.folder), jobs.store.database, str(len(processes) + 1), str(lease_s), str(renew_s)]
     process = start_process(
-        [sys.executable, "-m", "tests.support.job_worker", *arguments],
+        [sys.executable, "-m", "tests.contract.job_worker", *arguments],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,7 +1,6 @@
 """How the trace of a job goes on from the request into runs, retries, reclaims and the command itself."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -10,21 +9,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from service.jobs.model import Status
 from telemetry import names
 from telemetry.tracing import JOB_ENQUEUE, JOB_RECLAIM, JOB_RUN
-from tests.support.both_stores import BOTH, Store
+from tests.support.both_stores import BOTH
 from tests.support.jobs import Jobs, Record
 from tests.support.poll_until import poll_until
 
 pytestmark = pytest.mark.stores(*BOTH)
 
 SpanId = tuple[str, str]
-
-
-@pytest.fixture
-def jobs(running_store: Store, tmp_path: Path) -> Iterator[Jobs]:
-    """A ledger with clients and workers of the test's own."""
-    opened = Jobs(tmp_path, store=running_store)
-    yield opened
-    opened.close()
 
 
 def _id(span: ReadableSpan) -> SpanId:

@@ -12,18 +12,10 @@ from service.errors import LedgerUnavailableError
 from service.store.writability import CERTAIN_S, WatchedLedger
 from telemetry import names
 from tests.support.both_stores import BOTH, POSTGRES, Store
+from tests.support.ids import Seconds
 from tests.support.outages import OUTAGES
 from tests.support.postgres_stores import PostgresStore
 from tests.support.stores import new_job
-
-
-class Seconds:
-    """A monotonic clock that a test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Watch:

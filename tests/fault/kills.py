@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.deployment import Deployment, Load
+from tests.support.deployment import Deployment
+from tests.support.load import Load
 from tests.support.oracle import committed, require_conserved, require_receipts, require_whole_jobs
 from tests.support.poll_until import poll_until
 

@@ -12,9 +12,9 @@ from service.errors import TryLaterError
 from service.ports import Checkpointed
 from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.owners import OwnerLocks
-from tests.support.lane_process import LaneProcess, SteppingClock
+from tests.fault.lane_process import LaneProcess, SteppingClock
 from tests.support.poll_until import poll_until
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 
 @pytest.fixture

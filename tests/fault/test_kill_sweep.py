@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from tests.support.aftermath import (
+from tests.fault.aftermath import (
     stories,
     wrong_in_archive,
     wrong_in_database,
@@ -24,8 +24,8 @@ from tests.support.aftermath import (
     wrong_when_confirmed_again,
     wrong_when_delivered_again,
 )
-from tests.support.fault_child import jobs_in, relay_of
-from tests.support.faults import Children, Ended, Fault
+from tests.fault.fault_child import jobs_in, relay_of
+from tests.fault.faults import Children, Ended, Fault
 from tests.support.jobs import Jobs
 
 PASSING: Final = "EIO once"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from trustme import CA
 
 from telemetry.audit.verify import read_copy
 from tests.support.archive import archived
-from tests.support.certificates import Authority, replace
+from tests.support.certificates import issue, replace, write
 from tests.support.collector import TLS, Collector
 from tests.support.deployment import Deployment, RelayProcess
 from tests.support.oracle import (
@@ -185,11 +186,11 @@ def test_rotated_archives_hold_every_record(tmp_path: Path) -> None:
 
 def test_a_certificate_that_ended_holds_records_until_it_is_renewed(tmp_path: Path) -> None:
     """An expired certificate, then a renewed one and a rotated token: no process is started again, nothing is lost."""
-    servers, clients = Authority("servers"), Authority("clients")
-    certificate, key = servers.issue("collector", is_expired=True).write(tmp_path, "collector")
-    shown, shown_key = clients.issue("relay").write(tmp_path, "relay")
-    replace(tmp_path / "servers-ca.crt", servers.certificate)
-    replace(tmp_path / "clients-ca.crt", clients.certificate)
+    servers, clients = CA(), CA()
+    certificate, key = write(issue(servers, is_expired=True), tmp_path, "collector")
+    shown, shown_key = write(issue(clients), tmp_path, "relay")
+    replace(tmp_path / "servers-ca.crt", servers.cert_pem.bytes())
+    replace(tmp_path / "clients-ca.crt", clients.cert_pem.bytes())
     replace(tmp_path / "token", f"{TOKEN}\n".encode())
     collector_settings = {
         "AUDIT_TLS_CERT_FILE": str(certificate),
@@ -215,7 +216,7 @@ def test_a_certificate_that_ended_holds_records_until_it_is_renewed(tmp_path: Pa
             load.wait_for(10)
             poll_until(lambda: "certificate" in _detail(deployment), "the relay to name the certificate")
             assert not archived(deployment.collector.archive_dir)
-            servers.issue("collector").write(tmp_path, "collector")
+            write(issue(servers), tmp_path, "collector")
             poll_until(lambda: bool(archived(deployment.collector.archive_dir)), "records behind the renewal")
             replace(tmp_path / "token", b"another-token\n")
             load.wait_for(20)

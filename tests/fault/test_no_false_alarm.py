@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from tests.support.deployment import Load
 from tests.support.keys import public_key
+from tests.support.load import Load
 from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
 from tests.support.processes import start_process
@@ -29,7 +29,7 @@ def test_a_live_ledger_never_raises_an_alarm(tmp_path: Path) -> None:
     service.start()
     try:
         poll_until(lambda: service.archive.exists() and service.verify().verdict == "intact", "a checkpoint")
-        with watch_of(service) as watch, Load(service.url, service.admin(), 2) as load:
+        with watch_of(service) as watch, Load([service.url], service.admin(), 2) as load:
             for _ in range(ROUNDS):
                 load.wait_for(10)
                 service.kill()

@@ -12,8 +12,8 @@ from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.otlp import otlp_json
 from telemetry.audit.verify import Report, read_copy, verify
 from tests.fault.cluster_nodes import Node
-from tests.support.deployment import Load
 from tests.support.keys import public_key
+from tests.support.load import Load
 from tests.support.otlp_sink import Answer, OtlpSink, Request
 from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
@@ -131,7 +131,7 @@ def test_outages_of_postgres_and_a_killed_worker_raise_no_alarm(
     """
     service = running.service
     key = public_key(service.folder / "keys" / "signing.pem")
-    with Watch(copies_of(running.url, running.archive), key) as watch, Load(service.url, service.admin(), 2) as load:
+    with Watch(copies_of(running.url, running.archive), key) as watch, Load([service.url], service.admin(), 2) as load:
         for outage in (running.restart_server, running.end_sessions, running.crash_server):
             outage()
             require_no_alarm(running, load, watch)

@@ -11,10 +11,10 @@ import pytest
 from service.errors import LedgerUnavailableError
 from service.ports import Receipt, Transaction, Transition, Work
 from service.store.postgres.lanes import PostgresLanes
+from tests.fault.postgres_proxy import PostgresProxy
 from tests.support.both_stores import POSTGRES
 from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
-from tests.support.postgres_proxy import PostgresProxy
 from tests.support.postgres_stores import PostgresStore
 from tests.support.stores import connection_of, new_job
 
@@ -130,6 +130,19 @@ def test_the_commit_that_opens_a_stream_can_be_lost_too(proxy: PostgresProxy, st
     assert store.rows("SELECT count(*) FROM audit_records WHERE event_name = 'job.create'") == [(2,)]
 
 
+def _close_when_silent(store: PostgresStore, writer: Any, before: Receipt) -> None:
+    """Let a checkpoint close the stream of a lane that has said nothing for longer than its lease."""
+    store.clock.advance(11)
+    written = writer.write()
+    assert written is not None
+    assert written.closed == [before.stream_id]
+
+
+def _is_made_in_another_stream(store: PostgresStore, before: Receipt, receipt: Receipt) -> None:
+    assert (receipt.stream_id != before.stream_id, receipt.sequence_number) == (True, 2)
+    assert store.rows("SELECT version, record_id FROM job_versions") == [(1, receipt.record_id)]
+
+
 def test_a_session_that_is_stuck_in_its_commit_is_ended_with_its_stream(
     proxy: PostgresProxy, store: PostgresStore
 ) -> None:
@@ -148,14 +161,9 @@ def test_a_session_that_is_stuck_in_its_commit_is_ended_with_its_stream(
     proxy.before = hold
     pending = stuck.submit(_saves(store, store.transition(new_job())))
     assert held.wait(60)
-    store.clock.advance(11)
-    written = writer.write()
-    assert written is not None
-    assert written.closed == [before.stream_id]
+    _close_when_silent(store, writer, before)
     proxy.thawed.set()
-    receipt = pending.result()
-    assert (receipt.stream_id != before.stream_id, receipt.sequence_number) == (True, 2)
-    assert store.rows("SELECT version, record_id FROM job_versions") == [(1, receipt.record_id)]
+    _is_made_in_another_stream(store, before, pending.result())
     writer.write()
     report = store.verify()
     assert (report.verdict, report.findings) == ("intact", ())
@@ -176,14 +184,9 @@ def test_a_node_that_was_paused_within_its_transaction_adds_nothing_behind_the_c
 
     pending = paused.submit(work)
     assert held.wait(60)
-    store.clock.advance(11)
-    written = writer.write()
-    assert written is not None
-    assert written.closed == [before.stream_id]
+    _close_when_silent(store, writer, before)
     go.set()
-    receipt = pending.result()
-    assert (receipt.stream_id != before.stream_id, receipt.sequence_number) == (True, 2)
-    assert store.rows("SELECT version, record_id FROM job_versions") == [(1, receipt.record_id)]
+    _is_made_in_another_stream(store, before, pending.result())
     writer.write()
     report = store.verify()
     assert (report.verdict, report.findings) == ("intact", ())

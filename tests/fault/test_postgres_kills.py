@@ -34,7 +34,7 @@ class _Node:
     def __init__(self, role: str, url: str, folder: Path, instance: int) -> None:
         self.role = role
         self.said: list[str] = []
-        command = [sys.executable, "-m", "tests.support.postgres_node", role, url, str(folder), str(instance)]
+        command = [sys.executable, "-m", "tests.fault.postgres_node", role, url, str(folder), str(instance)]
         with (folder / f"{role}-{instance}.log").open("wb") as log:
             self._process = start_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self._listening = threading.Thread(target=self._listen, daemon=True)

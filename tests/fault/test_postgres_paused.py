@@ -21,7 +21,7 @@ from telemetry.audit.verify import verify
 from tests.support.keys import public_key
 from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
-from tests.support.postgres_stores import RunningLedgerClock
+from tests.support.postgres_clocks import RunningLedgerClock
 from tests.support.service import Service
 
 PATIENCE_S = 120.0

@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from service.keyfiles import SigningKeys
 from tests.support.collector import ROOT
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 KILLED_AT_EACH_STEP = """
 import itertools, os, signal, sys
 from pathlib import Path
 from service.keyfiles import SigningKeys
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 STEPS = ("open", "fsync", "link", "unlink", "replace", "close")
 

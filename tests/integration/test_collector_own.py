@@ -11,7 +11,7 @@ from telemetry.names import AUDIT_RECORD_ID
 from tests.support.collector import ROOT, Collector
 from tests.support.otlp_client import post
 from tests.support.otlp_messages import log_records_of
-from tests.support.otlp_sink import Answer, OtlpSink, Request
+from tests.support.otlp_sink import Answer, OtlpSink
 from tests.support.poll_until import poll_until
 from tests.support.telemetry_maker import app_request, audit_request, span, trace_request
 
@@ -21,29 +21,17 @@ REFUSED = 30
 DOCUMENTS = [ROOT / "docs" / "collector.md", *(ROOT / "deploy").rglob("*alert*.y*ml")]
 
 
-class Store:
-    """A log backend that a test tells how to answer."""
-
-    def __init__(self) -> None:
-        self.answer = Answer()
-        self.sink = OtlpSink(self._script)
-
-    def _script(self, request: Request) -> Answer:
-        return self.answer
-
-
 @pytest.fixture
-def store() -> Iterator[Store]:
+def store() -> Iterator[OtlpSink]:
     """The backend behind the audit pipeline; it accepts until a test says otherwise."""
-    store = Store()
-    with store.sink:
-        yield store
+    with OtlpSink() as sink:
+        yield sink
 
 
 @pytest.fixture
-def collector(tmp_path: Path, store: Store) -> Iterator[Collector]:
+def collector(tmp_path: Path, store: OtlpSink) -> Iterator[Collector]:
     """The shipped configuration with a queue that three requests fill; killed at the end, for the store may hang."""
-    settings = {"AUDIT_LOGS_ENDPOINT": store.sink.http_endpoint, "AUDIT_QUEUE_BYTES": str(QUEUE_BYTES)}
+    settings = {"AUDIT_LOGS_ENDPOINT": store.http_endpoint, "AUDIT_QUEUE_BYTES": str(QUEUE_BYTES)}
     running = Collector(tmp_path, settings)
     running.start()
     yield running
@@ -58,7 +46,7 @@ def _dropped(collector: Collector) -> float:
     return collector.own_metric("otelcol_exporter_send_failed_log_records", exporter=STORE, error_permanent="true")
 
 
-def _fill(collector: Collector, store: Store) -> int:
+def _fill(collector: Collector, store: OtlpSink) -> int:
     """Fills the queue behind a store that hangs, up to the first refusal; returns how many requests were taken."""
     store.answer = Answer(hang=True)
     for taken in range(20):
@@ -74,7 +62,7 @@ def _logged(collector: Collector, text: str) -> int:
     return sum(text in line["msg"] for line in lines)
 
 
-def test_every_drop_is_counted_and_logged_none_sampled_away(collector: Collector, store: Store) -> None:
+def test_every_drop_is_counted_and_logged_none_sampled_away(collector: Collector, store: OtlpSink) -> None:
     """Thirty records that the store refuses for good are thirty in the counter and thirty lines, within seconds."""
     store.answer = Answer(400)
     for number in range(REFUSED):
@@ -83,7 +71,7 @@ def test_every_drop_is_counted_and_logged_none_sampled_away(collector: Collector
     poll_until(lambda: _logged(collector, "Exporting failed. Dropping data.") == REFUSED, "a line for each drop")
 
 
-def test_partial_success_is_a_warning_and_counts_as_sent(collector: Collector, store: Store) -> None:
+def test_partial_success_is_a_warning_and_counts_as_sent(collector: Collector, store: OtlpSink) -> None:
     """What the store rejects with 200 shows in the log alone: the counter of what was sent moves all the same."""
     store.answer = Answer(rejected=1)
     _send_small(collector, "rejected")
@@ -92,7 +80,7 @@ def test_partial_success_is_a_warning_and_counts_as_sent(collector: Collector, s
     assert _dropped(collector) == 0
 
 
-def test_a_full_queue_refuses_and_both_sides_are_counted(collector: Collector, store: Store) -> None:
+def test_a_full_queue_refuses_and_both_sides_are_counted(collector: Collector, store: OtlpSink) -> None:
     """With the store away the queue fills up to its limit, then the sender gets 503; counters and gauge say so."""
     taken = _fill(collector, store)
     each = len(log_records_of([audit_request()]))
@@ -104,7 +92,7 @@ def test_a_full_queue_refuses_and_both_sides_are_counted(collector: Collector, s
     assert 0 < collector.own_metric("otelcol_exporter_queue_size", exporter=STORE) <= QUEUE_BYTES
 
 
-def test_every_metric_that_the_documents_name_exists(collector: Collector, store: Store) -> None:
+def test_every_metric_that_the_documents_name_exists(collector: Collector, store: OtlpSink) -> None:
     """Whoever copies a metric's name from the documents or the alert rules finds it in a scrape."""
     named = {name for path in DOCUMENTS for name in re.findall(r"otelcol_[a-z_]+", path.read_text("utf-8"))}
     assert len(named) >= 8

@@ -17,7 +17,7 @@ from tests.support.deliveries import drain, relay_over, wall_clock
 from tests.support.otlp_sink import OtlpSink
 from tests.support.poll_until import poll_until
 from tests.support.processes import start_process
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 READER = """
 receivers:

@@ -3,13 +3,15 @@
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import pytest
+from trustme import CA, LeafCert
 
 from telemetry.names import AUDIT_RECORD_ID
 from tests.support.archive import archived
-from tests.support.certificates import Authority, Client, replace
+from tests.support.certificates import issue, replace, write
 from tests.support.collector import TLS, Collector
 from tests.support.otlp_client import export, post
 from tests.support.otlp_messages import log_records_of
@@ -34,14 +36,36 @@ def _outcome(url: str, token: str, tls: ssl.SSLContext | None = None) -> str:
         return str(error)
 
 
+class Client(NamedTuple):
+    """What a client trusts, and what it shows for itself; the same for HTTP and gRPC."""
+
+    trusted: CA
+    shown: LeafCert | None
+
+    def http(self) -> ssl.SSLContext:
+        """Returns the context for OTLP/HTTP."""
+        context = ssl.create_default_context(cadata=self.trusted.cert_pem.bytes().decode())
+        if self.shown:
+            self.shown.configure_cert(context)
+        return context
+
+    def grpc(self) -> grpc.ChannelCredentials:
+        """Returns the credentials for OTLP/gRPC."""
+        trusted = self.trusted.cert_pem.bytes()
+        if self.shown is None:
+            return grpc.ssl_channel_credentials(trusted)
+        shown = self.shown.cert_chain_pems[0].bytes()
+        return grpc.ssl_channel_credentials(trusted, self.shown.private_key_pem.bytes(), shown)
+
+
 class Secured:
     """A collector with the overlay, its secrets in a folder, and the authorities that vouch for both sides."""
 
     def __init__(self, folder: Path, store: OtlpSink) -> None:
         self.folder = folder
-        self.servers, self.clients, self.strangers = Authority("servers"), Authority("clients"), Authority("strangers")
-        certificate, key = self.servers.issue("collector").write(folder, "collector")
-        replace(folder / "clients-ca.crt", self.clients.certificate)
+        self.servers, self.clients, self.strangers = CA(), CA(), CA()
+        certificate, key = write(issue(self.servers), folder, "collector")
+        replace(folder / "clients-ca.crt", self.clients.cert_pem.bytes())
         replace(folder / "token", f"{TOKEN}\n".encode())
         self.unauthenticated = folder / "unauthenticated"
         settings = {
@@ -55,7 +79,7 @@ class Secured:
         }
         self.collector = Collector(folder, settings, [TLS])
         self.url = self.collector.audit_endpoint.replace("http:", "https:")
-        self.known = Client.of(folder, self.servers, self.clients.issue("relay"))
+        self.known = Client(self.servers, issue(self.clients))
 
 
 @pytest.fixture
@@ -98,10 +122,10 @@ def test_a_client_that_cannot_prove_who_it_is_gets_no_connection(secured: Secure
     """Without certificate, with one of another authority or one that has expired, the token does not help."""
     shown = {
         "none": None,
-        "stranger": secured.strangers.issue("relay"),
-        "expired": secured.clients.issue("relay", is_expired=True),
+        "stranger": issue(secured.strangers),
+        "expired": issue(secured.clients, is_expired=True),
     }[wrong]
-    client = Client.of(secured.folder, secured.servers, shown)
+    client = Client(secured.servers, shown)
     with pytest.raises(OSError, match=r"(?i)alert|eof|reset|broken pipe"):
         post(secured.url, SMALL, headers=_bearer(TOKEN), tls=client.http())
     code = export(secured.collector.audit_grpc_endpoint, SMALL, headers=_bearer(TOKEN), tls=client.grpc())
@@ -123,7 +147,7 @@ def test_plain_text_and_old_tls_are_refused(secured: Secured) -> None:
 
 def test_the_client_learns_that_the_collector_is_not_the_one_it_trusts(secured: Secured) -> None:
     """A client that trusts another authority sends nothing."""
-    client = Client.of(secured.folder, secured.strangers, secured.clients.issue("relay"))
+    client = Client(secured.strangers, issue(secured.clients))
     with pytest.raises(OSError, match="certificate verify failed"):
         post(secured.url, SMALL, headers=_bearer(TOKEN), tls=client.http())
 
@@ -141,19 +165,19 @@ def test_a_rotated_token_is_taken_without_a_restart(secured: Secured) -> None:
 
 def test_renewed_certificates_are_taken_without_a_restart(secured: Secured) -> None:
     """A collector whose certificate expired is refused by its clients, until a renewed one lies in its place."""
-    secured.servers.issue("collector", is_expired=True).write(secured.folder, "collector")
+    write(issue(secured.servers, is_expired=True), secured.folder, "collector")
     poll_until(
         lambda: "certificate has expired" in _outcome(secured.url, TOKEN, secured.known.http()),
         "the expired certificate to be shown",
     )
-    secured.servers.issue("collector").write(secured.folder, "collector")
+    write(issue(secured.servers), secured.folder, "collector")
     poll_until(lambda: _outcome(secured.url, TOKEN, secured.known.http()) == "200", "the renewed certificate")
 
 
 def test_another_authority_for_clients_is_taken_without_a_restart(secured: Secured) -> None:
     """Clients of the new authority are served, and those of the old one no longer."""
-    stranger = Client.of(secured.folder, secured.servers, secured.strangers.issue("relay"))
-    replace(secured.folder / "clients-ca.crt", secured.strangers.certificate)
+    stranger = Client(secured.servers, issue(secured.strangers))
+    replace(secured.folder / "clients-ca.crt", secured.strangers.cert_pem.bytes())
     poll_until(lambda: _outcome(secured.url, TOKEN, stranger.http()) == "200", "the new authority's client")
     assert not _outcome(secured.url, TOKEN, secured.known.http()).isdigit()
 

@@ -1,7 +1,7 @@
 """A trace that an audit record points to is kept when others are sampled away; rates are counted before sampling."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -12,10 +12,9 @@ from tests.support.archive import archived
 from tests.support.collector import Collector
 from tests.support.ids import record_ids
 from tests.support.otlp_client import post
-from tests.support.otlp_messages import plain_attributes
+from tests.support.otlp_messages import ReceivedLog, ReceivedSpan, plain_attributes
 from tests.support.otlp_sink import OtlpSink
 from tests.support.poll_until import poll_until
-from tests.support.resolution import unresolved
 from tests.support.telemetry_maker import log_request, record_of, span, trace_request
 
 HINTS: list[Mapping[str, Value]] = [
@@ -23,6 +22,28 @@ HINTS: list[Mapping[str, Value]] = [
     {AUDIT_RECORD_ID: ["019b76da-a800-7001-8000-000000000001", "019b76da-a800-7001-8000-000000000002"]},
     {AUDIT_RECORDED: True},
 ]
+
+SAMPLED = 1
+"""The bit of a record's flags that says that its span was recorded."""
+
+
+def unresolved(records: Iterable[ReceivedLog], spans: Iterable[ReceivedSpan]) -> list[str]:
+    """Returns the ids of the records whose span is missing or does not carry the record's id; empty when all resolve.
+
+    Records whose flags say that their span was not sampled promise nothing, and are not asked about.
+    """
+    ids_of = {(each.span.trace_id, each.span.span_id): _record_ids(each) for each in spans}
+    missing: list[str] = []
+    for _, record in records:
+        record_id = str(plain_attributes(record.attributes)[AUDIT_RECORD_ID])
+        if record.flags & SAMPLED and record_id not in ids_of.get((record.trace_id, record.span_id), ()):
+            missing.append(record_id)
+    return missing
+
+
+def _record_ids(received: ReceivedSpan) -> list[str]:
+    value = plain_attributes(received.span.attributes).get(AUDIT_RECORD_ID, [])
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -24,15 +24,6 @@ EXPORT = "Verified where it landed"
 WALK = "From an alert to one refused request"
 
 Record = Mapping[str, Any]
-
-
-@pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """The whole deployment after the story, its processes ended and everything arrived; the backends run on."""
-    with Observed(tmp_path_factory.mktemp("observed")) as running:
-        running.tell()
-        running.settle()
-        yield running
 
 
 def variables(observed: Observed) -> Mapping[str, str]:

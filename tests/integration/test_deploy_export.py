@@ -25,7 +25,7 @@ from tests.support.collector import ROOT, require_binary
 from tests.support.keys import public_key
 from tests.support.ledger_maker import KEY
 from tests.support.service import Service
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 
 @pytest.fixture(scope="module")

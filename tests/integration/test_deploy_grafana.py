@@ -73,15 +73,6 @@ def filled_in(text: str, values: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda found: values[found[1]], text)
 
 
-@pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """The whole deployment after the story, its processes ended and everything arrived; the backends run on."""
-    with Observed(tmp_path_factory.mktemp("observed")) as running:
-        running.tell()
-        running.settle()
-        yield running
-
-
 def values(observed: Observed) -> Mapping[str, str]:
     """What a reader has typed."""
     return {"tenant": ".+", "actor": ".+", "job_id": observed.jobs["approved"], **BUILT_IN}

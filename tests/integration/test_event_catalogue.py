@@ -22,7 +22,8 @@ from tests.support.collector import ROOT
 from tests.support.ids import ManualClock
 from tests.support.ledger_maker import KEY
 from tests.support.otlp_sink import OtlpSink
-from tests.support.stores import SqliteStore, new_job
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import new_job
 
 KINDS = {
     "string": "string_value",

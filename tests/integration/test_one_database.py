@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 import pytest
 
+from tests.integration.mounts import with_bind_mount
 from tests.support.collector import ROOT
-from tests.support.mounts import with_bind_mount
 from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 from tests.support.service import Client, Service

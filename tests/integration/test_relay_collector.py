@@ -10,11 +10,11 @@ from telemetry.delivery.answers import Sink
 from telemetry.delivery.settings import sink_settings
 from tests.integration.test_collector_tls import TOKEN, Secured
 from tests.support.archive import archived
-from tests.support.certificates import replace
+from tests.support.certificates import issue, replace, write
 from tests.support.collector import Collector
 from tests.support.deliveries import arrived, commit, committed, drain, relay_over, wall_clock
 from tests.support.otlp_sink import OtlpSink
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 WAYS = [
     *(("http", compression) for compression in ("none", "gzip", "deflate", "zstd")),
@@ -61,9 +61,9 @@ def test_changed_secrets_take_effect_without_a_restart(store: SqliteStore, tmp_p
     with OtlpSink() as backend:
         secured = Secured(folder, backend)
         trusted, token = tmp_path / "servers.crt", tmp_path / "token"
-        replace(trusted, secured.strangers.certificate)
+        replace(trusted, secured.strangers.cert_pem.bytes())
         replace(token, b"another\n")
-        certificate, key = secured.strangers.issue("relay").write(tmp_path, "relay")
+        certificate, key = write(issue(secured.strangers), tmp_path, "relay")
         environment = {
             "OTEL_EXPORTER_OTLP_CERTIFICATE": str(trusted),
             "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificate),
@@ -74,9 +74,9 @@ def test_changed_secrets_take_effect_without_a_restart(store: SqliteStore, tmp_p
             sink = _sink(endpoint, environment, token)
             relay = relay_over(store, sink)
             assert not relay.once()
-            replace(trusted, secured.servers.certificate)
+            replace(trusted, secured.servers.cert_pem.bytes())
             assert not relay.once()
-            secured.clients.issue("relay").write(tmp_path, "relay")
+            write(issue(secured.clients), tmp_path, "relay")
             assert not relay.once()
             assert "401" in relay.state().text or "UNAUTHENTICATED" in relay.state().text
             replace(token, TOKEN.encode())

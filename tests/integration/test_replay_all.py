@@ -15,7 +15,7 @@ from tests.support.otlp_sink import Answer, OtlpSink, Request
 from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 from tests.support.service import Service
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 COMMAND = [sys.executable, "-m", "service", "relay", "--replay-all"]
 

@@ -15,7 +15,7 @@ from service.errors import LedgerUnavailableError, SettingsError
 from service.store.postgres import pooling
 from service.store.postgres.connection import connect
 from service.store.postgres.reads import PostgresReads
-from tests.support.pgbouncer import PgBouncer
+from tests.integration.pgbouncer import PgBouncer
 from tests.support.poll_until import poll_until
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_stores import PostgresStore

@@ -30,7 +30,8 @@ from telemetry import names
 from telemetry.audit.record import Target
 from tests.support.depth import examples
 from tests.support.jobs import Jobs
-from tests.support.stores import SqliteStore, connection_of, new_job
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import connection_of, new_job
 
 T = TypeVar("T")
 

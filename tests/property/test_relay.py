@@ -16,7 +16,7 @@ from telemetry import names
 from telemetry.delivery.answers import Accepted, Answer, Refused, Rejected, Unreachable
 from tests.support.deliveries import Arrived, FakeSink, commit, committed, relay_over
 from tests.support.depth import examples
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 REFUSALS: Sequence[Answer] = (
     Refused(400, "400", "400 Bad Request"),

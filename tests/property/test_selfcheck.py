@@ -20,7 +20,8 @@ from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.ledger_maker import KEY
 from tests.support.postgres_stores import PostgresStore
 from tests.support.restored import backed_up
-from tests.support.stores import SECRET, SqliteStore
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import SECRET
 
 pytestmark = pytest.mark.stores(*BOTH)
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from telemetry.audit.verify import Found, Report, Scope, SourcePlace, verify
 from telemetry.audit.verify.read.archive import records_of_line
+from tests.property.intact_ledgers import Intact, intact_ledgers
 from tests.property.test_tampering import ACTS, QUICK, Act, points
 from tests.support import small_verifier
-from tests.support.intact_ledgers import Intact, intact_ledgers
 from tests.support.ledger_maker import Ledger, Sealed, stream_id, tips_of
 
 HOUR_NS = 3600 * 10**9

@@ -40,7 +40,7 @@ from telemetry.server import ServerSpans
 from telemetry.tracing import Tracing
 from tests.support.both_stores import Store
 from tests.support.ids import ManualClock
-from tests.support.postgres_stores import LedgerClock
+from tests.support.postgres_clocks import LedgerClock
 from tests.support.stores import SECRET
 
 T = TypeVar("T")
@@ -338,17 +338,9 @@ class Client:
         self.name = name
         self.source = source
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: Any = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
-        """Send one request and return its answer."""
-        return self.api.wait(self.ask(method, path, json=json, content=content, headers=headers))
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Send one request and return its answer; takes what `ask` takes."""
+        return self.api.wait(self.ask(method, path, **more))
 
     async def ask(
         self,

@@ -4,93 +4,50 @@ Each runs on free loopback ports over a folder of the test's own; what is in mem
 """
 
 import json
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from tests.support.collector import ROOT, require_binary
-from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
-from tests.support.processes import Process, start_process
+from tests.support.servers import Server
 
 JAEGER_CONFIG = ROOT / "deploy" / "backends" / "jaeger" / "jaeger.yaml"
 
 
-class BackendError(Exception):
-    """A backend did not start, or did not end when asked; the message ends with its log."""
-
-
-class Backend:
-    """One backend process; a kind of it says how it is started and what it answers.
+class Backend(Server):
+    """One backend; its data are the test's and go with it, so it is killed at the end.
 
     Args:
         folder: Gets the backend's data and its log.
         port_count: How many addresses it listens on.
     """
 
-    name: ClassVar[str]
+    start_s = 300.0
 
     def __init__(self, folder: Path, port_count: int) -> None:
+        super().__init__(folder / f"{self.name}.log")
         self.folder = folder
         self._reserved = ReservedPorts(port_count)
         self.addresses = [f"127.0.0.1:{port}" for port in self._reserved.numbers]
-        self.log_path = folder / f"{self.name}.log"
-        self._process: Process | None = None
 
+    @abstractmethod
     def arguments(self) -> Sequence[str]:
         """Returns the command line behind the binary."""
-        raise NotImplementedError
+
+    def command(self) -> Sequence[str | Path]:
+        """Returns the command line; without the binary it skips the test, or fails it where `CI` is set."""
+        binary = require_binary(self.name, "make backends")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return [binary, *self.arguments()]
 
     def settings(self) -> Mapping[str, str]:
         """Returns the environment."""
         return {}
-
-    def health_url(self) -> str:
-        """Returns what answers 200 once requests are served."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        binary = require_binary(self.name, "make backends")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as log:
-            self._process = start_process(
-                [binary, *self.arguments()], env=self.settings(), stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        try:
-            poll_until(self._is_healthy, f"a healthy {self.name}", timeout_s=300.0)
-        except TimeoutError as error:
-            self._kill()
-            raise BackendError(f"{error}\n{self._log_tail()}") from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # Its data are the test's, and go with it: there is nothing to end in order.
-        self._kill()
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def _is_healthy(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            raise BackendError(f"{self.name} ended with {self._process.returncode}\n{self._log_tail()}")
-        try:
-            with urllib.request.urlopen(self.health_url(), timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def _log_tail(self) -> str:
-        return self.log_path.read_text(errors="replace")[-4000:]
 
 
 class VictoriaLogs(Backend):

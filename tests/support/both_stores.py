@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 from tests.support.postgres_stores import PostgresStore
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 Store: TypeAlias = SqliteStore | PostgresStore
 """What a test of the contract is written against."""

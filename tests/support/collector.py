@@ -9,18 +9,15 @@ import os
 import re
 import signal
 import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import pytest
 
-from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
-from tests.support.processes import Process, start_process
+from tests.support.servers import Server, ServerError
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARIES = ROOT / "build" / "bin"
@@ -37,10 +34,6 @@ LISTENERS = ("OTLP_GRPC", "OTLP_HTTP", "AUDIT_GRPC", "AUDIT_HTTP", "HEALTH", "CO
 
 _SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-
-
-class CollectorError(Exception):
-    """The collector did not start, or did not end when asked; the message ends with its log."""
 
 
 def require_collector() -> Path:
@@ -60,7 +53,7 @@ def require_binary(name: str, command: str) -> Path:
     pytest.skip(reason)
 
 
-class Collector:
+class Collector(Server):
     """One collector over one folder; killing and restarting it keeps ports, queue, archive and log.
 
     Args:
@@ -70,11 +63,14 @@ class Collector:
         overlays: Further configuration files, merged over the shipped one in this order.
     """
 
+    name = "collector"
+    start_s = 20.0
+
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, overlays: Sequence[Path] = ()) -> None:
+        super().__init__(folder / "collector.log")
         self._configs = [CONFIG, *overlays]
         self.queue_dir = folder / "queue"
         self.archive_dir = folder / "archive"
-        self.log_path = folder / "collector.log"
         self._reserved = ReservedPorts(len(LISTENERS))
         self._ports = dict(zip(LISTENERS, self._reserved.numbers, strict=True))
         self._settings = {
@@ -93,7 +89,6 @@ class Collector:
             "TRACE_METRICS_INTERVAL": "200ms",
             **(settings or {}),
         }
-        self._process: Process | None = None
 
     @property
     def audit_endpoint(self) -> str:
@@ -138,9 +133,17 @@ class Collector:
         """Returns the sum over the collector's own series of this name that carry these labels; 0 for none."""
         return sum(value for found, at, value in self._series() if found == name and labels.items() <= at.items())
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+    def command(self) -> Sequence[str | Path]:
+        """Returns the command line; without the binary it skips the test, or fails it where `CI` is set."""
+        return [require_collector(), *(f"--config={path}" for path in self._configs)]
+
+    def settings(self) -> Mapping[str, str]:
+        """Returns the environment."""
+        return self._settings
+
+    def health_url(self) -> str:
+        """Returns the URL that answers 200 when all pipelines run."""
+        return f"http://127.0.0.1:{self._ports['HEALTH']}/"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -151,33 +154,11 @@ class Collector:
         else:
             self.kill()
 
-    def start(self) -> None:
-        """Starts the collector and returns when its health check says that all pipelines run.
-
-        Raises:
-            CollectorError: It ended, or was not healthy within 20 s.
-        """
-        binary = require_collector()
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as log:
-            self._process = start_process(
-                [binary, *(f"--config={path}" for path in self._configs)],
-                env=self._settings,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
-        try:
-            poll_until(self._is_healthy, "a healthy collector", timeout_s=20.0)
-        except TimeoutError as error:
-            self.kill()
-            raise CollectorError(f"{error}\n{self._log_tail()}") from error
-
     def stop(self) -> None:
         """Ends the collector with SIGTERM; does nothing when it has ended already.
 
         Raises:
-            CollectorError: It had to be killed, after 45 s (an export under way is waited for, up to 30 s).
+            ServerError: It had to be killed, after 45 s (an export under way is waited for, up to 30 s).
         """
         if self._process is None:
             return
@@ -186,15 +167,8 @@ class Collector:
             self._process.wait(45)
         except subprocess.TimeoutExpired as error:
             self.kill()
-            raise CollectorError(f"SIGTERM did not end the collector in 45 s\n{self._log_tail()}") from error
+            raise ServerError(f"SIGTERM did not end the collector in 45 s\n{self._log_tail()}") from error
         self._process = None
-
-    def kill(self) -> None:
-        """Ends the collector with SIGKILL; does nothing when it has ended already."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
     def restart(self) -> None:
         """Starts the collector again, after SIGTERM if it still runs, on the same ports and folders."""
@@ -206,15 +180,3 @@ class Collector:
         with urllib.request.urlopen(self.metrics_endpoint, timeout=10) as answer:
             text = str(answer.read(), "utf-8")
         return [(name, dict(_LABEL.findall(labels)), float(value)) for name, labels, value in _SERIES.findall(text)]
-
-    def _is_healthy(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            raise CollectorError(f"the collector ended with {self._process.returncode}\n{self._log_tail()}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._ports['HEALTH']}/", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def _log_tail(self) -> str:
-        return self.log_path.read_text(errors="replace")[-4000:]

@@ -1,19 +1,15 @@
 """A whole deployment for fault tests: service, relay, the real collector and a scriptable backend."""
 
-import hashlib
-import itertools
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import httpx
+from typing import Self
 
 from tests.support.collector import ROOT, Collector
+from tests.support.load import Load
 from tests.support.otlp_sink import Answer, OtlpSink, Request
 from tests.support.poll_until import poll_until
 from tests.support.ports import ReservedPorts
@@ -43,12 +39,12 @@ class RelayProcess:
             self._process = None
 
     def pause(self) -> None:
-        """Stop it in its tracks, as a machine that hangs would."""
+        """Stop it with SIGSTOP, as if its machine hung."""
         if self._process is not None:
             pause(self._process, self._service.environment["AUDITRACE_DATABASE"])
 
     def resume(self) -> None:
-        """Let it go on, as if nothing had happened."""
+        """Let it go on, with SIGCONT."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
@@ -60,69 +56,6 @@ class RelayProcess:
         status = self._process.wait(STOP_S)
         self._process = None
         return status
-
-
-class Load:
-    """Clients that create and run jobs until told to stop, try again what was not answered, and keep every receipt.
-
-    A request that gets no answer is repeated under the same Idempotency-Key, as a client would; only what was answered
-    with a receipt counts as acknowledged.
-    """
-
-    def __init__(self, url: str, key: str, clients: int) -> None:
-        self.receipts: list[Mapping[str, Any]] = []
-        self.unanswered = 0
-        self._url = url
-        self._key = key
-        self._numbers = itertools.count()
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(clients)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for(self, more: int) -> None:
-        """Wait until so many more requests were acknowledged."""
-        goal = len(self.receipts) + more
-        poll_until(lambda: len(self.receipts) >= goal, f"{more} more receipts", 120)
-
-    def _work(self) -> None:
-        with httpx.Client(base_url=self._url, headers={"Authorization": f"Bearer {self._key}"}, timeout=30) as client:
-            while not self._stopping.is_set():
-                number = next(self._numbers)
-                job = self._post(client, "/v1/jobs", number, {"template": "greet", "parameters": {"name": str(number)}})
-                if job is not None and number % 4 == 0:
-                    self._post(client, f"/v1/jobs/{job['id']}/draft", number)
-                    self._post(client, f"/v1/jobs/{job['id']}/run", number)
-
-    def _post(
-        self, client: httpx.Client, path: str, number: int, body: Mapping[str, object] | None = None
-    ) -> Mapping[str, Any] | None:
-        headers = {"Idempotency-Key": hashlib.sha256(f"{self._key}{number}".encode()).hexdigest()}
-        while not self._stopping.is_set():
-            try:
-                answer = client.post(path, json=body, headers=headers)
-            except httpx.HTTPError:
-                self.unanswered += 1
-                self._stopping.wait(0.05)
-                continue
-            if answer.status_code == 503:
-                self._stopping.wait(0.05)
-                continue
-            assert answer.status_code in {200, 201}, answer.text
-            document: Mapping[str, Any] = answer.json()
-            self.receipts.append(document["audit"])
-            return document
-        return None
 
 
 class Deployment:
@@ -171,7 +104,7 @@ class Deployment:
 
     def load(self, clients: int = 4) -> Load:
         """Return clients that have not begun yet."""
-        return Load(self.service.url, self.service.admin(), clients)
+        return Load([self.service.url], self.service.admin(), clients)
 
     def delivered(self) -> int:
         """Return how many committed records are delivered or parked."""

@@ -1,4 +1,4 @@
-"""How deep the tests look: `make test-quick` sets one variable, long runs another, and `make test` none."""
+"""How thorough the tests are: `make test-quick` sets one variable, long runs another, and `make test` none."""
 
 import os
 from typing import Final

@@ -25,3 +25,19 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Step the clock, back if negative."""
         self.now_ns += int(seconds * 1e9)
+
+
+class Seconds:
+    """A monotonic clock that a test moves, and each wait by its length; `is_stopped` is what a wait answers."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.is_stopped = False
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        """Move the clock instead of waiting."""
+        self.now += seconds
+        return self.is_stopped

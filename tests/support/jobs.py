@@ -33,7 +33,8 @@ from telemetry.propagation import remote_context
 from telemetry.tracing import AuditedSpan, Tracing
 from tests.support.both_stores import POSTGRES, Store
 from tests.support.poll_until import poll_until
-from tests.support.stores import SECRET, SqliteStore
+from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import SECRET
 
 T = TypeVar("T")
 
@@ -204,7 +205,7 @@ class Jobs:
             self.clock.advance(61)
 
     def crash(self) -> None:
-        """Leave lane and leases behind as a process does that dies without a word, and begin again as a new process."""
+        """Leave lane and leases behind, as a process that is killed does, and begin again as a new process."""
         self.store.kill(self.lane)
         self.lane = self.store.lane(on_commit=self._on_commit)
         self.services = msgspec.structs.replace(self.services, ledger=self._around(self.lane))

@@ -1,4 +1,4 @@
-"""Reads keys the way a stranger to the service does."""
+"""Reads keys without the code of the service."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Fills a PostgreSQL with a ledger of any size, sealed by the service's own code and copied in, as years leave it.
+"""Fills a PostgreSQL with a ledger of any size, as after years: sealed by the service's own code and copied in.
 
 Every record is emitted through the Logs API into a stream, as a lane does it; what is left out is the group commit.
 """
@@ -45,7 +45,7 @@ Rows = dict[str, list[tuple[object, ...]]]
 
 
 class _Stream:
-    """Takes what is sealed as rows; implements `telemetry.audit.ledger.OpenLedger`."""
+    """Takes sealed records as rows; implements `telemetry.audit.ledger.OpenLedger`."""
 
     def __init__(self, stream_id: str, start_ns: int, rows: Rows, envelope_id: int) -> None:
         self.tip = Tip(stream_id)

@@ -1,4 +1,4 @@
-"""Stands where a backend stands, so that tests can decode what arrived and script how a backend fails.
+"""A backend for tests, which decode the requests that arrived and script how it fails.
 
 Speaks OTLP/HTTP with protobuf bodies (plain or compressed) and OTLP/gRPC, on loopback, in threads of the process.
 """
@@ -93,12 +93,14 @@ class OtlpSink:
     """A backend that remembers every request it kept, over stops and starts.
 
     Args:
-        script: Decides each answer, called from the serving threads; without one everything is stored with 200.
+        script: Decides each answer, called from the serving threads; without one every answer is `answer`.
         tls: Certificate and key, to speak HTTPS; gRPC stays plain.
     """
 
     def __init__(self, script: Callable[[Request], Answer] | None = None, tls: tuple[Path, Path] | None = None) -> None:
         self.script = script
+        self.answer = Answer()
+        """For every request while there is no script; a test may replace it at any time."""
         self._tls = tls
         self._lock = threading.Lock()
         self._kept: list[Message] = []
@@ -179,7 +181,7 @@ class OtlpSink:
         with self._lock:
             self._count += 1
             number = self._count
-        answer = self.script(Request(number, message, headers)) if self.script else Answer()
+        answer = self.script(Request(number, message, headers)) if self.script else self.answer
         if answer.is_kept:
             with self._lock:
                 self._kept.append(message)
@@ -220,7 +222,7 @@ class _HttpServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that was killed, or a connection that was cut, is what tests do.
+        # Tests kill clients and cut connections.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -278,7 +280,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Says nothing: the test's output is the test's."""
+        """Writes nothing: it would be mixed with the output of the test."""
 
 
 def _grpc_handler(sink: OtlpSink, service: str, kind: type[Message]) -> grpc.GenericRpcHandler:

@@ -1,4 +1,4 @@
-"""What keeps a real ledger from being written while it can still be read, in the ways that each store meets."""
+"""Outages in which a real ledger can be read but not written, for each store."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -24,7 +24,7 @@ END $$
 
 @contextmanager
 def _disk_full(_: Store, lane: Any) -> Iterator[None]:
-    """SQLite may not grow the file by a single page: what it meets, and says, on a full disk."""
+    """SQLite may not add a page to the file, and so gives the error of a full disk."""
     ((pages,),) = _on(lane, "PRAGMA page_count")
     _on(lane, f"PRAGMA max_page_count = {pages}")
     with suppress(LedgerUnavailableError):
@@ -47,17 +47,14 @@ def _mounted_read_only(_: Store, lane: Any) -> Iterator[None]:
 @contextmanager
 def _file_locked(store: Store, lane: Any) -> Iterator[None]:
     """Another process holds the write lock, for longer than the lane waits."""
-    assert store.kind == SQLITE
     _on(lane, "PRAGMA busy_timeout = 1")
-    with closing(connect(store.path)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with _held(store, "BEGIN IMMEDIATE"):
         yield
-        other.execute("ROLLBACK")
 
 
 @contextmanager
 def _no_primary(store: Store, lane: Any) -> Iterator[None]:
-    """The lane's session is gone, and only what takes no writes answers: what a standby's clients see."""
+    """The lane's session is gone, and the server takes no writes, as clients of a standby see it."""
     assert store.kind == POSTGRES
     ((pid,),) = _on(lane, b"SELECT pg_backend_pid()")
     with psycopg.connect(store.url, autocommit=True) as administrator:
@@ -65,19 +62,16 @@ def _no_primary(store: Store, lane: Any) -> Iterator[None]:
         administrator.execute("SELECT pg_terminate_backend(%s, 30000)", [pid])
         yield
         administrator.execute(_READ_ONLY.format("off").encode())
-    # The lane's next stream opens with a record of its own, which no request is to be blamed for.
+    # The lane's next stream opens with a record of its own, which must not be counted as a request's.
     lane.submit(lambda _: None).result()
 
 
 @contextmanager
 def _table_locked(store: Store, lane: Any) -> Iterator[None]:
     """Another session lets everybody read the records and nobody add one, for longer than the lane waits."""
-    assert store.kind == POSTGRES
     _on(lane, _HARDLY_WAIT)
-    with psycopg.connect(store.url) as other:
-        other.execute("LOCK TABLE audit_records IN EXCLUSIVE MODE")
+    with _held(store, "LOCK TABLE audit_records IN EXCLUSIVE MODE"):
         yield
-        other.rollback()
 
 
 OUTAGES: Mapping[tuple[str, str], tuple[Outage, str]] = {
@@ -90,38 +84,35 @@ OUTAGES: Mapping[tuple[str, str], tuple[Outage, str]] = {
 """The outages of each store, and the class of the errors that they cause. A full disk of PostgreSQL is a fault test."""
 
 
-@contextmanager
-def cursors_locked(store: Store, outbox: Any) -> Iterator[None]:
-    """What this relay holds can be read and sent, and its cursors not be moved, for longer than the relay waits."""
-    if store.kind == SQLITE:
-        outbox._connection._connection.execute("PRAGMA busy_timeout = 0")
-        with closing(connect(store.path)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            yield
-            other.execute("ROLLBACK")
-        return
-    outbox._connection._with_session(lambda session: session.execute(_HARDLY_WAIT))
-    with psycopg.connect(store.url) as other_session:
-        other_session.execute("SELECT FROM delivery_cursors FOR UPDATE")
-        yield
-        other_session.rollback()
+def cursors_locked(store: Store, outbox: Any) -> AbstractContextManager[None]:
+    """The records that this relay holds can be read and sent, but another session keeps their cursors from moving."""
+    return _locked_out(store, outbox._connection, "SELECT FROM delivery_cursors FOR UPDATE")
 
 
-@contextmanager
-def leases_locked(store: Store, writer: Any) -> Iterator[None]:
+def leases_locked(store: Store, writer: Any) -> AbstractContextManager[None]:
     """No checkpoint writer can take or renew its lease, for longer than this one waits."""
+    return _locked_out(store, writer._writing, "LOCK TABLE leases IN EXCLUSIVE MODE")
+
+
+@contextmanager
+def _locked_out(store: Store, connection: Any, lock: str) -> Iterator[None]:
+    """Another session holds PostgreSQL's `lock`, or SQLite's one for writes, and this connection hardly waits."""
     if store.kind == SQLITE:
-        writer._writing._connection.execute("PRAGMA busy_timeout = 10")
-        with closing(connect(store.path)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            yield
-            other.execute("ROLLBACK")
-        return
-    writer._writing._with_session(lambda session: session.execute(_HARDLY_WAIT))
-    with psycopg.connect(store.url) as other_session:
-        other_session.execute("LOCK TABLE leases IN EXCLUSIVE MODE")
+        connection._connection.execute("PRAGMA busy_timeout = 10")
+    else:
+        connection._with_session(lambda session: session.execute(_HARDLY_WAIT))
+    with _held(store, "BEGIN IMMEDIATE" if store.kind == SQLITE else lock):
         yield
-        other_session.rollback()
+
+
+@contextmanager
+def _held(store: Store, lock: str) -> Iterator[None]:
+    """Hold a lock in another session's transaction; an SQLite file has only the one that a transaction begins with."""
+    opened = connect(store.path) if store.kind == SQLITE else psycopg.connect(store.url)
+    with closing(opened) as other:
+        other.execute(lock)
+        yield
+        other.execute("ROLLBACK")
 
 
 def _on(lane: Any, sql: str | bytes) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""PostgreSQL as a child process of the tests: unprivileged, on a socket of its own, gone when the tests are."""
+"""PostgreSQL as a child process of the tests: unprivileged, on a socket of its own; it ends with the tests."""
 
 import os
 import pwd
@@ -99,7 +99,7 @@ class PostgresServer:
         self._end(signal.SIGINT)
 
     def discard(self) -> None:
-        """End the server without a word, whose data is of no more use."""
+        """Kill a server whose data nobody needs any more."""
         self._end(signal.SIGQUIT)
 
     def kill(self) -> None:
@@ -194,7 +194,7 @@ def running_server(*, fsync: bool = False, settings: Mapping[str, str] | None = 
 
 
 def _fast_folder(*, fsync: bool) -> Path | None:
-    """Return where databases are made ten times as fast as on a disk, for a server that promises nothing anyhow."""
+    """Return a folder in memory, where databases are made ten times as fast, for a server without fsync."""
     has_room = _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > _ROOM
     return _IN_MEMORY if has_room and not fsync else None
 

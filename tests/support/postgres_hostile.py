@@ -37,7 +37,7 @@ HOSTILE: Final[Mapping[str, str]] = {
     "transform_null_equals": "on",
     "xmloption": "'document'",
 }
-# What stands before the server's own functions in that path. Each says something else than its namesake.
+# Functions that this path finds before the server's own. Each returns something else than the one of its name.
 _EVIL: Final = """
 CREATE SCHEMA evil;
 CREATE FUNCTION evil.sha256(bytea) RETURNS bytea LANGUAGE sql AS $$ SELECT '\\x00'::bytea $$;

@@ -1,4 +1,4 @@
-"""A PostgreSQL and its streaming standby, of which the one can be lost and the other take over."""
+"""A PostgreSQL and its streaming standby, which takes over when the primary is lost."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ class Standby(PostgresServer):
         poll_until(lambda: self.execute(receivers) == [(0,)], "the standby to be cut off", PATIENCE_S)
 
     def freeze(self) -> int:
-        """Let nothing that is sent from here on be taken, and return the process that has to go on with it."""
+        """Freeze the process that receives from the primary, and return it."""
         ((receiver,),) = self.execute(SQL("SELECT pid FROM pg_stat_wal_receiver"))
         os.kill(receiver, signal.SIGSTOP)
         return int(receiver)
@@ -63,7 +63,7 @@ class Pair:
 
     @property
     def hosts(self) -> str:
-        """Both, as libpq takes them: the standby first, which who asks for no primary would be given."""
+        """Both, as libpq takes them; the standby comes first, so that a client that asks for no primary gets it."""
         return f"{self.standby.folder},{self.primary.folder}"
 
     def url(self, database: str, attributes: str = "&target_session_attrs=read-write") -> str:
@@ -82,7 +82,7 @@ class Pair:
         self._await("sync")
 
     def fail_over(self) -> None:
-        """Lose the primary at whatever instruction it is, and let the standby take over."""
+        """Kill the primary at any instruction, and let the standby take over."""
         self.primary.kill()
         self.standby.promote()
 

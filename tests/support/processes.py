@@ -18,7 +18,7 @@ from typing import Any
 
 
 class Process(subprocess.Popen[Any]):
-    """A process that a block which fails does not wait for: it is killed at once."""
+    """A process that is killed at once when its `with` block fails, instead of waited for."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -55,9 +55,9 @@ def heeds(process: Process, number: signal.Signals) -> bool:
 
 
 def pause(process: Process, database: str) -> None:
-    """Stop a process in its tracks, at a moment when it does not hold the only lock to write to an embedded database.
+    """Stop a process with SIGSTOP, at a moment when it does not hold an embedded database's lock to write.
 
-    With that lock it would hold up everybody else until it goes on, which is true of SQLite and not what is tested.
+    With that lock it would hold up every other process until it goes on: true of SQLite, but not what is tested.
     """
     while True:
         process.send_signal(signal.SIGSTOP)

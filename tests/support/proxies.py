@@ -1,4 +1,4 @@
-"""Small proxies that remember whom they were asked for: HTTP (CONNECT and forwarding) and SOCKS5, with credentials."""
+"""Small proxies that remember which hosts they were asked for: HTTP (CONNECT and forwarding) and SOCKS5."""
 
 import base64
 import select

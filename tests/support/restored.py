@@ -10,8 +10,9 @@ import pytest
 
 from tests.support.both_stores import Store
 from tests.support.postgres import PostgresServer
-from tests.support.postgres_stores import LedgerClock, PostgresStore
-from tests.support.stores import SqliteStore
+from tests.support.postgres_clocks import LedgerClock
+from tests.support.postgres_stores import PostgresStore
+from tests.support.sqlite_stores import SqliteStore
 
 _TABLES = (
     *("audit_streams", "audit_envelopes", "audit_records", "audit_record_keys", "delivery_cursors"),

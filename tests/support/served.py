@@ -1,4 +1,4 @@
-"""The API behind the real HTTP server, in this process: for what ASGI calls cannot show."""
+"""The API behind the real HTTP server, in this process, for tests that ASGI calls cannot make."""
 
 import asyncio
 import socket

@@ -180,7 +180,7 @@ class Service:
         return Client(self.url, key or self.admin())
 
     def verify(self, *paths: Path) -> Report:
-        """Return what a stranger finds in a copy who holds the public key; without paths, in the embedded archive."""
+        """Verify a copy with the public key alone; without paths, the embedded archive."""
         key = public_key(self.folder / "keys" / "signing.pem")
         return verify(read_copy(paths or [self.archive.parent]), public_keys=[key])
 

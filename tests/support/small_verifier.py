@@ -1,4 +1,4 @@
-"""A second verifier, written from docs/audit-format.md alone, so that the first is not its own witness.
+"""A second verifier, written from docs/audit-format.md alone, to compare the first one with.
 
 It takes an archive of OTLP JSON lines, public keys and, if only a window is to be verified, its time or number, and
 returns the codes found, each with stream and number. Checkpoints that a restore lost are not for it.

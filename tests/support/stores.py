@@ -1,10 +1,11 @@
-"""Real stores for tests: one database file a test, made by the migrations."""
+"""What the real stores of tests share, whatever database they are on."""
 
 import itertools
-import sqlite3
+import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,18 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from opentelemetry.sdk.resources import Resource
 
 from service.jobs.model import Job, JobId, Status, TenantId
-from service.ports import RegisteredKey, Transition, Write
+from service.ports import Transaction, Transition, Work, Write
 from service.secrets import DeploymentSecret
-from service.store.opening import keys_of
-from service.store.sqlite.checkpoints import SqliteCheckpoints
-from service.store.sqlite.connection import connect, create
-from service.store.sqlite.lane import SqliteLane
-from service.store.sqlite.migrate import migrate
-from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays
-from service.store.sqlite.owners import OwnerLocks
-from service.store.sqlite.reads import SqliteReads
-from service.store.sqlite.statements import SQL, executing
-from service.store.sqlite.untouched import in_use
 from service.store.streams import StreamSettings
 from service.store.writing import LedgerTransaction
 from telemetry import names
@@ -34,141 +25,93 @@ from telemetry.audit.record import Actor, AuditRecord, Result, Target, audit_rec
 from telemetry.audit.signer import Signer
 from telemetry.audit.verify import Report, read_copy, verify
 from tests.support.catalogue import SPAN
-from tests.support.ids import ManualClock, record_ids
 from tests.support.ledger_maker import KEY
 
 SECRET = DeploymentSecret(b"s" * 32)
 
 
-class SqliteStore:
-    """One process's view of a SQLite ledger: lanes, reads and outbox on the same file."""
+class LedgerStore(ABC):
+    """One process's view of a ledger: lanes, reads and outbox on the same database."""
 
-    kind: ClassVar[str] = "sqlite"
-    refusal: ClassVar[type[Exception]] = sqlite3.IntegrityError
-    stream_columns: ClassVar[str] = ""
-    """What only this store has in its streams."""
+    reads: Any
+    all_records: ClassVar[str]
+    """The store's statement for every record with its envelope."""
 
-    def __init__(self, folder: Path, clock: Callable[[], int] | None = None, instance: int = 0) -> None:
-        """Open or make the ledger in `folder`; another process on the same one is another `instance`."""
-        self._instance = instance
-        self.path = folder / "ledger.db"
-        self.clock = clock or ManualClock()
-        # Never the same for two instances on one folder.
-        self.ids = record_ids((uuid.uuid5(uuid.NAMESPACE_URL, str(folder)).int + instance) % 4096)
+    def __init__(self, folder: Path, clock: Callable[[], int], ids: Iterator[str], instance: int) -> None:
+        """View it as another process than every other `instance` does; `ids` are those of its records."""
+        self.folder = folder
+        self.clock: Any = clock
+        self.ids = ids
         self.audit_log = AuditLogger(Resource({names.SERVICE_NAME: "auditrace"}), "0.1.0")
         self.committed: list[str] = []
+        self._instance = instance
         self._stream_ids = itertools.count(1 + instance * 1_000_000)
-        create(self.path)
-        connection = connect(self.path)
-        migrate(connection)
-        connection.close()
-        self.reads = SqliteReads(self.path)
-        self._lanes: list[SqliteLane] = []
-        self._owners: dict[SqliteLane, OwnerLocks] = {}
-        self._writers: list[SqliteCheckpoints] = []
-        self._relays: dict[SqliteOutbox, OwnerLocks] = {}
         self._relay_numbers = itertools.count()
-        self._replays: list[SqliteReplays] = []
+        self._lanes: list[Any] = []
+        self._writers: list[Any] = []
+        self._replays: list[Any] = []
+        self._relays: dict[Any, Any] = {}
+        self._owners: dict[Any, Any] = {}
 
-    @property
-    def database(self) -> str:
-        """The ledger as settings and commands name it."""
-        return f"sqlite:///{self.path}"
+    @abstractmethod
+    def rows(self, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
+        """Read straight from the database; placeholders are question marks."""
 
-    def beside(self, instance: int) -> "SqliteStore":
-        """Open the same ledger as another process."""
-        return SqliteStore(self.path.parent, self.clock, instance)
+    @abstractmethod
+    def kill_relay(self, outbox: Any) -> None:
+        """Let a relay's process end at once, and close its outbox."""
 
-    def lane(self, owner: str = "test", on_commit: Callable[[Sequence[str]], None] | None = None) -> SqliteLane:
-        """Open a lane, as a process of its own would."""
-        locks = OwnerLocks(self.path, f"{owner}-{self._instance}-{len(self._lanes)}")
-        settings = StreamSettings(
+    def _lane_owner(self, owner: str) -> str:
+        return f"{owner}-{self._instance}-{len(self._lanes)}"
+
+    def _relay_owner(self, owner: str) -> str:
+        return f"{owner}-{self._instance}-{next(self._relay_numbers)}"
+
+    def _stream_settings(self, owner: str, on_commit: Callable[[Sequence[str]], None] | None) -> StreamSettings:
+        return StreamSettings(
             audit_log=self.audit_log,
             secret=SECRET,
             clock=self.clock,
             new_stream_id=lambda: str(uuid.UUID(int=next(self._stream_ids), version=4)),
-            owner=locks.owner,
+            owner=owner,
             system_record=self.system_record,
             on_commit=on_commit or self.committed.extend,
         )
-        lane = SqliteLane(settings, self.path, locks)
-        self._lanes.append(lane)
-        self._owners[lane] = locks
-        return lane
 
-    def checkpoints(
-        self, lane: SqliteLane, *signers: Signer, find: Callable[[str], Signer | None] | None = None
-    ) -> SqliteCheckpoints:
-        """Open the checkpoint writer of a lane's process, with these private keys, or those that `find` finds."""
+    def _opened_writer(self, kind: Callable[..., Any], lane: Any, signers: Sequence[Signer], find: Any) -> Any:
         held = signers or (Signer(KEY),)
-        writer = SqliteCheckpoints(
-            lane, find or (lambda wanted: next((one for one in held if one.fingerprint == wanted), None))
-        )
+        writer = kind(lane, find or (lambda wanted: next((one for one in held if one.fingerprint == wanted), None)))
         writer.register(held[0])
         self._writers.append(writer)
         return writer
 
-    def locks(self, lane: SqliteLane) -> OwnerLocks:
-        """Return the locks that a lane's process holds."""
-        return self._owners[lane]
-
-    def waiting(self, lane: SqliteLane) -> int:
+    def waiting(self, lane: Any) -> int:
         """Return how many works wait for a lane."""
         return len(lane._queue._entries)
 
-    def kill(self, lane: SqliteLane) -> None:
-        """Let the kernel drop the lock of a lane's process, as it does when a process dies without a word."""
-        self._owners.pop(lane).release()
+    def _close_opened(self) -> None:
+        # Reads first: a connection that only reads cannot empty SQLite's write-ahead log when it is the last.
+        for one in (self.reads, *self._lanes, *self._writers, *self._replays):
+            one.close()
+        for outbox in list(self._relays):
+            self.kill_relay(outbox)
+
+    def archive(self) -> Sequence[str]:
+        """Return every committed record as a line of OTLP JSON, as a complete sink would hold it."""
+        return [
+            otlp_json(resource_logs_bytes(resource, scope, [otlp])).decode()
+            for _, _, otlp, resource, scope in self.rows(self.all_records)
+        ]
+
+    def verify(self, *keys: Ed25519PublicKey) -> Report:
+        """Verify a complete copy with the public key alone, as somebody outside of the service would."""
+        copy = self.folder / "copy.otlp.jsonl"
+        copy.write_text("".join(f"{line}\n" for line in self.archive()))
+        return verify(read_copy([copy]), public_keys=keys or [KEY.public_key()])
 
     def system_record(self, event_name: str) -> AuditRecord:
         """Return a record of the ledger itself."""
         return self.record(event_name, target=Target("ledger", "auditrace"))
-
-    def outbox(self, owner: str = "relay") -> SqliteOutbox:
-        """Open the outbox, as the relay of a process of its own would."""
-        locks = OwnerLocks(self.path, f"{owner}-{self._instance}-{next(self._relay_numbers)}")
-        outbox = SqliteOutbox(self.path, locks, self.clock)
-        self._relays[outbox] = locks
-        return outbox
-
-    def replays(self, sink: str = "new") -> SqliteReplays:
-        """Open what was delivered, for a sink of this name."""
-        replays = SqliteReplays(self.path, sink)
-        self._replays.append(replays)
-        return replays
-
-    def kill_relay(self, outbox: SqliteOutbox) -> None:
-        """Let the kernel drop the lock of a relay's process, as it does when a process dies without a word."""
-        self._relays.pop(outbox).release()
-        outbox.close()
-
-    def close(self) -> None:
-        """Close what was opened; may be called again."""
-        for lane in self._lanes:
-            lane.close()
-        self.reads.close()
-        for writer in self._writers:
-            writer.close()
-        for replays in self._replays:
-            replays.close()
-        for outbox in list(self._relays):
-            self.kill_relay(outbox)
-        while self._owners:
-            self._owners.popitem()[1].release()
-
-    def archive(self) -> Sequence[str]:
-        """Return every committed record as a line of OTLP JSON, as a complete sink would hold it."""
-        scope = self.audit_log.scope_bytes
-        return [
-            otlp_json(resource_logs_bytes(resource, scope, [otlp])).decode()
-            for _, _, otlp, resource, _ in self.rows(SQL["all_records"])
-        ]
-
-    def verify(self, *keys: Ed25519PublicKey) -> Report:
-        """Return what a stranger finds who holds a complete copy and the public key."""
-        copy = self.path.with_name("copy.otlp.jsonl")
-        copy.write_text("".join(f"{line}\n" for line in self.archive()))
-        return verify(read_copy([copy]), public_keys=keys or [KEY.public_key()])
 
     def record(
         self,
@@ -200,32 +143,6 @@ class SqliteStore:
         target = Target("job", job.job_id, job.version)
         return Transition(record=self.record(target=target), job=job, writes=writes)
 
-    def execute(self, sql: str, *values: object) -> None:
-        """Write straight to the file, past the lanes; what the file refuses raises `refusal`."""
-        with closing(connect(self.path)) as connection:
-            connection.execute(sql, values)
-
-    @contextmanager
-    def attacking(self) -> Iterator[sqlite3.Connection]:
-        """Open the file as somebody does whom no trigger and no foreign key holds back."""
-        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as connection:
-            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-                connection.execute(f"DROP TRIGGER {name}")
-            yield connection
-
-    def keys_of(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
-        """Return the registered keys, as a process that has this ledger secret reads them."""
-        with in_use(self.path) as connection:
-            return keys_of(executing(connection), secret)
-
-    def rows(self, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
-        """Read straight from the file."""
-        connection = connect(self.path, read_only=True)
-        try:
-            return connection.execute(sql, values).fetchall()
-        finally:
-            connection.close()
-
 
 def new_job(job_id: str = "job-1", status: Status = Status.CREATED, version: int = 1) -> Job:
     """Return a job of the default tenant."""
@@ -247,3 +164,18 @@ def connection_of(transaction: LedgerTransaction) -> Any:
     """Return the driver's connection of an open transaction, to do there what the store never does."""
     rows: Any = transaction.execute("keys", {})
     return rows.connection
+
+
+def queued_as_group(lane: Any, *works: Work[Any]) -> list[Future[Any]]:
+    """Queue works while the lane is held up, so that they are committed as one group."""
+    started, go = threading.Event(), threading.Event()
+
+    def hold(_: Transaction) -> None:
+        started.set()
+        go.wait()
+
+    lane.submit(hold)
+    started.wait()
+    futures = [lane.submit(work) for work in works]
+    go.set()
+    return futures

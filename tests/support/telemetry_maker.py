@@ -27,7 +27,7 @@ SERVICE = "auditrace"
 _START_NS = 1_767_323_045_000_000_000
 
 
-class _Stream:
+class OneStream:
     """An open ledger that keeps what is appended."""
 
     def __init__(self) -> None:
@@ -53,7 +53,10 @@ def audit_request(prefix: int = 1) -> ExportLogsServiceRequest:
     Args:
         prefix: Goes into the record ids, so that two requests differ.
     """
-    log, stream = AuditLogger(Resource({names.SERVICE_NAME: SERVICE, "service.instance.id": "i-1"}), "0.1.0"), _Stream()
+    log, stream = (
+        AuditLogger(Resource({names.SERVICE_NAME: SERVICE, "service.instance.id": "i-1"}), "0.1.0"),
+        OneStream(),
+    )
     for record in every_event(record_ids(prefix)):
         log.emit(record, stream, Signer(KEY))
     parts = resource_logs_bytes(log.resource_bytes, log.scope_bytes, [sealed.otlp for sealed in stream.sealed])

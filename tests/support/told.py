@@ -1,4 +1,4 @@
-"""Runs what a document tells its reader to type, in one shell, and compares what comes with what the document shows.
+"""Runs the commands of a document in one shell, and compares their output with the one that the document shows.
 
 Numbers, ids, hashes and times differ from run to run: they are compared by their form, and one of a thing may be
 several. An id that the document shows and types again later stands for the one that really came. `…` in a document
@@ -97,11 +97,11 @@ class Shell:
         self._shell.communicate()
 
     def means(self, told: str, true: str) -> None:
-        """From here on type something else instead of a text of the document."""
+        """Replace a text of the document in all commands that follow."""
         self._instead[told] = true
 
     def follow(self, typed: Typed, status: int = 0) -> str:
-        """Type a command, hold what comes against what the document shows, and return it.
+        """Type a command, compare its output with the document's, and return it.
 
         Raises:
             AssertionError: it ended with another exit status, or showed something else.
@@ -131,7 +131,7 @@ class Shell:
 
         def is_there() -> bool:
             assert process.poll() is None, f"$ {typed.command}\nended with {process.returncode}:\n{log.read_text()}"
-            # What shows nothing is there when it takes the signal by which it is stopped.
+            # A command that shows nothing is ready when it handles the signal that stops it.
             return form.search(log.read_text()) is not None if typed.shown else heeds(process, signal.SIGTERM)
 
         try:

@@ -1,4 +1,4 @@
-"""Looks at copies of a live ledger again and again, as a verifier does, and keeps what was not intact."""
+"""Verifies copies of a live ledger again and again, and keeps the reports that are not intact."""
 
 import re
 import threading
@@ -23,7 +23,7 @@ def copies_of(database: str, archive: Path) -> Copies:
 
 
 class Watch:
-    """Verifies each copy from its beginning, over and over; one that cannot be read now is looked at the next time."""
+    """Verifies each copy from its beginning, over and over; one that cannot be read now is read in the next round."""
 
     def __init__(self, copies: Copies, key: Ed25519PublicKey) -> None:
         self.alarms: list[tuple[str, Report]] = []

@@ -12,7 +12,7 @@ from deploy.otelcol.lint.__main__ import main, shipped
 from deploy.otelcol.lint.configuration import Configuration
 from deploy.otelcol.lint.files import load
 from deploy.otelcol.lint.rules import RULES, findings
-from tests.support.lint_breaks import BREAKS, GONE, PIPELINES, QUEUE, RETRY, Break
+from tests.unit.lint_breaks import BREAKS, GONE, PIPELINES, QUEUE, RETRY, Break
 
 
 def changed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

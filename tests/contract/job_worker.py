@@ -1,4 +1,4 @@
-"""A worker as a process of its own, for tests that kill or stop it: python -m tests.support.job_worker FOLDER ..."""
+"""A worker as a process of its own, for tests that kill or stop it: python -m tests.contract.job_worker FOLDER ..."""
 
 import sys
 from pathlib import Path

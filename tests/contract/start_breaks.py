@@ -261,7 +261,7 @@ LATER: dict[str, tuple[Break, str, list[str]]] = {
     ),
 }
 
-# What only somebody is kept from whom permissions hold for.
+# Files that the process may not read or write; root may.
 KEPT_OUT: dict[str, tuple[Break, str, list[str]]] = {
     "a database that cannot be read": (_mode(DATABASE, 0), "database", ["cannot be opened: Permission denied"]),
     "a folder that cannot be written": (_mode("var", 0o500), "database", ["var cannot be written: Permission denied"]),

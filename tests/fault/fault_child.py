@@ -1,6 +1,6 @@
 """A process that forks children which do one thing to a ledger, so that a debugger can let each fail at another call.
 
-Run as `python -m tests.support.fault_child`. Everything is imported before the first fork, so a child costs what it
+Run as `python -m tests.fault.fault_child`. Everything is imported before the first fork, so a child costs what it
 does and no start-up. One line of JSON on standard input starts a child; it answers with the thread to be watched,
 does its work on `go`, and says what it would tell its client; the last line is how it ended.
 """
@@ -25,7 +25,7 @@ from telemetry.errors import TelemetryError
 from telemetry.instruments import Instruments
 from tests.support.ids import record_ids
 from tests.support.jobs import Jobs
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 CONFIRMER: Final = "ben"
 KEY: Final = "one-confirmation"

@@ -1,4 +1,4 @@
-"""Stands between client and server of PostgreSQL, and loses or holds what a test says, as a network does."""
+"""A proxy between client and server of PostgreSQL, which loses or holds messages as a test says."""
 
 import socket
 import threading

@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
@@ -45,7 +45,7 @@ _FRAGMENTS: Final = {
 
 
 class SqliteLedger:
-    """A file that nobody has open."""
+    """A file that no process has open."""
 
     kind: ClassVar[str] = SQLITE
 
@@ -89,7 +89,7 @@ class SqliteLedger:
 
 
 class PostgresLedger:
-    """A database in which nobody has a session."""
+    """A database without sessions."""
 
     kind: ClassVar[str] = POSTGRES
 
@@ -195,10 +195,3 @@ def _of(kind: str, statement: str) -> Any:
     for fragment, written in _FRAGMENTS.items():
         statement = statement.replace(fragment, written[kind])
     return of_postgres(statement) if kind == POSTGRES else statement
-
-
-def copies(sound: Callable[[str], Ledger], kind: str, folder: Path) -> Iterator[Ledger]:
-    """Yield a copy of the sound ledger of a kind, and remove it."""
-    made = sound(kind).copy(folder)
-    yield made
-    made.drop()

@@ -1,6 +1,6 @@
 """One process of a deployment on PostgreSQL, to be killed: it works at its role and says what was acknowledged.
 
-Run as `python -m tests.support.postgres_node ROLE URL FOLDER INSTANCE`. Each line on standard output is a statement
+Run as `python -m tests.fault.postgres_node ROLE URL FOLDER INSTANCE`. Each line on standard output is a statement
 about what is committed: `ack RECORD_ID STREAM_ID NUMBER HASH`, and of workers `claim JOB_ID RUN` and `end JOB_ID RUN`.
 """
 

@@ -1,6 +1,6 @@
 """A process of its own with a lane and a checkpoint writer on a shared ledger, which tests pause, kill and give orders.
 
-Run as `python -m tests.support.lane_process FOLDER INSTANCE`. Orders come as lines of JSON on standard input; every
+Run as `python -m tests.fault.lane_process FOLDER INSTANCE`. Orders come as lines of JSON on standard input; every
 receipt is printed once its record is committed, and a last line when the order is carried out.
 """
 
@@ -21,7 +21,7 @@ from service.errors import TryLaterError
 from tests.support.collector import ROOT
 from tests.support.poll_until import poll_until
 from tests.support.processes import start_process
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 PATIENCE_S = 60.0
 
@@ -46,7 +46,7 @@ class LaneProcess:
     def __init__(self, folder: Path, instance: int) -> None:
         self.receipts: list[dict[str, Any]] = []
         self._answers: list[dict[str, Any]] = []
-        command = [sys.executable, "-m", "tests.support.lane_process", str(folder), str(instance)]
+        command = [sys.executable, "-m", "tests.fault.lane_process", str(folder), str(instance)]
         self._process = start_process(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

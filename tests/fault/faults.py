@@ -88,7 +88,7 @@ def require_strace() -> str:
 
 
 class Children:
-    """The process that forks the children (tests/support/fault_child.py), one at a time."""
+    """The process that forks the children (tests/fault/fault_child.py), one at a time."""
 
     def __init__(self, log: Path) -> None:
         self._strace = require_strace()
@@ -97,7 +97,7 @@ class Children:
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:
             self._server = start_process(
-                [sys.executable, "-m", "tests.support.fault_child"],
+                [sys.executable, "-m", "tests.fault.fault_child"],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Judges what a process left on disk that died or failed, as `auditrace verify` and the next start find it."""
+"""Checks the files of a process that died or failed, as `auditrace verify` and the next start find them."""
 
 import itertools
 import sqlite3
@@ -12,11 +12,11 @@ from service.store.sqlite.connection import connect
 from service.store.sqlite.lane import COMMIT_UNKNOWN
 from telemetry import names
 from telemetry.audit.verify import read_copy, verify
-from tests.support.fault_child import CONFIRMER, KEY, jobs_in, relay_of
-from tests.support.faults import Ended
+from tests.fault.fault_child import CONFIRMER, KEY, jobs_in, relay_of
+from tests.fault.faults import Ended
 from tests.support.jobs import Record
 from tests.support.ledger_maker import KEY as SIGNING_KEY
-from tests.support.stores import SqliteStore
+from tests.support.sqlite_stores import SqliteStore
 
 KEYS: Final = (SIGNING_KEY.public_key(),)
 

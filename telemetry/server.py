@@ -17,7 +17,7 @@ from telemetry import names
 from telemetry.instruments import Instruments
 from telemetry.propagation import remote_context, traceparent
 
-Scope = MutableMapping[str, Any]
+AsgiScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -46,7 +46,7 @@ class ServerSpans:
         self._instruments = instruments
         self._monotonic = monotonic
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection; only HTTP requests get a span."""
         if scope["type"] != "http" or _is_untraced(scope):
             await self._app(scope, receive, send)
@@ -57,7 +57,9 @@ class ServerSpans:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, tracer: Tracer, instruments: Instruments, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, scope: AsgiScope, tracer: Tracer, instruments: Instruments, monotonic: Callable[[], float]
+    ) -> None:
         self._scope = scope
         self._instruments = instruments
         self._monotonic = monotonic
@@ -131,14 +133,14 @@ class _Exchange:
         return method if route is None else f"{method} {route}"
 
 
-def _is_untraced(scope: Scope) -> bool:
+def _is_untraced(scope: AsgiScope) -> bool:
     if scope["path"] not in UNTRACED or scope["method"] not in {"GET", "HEAD"}:
         return False
     # A request with an invalid credential leaves a record, and every record is made in a span.
     return all(name.lower() != b"authorization" for name, _ in scope["headers"])
 
 
-def _headers(scope: Scope) -> Mapping[str, list[str]]:
+def _headers(scope: AsgiScope) -> Mapping[str, list[str]]:
     headers: dict[str, list[str]] = {}
     pairs: list[tuple[bytes, bytes]] = scope["headers"]
     for name, value in pairs:
@@ -154,7 +156,7 @@ def _parent(headers: Mapping[str, list[str]]) -> Context:
     return remote_context(parents[0].strip(" \t"), ",".join(headers.get("tracestate", [])))
 
 
-def _attributes(scope: Scope, headers: Mapping[str, list[str]], method: str) -> dict[str, AttributeValue]:
+def _attributes(scope: AsgiScope, headers: Mapping[str, list[str]], method: str) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         names.HTTP_REQUEST_METHOD: method,
         names.URL_PATH: _path(scope)[:_MAX_TEXT],
@@ -177,12 +179,12 @@ def _attributes(scope: Scope, headers: Mapping[str, list[str]], method: str) -> 
     return attributes
 
 
-def _path(scope: Scope) -> str:
+def _path(scope: AsgiScope) -> str:
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     return raw.partition(b"?")[0].decode("ascii", "backslashreplace")
 
 
-def _server(scope: Scope, headers: Mapping[str, list[str]]) -> tuple[str | None, int | None]:
+def _server(scope: AsgiScope, headers: Mapping[str, list[str]]) -> tuple[str | None, int | None]:
     match = _HOST.fullmatch(headers.get("host", [""])[0])
     if match is not None:
         host, port = match.groups()

@@ -22,7 +22,7 @@ from service.api.audit_answers import (
 from service.api.fields import RecordIdPath, sends
 from service.api.problems import refusals
 from service.api.queries import WHERE, Cursor, Limit, Where
-from service.api.request import ApiRequest, Reading, context_of
+from service.api.request import ApiRequest, AuditReads, context_of
 from service.api.routing import EVENT, MEDIA_TYPES, get
 from service.operations.exports import AuditExport, ExportFormat
 from telemetry import names
@@ -44,20 +44,20 @@ _get: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusa
 
 @_list("/v1/audit/records", dependencies=WHERE)
 async def list_records(
-    request: ApiRequest, reading: Reading, where: Where, cursor: Cursor = None, limit: Limit = 100
+    request: ApiRequest, reading: AuditReads, where: Where, cursor: Cursor = None, limit: Limit = 100
 ) -> RecordsAnswer:
     """List the records of the tenant that match all filters. The read is recorded too."""
     return records_answer(request, await reading.records(where, cursor, limit))
 
 
 @_get("/v1/audit/records/{record_id:str}")
-async def get_record(request: ApiRequest, reading: Reading, record_id: RecordIdPath) -> RecordAnswer:
+async def get_record(request: ApiRequest, reading: AuditReads, record_id: RecordIdPath) -> RecordAnswer:
     """Return one record with its body, hash and delivery state. The read is recorded too."""
     return record_answer(request, await reading.record(record_id))
 
 
 @_list("/v1/audit/streams")
-async def list_streams(reading: Reading, cursor: Cursor = None, limit: Limit = 100) -> StreamsAnswer:
+async def list_streams(reading: AuditReads, cursor: Cursor = None, limit: Limit = 100) -> StreamsAnswer:
     """List the streams of the ledger, last opened first: how far each goes, was delivered and is anchored."""
     page = await reading.streams(cursor, limit)
     return StreamsAnswer([stream_answer(row) for row in page.rows], page.next_cursor)
@@ -65,7 +65,7 @@ async def list_streams(reading: Reading, cursor: Cursor = None, limit: Limit = 1
 
 @_list("/v1/audit/checkpoints")
 async def list_checkpoints(
-    request: ApiRequest, reading: Reading, cursor: Cursor = None, limit: Limit = 100
+    request: ApiRequest, reading: AuditReads, cursor: Cursor = None, limit: Limit = 100
 ) -> CheckpointsAnswer:
     """List the checkpoints, the last one first, each with its signature and its record."""
     page = await reading.checkpoints(cursor, limit)
@@ -73,7 +73,7 @@ async def list_checkpoints(
 
 
 @_get("/v1/audit/records/{record_id:str}/proof")
-async def get_proof(request: ApiRequest, reading: Reading, record_id: RecordIdPath) -> ProofAnswer:
+async def get_proof(request: ApiRequest, reading: AuditReads, record_id: RecordIdPath) -> ProofAnswer:
     """Return what proves a record to a holder of the public key: see docs/audit-format.md, section 7."""
     return proof_answer(request, await reading.proof(record_id))
 

@@ -8,8 +8,8 @@ from msgspec import Struct
 from service.api.fields import (
     JOB,
     RECEIPT,
-    Cursor,
     Links,
+    NextCursorField,
     RecordHash,
     RecordId,
     SpanId,
@@ -66,7 +66,7 @@ class RecordsAnswer(Struct, frozen=True):
     """One page of records, newest first by observed time."""
 
     records: Annotated[Sequence[RecordAnswer], about("The records, newest first by observed time.")]
-    next_cursor: Cursor
+    next_cursor: NextCursorField
 
 
 class StreamAnswer(Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ class StreamsAnswer(Struct, frozen=True):
     """One page of streams, last opened first."""
 
     streams: Annotated[Sequence[StreamAnswer], about("The streams, last opened first.")]
-    next_cursor: Cursor
+    next_cursor: NextCursorField
 
 
 _CHECKPOINT_RECORD = {**example_of(RecordAnswer), "event_name": "audit.checkpoint"}
@@ -116,7 +116,7 @@ class CheckpointsAnswer(Struct, frozen=True):
     """One page of checkpoints, the last one first."""
 
     checkpoints: Annotated[Sequence[CheckpointAnswer], about("The checkpoints, the last one first.")]
-    next_cursor: Cursor
+    next_cursor: NextCursorField
 
 
 class ProofAnswer(Struct, frozen=True, kw_only=True):

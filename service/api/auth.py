@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from service.api.key_uses import KeyUses
+from service.api.key_uses import ApiKeyUses
 from service.errors import UnauthenticatedError
 from service.jobs.model import TenantId
 from service.ports import ApiKey, Clock, Reads
@@ -54,7 +54,7 @@ class Authenticator(Protocol):
 class ApiKeyAuthenticator:
     """Checks `atk_<id>_<secret>` against the stored hash; a revoked key is refused from the next request on."""
 
-    def __init__(self, reads: Reads, uses: KeyUses, clock: Clock) -> None:
+    def __init__(self, reads: Reads, uses: ApiKeyUses, clock: Clock) -> None:
         self._reads = reads
         self._uses = uses
         self._clock = clock

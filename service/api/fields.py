@@ -61,11 +61,11 @@ RECEIPT: Final = Receipt(
     record_hash="6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b",
 )
 
-Uuid = Annotated[str, Meta(extra_json_schema=UUID)]
-JobId = Annotated[Uuid, Meta(examples=[JOB_ID])]
-RecordId = Annotated[Uuid, Meta(examples=[RECEIPT.record_id])]
-StreamId = Annotated[Uuid, Meta(examples=[RECEIPT.stream_id])]
-Sha256 = Annotated[
+UuidField = Annotated[str, Meta(extra_json_schema=UUID)]
+JobIdField = Annotated[UuidField, Meta(examples=[JOB_ID])]
+RecordId = Annotated[UuidField, Meta(examples=[RECEIPT.record_id])]
+StreamId = Annotated[UuidField, Meta(examples=[RECEIPT.stream_id])]
+Sha256Field = Annotated[
     str, Meta(extra_json_schema=SHA256, examples=["b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"])
 ]
 RecordHash = Annotated[str, Meta(extra_json_schema=SHA256, examples=[RECEIPT.record_hash])]
@@ -73,10 +73,10 @@ TraceId = Annotated[str, about("The trace in which it took place.", "0af7651916c
 SpanId = Annotated[str, about("The span in which it took place.", "b7ad6b7169203331", **SPAN_ID)]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-02T03:04:05.678901234Z"])]
 """RFC 3339, UTC, with nine digits of the second."""
-Actor = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 256}, examples=["anna"])]
+ActorField = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 256}, examples=["anna"])]
 Tenant = Annotated[str, about("The tenant that it belongs to.", "default", minLength=1)]
 Links = dict[str, Annotated[str, Meta(extra_json_schema={"format": "uri-reference"})]]
-Cursor = Annotated[str | None, about("The `cursor` of the next page; null on the last page.", "WzQxXQ")]
+NextCursorField = Annotated[str | None, about("The `cursor` of the next page; null on the last page.", "WzQxXQ")]
 
 JobIdPath = Annotated[str, PathParameter(description="The id of the job.", schema_extra=UUID)]
 RecordIdPath = Annotated[str, PathParameter(description="The id of the record.", schema_extra=UUID)]

@@ -10,11 +10,11 @@ from service.api.fields import (
     JOB,
     PLAN_SHA256,
     RECEIPT,
-    Actor,
-    Cursor,
-    JobId,
+    ActorField,
+    JobIdField,
     Links,
-    Sha256,
+    NextCursorField,
+    Sha256Field,
     SpanId,
     Tenant,
     Time,
@@ -50,7 +50,7 @@ class RunAnswer(Struct, frozen=True, kw_only=True):
 
     number: Annotated[int, about("The number of the run, from 1.", 1)]
     status: Annotated[RunStatus, about("The state of the run.", "failed")]
-    worker_id: Annotated[Actor, about("The worker that carries it out.", "worker-4d6f")]
+    worker_id: Annotated[ActorField, about("The worker that carries it out.", "worker-4d6f")]
     started_at: Annotated[Time, about("When the worker took the job.")]
     ended_at: Annotated[
         Time | None, about("When the run ended; null before its end.", "2026-01-02T03:04:05.712345678Z")
@@ -73,7 +73,7 @@ class RunAnswer(Struct, frozen=True, kw_only=True):
 class JobAnswer(Struct, frozen=True, kw_only=True):
     """A job. `runs` is absent in the rare answer to a change after which they could not be read."""
 
-    id: Annotated[JobId, about("The id of the job.")]
+    id: Annotated[JobIdField, about("The id of the job.")]
     template: Annotated[str, about("The name of its template.", "line-count")]
     parameters: Annotated[
         Mapping[str, ParameterValue],
@@ -82,7 +82,7 @@ class JobAnswer(Struct, frozen=True, kw_only=True):
     status: Annotated[Status, about("The state of the job.", "failed")]
     version: Annotated[int, about("Counts the changes, from 1; the ETag.", 6)]
     tenant_id: Tenant
-    created_by: Annotated[Actor, about("The actor that created it.")]
+    created_by: Annotated[ActorField, about("The actor that created it.")]
     created_at: Annotated[Time, about("When it was created.")]
     updated_at: Annotated[Time, about("When this version was made.")]
     trace_id: TraceId
@@ -104,7 +104,7 @@ class JobsAnswer(Struct, frozen=True):
     """One page of jobs, newest first."""
 
     jobs: Annotated[Sequence[JobAnswer], about("The jobs, newest first.", [_LISTED])]
-    next_cursor: Cursor
+    next_cursor: NextCursorField
 
 
 class RunsAnswer(Struct, frozen=True):
@@ -118,8 +118,8 @@ class InputAnswer(Struct, frozen=True, kw_only=True):
 
     name: Annotated[str, about("The name of the input.", "data.csv")]
     size: Annotated[int, about("In bytes.", 11)]
-    sha256: Annotated[Sha256, about("SHA-256 of the bytes.")]
-    job_id: Annotated[JobId, about("The job that it belongs to.")]
+    sha256: Annotated[Sha256Field, about("SHA-256 of the bytes.")]
+    job_id: Annotated[JobIdField, about("The job that it belongs to.")]
     version: Annotated[int, about("The version of the job that this made; the ETag.", 2)]
     links: Annotated[Links, about("The path of the job and the address of its trace.", {"job": JOB})]
     audit: Annotated[Receipt, about("The receipt of the record of this change.", RECEIPT)]
@@ -130,7 +130,7 @@ class ArtifactAnswer(Struct, frozen=True, kw_only=True):
 
     name: Annotated[str, about("The name of the artifact, with the folder that it lay in.", "stdout")]
     size: Annotated[int, about("In bytes.", 11)]
-    sha256: Annotated[Sha256, about("SHA-256 of the bytes.")]
+    sha256: Annotated[Sha256Field, about("SHA-256 of the bytes.")]
     links: Annotated[Links, about("The path of the bytes.", {"self": f"{JOB}/runs/1/artifacts/stdout"})]
 
 

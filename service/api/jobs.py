@@ -14,7 +14,7 @@ from service.api.fields import IfMatch, JobIdPath, sends
 from service.api.job_answers import JobAnswer, JobsAnswer, RunsAnswer, job_answer, listed_job, run_answer
 from service.api.problems import refusals
 from service.api.queries import Cursor, Limit, Wait, text
-from service.api.request import ApiRequest, Jobs, Operations, Reading
+from service.api.request import ApiRequest, AuditReads, Jobs, Operations
 from service.api.routing import BODY, EVENT, get
 from service.api.texts import version_of, wait_ms_of
 from service.api.waiting import MAX_WAIT_MS
@@ -144,7 +144,7 @@ async def cancel_job(
 
 @get("/v1/jobs/{job_id:str}/audit", opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404, 429))
 async def get_job_trail(
-    request: ApiRequest, reading: Reading, job_id: JobIdPath, cursor: Cursor = None, limit: Limit = 100
+    request: ApiRequest, reading: AuditReads, job_id: JobIdPath, cursor: Cursor = None, limit: Limit = 100
 ) -> RecordsAnswer:
     """List the records of a job, newest first. The read is recorded too."""
     return records_answer(request, await reading.of_job(job_id, cursor, limit))

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 _APART_NS = 60 * 1_000_000_000
 
 
-class KeyUses:
+class ApiKeyUses:
     """Stores the use of a key, at most once a minute for each key.
 
     The stored time is at most a minute before the last use; when the ledger refuses a write, that minute is left out.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.api.fields import Actor, Tenant, Time, about
+from service.api.fields import ActorField, Tenant, Time, about
 from service.api.problems import refusals
 from service.api.request import ApiRequest
 from service.api.routing import get
@@ -17,7 +17,9 @@ from telemetry.audit.record import ActorType
 class MeAnswer(Struct, frozen=True, kw_only=True):
     """The caller as records name it, and what its credential allows; `expires_at` is null when it has no end."""
 
-    actor_id: Annotated[Actor, about("The actor as records name it: the name of the key, or the subject of the token.")]
+    actor_id: Annotated[
+        ActorField, about("The actor as records name it: the name of the key, or the subject of the token.")
+    ]
     actor_type: Annotated[ActorType, about("What kind of actor it is.", "user")]
     tenant_id: Tenant
     roles: Annotated[

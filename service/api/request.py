@@ -33,7 +33,7 @@ from telemetry.tracing import AuditedSpan
 
 Operations = NamedDependency[JobOperations]
 Jobs = NamedDependency[JobReading]
-Reading = NamedDependency[AuditReading]
+AuditReads = NamedDependency[AuditReading]
 
 ANONYMOUS: Final = Credential(Actor("anonymous", "user"), TenantId("default"), frozenset(), "none")
 

@@ -4,13 +4,15 @@ from collections.abc import Callable
 
 from service.errors import SettingsError
 from service.secrets import DeploymentSecret
-from service.store.copying import Copied, Step, copy_ledger
+from service.store.copying import Copied, CopyStep, copy_ledger
 from service.store.sqlite.connection import URL_PREFIX, database_path
 from service.store.urls import is_postgres
 from telemetry.files import unreadable
 
 
-def copied(source: str, target: str, secret: Callable[[], DeploymentSecret], note: Callable[[Step], object]) -> Copied:
+def copied(
+    source: str, target: str, secret: Callable[[], DeploymentSecret], note: Callable[[CopyStep], object]
+) -> Copied:
     """Copy the ledger that one URL names into the empty database that another one names.
 
     Raises:

@@ -27,7 +27,7 @@ from telemetry.files import why_no_file_in
 from telemetry.otel_settings import read_otel_settings
 from telemetry.proxies import shown
 
-Status: TypeAlias = Literal["ok", "wrong", "unknown"]
+CheckStatus: TypeAlias = Literal["ok", "wrong", "unknown"]
 
 SETTINGS: Final = "settings"
 LISTENING: Final = "listening"
@@ -39,7 +39,7 @@ class CheckResult(msgspec.Struct, frozen=True):
     """What came of one check; `unknown` is one that could not be carried out."""
 
     check: str
-    status: Status
+    status: CheckStatus
     details: tuple[str, ...]
     is_later: bool = False
     """Whether it may be carried out later, with nothing changed."""

@@ -20,7 +20,7 @@ CAST: Final[Mapping[str, str]] = {
 }
 """The people and their roles. Omar may approve, but not a job that he created."""
 
-Answer = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
 
 
 class DemoError(Exception):
@@ -51,9 +51,9 @@ class Story:
         """
         return [self._four_eyes(), self._failure(), self._cancellation()]
 
-    def records(self, job_ids: Sequence[str]) -> list[Answer]:
+    def records(self, job_ids: Sequence[str]) -> list[JsonObject]:
         """Return every record of these jobs as the auditor sees them, in the order of commits."""
-        found: list[Answer] = []
+        found: list[JsonObject] = []
         for job_id in job_ids:
             page = self._clients["audrey"].get(f"/v1/jobs/{job_id}/audit", params={"limit": 1000}).json()
             found += reversed(page["records"])
@@ -102,17 +102,19 @@ class Story:
         self._post("olga", "tries to run it all the same, and is refused", f"{path}/run", 409)
         return str(job["id"])
 
-    def _post(self, who: str, what: str, path: str, expected: int, body: Mapping[str, object] | None = None) -> Answer:
+    def _post(
+        self, who: str, what: str, path: str, expected: int, body: Mapping[str, object] | None = None
+    ) -> JsonObject:
         answer = self._clients[who].post(f"/v1/jobs{path}", json=body)
         self._say(who, what, answer, expected)
-        document: Answer = answer.json()
+        document: JsonObject = answer.json()
         return document
 
     def _until(self, what: str, who: str, job_id: str, status: str, runs: int = 1) -> None:
         deadline = time.monotonic() + _TIMEOUT_S
         while True:
             answer = self._clients[who].get(f"/v1/jobs/{job_id}")
-            job: Answer = answer.json()
+            job: JsonObject = answer.json()
             if job["status"] == status and len(job["runs"]) == runs:
                 self._say("", what, answer, 200)
                 if status == "failed":

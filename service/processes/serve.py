@@ -13,7 +13,7 @@ import uvicorn
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
 from service.api.jwt import JwtAuthenticator, KeySet, fetch_from
-from service.api.key_uses import KeyUses
+from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import JobWaits
 from service.bootstrap.examined import API, DELIVERY, WORKER
@@ -153,7 +153,7 @@ def _api(node: Node, parts: Parts, waits: JobWaits) -> ApiServices:
 
 
 def _authenticator(node: Node) -> Authenticator:
-    keys = ApiKeyAuthenticator(node.reads, KeyUses(node.client_services().ledger, node.clock), node.clock)
+    keys = ApiKeyAuthenticator(node.reads, ApiKeyUses(node.client_services().ledger, node.clock), node.clock)
     jwt = node.settings.jwt
     if jwt is None:
         return BearerAuthenticator(keys)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -11,35 +11,19 @@ from service.ports import Checkpointed, LastCheckpoint, RefusedStream, Registere
 from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow, store
 from service.store.checkpoint_records import Named, stated_behind, stating, stating_rotation, to_name
 from service.store.connections import Transactions
+from service.store.lanes import Lanes
 from service.store.queries import Execute
 from service.store.restoring import first_after_restore, restore_record
-from service.store.rollback_guard import RollbackGuard
 from service.store.signing_keys import keys_of_begun, register, registered_keys, signer_of
-from service.store.streams import StreamSettings
 from service.store.survey import Hashed, Survey, survey
 from service.store.writing import LedgerTransaction
 from telemetry import names
 from telemetry.audit.signer import Signer
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 CHECKPOINT_LEASE: Final = "checkpoint"
 
 R = TypeVar("R")
 T = TypeVar("T", bound=LedgerTransaction)
-T_co = TypeVar("T_co", bound=LedgerTransaction, covariant=True)
-
-
-class Lanes(Protocol[T_co]):
-    """The lanes of this process."""
-
-    settings: StreamSettings
-    rollback_guard: RollbackGuard
-
-    def submit(self, work: Callable[[T_co], R]) -> "Future[R]":
-        """Queue `work`; the future is resolved after its commit."""
-        ...
 
 
 class _Written(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
-from service.api.key_uses import KeyUses
+from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import MAX_WAITING, POLL_S, JobWaits
 from service.jobs.model import Job, TenantId
@@ -125,7 +125,7 @@ class ApiUnderTest:
         self.parts = ApiServices(
             services=self.services,
             reads=store.reads,
-            authenticator=authenticate(ApiKeyAuthenticator(store.reads, KeyUses(self.lane, self.clock), self.clock)),
+            authenticator=authenticate(ApiKeyAuthenticator(store.reads, ApiKeyUses(self.lane, self.clock), self.clock)),
             tallies=self.tallies,
             waits=self.waits,
             ready=lambda: self.checks,

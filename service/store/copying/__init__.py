@@ -1,5 +1,5 @@
 """Moves a ledger from a file into an empty PostgreSQL: all of it, proved on both sides, or nothing."""
 
-from service.store.copying.copying import Copied, Step, copy_ledger
+from service.store.copying.copying import Copied, CopyStep, copy_ledger
 
-__all__ = ["Copied", "Step", "copy_ledger"]
+__all__ = ["Copied", "CopyStep", "copy_ledger"]

@@ -9,13 +9,13 @@ import msgspec
 from service.errors import BrokenLedgerError
 from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
-from service.store.copying.source import Source
+from service.store.copying.source import SourceDatabase
 from service.store.copying.target import TargetDatabase
 from service.store.postgres.opening import migrate_database
 from service.store.queries import Row
 from service.store.sqlite.reconciliation import reconcile
 
-Step: TypeAlias = Literal["look over the source", "copy", "compare", "look over the target", "commit", "done"]
+CopyStep: TypeAlias = Literal["look over the source", "copy", "compare", "look over the target", "commit", "done"]
 
 TABLES: Final = (
     *("streams", "envelopes", "records", "cursors", "parked", "jobs", "versions", "runs", "turns", "inputs"),
@@ -34,7 +34,7 @@ class Copied(msgspec.Struct, frozen=True):
 
 
 def copy_ledger(
-    source: Path, target: str, secret: DeploymentSecret, note: Callable[[Step], object] = lambda _: None
+    source: Path, target: str, secret: DeploymentSecret, note: Callable[[CopyStep], object] = lambda _: None
 ) -> Copied:
     """Copy a whole ledger from a file into an empty PostgreSQL.
 
@@ -56,7 +56,7 @@ def copy_ledger(
         BrokenLedgerError: something is wrong in the source, or the copy is not what it should be; nothing was copied.
         TryLaterError: one of the two cannot be used now; nothing was copied.
     """
-    with Source(source) as copied:
+    with SourceDatabase(source) as copied:
         note("look over the source")
         _require_nothing_wrong("the source", reconcile(source, secret, copied.reading))
         migrate_database(target)

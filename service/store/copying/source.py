@@ -11,14 +11,14 @@ from service.errors import SettingsError
 from service.store.queries import Row, load_queries
 from service.store.sqlite.connection import connect, translated
 from service.store.sqlite.owners import living_owners
-from service.store.sqlite.untouched import Reading, in_use, untouched
+from service.store.sqlite.untouched import OpenFile, in_use, untouched
 
 SQL: Final = load_queries("service.store.copying")
 
 _NS_PER_WEEK: Final = 7 * 24 * 3600 * 1_000_000_000
 
 
-class Source:
+class SourceDatabase:
     """A SQLite file that no process has open; one in a folder that cannot be written is read as it lies.
 
     Raises (on opening):
@@ -33,7 +33,7 @@ class Source:
         if living:
             raise SettingsError([f"{path} is in use by {', '.join(living)}: stop every process that works on it first"])
         self._opened = ExitStack()
-        self.reading: Reading = in_use
+        self.reading: OpenFile = in_use
         """How others may read the file meanwhile."""
         if os.access(path.parent, os.W_OK):
             self._connection = self._opened.enter_context(closing(connect(path)))

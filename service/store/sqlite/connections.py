@@ -13,7 +13,7 @@ from service.store.connections import Connections, Transactions
 from service.store.queries import Execute
 from service.store.sqlite.connection import FileConnection, connect
 from service.store.sqlite.statements import SQL, executing
-from service.store.sqlite.untouched import Reading
+from service.store.sqlite.untouched import OpenFile
 
 R = TypeVar("R")
 
@@ -65,7 +65,7 @@ class SharedConnection(Transactions):
 class ThreadConnections(Connections):
     """A connection for each thread, which reads only."""
 
-    def __init__(self, path: Path, reading: Reading) -> None:
+    def __init__(self, path: Path, reading: OpenFile) -> None:
         """Open the file by `reading` when a thread reads first."""
         self._path = path
         self._reading = reading

@@ -12,11 +12,11 @@ from service.store.sqlite.identity import require_usable
 from service.store.sqlite.migrate import missing_steps
 from service.store.sqlite.owners import folder_of_owners
 from service.store.sqlite.statements import executing
-from service.store.sqlite.untouched import Reading, in_use
+from service.store.sqlite.untouched import OpenFile, in_use
 from telemetry.files import why_no_file_in, why_unwritable
 
 
-def examine(path: Path, url: str, reading: Reading = in_use) -> str:
+def examine(path: Path, url: str, reading: OpenFile = in_use) -> str:
     """Return what there is, in a few words, once a file at this path could be opened for writing; nothing is made.
 
     Args:
@@ -49,7 +49,7 @@ def examine(path: Path, url: str, reading: Reading = in_use) -> str:
     return f"{path}{f'; the next start applies {missing} steps to its schema' if missing else ''}"
 
 
-def require_ledger(path: Path, url: str, reading: Reading = in_use) -> None:
+def require_ledger(path: Path, url: str, reading: OpenFile = in_use) -> None:
     """Raise unless there is a ledger in the file of this URL: nothing is made in another database.
 
     Raises:
@@ -60,7 +60,7 @@ def require_ledger(path: Path, url: str, reading: Reading = in_use) -> None:
         raise SettingsError([f"there is no ledger at {url} ({path}): {to_do}"])
 
 
-def is_empty(path: Path, reading: Reading = in_use) -> bool:
+def is_empty(path: Path, reading: OpenFile = in_use) -> bool:
     """True while nothing was committed to the database, and no key registered: only then may keys be made for it."""
     if not _size(path):
         return True

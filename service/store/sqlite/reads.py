@@ -7,7 +7,7 @@ from service.store.queries import Execute
 from service.store.reading import LedgerReads
 from service.store.rows import Stored
 from service.store.sqlite.connections import ThreadConnections
-from service.store.sqlite.untouched import Reading, in_use
+from service.store.sqlite.untouched import OpenFile, in_use
 
 
 class SqliteReads(LedgerReads):
@@ -18,7 +18,7 @@ class SqliteReads(LedgerReads):
     cursor = tuple[Stored]
     cursor_and_newest = tuple[Stored, Stored]
 
-    def __init__(self, path: Path, reading: Reading = in_use) -> None:
+    def __init__(self, path: Path, reading: OpenFile = in_use) -> None:
         super().__init__(ThreadConnections(path, reading))
 
     def _newest(self, execute: Execute) -> int:

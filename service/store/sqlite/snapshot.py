@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.store.sqlite.connection import FileConnection
-from service.store.sqlite.untouched import Reading
+from service.store.sqlite.untouched import OpenFile
 
 
 @contextmanager
-def snapshot(path: Path, reading: Reading) -> Generator[FileConnection]:
+def snapshot(path: Path, reading: OpenFile) -> Generator[FileConnection]:
     """Open the file by `reading`, and its snapshot; writers do not disturb it.
 
     Raises:

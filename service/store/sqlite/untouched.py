@@ -16,7 +16,7 @@ from service.errors import LedgerBusyError, LedgerUnavailableError
 from service.store.sqlite.connection import FileConnection, connect, opened, translated
 from service.store.sqlite.identity import hold
 
-Reading: TypeAlias = Callable[[Path], AbstractContextManager[FileConnection]]
+OpenFile: TypeAlias = Callable[[Path], AbstractContextManager[FileConnection]]
 """Opens a file for reading for the time of a block, and raises the errors of the service."""
 
 _State: TypeAlias = Sequence[tuple[int, int, int] | None]

@@ -12,7 +12,7 @@ from telemetry.audit.verify.ledger.spill import rows_of
 from telemetry.audit.verify.read.found import Found
 from telemetry.audit.verify.record.rows import DIGEST, IDENTITY, ROW_BYTES, STREAM, key_of, number_of, unpack, uuid_of
 from telemetry.audit.verify.scope import Scope
-from telemetry.audit.verify.sources import Progress, Reading, processors, take_in
+from telemetry.audit.verify.sources import CopyReading, Progress, processors, take_in
 
 ComparisonVerdict: TypeAlias = Literal["same", "different", "not_checked"]
 
@@ -87,7 +87,7 @@ def compare(
         OSError: a file cannot be read, or there is no room on disk for what memory does not hold.
     """
     with tempfile.TemporaryDirectory(prefix="auditrace-verify-") as folder:
-        readings: list[tuple[Reading, Path]] = []
+        readings: list[tuple[CopyReading, Path]] = []
         for at, copy in enumerate((one, other)):
             own = Path(folder) / str(at)
             own.mkdir()
@@ -97,7 +97,7 @@ def compare(
 
 
 class _Comparing:
-    def __init__(self, names: tuple[str, str], readings: Sequence[tuple[Reading, Path]], scope: Scope) -> None:
+    def __init__(self, names: tuple[str, str], readings: Sequence[tuple[CopyReading, Path]], scope: Scope) -> None:
         self._names = names
         self._readings = readings
         self._scope = scope
@@ -131,7 +131,7 @@ class _Comparing:
             differences=self._in_order(),
         )
 
-    def _records(self, reading: Reading, folder: Path) -> Iterator[bytes]:
+    def _records(self, reading: CopyReading, folder: Path) -> Iterator[bytes]:
         """Yield stream, number and hash of the records in the scope, each once and in order."""
         runs = list(chain.from_iterable(gathered.rows for gathered in reading.gathered))
         last = b""

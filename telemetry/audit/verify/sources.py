@@ -36,7 +36,7 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Reading(msgspec.Struct, frozen=True):
+class CopyReading(msgspec.Struct, frozen=True):
     """What was taken in of a copy, and the names of its sources."""
 
     gathered: Sequence[Gathered]
@@ -59,7 +59,7 @@ def take_in(
     *,
     workers: int,
     progress: Progress | None = None,
-) -> Reading:
+) -> CopyReading:
     """Take in all records of files and folders, and then those that other readers found.
 
     The result does not depend on the number of processes.
@@ -96,7 +96,7 @@ def take_in(
     intake.first_source = len(names)
     for one in others:
         intake.take(one)
-    return Reading([*gathered, intake.gathered()], [*names, *intake.sources()], before)
+    return CopyReading([*gathered, intake.gathered()], [*names, *intake.sources()], before)
 
 
 def _parts(files: Sequence[File], workers: int) -> list[Part]:

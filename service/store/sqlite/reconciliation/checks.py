@@ -15,7 +15,7 @@ from service.store.sqlite.connection import translate
 from service.store.sqlite.migrate import MIGRATIONS, additions, migrate, schema_version
 from service.store.sqlite.snapshot import snapshot
 from service.store.sqlite.statements import executing
-from service.store.sqlite.untouched import Reading, in_use
+from service.store.sqlite.untouched import OpenFile, in_use
 
 SQL: Final = load_queries("service.store.sqlite.reconciliation")
 
@@ -64,7 +64,7 @@ class _ExaminedFile(Examined):
                 yield what, "it is not as the migrations make it"
 
 
-def reconcile(path: Path, secret: DeploymentSecret, reading: Reading = in_use) -> Iterator[Discrepancy]:
+def reconcile(path: Path, secret: DeploymentSecret, reading: OpenFile = in_use) -> Iterator[Discrepancy]:
     """Yield what `reconciled` finds in the file."""
     with snapshot(path, reading) as connection:
         require_same(MIGRATIONS, schema_version(connection), additions(connection))

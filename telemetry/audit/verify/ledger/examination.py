@@ -32,7 +32,7 @@ from telemetry.audit.verify.record.rows import (
 )
 from telemetry.audit.verify.report import Report
 from telemetry.audit.verify.scope import Expected, KnownReceipt, Scope
-from telemetry.audit.verify.sources import Reading
+from telemetry.audit.verify.sources import CopyReading
 
 
 class Examination:
@@ -45,7 +45,7 @@ class Examination:
     """
 
     def __init__(
-        self, reading: Reading, keys: Sequence[Ed25519PublicKey], scope: Scope, expected: Expected, folder: Path
+        self, reading: CopyReading, keys: Sequence[Ed25519PublicKey], scope: Scope, expected: Expected, folder: Path
     ) -> None:
         self._reading = reading
         self._gathered = reading.gathered

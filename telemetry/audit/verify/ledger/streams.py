@@ -18,7 +18,7 @@ from telemetry.audit.verify.record.rows import (
     HERE,
     NUMBER,
     UNOBSERVED,
-    Row,
+    CopyRow,
     noted_at,
     number_of,
     unpack,
@@ -139,11 +139,11 @@ class StreamWalk:
             self._decide(row[BEFORE][:32])
         self._take(number, row)
 
-    def _is_before(self, row: Row) -> bool:
+    def _is_before(self, row: CopyRow) -> bool:
         """Tell whether nothing but its time says of a record that it is before the window, and that says so."""
         return (self._begin is None and row.observed < self._situation.since_ns) or self._is_of(row, self._lost_before)
 
-    def _is_of(self, row: Row, times: Iterable[LostTime]) -> bool:
+    def _is_of(self, row: CopyRow, times: Iterable[LostTime]) -> bool:
         """Tell whether a restore left a record out at one of these times."""
         return row.number > self._situation.anchored and any(
             time.since_ns < row.observed <= time.until_ns for time in times
@@ -166,7 +166,7 @@ class StreamWalk:
             self._reject(unpack(holder), [unpack(row) for row in claims if row is not holder])
             self._take(number_of(holder), holder)
 
-    def _reject(self, holder: Row, others: Iterable[Row]) -> None:
+    def _reject(self, holder: CopyRow, others: Iterable[CopyRow]) -> None:
         for other in others:
             self._losers.add(other.digest)
             self._strike_receipts(other)
@@ -226,7 +226,7 @@ class StreamWalk:
                 detail = f"the {what} that it names for record {before.number} is not that record's"
                 self._note_at(Fault("link_broken", detail), here)
 
-    def _check_late(self, row: Row) -> None:
+    def _check_late(self, row: CopyRow) -> None:
         situation = self._situation
         # 10. What a restore left out is neither covered nor forged: it is counted, and nothing more is said of it.
         if self._is_of(row, self._lost_times):
@@ -244,7 +244,7 @@ class StreamWalk:
         if self._end is not None and row.number > self._end and not row.is_(CHECKPOINT):
             self._note_at(Fault("after_close", f"the stream ended at {self._end}"), row)
 
-    def _strike_receipts(self, row: Row) -> None:
+    def _strike_receipts(self, row: CopyRow) -> None:
         found = row.digest.hex()
         receipts = self._missing.get(row.number, [])
         self._missing[row.number] = [receipt for receipt in receipts if receipt.hash != found]
@@ -268,5 +268,5 @@ class StreamWalk:
             else:
                 self._note_at(fault, unpack(row))
 
-    def _note_at(self, fault: Fault, row: Row) -> None:
+    def _note_at(self, fault: Fault, row: CopyRow) -> None:
         self._note(noted_at(fault, self._situation.stream_id, row))

@@ -51,7 +51,7 @@ UNMATCHED: Final = bytes(32)
 """Stands for a hash that no record has, or that is not there."""
 
 
-class Row(NamedTuple):
+class CopyRow(NamedTuple):
     """One copy of a record: its place in the chain, what it says about the record before, and where it was found.
 
     `source` counts the sources of the copy in their order; `line` counts from 1 within it.
@@ -89,9 +89,9 @@ pack = _FORM.pack
 """Packs the fields of a `Row`."""
 
 
-def unpack(packed: bytes) -> Row:
+def unpack(packed: bytes) -> CopyRow:
     """Return the fields of a packed row."""
-    return Row(*_FORM.unpack(packed))
+    return CopyRow(*_FORM.unpack(packed))
 
 
 def number_of(row: bytes) -> int:
@@ -124,7 +124,7 @@ def uuid_of(key: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def noted_at(fault: Fault, stream_id: str, row: Row | IdRow) -> Noted:
+def noted_at(fault: Fault, stream_id: str, row: CopyRow | IdRow) -> Noted:
     """Return a finding on the record of a row."""
     is_odd = bool(row.flags & ODD_ID)
     return Noted(

@@ -14,7 +14,8 @@ import msgspec
 from telemetry import names
 from telemetry.audit.body_view import BodyView, view_body
 from telemetry.audit.record import SCHEMA_VERSION
-from telemetry.audit.verify.record.body import is_object, nanoseconds
+from telemetry.audit.verify.read.json_types import is_object
+from telemetry.audit.verify.record.body import nanoseconds
 
 OCSF_VERSION: Final = "1.8.0"
 CLASS_UID: Final = 6003

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.audit.verify.ledger import spill
-from telemetry.audit.verify.ledger.spill import Groups, Sorter, rows_of
+from telemetry.audit.verify import spill
+from telemetry.audit.verify.spill import Groups, Sorter, rows_of
 from tests.support.depth import examples
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=examples(60))

@@ -8,11 +8,11 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from telemetry.audit.verify.ledger.spill import rows_of
 from telemetry.audit.verify.read.found import Found
 from telemetry.audit.verify.record.rows import DIGEST, IDENTITY, ROW_BYTES, STREAM, key_of, number_of, unpack, uuid_of
 from telemetry.audit.verify.scope import Scope
 from telemetry.audit.verify.sources import CopyReading, Progress, processors, take_in
+from telemetry.audit.verify.spill import rows_of
 
 ComparisonVerdict: TypeAlias = Literal["same", "different", "not_checked"]
 

@@ -14,12 +14,12 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from telemetry.audit.verify.findings import At
-from telemetry.audit.verify.ledger.rotation import RawKey, raw_of
 from telemetry.audit.verify.read.archive import records_of_part
 from telemetry.audit.verify.read.files import File, Part, parts_of, rounds_of
 from telemetry.audit.verify.read.found import Found
 from telemetry.audit.verify.record.gathered import Gathered
 from telemetry.audit.verify.record.intake import Intake
+from telemetry.audit.verify.record.rotation import RawKey, raw_of
 
 Progress = Callable[[int, int], None]
 """Is called with the bytes read so far and all bytes."""

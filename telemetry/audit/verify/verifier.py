@@ -9,7 +9,7 @@
    record many times; two different records in one place are tampering.
 5. *Numbers* (`ledger/streams.py`): they run from 1, so that nothing can be left out of the middle.
 6. *Links* (`ledger/streams.py`): each record names the one before it, so that nothing can be put in or changed.
-7. *Signatures* (`record/intake.py`, `ledger/rotation.py`, `ledger/checkpoints.py`): only the holder of the private key
+7. *Signatures* (`record/intake.py`, `ledger/keyring.py`, `ledger/checkpoints.py`): only the holder of the private key
    makes a checkpoint. Anybody can make a chain of hashes.
 8. *Checkpoints* (`ledger/checkpoints.py`): none is missing or replaced. Otherwise a forger could leave out what only
    that one covers.

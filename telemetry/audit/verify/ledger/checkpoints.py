@@ -11,8 +11,9 @@ import msgspec
 
 from telemetry.audit.verify.findings import Fault, Noted
 from telemetry.audit.verify.ledger.key_uses import KeyUses
-from telemetry.audit.verify.ledger.rotation import Keyring, RawKey
+from telemetry.audit.verify.ledger.keyring import Keyring
 from telemetry.audit.verify.record.gathered import NOT_SIGNED, SeenCheckpoint
+from telemetry.audit.verify.record.rotation import RawKey
 from telemetry.audit.verify.record.rows import DIGEST, noted_at, unpack
 
 _NUMBER: Final = slice(0, 8)

@@ -12,9 +12,9 @@ import msgspec
 
 from telemetry.audit.verify.findings import Fault
 from telemetry.audit.verify.ledger.checkpoints import Seen
-from telemetry.audit.verify.ledger.spill import Sorter
 from telemetry.audit.verify.record.rows import UNOBSERVED, key_of, unpack
 from telemetry.audit.verify.scope import Scope
+from telemetry.audit.verify.spill import Sorter
 
 _FORM: Final = struct.Struct(">16sQQQ32s32s?")
 

@@ -15,8 +15,7 @@ from telemetry.audit.verify.ledger.coverage import ANCHOR_BYTES, Anchor, Coverag
 from telemetry.audit.verify.ledger.extent import CopyExtent, name_of
 from telemetry.audit.verify.ledger.ids import Ids
 from telemetry.audit.verify.ledger.in_scope import InScope
-from telemetry.audit.verify.ledger.rotation import Keyring
-from telemetry.audit.verify.ledger.spill import Groups, SortedRun, Sorter, rows_of
+from telemetry.audit.verify.ledger.keyring import Keyring
 from telemetry.audit.verify.ledger.streams import Situation, StreamResult, StreamWalk
 from telemetry.audit.verify.named import NamedCheckpoint, Window
 from telemetry.audit.verify.record.rows import (
@@ -33,6 +32,7 @@ from telemetry.audit.verify.record.rows import (
 from telemetry.audit.verify.report import Report
 from telemetry.audit.verify.scope import Expected, KnownReceipt, Scope
 from telemetry.audit.verify.sources import CopyReading
+from telemetry.audit.verify.spill import Groups, SortedRun, Sorter, rows_of
 
 
 class Examination:

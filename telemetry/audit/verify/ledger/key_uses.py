@@ -6,8 +6,9 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from telemetry.audit.signer import fingerprint
-from telemetry.audit.verify.ledger.rotation import Keyring, RawKey
+from telemetry.audit.verify.ledger.keyring import Keyring
 from telemetry.audit.verify.named import KeyUse
+from telemetry.audit.verify.record.rotation import RawKey
 
 
 class _Numbers(NamedTuple):

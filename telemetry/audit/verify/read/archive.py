@@ -12,8 +12,8 @@ import msgspec
 from telemetry.audit.verify.read.exports import is_export, records_in
 from telemetry.audit.verify.read.files import Part, lines_of, parts_of, rounds_of
 from telemetry.audit.verify.read.found import Found, SourcePlace
+from telemetry.audit.verify.read.json_types import is_object
 from telemetry.audit.verify.read.otlp_json import records_of
-from telemetry.audit.verify.record.body import is_object
 
 _EXPORT: Final = b'{"resourceLogs":'
 _BODY: Final = b'{"attributes":'

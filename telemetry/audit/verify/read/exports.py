@@ -10,7 +10,7 @@ from typing import Final
 
 from telemetry import names
 from telemetry.audit.verify.read.found import Found, SourcePlace
-from telemetry.audit.verify.record.body import ATTRIBUTES, is_list, is_object
+from telemetry.audit.verify.read.json_types import is_list, is_object
 
 KEYS: Final = (
     "_msg",
@@ -42,7 +42,7 @@ _MAX_DEPTH: Final = 8
 
 def is_export(value: Mapping[str, object]) -> bool:
     """Tell whether a JSON object is no body but something that carries bodies, or is empty of them."""
-    attributes = value.get(ATTRIBUTES)
+    attributes = value.get("attributes")
     if is_object(attributes) and names.AUDIT_RECORD_ID in attributes and _text(value) is None:
         return False
     return bool(_ENVELOPES & value.keys()) or next(_found(value, SourcePlace("", 0), None, 0), None) is not None

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from telemetry.audit.verify.read.files import File, lines_of, parts_of, rounds_of
-from telemetry.audit.verify.record.body import is_object
+from telemetry.audit.verify.read.json_types import is_object
 from telemetry.audit.verify.report_text import printable
 
 _HEAD: Final = ("record_id", "stream_id", "sequence_number", "record_hash")

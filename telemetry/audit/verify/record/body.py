@@ -13,7 +13,8 @@ from telemetry import names
 from telemetry.audit import checkpoint
 from telemetry.audit.canonical import MAX_INTEGER, Value, canonical_bytes
 from telemetry.audit.verify.findings import Code, Fault
-from telemetry.audit.verify.ledger import rotation
+from telemetry.audit.verify.read.json_types import is_list, is_object
+from telemetry.audit.verify.record.rotation import rotation_of
 from telemetry.errors import CanonicalFormError
 
 TIMESTAMP: Final = "timestamp"
@@ -106,16 +107,6 @@ def read_body(text: str) -> tuple[Body | None, list[Fault]]:
     return body, faults
 
 
-def is_object(value: object) -> TypeGuard[dict[str, object]]:
-    """Tell whether a decoded value is an object."""
-    return isinstance(value, dict)
-
-
-def is_list(value: object) -> TypeGuard[list[object]]:
-    """Tell whether a decoded value is an array."""
-    return isinstance(value, list)
-
-
 def nanoseconds(timestamp: object) -> int | None:
     """Return a body's timestamp as nanoseconds since 1970, None when it does not have its form."""
     if not isinstance(timestamp, str) or len(timestamp) != _TIMESTAMP_LENGTH or timestamp[-1] != "Z":
@@ -190,7 +181,7 @@ def _attribute_faults(body: Body) -> Iterator[Fault]:
         yield Fault("attribute_missing", f"{names.AUDIT_SEQUENCE_NUMBER} does not count from 1")
     if body.checkpoint is None and body.members.get(EVENT_NAME) == names.EVENT_AUDIT_CHECKPOINT:
         yield Fault("attribute_missing", "the attributes of a checkpoint do not have their form")
-    if body.members.get(EVENT_NAME) == names.EVENT_AUDIT_KEY_ROTATE and rotation.parse(attributes) is None:
+    if body.members.get(EVENT_NAME) == names.EVENT_AUDIT_KEY_ROTATE and rotation_of(attributes) is None:
         yield Fault("attribute_missing", "the changes of a rotation do not have their form")
 
 

@@ -7,8 +7,8 @@ import msgspec
 
 from telemetry.audit.checkpoint import Checkpoint
 from telemetry.audit.verify.findings import Noted
-from telemetry.audit.verify.ledger.rotation import SeenRotation
-from telemetry.audit.verify.ledger.spill import SortedRun
+from telemetry.audit.verify.record.rotation import SeenRotation
+from telemetry.audit.verify.spill import SortedRun
 
 NOT_SIGNED: Final = -1
 """Stands for a signature that no given key made."""

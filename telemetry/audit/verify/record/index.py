@@ -7,6 +7,7 @@ from telemetry import names
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.verify.findings import Code, Fault
 from telemetry.audit.verify.read.found import Fields, Index
+from telemetry.audit.verify.read.json_types import is_list, is_object
 from telemetry.audit.verify.record.body import (
     EVENT_NAME,
     OBSERVED_TIMESTAMP,
@@ -16,8 +17,6 @@ from telemetry.audit.verify.record.body import (
     TRACE_FLAGS,
     TRACE_ID,
     Body,
-    is_list,
-    is_object,
     nanoseconds,
 )
 from telemetry.audit.verify.record.values import differing, shown

@@ -13,14 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from telemetry import names
 from telemetry.audit.checkpoint import Checkpoint, is_signed
 from telemetry.audit.verify.findings import At, Fault, Findings, Noted
-from telemetry.audit.verify.ledger import rotation
-from telemetry.audit.verify.ledger.rotation import SeenRotation
-from telemetry.audit.verify.ledger.spill import Sorter
 from telemetry.audit.verify.read.found import Fields, Found, SourcePlace
 from telemetry.audit.verify.record.body import EVENT_NAME, OBSERVED_TIMESTAMP, Body, nanoseconds, read_body
 from telemetry.audit.verify.record.fast_path import FastRecord, prove
 from telemetry.audit.verify.record.gathered import NOT_SIGNED, Gathered, SeenCheckpoint
 from telemetry.audit.verify.record.index import index_faults
+from telemetry.audit.verify.record.rotation import SeenRotation, rotation_of
 from telemetry.audit.verify.record.rows import (
     CHECKPOINT,
     CLOSE,
@@ -38,6 +36,7 @@ from telemetry.audit.verify.record.rows import (
     key_of,
     pack,
 )
+from telemetry.audit.verify.spill import Sorter
 
 _MAX_NUMBER: Final = 2**64 - 1
 _MAX_PENDING: Final = 4096
@@ -176,7 +175,7 @@ class Intake:
         self._checkpoints.add(key + msgspec.msgpack.encode(seen))
 
     def _keep_rotation(self, body: Body, row: bytes, encoded: bytes, signature: str | None) -> None:
-        stated = rotation.parse(body.attributes)
+        stated = rotation_of(body.attributes)
         if stated is not None:
             old = Ed25519PublicKey.from_public_bytes(stated.old)
             is_by_old = bool(signature) and is_signed(encoded, signature or "", [old])

@@ -4,37 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from telemetry import names
-from telemetry.audit.checkpoint import Number, is_signed
+from telemetry.audit.checkpoint import is_signed
 from telemetry.audit.verify.findings import Fault
-
-RawKey = bytes
-"""The 32 bytes of a public key."""
+from telemetry.audit.verify.record.rotation import RawKey, SeenRotation, raw_of
 
 _FOR_EVER: Final = 2**63
-
-
-class Rotation(msgspec.Struct, frozen=True):
-    """What a rotation states: from checkpoint `first` on, `new` signs and `old` does not."""
-
-    old: RawKey
-    new: RawKey
-    first: int
-
-
-class SeenRotation(msgspec.Struct, frozen=True):
-    """One copy of a rotation record; `signature` is as in `Found`, `is_signed` tells whether it is the old key's."""
-
-    rotation: Rotation
-    stream_id: str
-    row: bytes
-    signature: str | None
-    is_signed: bool
 
 
 class RotationFault(NamedTuple):
@@ -42,37 +18,6 @@ class RotationFault(NamedTuple):
 
     fault: Fault
     seen: SeenRotation
-
-
-class _FromTo(msgspec.Struct, frozen=True, rename={"old": "from", "new": "to"}):
-    old: str
-    new: str
-
-
-class _To(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    to: Number
-
-
-class _Changes(msgspec.Struct, frozen=True):
-    public_key: _FromTo
-    first_checkpoint: _To
-
-
-def parse(attributes: Mapping[str, object]) -> Rotation | None:
-    """Return what a rotation record's attributes state, None when they do not have their form."""
-    try:
-        changes = msgspec.convert(attributes.get(names.AUDITRACE_CHANGES), _Changes)
-        old, new = _key_of(changes.public_key.old), _key_of(changes.public_key.new)
-    except (msgspec.ValidationError, ValueError, UnsupportedAlgorithm):
-        return None
-    if old is None or new is None or old == new:
-        return None
-    return Rotation(raw_of(old), raw_of(new), changes.first_checkpoint.to)
-
-
-def raw_of(key: Ed25519PublicKey) -> RawKey:
-    """Return the 32 bytes of a public key."""
-    return key.public_bytes_raw()
 
 
 class Keyring:
@@ -173,8 +118,3 @@ def _signer(body: bytes, signature: str, keys: Iterable[RawKey]) -> RawKey | Non
 
 def _covers(spans: Iterable[tuple[int, int]], number: int) -> bool:
     return any(first <= number < end for first, end in spans)
-
-
-def _key_of(pem: str) -> Ed25519PublicKey | None:
-    key = load_pem_public_key(pem.encode())
-    return key if isinstance(key, Ed25519PublicKey) else None

@@ -40,8 +40,9 @@ link() { # NAME FINISHED
     mkdir -p "$top/build/bin"
     # Made beside and renamed, so that the name is never missing for a test that starts the program now.
     ln -s "$2" "$top/build/bin/.$1.$$"
-    # -T replaces a link to a folder; without it, mv would move the new link into that folder.
-    mv -fT "$top/build/bin/.$1.$$" "$top/build/bin/$1"
+    # -T, which GNU mv has, replaces a link to a folder; without it, mv would move the new link into that folder.
+    if [ -d "$2" ]; then no_folder=T; else no_folder=; fi
+    mv "-f$no_folder" "$top/build/bin/.$1.$$" "$top/build/bin/$1"
     echo "$top/build/bin/$1 -> $2"
 }
 

@@ -13,7 +13,10 @@ _MOST_DIGITS: Final = 18
 
 
 class SettingsReader:
-    """Reads variables one by one. An empty or blank variable counts as not set, as in the OpenTelemetry specification.
+    """Reads variables one by one.
+
+    An empty variable counts as not set. White space around the value of an `OTEL_*` variable is ignored, so that a
+    blank one is not set either, as in the OpenTelemetry specification. Other values are used unchanged.
 
     For a wrong value the default is returned, and the problem is kept.
     """
@@ -30,7 +33,9 @@ class SettingsReader:
         """Return name and value of the first of these variables that is set."""
         self.known.update(names)
         for name in names:
-            value = self.environment.get(name, "").strip()
+            value = self.environment.get(name, "")
+            if name.startswith("OTEL_"):
+                value = value.strip()
             if value:
                 return name, value
         return None
@@ -58,8 +63,8 @@ class SettingsReader:
         """Return the path; if there is no file that can be read, that is a problem."""
         found = unreadable(path)
         if found is not None:
-            self.add(f"{name}: {found.why}")
-            self.unread += not found.is_missing
+            is_new = self.add(f"{name}: {found.why}")
+            self.unread += is_new and not found.is_missing
         return path
 
     def parsed(
@@ -112,7 +117,9 @@ class SettingsReader:
                 self.add(problem)
             return None
 
-    def add(self, problem: str) -> None:
-        """Keep a problem once, because one variable may be read for several purposes."""
-        if problem not in self.problems:
+    def add(self, problem: str) -> bool:
+        """Keep a problem once, because one variable may be read for several purposes; True when it is new."""
+        is_new = problem not in self.problems
+        if is_new:
             self.problems.append(problem)
+        return is_new

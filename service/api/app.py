@@ -37,14 +37,19 @@ class Application(Litestar):
 def create_app(parts: ApiServices) -> Litestar:
     """Return the application. It commits its tallies while it runs and when it stops; the ledger must outlive it."""
     settings = parts.settings
+    downloads = [each for each in _handlers(contents) if each is not contents.put_input]
     guarded = Router(
         "/",
         route_handlers=[
             Router("/", tags=["caller"], route_handlers=_handlers(me)),
             Router("/", tags=["jobs"], route_handlers=_handlers(templates, jobs)),
             Router(
-                "/", tags=["jobs"], route_handlers=_handlers(contents), request_max_body_size=settings.max_input_bytes
+                "/",
+                tags=["jobs"],
+                route_handlers=[contents.put_input],
+                request_max_body_size=settings.max_input_bytes,
             ),
+            Router("/", tags=["jobs"], route_handlers=downloads),
             Router("/", tags=["audit"], route_handlers=_handlers(audit)),
         ],
         guards=[admit],
@@ -75,8 +80,13 @@ def create_app(parts: ApiServices) -> Litestar:
 
 
 def _handlers(*modules: ModuleType) -> list[HTTPRouteHandler]:
-    """Return all handlers that these modules declare, in their order."""
-    return [each for module in modules for each in vars(module).values() if isinstance(each, HTTPRouteHandler)]
+    """Return all handlers that these modules define, in their order; none that they import."""
+    return [
+        each
+        for module in modules
+        for each in vars(module).values()
+        if isinstance(each, HTTPRouteHandler) and each.fn.__module__ == module.__name__
+    ]
 
 
 async def add_headers(message: Message, scope: Scope) -> None:

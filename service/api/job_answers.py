@@ -39,7 +39,6 @@ _PLAN = Plan(
     inputs={},
     sha256=PLAN_SHA256,
 )
-_PARAMETERS = {"path": "/etc/hosts"}
 _STDERR_END = "wc: /etc/hosts: Permission denied\n"
 _RUN_LINKS = {"job": JOB, "artifacts": f"{JOB}/runs/1/artifacts"}
 _JOB_LINKS = {"self": JOB, "runs": f"{JOB}/runs", "audit": f"{JOB}/audit"}

@@ -58,6 +58,7 @@ class JobReading:
 
     def is_final(self, job_id: str) -> bool:
         """Return whether a job is in a final state; blocks."""
+        self.require_allowed()
         return self._job(job_id).status.is_final
 
     def require_allowed(self) -> None:

@@ -9,7 +9,7 @@ from telemetry.audit.signer import Signer
 
 
 class RefusedStream(msgspec.Struct, frozen=True):
-    """A stream that no checkpoint names, because the database does not hold what its lane committed."""
+    """A stream that no checkpoint signs over, because the database does not hold what its lane committed."""
 
     stream_id: str
     reason: str

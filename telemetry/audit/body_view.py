@@ -5,16 +5,13 @@ from typing import Any, Final
 import msgspec
 
 
-class BodyView(msgspec.Struct, frozen=True):
-    """The members of a body (docs/audit-format.md, section 1)."""
+class BodyView(msgspec.Struct, frozen=True, kw_only=True):
+    """Members of a body (docs/audit-format.md, section 1); one that tampering removed is empty here."""
 
-    timestamp: str
-    observed_timestamp: str
-    event_name: str
-    trace_id: str
-    span_id: str
-    trace_flags: int
-    resource: dict[str, Any]
+    timestamp: str = ""
+    event_name: str = ""
+    trace_id: str = ""
+    span_id: str = ""
     attributes: dict[str, Any]
 
 
@@ -22,7 +19,7 @@ _DECODER: Final = msgspec.json.Decoder(BodyView)
 
 
 def view_body(body: str | bytes) -> BodyView:
-    """Return the members of a body.
+    """Return the members of a body that listings show.
 
     Raises:
         msgspec.DecodeError: the text is not the body of a record.

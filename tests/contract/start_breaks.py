@@ -183,7 +183,7 @@ BEFORE_THE_FIRST_START: dict[str, tuple[Break, str, list[str]]] = {
     "an archive that is something else": (
         _file("var/archive/audit.jsonl", b"other"),
         "delivery",
-        ["something else"],
+        ["is not an archive"],
     ),
     "an archive that is a folder": (
         _folder("var/archive/audit.jsonl"),

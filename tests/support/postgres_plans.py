@@ -5,6 +5,8 @@ from typing import Any
 
 import psycopg
 
+from service.store.postgres.statements import executing
+
 
 class Explaining:
     """A session that explains what it executes, by really executing it."""
@@ -27,23 +29,25 @@ class Explaining:
         return self._session.transaction()
 
 
-class _Pool:
-    def __init__(self, session: Explaining) -> None:
+class _Connections:
+    def __init__(self, session: Any) -> None:
         self._session = session
 
-    def run(self, task: Any) -> Any:
-        """Run a task on the one session that there is."""
-        return task(self._session)
+    def run(self, work: Any) -> Any:
+        """Do the work on the one session that there is."""
+        return work(executing(self._session))
 
 
 def explained(session: psycopg.Connection[Any], target: Any, method: str, *arguments: Any) -> Mapping[str, Any]:
     """Return the plan of the last statement by which a method of a part of the store reads."""
     explaining = Explaining(session)
-    pool, target._pool = target._pool, _Pool(explaining)
+    (name,) = (name for name in vars(target) if name.startswith("_connection"))
+    own = getattr(target, name)
+    setattr(target, name, _Connections(explaining))
     try:
         getattr(target, method)(*arguments)
     finally:
-        target._pool = pool
+        setattr(target, name, own)
     return explaining.plans[-1]
 
 

@@ -86,7 +86,7 @@ class IdRow(NamedTuple):
 
 
 pack = _FORM.pack
-"""Packs the fields of a `Row`."""
+"""Packs the fields of a `CopyRow`."""
 
 
 def unpack(packed: bytes) -> CopyRow:

@@ -31,33 +31,26 @@ class Outage:
 
     def attempt(self, *steps: Callable[[], object]) -> None:
         """Take the steps, each also when one before it failed, and note how that went: the first problem counts."""
-        problems: list[str] = []
+        problems: list[tuple[str, Exception | None]] = []
         for step in steps:
             try:
                 step()
             except TryLaterError as error:
-                problems.append(error.detail)
+                problems.append((error.detail, None))
             except (AuditraceError, OSError) as error:
-                problems.append(str(error))
+                problems.append((str(error), None))
             except Exception as error:  # noqa: BLE001 - a thread that died would leave its work undone in silence
-                problems.append(self.unexpected(error))
-        self.note(problems[0] if problems else None)
+                problems.append((f"unexpected {type(error).__name__}: {error}", error))
+        self.note(*problems[0] if problems else (None, None))
 
-    def unexpected(self, error: Exception) -> str:
-        """Note that the last attempt ended with an unexpected error, and return the problem as text.
+    def note(self, problem: str | None, unexpected: Exception | None = None) -> None:
+        """Note the result of the last attempt: the problem, or None when it worked.
 
-        The traceback is logged the first time.
+        When the problem is new, it is logged, with the traceback of an `unexpected` error.
         """
-        problem = f"unexpected {type(error).__name__}: {error}"
-        if problem != self.problem:
-            self._log.error("%s: %s", self._fails, problem, exc_info=error)
-        self.problem = problem
-        return problem
-
-    def note(self, problem: str | None) -> None:
-        """Note the result of the last attempt: the problem, or None when it worked."""
         if problem is not None and problem != self.problem:
-            self._log.log(self._level, "%s: %s", self._fails, problem)
+            level = self._level if unexpected is None else logging.ERROR
+            self._log.log(level, "%s: %s", self._fails, problem, exc_info=unexpected)
         elif problem is None and self.problem is not None:
             self._log.warning("%s", self._works_again)
         self.problem = problem

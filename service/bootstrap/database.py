@@ -112,8 +112,8 @@ class Database(ABC):
         """Where it is, for people; holds no secret."""
 
     @abstractmethod
-    def _snapshot(self) -> AbstractContextManager[Execute]:
-        """Open one snapshot of the database, which is there."""
+    def _snapshot(self, *, is_long: bool = False) -> AbstractContextManager[Execute]:
+        """Open one snapshot of the database, which is there; a long one has no time limits."""
 
     @abstractmethod
     def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
@@ -151,7 +151,7 @@ class Database(ABC):
         return self._records()
 
     def _records(self) -> Iterator[Found]:
-        with self._snapshot() as execute:
+        with self._snapshot(is_long=True) as execute:
             yield from records_in(execute, self.place)
 
     def reads(self) -> ClosableReads:

@@ -82,8 +82,8 @@ class PostgresDatabase(Database):
         return Opened(lanes, PostgresReads(self._url), checkpoints, outbox, wakeups.close)
 
     @contextmanager
-    def _snapshot(self) -> Generator[Execute]:
-        with snapshot(self._url) as session:
+    def _snapshot(self, *, is_long: bool = False) -> Generator[Execute]:
+        with snapshot(self._url, is_long=is_long) as session:
             yield executing(session)
 
     def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:

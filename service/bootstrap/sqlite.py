@@ -108,7 +108,8 @@ class SqliteDatabase(Database):
         )
 
     @contextmanager
-    def _snapshot(self) -> Generator[Execute]:
+    def _snapshot(self, *, is_long: bool = False) -> Generator[Execute]:
+        del is_long
         with snapshot(self._path, self._reading) as connection:
             yield executing(connection)
 

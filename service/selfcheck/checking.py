@@ -66,7 +66,9 @@ class SelfCheck:
         self._alarm = Alarm(interval_s)
         self._unsettled = Unsettled()
         self._ended: float | None = None
-        self._outage = Outage(_log, "the ledger could not be verified, trying on", "the ledger is verified again")
+        self._outage = Outage(
+            _log, "the ledger could not be verified, trying on", "the self-verification no longer fails"
+        )
         self._loop = Loop("selfcheck", self._turn_and_rest)
 
     def start(self) -> None:

@@ -22,7 +22,6 @@ from telemetry.audit.signer import Signer
 
 CHECKPOINT_LEASE: Final = "checkpoint"
 
-R = TypeVar("R")
 T = TypeVar("T", bound=LedgerTransaction)
 
 

@@ -29,11 +29,11 @@ def translating(driver: type[E], translate: Callable[[E], AuditraceError]) -> Tr
 class Connections(ABC):
     """One connection to a database, or a few of one kind.
 
-    A connection that was lost is replaced, and the work is done once more. So work must be repeatable: it reads, or it
-    writes what stays the same when it is written twice.
+    Work may be done twice: a lost connection to a server is replaced, and its work is done again on the new one. So work
+    reads, or it writes what stays the same when it is written twice. Work must not call these methods itself.
 
     Raises (each method but `close`):
-        LedgerBusyError: other threads or processes kept the database busy for too long.
+        LedgerBusyError: others kept the database, or all connections, busy for too long.
         LedgerUnavailableError: the database cannot be used now.
     """
 

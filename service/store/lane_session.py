@@ -219,7 +219,7 @@ class LaneSession(ABC, Generic[T, C]):
                 work(transaction)
                 self._stream.move_behind_end(transaction, end)
             self._commit(transaction)
-        except (AuditraceError, TelemetryError, LostSessionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever fails here, the rest of the process must be closed
             _log.warning("the last checkpoint could not be written, the next process writes it: %r", error)
             self.roll_back()
         else:

@@ -121,7 +121,7 @@ class _Lane(Generic[T]):
             wanted = [entry for entry in group if entry.future.running() or entry.future.set_running_or_notify_cancel()]
             if wanted:
                 self._commit(wanted)
-            else:
+            elif not group:
                 self._session.renew()
         self._end = self._session.close_stream()
 

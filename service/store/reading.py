@@ -66,6 +66,8 @@ class LedgerReads(ABC):
     """The place in that order before all records."""
     cursor: ClassVar[Any]
     """The type of a place."""
+    nul_as: ClassVar[str] = "\0"
+    """What columns hold for NUL, which a filter can hold."""
     cursor_and_newest: ClassVar[Any]
     """The type of a place, and of up to where records are listed."""
 
@@ -142,7 +144,7 @@ class LedgerReads(ABC):
 
         Each page fixes the upper bound of the next, so nothing is skipped or shown twice while records are added.
         """
-        conditions, values = _matching(where)
+        conditions, values = _matching(where, self.nul_as)
         before = decode_cursor(cursor, self.cursor) if cursor else None
 
         def read(execute: Execute) -> list[Row]:
@@ -156,7 +158,7 @@ class LedgerReads(ABC):
 
     def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
         """Return one page of records with their bytes, first committed first, up to where the first page could list."""
-        conditions, values = _matching(where)
+        conditions, values = _matching(where, self.nul_as)
 
         def read(execute: Execute) -> tuple[list[Row], int]:
             if cursor is None:
@@ -253,10 +255,10 @@ class LedgerReads(ABC):
         return row[-len(self.order) :]
 
 
-def _matching(where: RecordFilter) -> tuple[Sequence[str], dict[str, Any]]:
+def _matching(where: RecordFilter, nul_as: str) -> tuple[Sequence[str], dict[str, Any]]:
     values: dict[str, Any] = {
         # As the columns are written, which cannot hold NUL in every database.
-        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        name: value.replace("\0", nul_as) if isinstance(value, str) else value
         for name in _CONDITIONS
         if (value := getattr(where, name)) is not None
     }

@@ -43,8 +43,8 @@ class LedgerReplays:
         self._place, self._records, self._refused = self._start, 0, 0
         for stored, records in self._all("replay", {"name": self._name}):
             place = msgspec.json.decode(stored, type=dict[str, int | str])
-            self._refused, self._records = int(place.pop(_REFUSED)), records
-            self._place = place
+            self._refused, self._records = int(place.pop(_REFUSED, 0)), records
+            self._place = {**self._start, **place}
         ((self._last,),) = self._all("last_place", {})
         ((total,),) = self._all("delivered_count", {})
         return ReplayBegun(self._records, self._refused, total)

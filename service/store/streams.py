@@ -93,8 +93,8 @@ class LaneStream(Generic[T]):
         before = Tip(transaction.tip.stream_id) if self._position is None else self._position.tip
         if transaction.tip != before:
             self._move_tip(transaction, before, closed=0)
-        elif not 0 <= transaction.now_ns + LEASE_NS - self._alive_until_ns < _RENEW_NS:
-            self.renew(transaction.execute, transaction.now_ns)
+        elif not 0 <= transaction.time_ns() + LEASE_NS - self._alive_until_ns < _RENEW_NS:
+            self.renew(transaction.execute, transaction.time_ns())
 
     def end(self, transaction: T) -> None:
         """Close the stream with a record of its own.
@@ -150,7 +150,7 @@ class LaneStream(Generic[T]):
             "closed": closed,
             "old_number": before.number,
             "old_hash": before.hash,
-            "now_ns": transaction.now_ns,
+            "now_ns": transaction.time_ns(),
             "lease_ns": LEASE_NS,
         }
         moved = one(transaction.execute("move_tip", values))

@@ -60,6 +60,8 @@ class LedgerTransaction(ABC):
 
     violation: ClassVar[type[Exception]]
     """The driver's error for a row that a constraint refuses."""
+    nul_as: ClassVar[str] = "\0"
+    """What columns hold for NUL, which a body can hold."""
     locking_job = "job"
     """The statement that reads a job, and keeps other transactions from changing it until the end of this one."""
 
@@ -91,9 +93,13 @@ class LedgerTransaction(ABC):
         if audit_log is not self.position.audit_log:
             self.position = behind(self.execute, self.tip, audit_log)
 
+    def time_ns(self) -> int:
+        """Return the time by the clock that leases are judged by; here, when the transaction began."""
+        return self.now_ns
+
     def observe_ns(self) -> int:
-        """Return the time of sealing: when the transaction began; within a stream it increases with each record."""
-        return max(self.now_ns, self.tip.observed_ns + 1)
+        """Return the time of sealing; within a stream it increases with each record."""
+        return max(self.time_ns(), self.tip.observed_ns + 1)
 
     def append(self, sealed: SealedRecord) -> None:
         """Write a sealed record.
@@ -101,9 +107,9 @@ class LedgerTransaction(ABC):
         Raises:
             FencedError: somebody else wrote a record at this place of the stream.
         """
-        # The columns are for finding a record; those of PostgreSQL cannot hold NUL, which a body can.
+        # The columns are for finding a record.
         text = {
-            key: value.replace("\0", "\ufffd") for key, value in sealed.attributes.items() if isinstance(value, str)
+            key: value.replace("\0", self.nul_as) for key, value in sealed.attributes.items() if isinstance(value, str)
         }
         version = sealed.attributes.get(names.AUDITRACE_TARGET_VERSION)
         is_job_version = version is not None and text[names.AUDIT_TARGET_TYPE] == "job"

@@ -195,3 +195,13 @@ def test_all_mistakes_are_told_at_once() -> None:
         )
     for variable in ("OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_TRACES_SAMPLER", "OTEL_RESOURCE_ATTRIBUTES"):
         assert variable in str(refused.value)
+
+
+@pytest.mark.parametrize(("more", "is_unread"), [({}, True), ({"OTEL_TRACES_SAMPLER": "x"}, False)])
+def test_one_file_of_several_signals_is_one_problem(tmp_path: Path, more: dict[str, str], is_unread: bool) -> None:
+    """A file that cannot be read is told from a setting that is wrong, also when three signals name the file."""
+    shared = {"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path)}
+    with pytest.raises(TelemetrySettingsError) as refused:
+        read_otel_settings({**shared, **more})
+    assert len(refused.value.problems) == 1 + len(more)
+    assert refused.value.is_unread is is_unread

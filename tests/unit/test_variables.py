@@ -5,6 +5,7 @@ import pytest
 from service.config import examine_settings, read_settings
 from service.errors import SettingsError
 from service.variables import service_links
+from telemetry.settings import SettingsReader
 
 # What Kubernetes gives to every pod beside a Service called auditrace, whose pods it may be.
 LINKS = {
@@ -96,3 +97,12 @@ def test_empty_variables_of_telemetry_are_not_set_for_the_sdk_either(monkeypatch
     environment = read_settings().environment
     assert "OTEL_METRIC_EXPORT_INTERVAL" not in environment
     assert environment["OTEL_SERVICE_NAME"] == "mine"
+
+
+def test_only_otel_variables_lose_white_space() -> None:
+    """The OpenTelemetry specification counts a blank variable as unset. A blank setting of ours is a mistake to report."""
+    reader = SettingsReader({"AUDITRACE_DATABASE": " ", "AUDITRACE_SIGNING_KEY": "/k ", "OTEL_A": " ", "OTEL_B": " x "})
+    read = [reader.get(name) for name in ("AUDITRACE_DATABASE", "AUDITRACE_SIGNING_KEY", "OTEL_A", "OTEL_B")]
+    assert read == [" ", "/k ", None, "x"]
+    with pytest.raises(SettingsError, match="AUDITRACE_PORT: ' 8081' is not a whole number"):
+        read_settings({"AUDITRACE_PORT": " 8081"})

@@ -61,8 +61,11 @@ class SessionPool(Transactions):
     def read(self, work: Callable[[Execute], R]) -> R:
         def read(session: Session) -> R:
             session.isolation_level = IsolationLevel.REPEATABLE_READ
-            with session.transaction():
-                return work(executing(session))
+            try:
+                with session.transaction():
+                    return work(executing(session))
+            finally:
+                session.isolation_level = None
 
         return self._with_session(read)
 

@@ -12,6 +12,7 @@ from service.store.rows import Stored
 class PostgresReads(LedgerReads):
     """Implements `service.ports.Reads`, on sessions that read only."""
 
+    nul_as = "\ufffd"
     order = ("ns", "id")
     start = (0, "")
     cursor = tuple[Stored, str]

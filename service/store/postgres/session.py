@@ -8,8 +8,8 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from service.errors import LedgerUnavailableError, TryLaterError
-from service.store.lane_session import LaneSession, LostSessionError
+from service.errors import AuditraceError, LedgerBusyError, LedgerUnavailableError, TryLaterError
+from service.store.lane_session import EndedTransactionError, LaneSession, LostSessionError
 from service.store.postgres.commit_lookup import was_committed
 from service.store.postgres.connection import Session, connect_again, translate, translated
 from service.store.postgres.pooling import OF_OTHER_SESSIONS
@@ -35,8 +35,12 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
         self._partitioned_until_ns = 0
 
     def _do(self, statement: LiteralString) -> None:
-        with self._guarded():
-            self._held.execute(statement)
+        try:
+            with self._guarded():
+                self._held.execute(statement)
+        except AuditraceError as error:
+            # The server has aborted the transaction.
+            raise EndedTransactionError(error) from error
 
     def _require_transaction(self, error: Exception) -> None:
         self._forget_if_others(error)
@@ -113,7 +117,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
     def _commit(self, transaction: PostgresTransaction) -> None:
         """Commit; when the answer is lost, find out whether it took place, and end the stream here if it did."""
         try:
-            self._held.execute(b"COMMIT")
+            ended = self._held.execute(b"COMMIT").statusmessage
         except psycopg.Error as error:
             self._forget_if_others(error)
             if not self._is_lost:
@@ -122,6 +126,10 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
             if not self._took_place(transaction, error):
                 raise LostSessionError from error
             self._rollback_guard.lost_sight(transaction.tip)
+        else:
+            # The server answers to the commit of an aborted transaction without an error.
+            if ended != "COMMIT":
+                raise LedgerBusyError("the server has rolled the transaction back: try again")
 
     def _took_place(self, transaction: PostgresTransaction, lost: psycopg.Error) -> bool:
         if not transaction.outcomes:

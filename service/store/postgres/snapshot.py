@@ -9,13 +9,22 @@ from service.store.postgres.connection import Session, connect, translated
 
 
 @contextmanager
-def snapshot(url: str) -> Generator[Session]:
-    """Open a session without time limits, and a transaction in it that sees one snapshot; writers do not disturb it.
+def snapshot(url: str, *, is_long: bool) -> Generator[Session]:
+    """Open a session, and a transaction in it that sees one snapshot; writers do not disturb it.
+
+    Args:
+        url: the database.
+        is_long: without limits of time, for reading all of it.
 
     Raises:
         TryLaterError: the database cannot be read.
     """
-    with closing(connect(url, read_only=True, statement_timeout="0", idle_timeout="0")) as session:
+    opened = (
+        connect(url, read_only=True, statement_timeout="0", idle_timeout="0")
+        if is_long
+        else connect(url, read_only=True)
+    )
+    with closing(opened) as session:
         session.isolation_level = IsolationLevel.REPEATABLE_READ
         with translated(), session.transaction():
             yield session

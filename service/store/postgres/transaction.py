@@ -18,6 +18,7 @@ class PostgresTransaction(LedgerTransaction):
     """
 
     violation = psycopg.errors.UniqueViolation
+    nul_as = "\ufffd"
     locking_job = "locked_job"
 
     def __init__(self, session: Session, clock: Clock, position: Position, now_ns: int) -> None:

@@ -81,7 +81,7 @@ ORDER BY not_before_ns LIMIT 1
 
 -- name: take_turn
 INSERT INTO tenant_turns (tenant_id, last_ns) SELECT tenant_id, :started_ns FROM jobs WHERE job_id = :job_id
-ON CONFLICT (tenant_id) DO UPDATE SET last_ns = max(last_ns, excluded.last_ns)
+ON CONFLICT (tenant_id) DO UPDATE SET last_ns = excluded.last_ns
 
 -- name: next_due
 SELECT min(not_before_ns) FROM jobs WHERE status = 'queued'

@@ -3,6 +3,8 @@
 import sqlite3
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from service.ports import Clock
 from service.store.queries import one
 from service.store.sqlite.owners import OwnerLocks
@@ -23,6 +25,10 @@ class SqliteTransaction(LedgerTransaction):
 
     def _is_alive(self, worker_id: str) -> bool:
         return self._locks.is_alive(worker_id)
+
+    @override
+    def time_ns(self) -> int:
+        return self._clock()
 
     def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:
         del error

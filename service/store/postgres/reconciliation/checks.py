@@ -81,7 +81,7 @@ class _ExaminedDatabase(Examined):
 
 def reconcile(url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
     """Yield what `reconciled` finds in the database."""
-    with snapshot(url) as session:
+    with snapshot(url, is_long=True) as session:
         yield from reconcile_in(session, url, secret)
 
 

@@ -20,7 +20,7 @@ _LOOK_S: Final = 1.0
 
 
 class DiskWatermark:
-    """Tells whether the file system of a folder has the free space that it must keep; measured once a second at most."""
+    """Tells whether the file system of a folder has the free space to be kept; measured once a second at most."""
 
     def __init__(self, folder: Path, min_free_bytes: int, monotonic: Callable[[], float]) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Opens one snapshot of a PostgreSQL database for reading as a whole."""
+"""Opens one snapshot of a PostgreSQL database, to read the whole database."""
 
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -10,7 +10,7 @@ from service.store.postgres.connection import Session, connect, translated
 
 @contextmanager
 def snapshot(url: str) -> Generator[Session]:
-    """Open a session without time limits, and a transaction in it that sees one snapshot; writers do not disturb it.
+    """Open a session without time limits, with a transaction that sees one snapshot, which later writes do not change.
 
     Raises:
         TryLaterError: the database cannot be read.

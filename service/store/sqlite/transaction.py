@@ -1,4 +1,4 @@
-"""The open transaction of the SQLite lane, as far as it differs from those on other databases."""
+"""The open transaction of the SQLite lane, as far as it differs from that of PostgreSQL."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from service.store.writing import LedgerTransaction, Position
 
 
 class SqliteTransaction(LedgerTransaction):
-    """A transaction on a connection that has begun, and so has the only lock for writing."""
+    """A transaction that has begun, and so holds the only lock for writing."""
 
     violation = sqlite3.IntegrityError
 

@@ -40,7 +40,7 @@ def migrate_database(url: str) -> Sequence[str]:
         SettingsError: this version does not work on the server or database.
         TryLaterError: the database cannot be changed now.
     """
-    # No time limit: a step may be slow on a large table. The lock timeout keeps it from blocking writers.
+    # No time limit: a step may be slow on a large table, but its locks do not make writers wait.
     session = connect(url, statement_timeout="0", idle_timeout="0")
     try:
         return migrate(session)

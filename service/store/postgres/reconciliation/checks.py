@@ -58,7 +58,7 @@ class _ExaminedDatabase(Examined):
                 return error
 
     def integrity(self) -> Wrong:
-        """Yield contradictions between records and their keys, and, with the extension `amcheck`, indices and tables."""
+        """Yield contradictions between records and keys, and, with the extension `amcheck`, indices and tables."""
         yield from self.rows("keys_of_records")
         ((has_amcheck,),) = self._session.execute(SQL["has_amcheck"]).fetchall()
         for index, number in self._session.execute(SQL["indices"]).fetchall() if has_amcheck else ():

@@ -83,7 +83,7 @@ class LaneSession(ABC, Generic[T, C]):
 
     @abstractmethod
     def _guarded(self) -> AbstractContextManager[None]:
-        """Open a block that raises errors of the driver as those of the service, and a lost connection as lost."""
+        """Open a block that raises errors of the driver as those of the service, or as `LostSessionError`."""
 
     @abstractmethod
     def _begin(self) -> Begun[T]:

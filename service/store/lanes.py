@@ -30,7 +30,7 @@ class GroupRules(msgspec.Struct, frozen=True, kw_only=True):
     max_group: int
     """The largest group: more savepoints in one transaction cost more than they save."""
     rounds: int
-    """How often a group is tried whose commit is prevented by others."""
+    """How often a group is tried, if others prevent its commit."""
     translate: Callable[[Exception], Exception]
     """Returns the service's error for an error of the driver, and any other error as it is."""
     retried: tuple[type[Exception], ...] = ()

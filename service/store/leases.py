@@ -8,5 +8,5 @@ RENEW_S: Final = 2.0
 
 
 def is_leased(until_ns: int, now_ns: int) -> bool:
-    """Tell whether a lease is valid; if it ends too far ahead, the clock stepped back since, and it is not."""
+    """Tell whether a lease is valid: it has not ended, and was not taken before the clock stepped back."""
     return now_ns <= until_ns <= now_ns + 2 * LEASE_NS

@@ -47,7 +47,7 @@ def missing_of(steps: Sequence[Migration], version: int, additions: Collection[s
 
     Args:
         steps: all that this version knows.
-        version: the number of the last step of the database that is no addition.
+        version: the number of the last step of the database that is not an addition.
         additions: the names of its additions.
 
     Raises:

@@ -137,7 +137,7 @@ def _documents(examined: Examined) -> Wrong:
 
 
 def _columns(examined: Examined) -> Wrong:
-    """Yield the records with a column, for the searches of the query API, that contradicts the body."""
+    """Yield the records with a column, searched by the query API, that contradicts the body."""
     yield from contradicting(examined.rows("columns_of_records"))
 
 

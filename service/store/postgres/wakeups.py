@@ -37,7 +37,7 @@ class Wakeups:
         self._thread.start()
 
     def hint(self) -> None:
-        """Say that something was committed. Never blocks."""
+        """Send a hint that something was committed. Never blocks."""
         try:
             os.write(self._writing, b".")
         except BlockingIOError:

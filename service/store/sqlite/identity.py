@@ -63,7 +63,7 @@ _lock: Final = threading.Lock()
 
 
 def hold(path: Path, *, as_it_lies: bool = False) -> HeldFile:
-    """Prevent other processes from opening this file under another name, until it is released.
+    """Prevent every process from opening this file under another name, until it is released.
 
     Args:
         path: the file.

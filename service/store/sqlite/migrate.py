@@ -15,7 +15,7 @@ _OF_LEDGER: Final = "audit_records"
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
-    """Return the number of the last step, additions aside, that the file has seen; 0 for an empty file."""
+    """Return the number of the last step, without additions, that the file has seen; 0 for an empty file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 

@@ -1,4 +1,4 @@
-"""What settings name, read for a node: refused with all that is wrong, before the keys of a new database are made."""
+"""Reads what the settings of a node name, and refuses all that is wrong, before it makes keys for a new database."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from telemetry.audit.signer import Signer
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What settings name, read and found right."""
+    """What the settings name, read and checked."""
 
     database: Database
     templates: Templates
@@ -25,15 +25,15 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def checked(settings: Settings, checks: Sequence[str]) -> Checked:
-    """Read everything that settings name; only then make the keys of a database that is new.
+    """Read everything that the settings name, and after that make the keys of a new database.
 
     Args:
-        settings: those of the process.
-        checks: the names of what is looked at, of `service.bootstrap.examined`.
+        settings: the settings of the process.
+        checks: names of checks of `service.bootstrap.examined`.
 
     Raises:
-        SettingsError: listing all that is wrong; nothing was made.
-        TryLaterError: the database cannot be asked now; nothing was made.
+        SettingsError: with a list of all that is wrong; nothing was made.
+        TryLaterError: the database cannot be read now; nothing was made.
     """
     database, is_new = found_right(settings, checks)
     database.prepare()
@@ -42,24 +42,24 @@ def checked(settings: Settings, checks: Sequence[str]) -> Checked:
     secret = deployment_secret(settings.ledger_secret, may_create=is_new)
     registered = () if is_new else database.keys(secret)
     if registered:
-        # A rotation whose process died is finished first; without the key that signs now, this process never signs.
+        # First finish a rotation whose process died. Without the key that signs now, this process does not sign.
         keys.settle(registered[-1].fingerprint)
         signer = keys.find(registered[-1].fingerprint) or signer
     return Checked(database, load_templates(settings.templates), keys, signer, secret)
 
 
 def found_right(settings: Settings, checks: Sequence[str]) -> tuple[Database, bool]:
-    """Return the database, and whether it is empty, once all the checks found nothing wrong.
+    """Carry out the checks; return the database, and whether it is empty.
 
     Raises:
-        SettingsError: listing all that is wrong.
-        TryLaterError: nothing is, but the database cannot be asked now.
+        SettingsError: with a list of all that is wrong.
+        TryLaterError: nothing is wrong, but the database cannot be read now.
     """
     subject, outcomes = examine(settings, checks)
     problems = [detail for one in outcomes if one.status != "ok" for detail in one.details]
     if problems and all(one.is_later for one in outcomes if one.status != "ok"):
         raise TryLaterError("; ".join(problems))
     if problems or subject.database is None:
-        # Once each: one variable may be wrong for several of them.
+        # Each problem once: several checks may find the same one.
         raise SettingsError(list(dict.fromkeys(problems)))
     return subject.database, subject.is_empty

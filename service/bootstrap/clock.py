@@ -1,4 +1,4 @@
-"""The clock of this machine: read here for commands that open no ledger."""
+"""Reads the clock of this machine, for commands that open no ledger."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The copy of a ledger from one kind of database to another."""
+"""Copies a ledger from one kind of database to another."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from telemetry.files import unreadable
 def copied(
     source: str, target: str, secret: Callable[[], DeploymentSecret], note: Callable[[CopyStep], object]
 ) -> Copied:
-    """Copy the ledger that one URL names into the empty database that another one names.
+    """Copy the ledger of one URL into the empty database of another URL.
 
     Raises:
         SettingsError: it cannot be copied this way; the text says what to do.

@@ -1,4 +1,4 @@
-"""What the composition root asks of a kind of database, before a ledger is opened on it and while one is."""
+"""What the composition root needs from each kind of database, before it opens a ledger and while it is open."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -34,21 +34,21 @@ L = TypeVar("L", bound=LedgerTransaction)
 
 
 class LedgerParts(StreamSettings, frozen=True, kw_only=True):
-    """What a process gives to the ledger that it opens; no other process ever has the same `owner`."""
+    """What a process passes to the ledger that it opens; no other process ever has the same `owner`."""
 
     on_hint: Callable[[], None]
     """Called when another process may have committed something; must not raise or block."""
     private_key: Callable[[str], Signer | None]
-    """Returns the private key with this fingerprint, None when this process does not hold it."""
+    """Returns the private key with this fingerprint, None if this process does not hold it."""
     lanes: int | None = None
-    """How many lanes commit for it, as `prepare` has allowed; None for the database's own number."""
+    """How many lanes commit for the process, as `examine` has allowed; None for the default of the database."""
 
 
 class ClosableReads(Reads, Protocol):
     """Reads with connections of their own."""
 
     def close(self) -> None:
-        """Close the connections; nobody may read any more."""
+        """Close the connections; no read may follow."""
         ...
 
 
@@ -64,15 +64,15 @@ class Opened:
         last: Callable[[], None],
         owner_descriptor: int | None = None,
     ) -> None:
-        """Take what a database has opened.
+        """Take the parts that a database has opened.
 
         Args:
             lanes: commit for this process.
-            reads: of any thread.
-            checkpoints: in the transactions of these lanes.
+            reads: for any thread.
+            checkpoints: write in the transactions of these lanes.
             outbox: opens the undelivered records for a relay of this process.
-            last: is called when everything else is closed.
-            owner_descriptor: while a child process has this descriptor open, other processes take this one for alive.
+            last: is called after everything else is closed.
+            owner_descriptor: while a child has this descriptor open, this process counts as alive for other processes.
         """
         self.ledger: Ledger = lanes
         self.reads = reads
@@ -84,11 +84,11 @@ class Opened:
         self._last = last
 
     def close_ledger(self) -> None:
-        """Close the streams with records of their own and write the last checkpoint; nothing is committed after."""
+        """Close each stream with a record and write the last checkpoint; nothing is committed after that."""
         self._close_lanes()
 
     def close(self) -> None:
-        """Close the rest, once the ledger is closed."""
+        """Close the rest, after `close_ledger`."""
         # In SQLite, the last connection moves the WAL into the database file; a connection that only reads cannot.
         self.reads.close()
         self._close_checkpoints()
@@ -104,16 +104,16 @@ class Database(ABC):
     """
 
     volume: Path | None = None
-    """The folder whose disk holds it, None when that is another machine's."""
+    """The folder of the database, None if it is on another machine."""
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """Where it is, for people; holds no secret."""
+        """Where the database is, as texts for people show it; without secrets."""
 
     @abstractmethod
     def _snapshot(self, *, is_long: bool = False) -> AbstractContextManager[Execute]:
-        """Open one snapshot of the database, which is there; a long one has no time limits."""
+        """Open one snapshot of the database, which must exist; a long one has no time limits."""
 
     @abstractmethod
     def _discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
@@ -121,24 +121,24 @@ class Database(ABC):
 
     @abstractmethod
     def examine(self, lanes: int | None = None) -> str:
-        """Return in a few words what there is, once it can be opened for writing with so many lanes; make nothing."""
+        """Check that it can be opened for writing with so many lanes, and describe it in a few words; make nothing."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what must be there before it can be made."""
+        """Make what the database needs before it can be made."""
 
     @abstractmethod
     def require(self) -> None:
         """Raise unless there is a ledger."""
 
     def is_empty(self) -> bool:
-        """True while nothing was committed to it, and no key registered: only then may keys be made for it."""
+        """Tell whether nothing was committed and no key registered; only then may keys be made for the database."""
         with self._snapshot() as execute:
             return is_empty(execute)
 
     @abstractmethod
     def migrate(self) -> Sequence[str]:
-        """Bring it to the newest schema; return the names of the steps that were applied."""
+        """Migrate it to the newest schema, and return the names of the applied steps."""
 
     def keys(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger in the order of their registration; the last one signs now."""
@@ -146,7 +146,7 @@ class Database(ABC):
             return keys_of(execute, secret)
 
     def records(self) -> Iterator[Found]:
-        """Yield every committed record as one snapshot, for the verifier."""
+        """Yield every committed record of one snapshot, for the verifier."""
         self.require()
         return self._records()
 
@@ -161,10 +161,10 @@ class Database(ABC):
 
     @abstractmethod
     def _reads(self) -> ClosableReads:
-        """Do so, in a database with a ledger."""
+        """Do this on a database that has a ledger."""
 
     def checkpoints_seen(self) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:
-        """Return the last checkpoint, None before the first, and the streams that none signs over."""
+        """Return the last checkpoint (None before the first) and the refused streams."""
         self.require()
         with self._snapshot() as execute:
             return last_and_refused(execute)
@@ -176,26 +176,26 @@ class Database(ABC):
 
     @abstractmethod
     def durability(self, *, needs_standby: bool) -> Durability:
-        """Return what it promises of an acknowledged commit, and which of its settings break that promise."""
+        """Return what it promises for an acknowledged commit, and which of its settings break that promise."""
 
     def outbox(self, owner: str, clock: Clock) -> tuple[Outbox, Callable[[], None]]:
-        """Open the undelivered records for a relay without a ledger, and what gives up its name when it has ended."""
+        """Open the undelivered records for a relay without a ledger; also return a function that releases `owner`."""
         self.require()
         return self._outbox(owner, clock)
 
     @abstractmethod
     def _outbox(self, owner: str, clock: Clock) -> tuple[Outbox, Callable[[], None]]:
-        """Do so, in a database with a ledger."""
+        """Do this on a database that has a ledger."""
 
     def replays(self, sink: str) -> Replays:
-        """Open what was delivered, for the sink of this name."""
+        """Open the delivered records, for the sink of this name."""
         self.require()
         return self._replays(sink)
 
     @abstractmethod
     def _replays(self, sink: str) -> Replays:
-        """Do so, in a database with a ledger."""
+        """Do this on a database that has a ledger."""
 
     @abstractmethod
     def open(self, parts: LedgerParts) -> Opened:
-        """Open the ledger, brought to the newest schema before."""
+        """Open the ledger; its schema must be the newest one."""

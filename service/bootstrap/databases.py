@@ -1,4 +1,4 @@
-"""Which kind of database a URL names; the code for the other kind is not loaded."""
+"""Returns the database that a URL names, without loading the code for the other kind."""
 
 from service.bootstrap.database import Database
 from service.store.urls import is_postgres
@@ -9,10 +9,10 @@ def database_of(url: str, *, as_it_lies: bool = False) -> Database:
 
     Args:
         url: `sqlite:///path` or `postgresql://…`.
-        as_it_lies: what only reads it makes and changes no file, so that evidence stays as it is.
+        as_it_lies: reading makes and changes no file, so that evidence stays as it is.
 
     Raises:
-        SettingsError: it is neither `sqlite:///path` nor `postgresql://…`.
+        SettingsError: the URL is neither `sqlite:///path` nor `postgresql://…`.
     """
     if is_postgres(url):
         from service.bootstrap.postgres import PostgresDatabase

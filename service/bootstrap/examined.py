@@ -1,6 +1,6 @@
-"""Everything that settings name, looked at before anything is made: what a start refuses, and what `doctor` shows.
+"""The checks of everything that settings name, before anything is made, for a start and for `doctor`.
 
-One list for both, so that whatever stops a start stands in the doctor's table too.
+There is one list for both, so that `doctor` shows everything that prevents a start.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,58 +36,58 @@ DELIVERY: Final = "delivery"
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """What came of one check; `unknown` is one that could not be carried out."""
+    """The result of one check; `unknown` means that it could not be carried out."""
 
     check: str
     status: CheckStatus
     details: tuple[str, ...]
     is_later: bool = False
-    """Whether it may be carried out later, with nothing changed."""
+    """Whether the check may succeed later, without any change of settings."""
 
 
 class Subject:
-    """What is looked at: the settings, and the database once it is known whether it is empty."""
+    """What is checked: the settings, and the database, as soon as it is known whether that is empty."""
 
     def __init__(self, settings: Settings, *, as_it_lies: bool) -> None:
         self.settings = settings
         self.as_it_lies = as_it_lies
         self.database: Database | None = None
         self.is_empty = False
-        """Whether the next start makes the database's keys."""
+        """Whether the next start makes the keys of the database."""
 
     def take(self, database: Database) -> None:
-        """Remember the database, for the checks that depend on what it holds."""
+        """Remember the database, for the checks that depend on its content."""
         self.is_empty = database.is_empty()
         self.database = database
 
     @property
     def ledger(self) -> Database | None:
-        """The database once it holds a ledger."""
+        """The database if it holds a ledger."""
         return None if self.is_empty else self.database
 
 
 Check: TypeAlias = Callable[[Subject], str]
-"""Returns what is right, in a few words.
+"""Describes in a few words what was found right.
 
 Raises:
-    SettingsError, TelemetrySettingsError: what is wrong, and what to do.
-    TryLaterError, OSError: it could not be looked at.
+    SettingsError, TelemetrySettingsError: something is wrong; the text says what, and what to do.
+    TryLaterError, OSError: the check could not be carried out.
 """
 
 
 def examine(
     settings: Settings, checks: Sequence[str], *, as_it_lies: bool = False
 ) -> tuple[Subject, Sequence[CheckResult]]:
-    """Carry out the checks of these names, all of them, and return what was looked at with what came of each.
+    """Carry out all checks of these names, and return what was checked, with the result of each check.
 
-    Nothing is made or changed; with `as_it_lies`, SQLite makes no file beside its database either.
+    Nothing is made or changed; with `as_it_lies`, SQLite also makes no file beside its database.
     """
     subject = Subject(settings, as_it_lies=as_it_lies)
     return subject, [carry_out(name, _CHECKS[name], subject) for name in checks]
 
 
 def carry_out(name: str, check: Check, subject: Subject) -> CheckResult:
-    """Return what comes of a check, whatever it raises."""
+    """Carry out a check and return its result, also if it raises."""
     try:
         return CheckResult(name, "ok", (check(subject),))
     except (SettingsError, TelemetrySettingsError) as error:
@@ -121,7 +121,7 @@ def _database(subject: Subject) -> str:
     try:
         said = database.examine(settings.lanes)
     except SettingsError:
-        # The checks that follow can still tell whether the database is empty, if it can be read.
+        # If the database can be read, the next checks can still use whether it is empty.
         with suppress(AuditraceError):
             subject.take(database)
         raise
@@ -151,15 +151,15 @@ def _delivery(subject: Subject) -> str:
         examine_archive(settings.archive)
         _require_own_archive(subject)
         return f"embedded archive {settings.archive}"
-    # Reads certificates, keys and token; nothing is sent.
+    # This reads certificates, keys and the token, and sends nothing.
     open_sink(sink, lambda: 0).close()
     return f"{sink.endpoint}{_through(sink.proxy)}"
 
 
 def _require_own_archive(subject: Subject) -> None:
-    """Raise when an empty database would be begun beside an archive: two ledgers in one archive never verify."""
+    """Raise if the database is empty but the archive has records: two ledgers in one archive never verify."""
     held = archived_in(subject.settings.archive) if subject.is_empty else None
-    # Asked again, because another first start may have begun the ledger and delivered meanwhile.
+    # Read again, because another first start may have begun the ledger and delivered records meanwhile.
     if held is not None and subject.database is not None and subject.database.is_empty():
         to_do = "name that one (AUDITRACE_DATABASE), or another archive (AUDITRACE_AUDIT_ARCHIVE)"
         raise SettingsError([f"the database is empty, and {held} holds records of another one: {to_do}"])
@@ -202,7 +202,7 @@ def _tokens(subject: Subject) -> str:
     settings = subject.settings
     if settings.jwt is None:
         return "none are accepted but API keys"
-    # Imported where it is used, because short commands have no need of what the API is made of.
+    # Imported here, because short commands do not need the libraries of the API.
     from service.api.jwt import fetch_from
 
     fetch_from(settings.jwt.jwks, settings.environment)
@@ -220,7 +220,7 @@ def _work_folder(subject: Subject) -> str:
 
 
 def _not_there(path: Path) -> str:
-    """Return what can be said of a key while it is not known whether the first start is to make it."""
+    """Describe a missing key while it is unknown whether the first start makes it."""
     require_file_can_be_made(path)
     return f"{path} is not there, and the database does not tell whether it should be"
 
@@ -229,7 +229,7 @@ def _through(proxy: str | None) -> str:
     return "" if proxy is None else f" through {shown(proxy)}"
 
 
-# The database before those that depend on what it holds.
+# The check of the database comes before the checks that depend on its content.
 _CHECKS: Final[Mapping[str, Check]] = {
     SETTINGS: _settings,
     LISTENING: _listening,
@@ -249,4 +249,4 @@ RELAY: Final = (SETTINGS, DATABASE, "telemetry", DELIVERY)
 COMMAND: Final = (SETTINGS, DATABASE, "templates", "telemetry", "signing key", "ledger secret")
 WORKER: Final = (*COMMAND, "work folder")
 API: Final = (*COMMAND, "admin key", "tokens")
-"""Without the one for the address, which a process that serves listens on by then."""
+"""Without the check of the address, because the process already listens on it."""

@@ -1,4 +1,4 @@
-"""One process of the deployment: its ledger, its telemetry and everything that operations work with."""
+"""One process of the deployment: its ledger, its telemetry and everything that operations need."""
 
 import random
 import secrets
@@ -43,7 +43,7 @@ _NS_PER_MS = 1_000_000
 
 
 class Node:
-    """One process of the deployment, opened: its ledger, telemetry and everything that operations work with.
+    """One process of the deployment, opened: its ledger, telemetry and everything that operations need.
 
     Raises (on opening):
         SettingsError: settings, key files, templates or folders are wrong; all problems at once.
@@ -51,7 +51,7 @@ class Node:
     """
 
     def __init__(self, settings: Settings, source: Source, *, is_daemon: bool, checks: Sequence[str] = COMMAND) -> None:
-        """Open it once the checks of these names find nothing wrong; until then nothing is made."""
+        """Open it after the checks of these names; if they find something wrong, nothing is made."""
         self.settings = settings
         self.source: Source = source
         instance_id = str(uuid.uuid4())
@@ -102,22 +102,22 @@ class Node:
         )
 
     def client_services(self) -> Services:
-        """Return what the operations of clients work with: they are refused while the disk is nearly full."""
+        """Return the services for operations of clients, which are refused while the disk is nearly full."""
         if self.watermark is None:
             return self.services
         return msgspec.structs.replace(self.services, ledger=WatermarkedLedger(self.writes, self.watermark))
 
     @property
     def place(self) -> str:
-        """Which database this is: the absolute path of a file, or the name, host and port of a server's."""
+        """Which database this is: the absolute path of a file, or the host and name of a database on a server."""
         return self._database.place
 
     def registered_keys(self) -> Sequence[RegisteredKey]:
-        """Return the public keys of the ledger, read on a connection of its own: from any thread."""
+        """Return the public keys of the ledger, read on a connection of its own; any thread may call this."""
         return self._database.keys(self.secret)
 
     def committed_records(self) -> Iterator[Found]:
-        """Yield every committed record of one snapshot, read on a connection of its own: from any thread."""
+        """Yield every committed record of one snapshot, read on a connection of its own; any thread may call this."""
         return self._database.records()
 
     @contextmanager
@@ -128,7 +128,7 @@ class Node:
         try:
             yield KeyOperations(self.services, context, span)
         finally:
-            # A span that never ends is never exported, and the records that point to it would point at nothing.
+            # A span that never ends is never exported, and then the records would point to a missing span.
             span.end()
 
     def run_operations(self) -> RunOperations:
@@ -141,10 +141,10 @@ class Node:
         return RunOperations(self.services, self.owner, lease_ns, retry_delay_ns, self.client_services().ledger)
 
     def ensure_admin_key(self) -> Path | None:
-        """Make the first key on a database without keys; returns the file that holds it, or None.
+        """Make the first key of a database without keys; return the file that holds it, or None.
 
-        Of several first starts at the same time one makes it.
-        A process that dies between key and file leaves a key that nobody holds: `auditrace keys create` makes another.
+        If several processes start first at the same time, one of them makes it. If a process dies after it committed
+        the key and before it wrote the file, that key is lost: `auditrace keys create` makes another one.
         """
         if self.reads.keys():
             return None
@@ -154,15 +154,15 @@ class Node:
         except ConflictError:
             return None
         path = self.settings.admin_key
-        # One that is there belongs to an earlier database: nothing accepts it any more.
+        # An existing file belongs to an earlier database, and its key is no longer accepted.
         path.unlink(missing_ok=True)
         create_private_file(path, created.value.key.encode() + b"\n")
         return path
 
     def close(self, telemetry_s: float | None = None) -> None:
-        """Close everything, the ledger first; telemetry has at most `telemetry_s` seconds to be sent."""
+        """Close everything, the ledger first; telemetry is sent for at most `telemetry_s` seconds."""
         self.opened.close_ledger()
-        # Before the reads end: the last collection of metrics looks at the outbox and the jobs.
+        # Before the reads are closed, because the last collection of metrics reads the outbox and the jobs.
         self.telemetry.shutdown(telemetry_s)
         self.opened.close()
 
@@ -174,7 +174,7 @@ class Node:
         return record
 
     def _trial_record(self) -> AuditRecord:
-        """Return a record that is never committed, so that there is no span either."""
+        """Return a record that is never committed; so it has no real span."""
         return self._record_of_ledger(names.EVENT_AUDIT_STREAM_OPEN, SpanRef("0" * 31 + "1", "0" * 15 + "1", 0))
 
     def _record_of_ledger(self, event_name: str, span: SpanRef) -> AuditRecord:
@@ -194,10 +194,10 @@ class Node:
 
 @contextmanager
 def open_ledger(settings: Settings, source: Source) -> Generator[Node]:
-    """Open the ledger that is there for one command; none is made, because it would be in the wrong folder.
+    """Open the existing ledger for one command; none is made, because it would be in the wrong folder.
 
     Raises:
-        SettingsError: there is none, or settings are wrong.
+        SettingsError: there is no ledger, or settings are wrong.
     """
     if not settings.problems:
         database_of(settings.database).require()
@@ -207,7 +207,7 @@ def open_ledger(settings: Settings, source: Source) -> Generator[Node]:
 
 @contextmanager
 def open_node(settings: Settings, source: Source) -> Generator[Node]:
-    """Open the ledger for one command, and close it with its records committed; one that is not there is made."""
+    """Open the ledger for one command, and close it with its records committed; a missing ledger is made."""
     node = Node(settings, source, is_daemon=False)
     try:
         yield node

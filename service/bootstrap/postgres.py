@@ -1,4 +1,4 @@
-"""The database of many machines: one PostgreSQL."""
+"""The database for many machines: one PostgreSQL."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,24 +25,24 @@ from service.store.queries import Execute
 
 
 class PostgresDatabase(Database):
-    """A database on a server, whose disk is the server's to watch."""
+    """A database on a server; this process does not watch the server's disk."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     @property
     def place(self) -> str:
-        """Host and name."""
+        """Host and name of the database."""
         return place_of(self._url)
 
     def examine(self, lanes: int | None = None) -> str:
-        """Return which server it is, once it can be used; it takes any number of lanes that it has sessions for."""
+        """Check that the server can be used, and describe it; it takes any number of lanes that it has sessions for."""
         del lanes
         return examine(self._url)
 
     @override
     def prepare(self) -> None:
-        """Nothing: the database is there, or cannot be used."""
+        """Do nothing: the database exists, or cannot be used."""
 
     def require(self) -> None:
         """Raise unless the database has a ledger."""

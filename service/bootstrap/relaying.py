@@ -1,4 +1,4 @@
-"""Relays: within a process that has a ledger open, or alone."""
+"""Relays, in a process that has a ledger open or in a process of their own."""
 
 import hashlib
 import random
@@ -36,15 +36,15 @@ class RelayNode:
         )
         self.relay = relay_of(settings, self._outbox, self.telemetry.instruments)
         self.place = self._database.place
-        """Where the ledger is, for people."""
+        """Where the ledger is, as texts for people show it."""
         self._sink = _name_of_sink(settings)
 
     def replays(self) -> Replays:
-        """Open what was delivered, for a replay to this sink."""
+        """Open the delivered records, for a replay to this sink."""
         return self._database.replays(self._sink)
 
     def left_out(self) -> tuple[int, int] | None:
-        """Return how many records are parked, and how many not delivered yet; None when the database cannot tell."""
+        """Return how many records are parked, and how many are undelivered; None if the database cannot be read."""
         try:
             undelivered = sum(lag.committed - lag.delivered for lag in self._outbox.backlog())
             return self._outbox.parked_count(), undelivered
@@ -52,7 +52,7 @@ class RelayNode:
             return None
 
     def close(self, telemetry_s: float | None = None) -> None:
-        """Close everything; the relay has ended. Telemetry has at most `telemetry_s` seconds to be sent."""
+        """Close everything, after the relay has ended; telemetry is sent for at most `telemetry_s` seconds."""
         self.relay.close()
         self._give_up_name()
         self.telemetry.shutdown(telemetry_s)
@@ -78,7 +78,7 @@ def _endpoint(settings: Settings) -> SinkSettings | None:
 
 
 def _name_of_sink(settings: Settings) -> str:
-    """Return what tells sinks apart: a hash, because an address may hold a secret."""
+    """Return a name that distinguishes sinks: a hash, because an address may contain a secret."""
     endpoint = _endpoint(settings)
     address = str(settings.archive.resolve()) if endpoint is None else f"{endpoint.protocol} {endpoint.endpoint}"
     return hashlib.sha256(address.encode()).hexdigest()

@@ -26,13 +26,13 @@ from service.store.sqlite.untouched import in_use, untouched
 
 
 class SqliteDatabase(Database):
-    """A file, with one lane to a process."""
+    """A file, with one lane for each process."""
 
     def __init__(self, url: str, *, as_it_lies: bool = False) -> None:
-        """Name the file; what only reads leaves everything beside it as it is, if asked for.
+        """Name the file; with `as_it_lies`, reading changes nothing beside it.
 
         Raises:
-            SettingsError: the URL names none.
+            SettingsError: the URL names no file.
         """
         self._url = url
         self._path = database_path(url)
@@ -46,7 +46,7 @@ class SqliteDatabase(Database):
         return str(self._path)
 
     def examine(self, lanes: int | None = None) -> str:
-        """Return what there is, once it can be opened for writing."""
+        """Check that the file can be opened for writing, and describe it in a few words."""
         if lanes is not None and lanes > 1:
             raise SettingsError(
                 [f"AUDITRACE_LANES is {lanes}, and SQLite takes one writer: leave it out, or name a PostgreSQL"]
@@ -61,13 +61,13 @@ class SqliteDatabase(Database):
             raise SettingsError([f"the data folder {self._path.parent} cannot be written: {error.strerror}"]) from error
 
     def require(self) -> None:
-        """Raise unless the file is there, and, unless it is read as it lies, no other name of it is in use."""
+        """Raise unless the file has a ledger and, if it is not read as it lies, is not in use under another name."""
         require_ledger(self._path, self._url, self._reading)
         if not self._as_it_lies:
             hold(self._path).release()
 
     def is_empty(self) -> bool:
-        """True while the file is missing, or nothing was committed to it."""
+        """Tell whether the file is missing, or nothing was committed to it."""
         return is_empty(self._path, self._reading)
 
     @override

@@ -1,4 +1,4 @@
-"""The rows of checkpoints: the last one, to which the next one links, and the tips that all of them named."""
+"""The rows of checkpoints: the last one, to which the next one links, and the anchors of the streams."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from telemetry.audit.checkpoint import Checkpoint
 
 
 class StoredCheckpoint(msgspec.Struct, frozen=True):
-    """A checkpoint as the database has it; `streams` and `records` are the totals of all checkpoints so far."""
+    """A checkpoint as the database stores it; `streams` and `records` are the totals of all checkpoints so far."""
 
     number: int
     record_id: str
@@ -32,7 +32,7 @@ class StoredCheckpoint(msgspec.Struct, frozen=True):
 
 
 def last_stored(execute: Execute) -> StoredCheckpoint | None:
-    """Return the last checkpoint as it stands there; None before the first."""
+    """Return the last checkpoint as stored, without checks; None before the first."""
     for row in execute("last_checkpoint", {}):
         return StoredCheckpoint(*row)
     return None
@@ -41,11 +41,11 @@ def last_stored(execute: Execute) -> StoredCheckpoint | None:
 def last_to_follow(
     execute: Execute, secret: DeploymentSecret, keys: Sequence[RegisteredKey]
 ) -> StoredCheckpoint | None:
-    """Return the last checkpoint, once it is known that another one can follow it; None before the first.
+    """Return the last checkpoint after a check that another one can follow it; None before the first.
 
     Raises:
-        BrokenLedgerError: it was not stored by this deployment, was not signed by the key of its time, or the tips
-            that are kept are not those that it left.
+        BrokenLedgerError: it was not stored by this deployment, was not signed by the key of its time, or the anchors
+            are not those that it left.
     """
     last = last_stored(execute)
     if last is not None:

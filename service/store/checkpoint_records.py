@@ -17,16 +17,16 @@ MAX_TIPS: Final = 200
 
 
 class Named(msgspec.Struct, frozen=True):
-    """A stream that a checkpoint names, and the tip by which it does."""
+    """A stream that a checkpoint names, and its checkpoint tip."""
 
     state: StreamState
     tip: CheckpointTip
 
 
 def to_name(found: Survey) -> Sequence[Sequence[Named]]:
-    """Return the streams that the next checkpoints name, each of which takes so many; without any, one that is empty.
+    """Return the streams for each of the next checkpoints, at most `MAX_TIPS` each.
 
-    Named is what grew, opened or closed since the last one.
+    A checkpoint names the streams that grew, opened or closed since the last one. If there are none, it names none.
     """
     named = [Named(state, _tip(state, hashed)) for state, hashed in found.sound]
     news = [one for one in named if one.tip.number >= one.tip.first or one.tip.closed != (one.state.anchor_closed == 1)]
@@ -34,7 +34,7 @@ def to_name(found: Survey) -> Sequence[Sequence[Named]]:
 
 
 def stated_behind(last: StoredCheckpoint | None, named: Sequence[Named], number: int | None) -> Checkpoint:
-    """Return what the checkpoint behind `last` states; after a restore it has another `number` than the next one."""
+    """Return what the checkpoint behind `last` states; `number` is given after a restore only."""
     before = last.number if last else 0
     return Checkpoint(
         number=number or before + 1,
@@ -48,7 +48,7 @@ def stated_behind(last: StoredCheckpoint | None, named: Sequence[Named], number:
 
 
 def stating(record: AuditRecord, attributes: Mapping[str, Value]) -> AuditRecord:
-    """Return a record that states this too."""
+    """Return the record with these attributes added."""
     return msgspec.structs.replace(record, attributes={**record.attributes, **attributes})
 
 

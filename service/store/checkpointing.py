@@ -26,14 +26,14 @@ T = TypeVar("T", bound=LedgerTransaction)
 
 
 class _Written(msgspec.Struct, frozen=True):
-    """What one transaction wrote, and the last checkpoint of it, which its process has seen once it is committed."""
+    """What one transaction wrote, and its last checkpoint, which the rollback guard remembers after the commit."""
 
     done: Checkpointed
     last: StoredCheckpoint
 
 
 class Checkpoints(ABC, Generic[T]):
-    """Implements `service.ports.CheckpointWriter` for one process, but for what differs between databases."""
+    """Implements `service.ports.CheckpointWriter` for one process; subclasses add what differs between databases."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class Checkpoints(ABC, Generic[T]):
         """Write in the transactions of these lanes.
 
         Args:
-            lanes: those of this process.
-            private_key: returns the private key with a fingerprint, None when this process does not hold it.
-            reading: looks at what is committed; is closed with this, as `writing` is.
-            writing: takes leases and registers keys, beside the lanes.
+            lanes: the lanes of this process.
+            private_key: returns the private key with a fingerprint, None if this process does not hold it.
+            reading: reads what is committed; `close` closes it.
+            writing: takes leases and registers keys, outside of the lanes; `close` closes it.
         """
         self._reading = reading
         self._writing = writing
@@ -59,15 +59,15 @@ class Checkpoints(ABC, Generic[T]):
 
     @abstractmethod
     def _take_lease(self, execute: Execute) -> bool:
-        """Take or renew the lease; False while another process that is alive holds it."""
+        """Take or renew the lease; False while another living process holds it."""
 
     @abstractmethod
     def _close_orphans(self, transaction: T) -> Iterator[str]:
-        """Close the streams whose processes are dead, and yield each that is closed now."""
+        """Close the streams whose processes are dead, and yield each stream that was closed."""
 
     @abstractmethod
     def _at_work(self, transaction: T) -> str:
-        """Return what works on the database, beside this transaction; an empty text for nothing."""
+        """Return what else is at work on the database, beside this transaction; an empty text if nothing is."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -76,10 +76,10 @@ class Checkpoints(ABC, Generic[T]):
         self._writing.close()
 
     def hold(self) -> bool:
-        """Take or renew the lease; False while another process that is alive holds it."""
+        """Take or renew the lease; False while another living process holds it."""
 
         def hold(execute: Execute) -> bool:
-            # Without the key the lease would only keep others from writing.
+            # A process without the key cannot sign, and with the lease it would keep others from signing.
             self._signer(self._keys(execute))
             return self._take_lease(execute)
 
@@ -90,27 +90,27 @@ class Checkpoints(ABC, Generic[T]):
         self._writing.write(self._release)
 
     def write(self) -> Checkpointed | None:
-        """Close orphaned streams and sign the tips of all streams that changed; None without the lease.
+        """Close orphaned streams and sign the tips of all changed streams; None without the lease.
 
-        Most is hashed before the transaction, so that writers wait for what came in meanwhile only.
+        Most records are hashed before the transaction, so that writers wait only for the hashing of newer ones.
         """
-        # Before anything is hashed: raises when the database was set back.
+        # This raises if the database was set back, so it comes before the hashing.
         self.last()
         known = {state.stream_id: hashed for state, hashed in self.look().sound}
         return self._saw(self._lanes.submit(lambda transaction: self._write(transaction, known)).result())
 
     def write_last(self, transaction: T) -> Checkpointed | None:
-        """Write the checkpoints of a clean shutdown, behind the close of the streams, and give the lease back."""
+        """Write the checkpoints of a clean stop, after the streams are closed, and give the lease back."""
         written = self._write(transaction, {})
         self._release(transaction.execute)
         return written.done if written else None
 
     def look(self) -> Survey:
-        """Look at the committed streams as the next checkpoint would, and change nothing."""
+        """Survey the committed streams as the next checkpoint would; nothing is changed."""
         return self._reading.read(lambda execute: survey(execute, self._settings.secret))
 
     def last(self) -> LastCheckpoint | None:
-        """Return the last checkpoint, whoever wrote it; None before the first.
+        """Return the last checkpoint of any process; None before the first.
 
         Raises:
             BrokenLedgerError: something that this process saw committed is gone.
@@ -125,7 +125,7 @@ class Checkpoints(ABC, Generic[T]):
         return None if last is None else LastCheckpoint(last.number, last.observed_ns)
 
     def refused(self) -> Sequence[RefusedStream]:
-        """Return the streams that the last checkpoint, whoever wrote it, refused."""
+        """Return the streams that the last checkpoint of any process refused."""
         return self._reading.read(lambda execute: [RefusedStream(*row) for row in execute("refused_streams", {})])
 
     def registered(self) -> Sequence[RegisteredKey]:
@@ -133,10 +133,10 @@ class Checkpoints(ABC, Generic[T]):
         return self._reading.read(lambda execute: registered_keys(execute, self._settings.secret))
 
     def register(self, signer: Signer) -> None:
-        """Register the public key on a ledger that knows none and holds no checkpoint yet.
+        """Register the public key if the ledger has no key and no checkpoint yet.
 
         Raises:
-            SettingsError: the ledger knows a key, and was begun with another ledger secret than this process has.
+            SettingsError: the ledger has a key, and was begun with another ledger secret than this process has.
         """
         secret, now_ns = self._settings.secret, self._settings.clock()
 
@@ -151,7 +151,7 @@ class Checkpoints(ABC, Generic[T]):
         self._writing.write(register_first)
 
     def rotate(self, new: Signer) -> int:
-        """Let `new` sign from the next checkpoint on, and return that checkpoint's number.
+        """Make `new` the key that signs from the next checkpoint on, and return that checkpoint's number.
 
         Raises:
             SettingsError: this process does not hold the private key that signs now, or `new` has signed before.
@@ -159,7 +159,7 @@ class Checkpoints(ABC, Generic[T]):
         return self._lanes.submit(lambda transaction: self._rotate(transaction, new)).result()
 
     def restore(self) -> Checkpointed:
-        """Close every stream of a database that was set back, and go on behind numbers that may have been used.
+        """Close every stream of a database that was set back, and continue above all numbers that may have been used.
 
         Raises:
             LedgerBusyError: processes work on the database.
@@ -182,7 +182,7 @@ class Checkpoints(ABC, Generic[T]):
         if at_work:
             raise LedgerBusyError(f"{at_work}: stop every process that works on the database, and try again in 10 s")
         own = {"own": transaction.tip.stream_id}
-        # Each is closed where it stands.
+        # Each stream is closed at its stored tip.
         closed = [stream_id for (stream_id,) in execute("end_streams", own)]
         first = first_after_restore(last, transaction.now_ns)
         record = self._settings.system_record(names.EVENT_AUDIT_RESTORE)
@@ -198,7 +198,7 @@ class Checkpoints(ABC, Generic[T]):
         execute("one_at_a_time", {})
         if not self._take_lease(execute):
             return None
-        # Also at a clean stop, which is what an operator does who was told that the database was set back.
+        # Also at a clean stop: operators stop the process when it reports that the database was set back.
         self._rollback_guard.require_all(execute)
         keys = self._keys(execute)
         signer = self._signer(keys)
@@ -207,7 +207,7 @@ class Checkpoints(ABC, Generic[T]):
         found = survey(execute, secret, own=transaction.tip, known=known)
         for refused in found.refused:
             if refused.stream_id == transaction.tip.stream_id:
-                # The checkpoint goes into another stream, which it can sign over.
+                # A checkpoint has to be in a stream that it can sign over, so the lane opens another one.
                 raise FencedError(refused.reason)
         transaction.certify(signer.fingerprint)
         added: list[StoredCheckpoint] = []
@@ -228,7 +228,7 @@ class Checkpoints(ABC, Generic[T]):
     ) -> StoredCheckpoint:
         """Write one checkpoint behind `last`, and move the anchors of the streams that it names.
 
-        After a restore it has another `number` than the one that follows.
+        `number` is given after a restore only; None means the number after that of `last`.
         """
         stated = stated_behind(last, named, number)
         record = stating(self._settings.system_record(names.EVENT_AUDIT_CHECKPOINT), stated.attributes())

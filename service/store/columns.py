@@ -1,4 +1,4 @@
-"""Compares what the query API finds a record by with what its body says, in Python: no database's JSON holds all."""
+"""Compares the columns that the query API searches with the body; in Python, as no database's JSON takes every body."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -28,10 +28,10 @@ _ATTRIBUTES: Final = (
 
 
 def contradicting(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
-    """Yield the records of which a column is not what the body says.
+    """Yield the records with a column that contradicts the body.
 
     Args:
-        rows: of the statement `columns_of_records`: body, then the columns in the order of the lists above.
+        rows: those of the statement `columns_of_records`: the body, then the columns in the order of the lists above.
     """
     decoder = msgspec.json.Decoder(dict[str, Any])
     for body, *columns in rows:
@@ -54,5 +54,5 @@ def _said(body: Mapping[str, Any]) -> list[object]:
 
 
 def _shown(value: object) -> object:
-    # A column of PostgreSQL cannot hold NUL, which a body can.
+    # A body can hold NUL, but a text column of PostgreSQL cannot.
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What the ledger's protocol asks of connections, whatever the database."""
+"""What the ledger protocol needs from connections to any database."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
@@ -14,7 +14,7 @@ Translated: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 
 def translating(driver: type[E], translate: Callable[[E], AuditraceError]) -> Translated:
-    """Return what opens a block in which errors of the driver are raised as those of the service."""
+    """Return a function that opens a block; in it, errors of the driver are raised as errors of the service."""
 
     @contextmanager
     def translated() -> Generator[None]:
@@ -29,8 +29,8 @@ def translating(driver: type[E], translate: Callable[[E], AuditraceError]) -> Tr
 class Connections(ABC):
     """One connection to a database, or a few of one kind.
 
-    Work may be done twice: a lost connection to a server is replaced, and its work is done again on the new one. So work
-    reads, or it writes what stays the same when it is written twice. Work must not call these methods itself.
+    A lost connection to a server is replaced, and the work runs once more. So work must be repeatable: it only reads,
+    or writing twice has the same result as writing once. Work must not call these methods itself.
 
     Raises (each method but `close`):
         LedgerBusyError: others kept the database, or all connections, busy for too long.
@@ -39,11 +39,11 @@ class Connections(ABC):
 
     @abstractmethod
     def run(self, work: Callable[[Execute], R]) -> R:
-        """Return what `work` returns; each of its statements is a transaction of its own."""
+        """Run `work` and return its result; each of its statements is a transaction of its own."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close what is open; later calls of the other methods raise."""
+        """Close all connections; later calls of the other methods raise."""
 
 
 class Transactions(Connections):
@@ -51,8 +51,8 @@ class Transactions(Connections):
 
     @abstractmethod
     def read(self, work: Callable[[Execute], R]) -> R:
-        """Return what `work` finds in one snapshot of what is committed."""
+        """Run `work` in one snapshot of what is committed, and return its result."""
 
     @abstractmethod
     def write(self, work: Callable[[Execute], R]) -> R:
-        """Run `work` in one transaction, and return what it returns after the commit."""
+        """Run `work` in one transaction, and return its result after the commit."""

@@ -1,4 +1,4 @@
-"""The connection of a lane and the transactions on it: when it is lost, its stream is given up with it."""
+"""The connection of a lane, and the transactions on it; a lane that loses its connection leaves its stream."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ T = TypeVar("T", bound=LedgerTransaction)
 
 
 class Closable(Protocol):
-    """A connection, as far as it can be closed."""
+    """A connection that can be closed."""
 
     def close(self) -> None:
         """Close it; may be called again."""
@@ -31,11 +31,11 @@ _log = logging.getLogger(__name__)
 
 
 class LostSessionError(Exception):
-    """The connection was lost before the commit was asked for: nothing is committed, and all can be done again."""
+    """The connection was lost and nothing is committed: all of the work can be done again."""
 
 
 class EndedTransactionError(Exception):
-    """An error has ended the transaction, or nobody knows what is in it: nothing of its group can be committed."""
+    """An error ended the transaction, or left it in an unknown state: nothing of its group can be committed."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -43,12 +43,12 @@ class EndedTransactionError(Exception):
 
 
 class LaneSession(ABC, Generic[T, C]):
-    """One lane's connection and its stream; used by its thread alone. Without a connection there is no stream."""
+    """The connection and the stream of one lane, for its thread only. Without a connection there is no stream."""
 
     def __init__(
         self, settings: StreamSettings, rollback_guard: RollbackGuard, executing: Callable[[C], Execute]
     ) -> None:
-        """Make one without a connection; `executing` returns what executes statements on one."""
+        """Start without a connection; `executing` returns the function that executes statements on one."""
         self._executing = executing
         self._settings = settings
         self._rollback_guard = rollback_guard
@@ -63,11 +63,11 @@ class LaneSession(ABC, Generic[T, C]):
 
     @abstractmethod
     def _connected(self) -> C:
-        """Return the connection, which is opened if there is none."""
+        """Return the connection; open it if there is none."""
 
     @abstractmethod
     def _do(self, statement: LiteralString) -> None:
-        """Execute a statement about savepoints.
+        """Execute a savepoint statement.
 
         Raises:
             LostSessionError, EndedTransactionError: the transaction is gone.
@@ -83,19 +83,19 @@ class LaneSession(ABC, Generic[T, C]):
 
     @abstractmethod
     def _guarded(self) -> AbstractContextManager[None]:
-        """Turn errors of the driver into those of the service, and the loss of the connection into its own."""
+        """Open a block that raises errors of the driver as those of the service, or as `LostSessionError`."""
 
     @abstractmethod
     def _begin(self) -> Begun[T]:
-        """Begin a transaction of the database, on a new connection where there is none."""
+        """Begin a transaction of the database; open a connection first if there is none."""
 
     @abstractmethod
     def _commit(self, transaction: T) -> None:
-        """Commit; the connection is given up when it cannot be told whether that took place, or only later.
+        """Commit; the connection is closed if its answer does not tell whether the commit was made.
 
         Raises:
             LostSessionError: the connection was lost and nothing is committed.
-            AuditraceError: the database refused; nothing is committed, unless the text says that this is not known.
+            AuditraceError: the database refused; nothing is committed, unless the text says that this is unknown.
         """
 
     @abstractmethod
@@ -103,11 +103,11 @@ class LaneSession(ABC, Generic[T, C]):
         """Roll back what is open."""
 
     def begin(self) -> T:
-        """Begin a transaction behind the stream's tip; the stream is opened by it where there is none.
+        """Begin a transaction behind the stream's tip; if there is no stream, the transaction opens one.
 
         Raises:
             LostSessionError: the connection turned out to be lost.
-            LedgerUnavailableError: there is no connection to be had.
+            LedgerUnavailableError: no connection can be opened.
         """
         with self._guarded():
             begun = self._begin()
@@ -118,16 +118,16 @@ class LaneSession(ABC, Generic[T, C]):
             return self._stream.begin(begun)
 
     def attempt(self, transaction: T, work: Callable[[T], R], *, is_patient: bool) -> R:
-        """Run `work` in a savepoint and return what it returns; what it raises has left nothing behind.
+        """Run `work` in a savepoint and return its result; if it raises, everything that it wrote is undone.
 
         Args:
             transaction: the one that `begin` returned.
             work: may read, and write by `save`.
-            is_patient: wait for jobs that others hold, which is right only when nothing is held here.
+            is_patient: wait for jobs that other transactions lock; only allowed while this one locks none.
 
         Raises:
             LostSessionError, EndedTransactionError: the transaction is gone.
-            FencedError: the stream is not this lane's any more; nothing of the transaction can be committed.
+            FencedError: the stream no longer belongs to this lane; nothing of the transaction can be committed.
         """
         before = transaction.position
         transaction.wait_for_jobs(is_patient=is_patient)
@@ -149,7 +149,7 @@ class LaneSession(ABC, Generic[T, C]):
         """Move the stored tip, which fences the lane, and commit.
 
         Raises:
-            FencedError: the stream was closed or written by another; nothing is committed.
+            FencedError: another process closed or wrote the stream; nothing is committed.
             LostSessionError, AuditraceError: as `_commit` does.
         """
         with self._guarded():
@@ -160,7 +160,7 @@ class LaneSession(ABC, Generic[T, C]):
         self._settings.on_commit(transaction.outcomes)
 
     def roll_back(self) -> None:
-        """Undo what was not committed; a stream that was just being opened is forgotten."""
+        """Undo what is not committed, also the opening of a stream."""
         self._stream.rolled_back()
         if self._connection is None:
             return
@@ -172,7 +172,7 @@ class LaneSession(ABC, Generic[T, C]):
             self.drop()
 
     def disown_stream(self, fenced: FencedError) -> None:
-        """Go on in another stream, once what was not committed is undone."""
+        """Disown the stream and continue in another one; what is not committed must be undone before."""
         try:
             with self._guarded():
                 self._stream.disown(self._executing(self._connected()), fenced)
@@ -181,7 +181,7 @@ class LaneSession(ABC, Generic[T, C]):
             self._stream.leave()
 
     def renew(self) -> None:
-        """Say, while there is nothing to commit, that the stream's process is alive."""
+        """Renew the stream's lease while there is nothing to commit."""
         if self._connection is None:
             return
         try:
@@ -192,7 +192,7 @@ class LaneSession(ABC, Generic[T, C]):
             self.roll_back()
 
     def close_stream(self) -> Position | None:
-        """Write the stream's last record and return the position behind it; when that fails, a checkpoint closes it."""
+        """Write the stream's last record and return the position behind it; None on failure: a checkpoint closes it."""
         if not self._stream.is_open:
             return None
         try:
@@ -212,7 +212,7 @@ class LaneSession(ABC, Generic[T, C]):
         return transaction.position
 
     def commit_behind(self, end: Position, work: Callable[[T], object]) -> None:
-        """Run `work` behind the end; when that fails, the next checkpoint of another process covers the stream."""
+        """Run `work` behind the end; if that fails, the next checkpoint of another process covers the stream."""
         try:
             with self._guarded():
                 transaction = self._begin().transaction(end)
@@ -226,7 +226,7 @@ class LaneSession(ABC, Generic[T, C]):
             self._settings.on_commit(transaction.outcomes)
 
     def drop(self) -> None:
-        """Close the connection, and give up the stream with it."""
+        """Close the connection and leave the stream."""
         left = self._stream.leave()
         if left is not None:
             self._rollback_guard.lost_sight(left)
@@ -237,6 +237,6 @@ class LaneSession(ABC, Generic[T, C]):
     def _begin_behind_last(self) -> T:
         begun = self._begin()
         if not self._stream.is_open:
-            # Its connection was lost, and another one was opened just now.
+            # The old connection was lost, and the stream with it; `_begin` has opened another connection.
             raise LostSessionError
         return self._stream.begin(begun)

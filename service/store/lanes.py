@@ -28,24 +28,24 @@ class GroupRules(msgspec.Struct, frozen=True, kw_only=True):
     """How a store commits groups, and what its errors mean for them."""
 
     max_group: int
-    """More savepoints than that in one transaction cost more than they save."""
+    """The largest group: more savepoints in one transaction cost more than they save."""
     rounds: int
-    """How often a group is tried that others keep from being committed."""
+    """How often a group is tried, if others prevent its commit."""
     translate: Callable[[Exception], Exception]
-    """Returns the service's error for one of the driver; any other error as it is."""
+    """Returns the service's error for an error of the driver, and any other error as it is."""
     retried: tuple[type[Exception], ...] = ()
-    """What a group is tried again after, beside the loss of its stream or session."""
+    """Errors after which a group is tried again, as it is after the loss of its stream or session."""
     in_the_way: tuple[type[Exception], ...] = (OvertakenError,)
-    """What another transaction is in the way of: it succeeds, or is refused for good, once that one has ended."""
+    """Errors that another transaction causes: once it has ended, the work succeeds or is refused for good."""
     ends_the_group: tuple[type[Exception], ...] = ()
-    """Those of them in which locks had a part that were taken earlier in the group."""
+    """Those of `in_the_way` that locks of earlier work in the group can cause."""
 
 
 class Lanes(Generic[T]):
     """Implements `service.ports.Ledger` for one process.
 
     Each lane is serial, so the numbers of its stream are gapless and in commit order. A future is resolved after the
-    commit and never before; what fails alone fails alone, and what fails the transaction fails the whole group.
+    commit and never before. Work that raises fails alone; an error of the transaction fails the whole group.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Lanes(Generic[T]):
         rules: GroupRules,
         rollback_guard: RollbackGuard,
     ) -> None:
-        """Start a lane for each session; they connect when the first work comes."""
+        """Start a lane for each session; a lane connects when its first work comes."""
         self.settings = settings
         self.rollback_guard = rollback_guard
         self._queue: WorkQueue[T] = WorkQueue()
@@ -70,8 +70,8 @@ class Lanes(Generic[T]):
     def close(self, last: Callable[[T], object] | None = None) -> None:
         """Commit what is queued, close every stream with a record of its own, and end the threads.
 
-        `last` runs in a transaction behind the last close, and may add checkpoints only; it is left out when no lane
-        has a stream that it closed itself.
+        After that, `last` runs in a transaction behind the end of one of these streams, and may only add checkpoints.
+        It does not run if no lane closed a stream.
         """
         self._queue.close()
         with_stream = [lane for lane in self._lanes if lane.join()]
@@ -82,7 +82,7 @@ class Lanes(Generic[T]):
 
 
 class _GroupResult(msgspec.Struct, Generic[T]):
-    """What became of a group whose transaction is committed."""
+    """The results of a group whose transaction is committed."""
 
     settled: list[tuple[Entry[T], Any, Exception | None]]
     put_off: list[Entry[T]]
@@ -101,18 +101,18 @@ class _Lane(Generic[T]):
         self._thread.start()
 
     def join(self) -> bool:
-        """Wait until the thread has ended; tells whether it closed a stream."""
+        """Wait until the thread has ended, and tell whether it closed a stream."""
         self._thread.join()
         return self._end is not None
 
     def commit_last(self, work: Callable[[T], object]) -> None:
-        """Run `work` behind the closed stream, once the thread has ended."""
+        """Run `work` behind the closed stream, after the thread has ended."""
         end, self._end = self._end, None
         if end is not None:
             self._session.commit_behind(end, work)
 
     def drop(self) -> None:
-        """Close the session, once the thread has ended; nothing is committed behind its stream any more."""
+        """Close the session after the thread has ended; nothing more is committed behind its stream."""
         self._end = None
         self._session.drop()
 
@@ -131,7 +131,7 @@ class _Lane(Generic[T]):
             try:
                 result = self._transact(group)
             except FencedError as error:
-                # Nothing was committed, so the group is redone in a new stream, which nobody else has seen.
+                # Nothing was committed, so the group runs again, in a new stream that no other writer knows.
                 self._session.roll_back()
                 self._session.disown_stream(error)
                 failure = error
@@ -159,7 +159,7 @@ class _Lane(Generic[T]):
         _fail(group, failure)
 
     def _commit_alone(self, group: Sequence[Entry[T]], error: BrokenLedgerError) -> None:
-        """A constraint refused the commit: find out whose fault it was, so that nobody fails with another."""
+        """Commit each entry alone after a constraint refused the commit, so that only the refused ones fail."""
         if len(group) == 1:
             _fail(group, error)
             return
@@ -167,7 +167,7 @@ class _Lane(Generic[T]):
             self._commit([entry])
 
     def _transact(self, group: Sequence[Entry[T]]) -> _GroupResult[T]:
-        """Run the group in one transaction and return what became of each, after the commit."""
+        """Run the group in one transaction, commit it, and return the result of each entry."""
         transaction = self._session.begin()
         result: _GroupResult[T] = _GroupResult([], [])
         for at, entry in enumerate(group):
@@ -185,7 +185,7 @@ class _Lane(Generic[T]):
                 if isinstance(error, self._rules.ends_the_group):
                     result.rest = group[at + 1 :]
                     break
-            except Exception as error:  # noqa: BLE001 - it belongs to who handed in the work
+            except Exception as error:  # noqa: BLE001 - it belongs to the caller who submitted the work
                 result.settled.append((entry, None, self._rules.translate(error)))
             else:
                 result.settled.append((entry, value, None))
@@ -193,7 +193,7 @@ class _Lane(Generic[T]):
         return result
 
     def _answer(self, result: _GroupResult[T]) -> None:
-        # Only now: what another lane takes up must not be redone here.
+        # Only after the commit: another lane may take this work at once, and it must not run again here.
         self._queue.put_back(result.rest)
         self._queue.put_off(result.put_off)
         for entry, value, failure in result.settled:

@@ -1,4 +1,4 @@
-"""How long a process counts as alive after it last said so."""
+"""How long a process counts as alive after it last renewed its lease."""
 
 from typing import Final
 
@@ -8,5 +8,5 @@ RENEW_S: Final = 2.0
 
 
 def is_leased(until_ns: int, now_ns: int) -> bool:
-    """Tell whether a lease until then stands; one that ends too far ahead is of before the clock stepped back."""
+    """Tell whether a lease is valid: it has not ended, and was not taken before the clock stepped back."""
     return now_ns <= until_ns <= now_ns + 2 * LEASE_NS

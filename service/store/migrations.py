@@ -1,7 +1,7 @@
-"""The steps that make the schema of a database: numbered, forward only, and what the previous release makes of them.
+"""The numbered steps that make the schema of a database, and which of them the previous release accepts.
 
-A step named `0003_words.addition.sql` adds what an older version does not need to know: that version works on. Any
-other step is a new version of the schema, on which an older version refuses to work.
+Steps only go forward. A step named `0003_words.addition.sql` adds something that an older version can ignore: that
+version keeps working. Any other step is a new version of the schema, on which an older version refuses to work.
 """
 
 import re
@@ -29,7 +29,7 @@ def steps_of(package: str) -> Sequence[Migration]:
     """Return every step in the folder `migrations` of a package, in order, numbered from 1 without gaps.
 
     Raises:
-        ValueError: a file is misnamed, or a number is missing or stands twice.
+        ValueError: a file is misnamed, or a number is missing or occurs twice.
     """
     found: list[Migration] = []
     for entry in sorted(files(package).joinpath("migrations").iterdir(), key=lambda entry: entry.name):
@@ -47,11 +47,11 @@ def missing_of(steps: Sequence[Migration], version: int, additions: Collection[s
 
     Args:
         steps: all that this version knows.
-        version: the number of the last step of the database that is no addition.
+        version: the number of the last step of the database that is not an addition.
         additions: the names of its additions.
 
     Raises:
-        SettingsError: a newer version has been here, whose schema this one does not know.
+        SettingsError: a newer version changed the schema to one that this version does not know.
     """
     if version > max(step.number for step in steps if not step.is_addition):
         raise SettingsError(["the database was written by a newer version of auditrace: upgrade this process"])
@@ -62,7 +62,7 @@ def require_same(steps: Sequence[Migration], version: int, additions: Collection
     """Raise unless the database has seen exactly the steps that this version knows.
 
     Raises:
-        SettingsError: it has seen fewer, or those of a newer version too.
+        SettingsError: it has seen fewer steps, or also steps of a newer version.
     """
     if missing_of(steps, version, additions):
         raise SettingsError(["the schema of the database is not the one of this version: run auditrace migrate"])

@@ -1,4 +1,4 @@
-"""The undelivered records as relays see them: a cursor a stream, moved under a lease and fenced by its epoch."""
+"""The undelivered records, for relays: each stream has a cursor, moved under a lease and fenced by its epoch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from service.store.queries import Execute, Row, one
 from telemetry import names
 
 TAKEN_AT_ONCE: Final = 64
-"""How many leases are taken in one transaction: enough to go on, and the other relays get their part."""
+"""The most leases that one transaction takes: enough for this relay to work, and the rest for other relays."""
 DUE_NS: Final = 1_000_000_000
-"""A lease is renewed so long after it was taken, which is a tenth of it."""
+"""A lease is renewed this long after it was taken, a tenth of its duration."""
 
 
 class LedgerOutbox(ABC):
-    """Implements `service.ports.Outbox` for one relay, but for how leases are taken.
+    """Implements `service.ports.Outbox` for one relay; subclasses add how leases are taken.
 
-    Every method may be carried out again after its answer was lost.
+    Every method may be called again if its answer was lost.
     """
 
     def __init__(self, connection: Transactions, owner: str, clock: Clock) -> None:
-        """Look at the outbox as `owner`, a name that no other relay ever has."""
+        """Use the outbox as `owner`, a name that no other relay ever has."""
         self._connection = connection
         self._owner = owner
         self._clock = clock
@@ -35,14 +35,14 @@ class LedgerOutbox(ABC):
 
     @abstractmethod
     def backlog(self) -> Sequence[Lag]:
-        """Return the streams with undelivered records, whoever holds them."""
+        """Return the streams with undelivered records, whichever relay holds them."""
 
     @abstractmethod
     def _held(self) -> Sequence[tuple[str, int, int]]:
-        """Return stream, cursor and epoch of what lags and is this relay's, or becomes it, whose turn it is first."""
+        """Take leases, and return stream, cursor and epoch of all lagging streams that this relay holds, in turn."""
 
     def close(self) -> None:
-        """Close the connection; leases that were not given back end by themselves."""
+        """Close the connection; leases that were not released end when their time is over."""
         self._connection.close()
 
     def take(self, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
@@ -76,7 +76,7 @@ class LedgerOutbox(ABC):
             ends[record.stream_id] = (first, record)
 
         def move(execute: Execute) -> Sequence[str]:
-            # In one order, so that relays which move the same cursors never wait for each other in a circle.
+            # Always in the same order, so that relays that move the same cursors cannot deadlock.
             return [stream_id for stream_id in sorted(ends) if not self._move(execute, *ends[stream_id])]
 
         return self._connection.write(move)
@@ -93,7 +93,7 @@ class LedgerOutbox(ABC):
         return self._connection.write(park)
 
     def neighbour(self, record: OutboxRecord) -> OutboxRecord | None:
-        """Return a record that was delivered: the nearest before it in its stream, else one of another stream."""
+        """Return a delivered record: the nearest one before it in its stream, or else one of another stream."""
 
         def look(execute: Execute) -> Row | None:
             place = _place(record)
@@ -113,15 +113,15 @@ class LedgerOutbox(ABC):
         return [outbox_record(row) for row in self._all("parked", {**behind, "limit": limit})]
 
     def unpark(self, record: OutboxRecord) -> None:
-        """Say that a parked record was acknowledged by the sink after all."""
+        """Change a parked record to a delivered one, after the sink acknowledged it."""
         self._connection.run(lambda execute: execute("unpark", _place(record)))
 
     def answered(self, record: OutboxRecord, reason: str) -> None:
-        """Keep the sink's latest answer to a record that stays parked."""
+        """Store the sink's latest answer to a record that stays parked."""
         self._connection.run(lambda execute: execute("answered", {**_place(record), "reason": reason}))
 
     def replay(self, stream_id: str, first: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
-        """Return delivered records of a stream from `first` to its cursor, parked ones left out."""
+        """Return delivered records of a stream from `first` to its cursor, without parked ones."""
         cursor = self._all("cursor", {"stream_id": stream_id})
         if not cursor:
             raise NotFoundError(f"there is no stream {stream_id}: `GET /v1/audit/streams` lists those there are")
@@ -144,7 +144,7 @@ class LedgerOutbox(ABC):
 
 
 def outbox_record(row: Row) -> OutboxRecord:
-    """Return a row of stream, number, record id and the three messages as a record without a lease."""
+    """Return the record of a row (stream, number, record id and the three messages), without a lease."""
     stream_id, number, record_id, otlp, resource, scope = row
     return OutboxRecord(
         stream_id=stream_id, number=number, record_id=record_id, log_record=otlp, resource=resource, scope=scope

@@ -1,4 +1,4 @@
-"""Named SQL: every statement of a store stands in its `queries.sql`, behind a line `-- name: <name>`."""
+"""Named SQL: every statement of a store is in its `queries.sql`, after a line `-- name: <name>`."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ Row: TypeAlias = tuple[Any, ...]
 
 
 class Execute(Protocol):
-    """Executes a named statement of one store in the transaction that is open, and gives its rows."""
+    """Executes a named statement of one store in the open transaction, and returns its rows."""
 
     def __call__(
         self, name: str, values: Mapping[str, object], conditions: Sequence[str] | None = None, /
@@ -26,7 +26,7 @@ def load_queries(package: str) -> Mapping[str, str]:
     """Return the statements of the `queries.sql` beside `package`, by name.
 
     Raises:
-        ValueError: a name stands twice.
+        ValueError: a name occurs twice.
     """
     text = files(package).joinpath("queries.sql").read_text(encoding="utf-8")
     _, *parts = _NAME.split(text)
@@ -37,11 +37,11 @@ def load_queries(package: str) -> Mapping[str, str]:
 
 
 def with_conditions(statement: str, conditions: Sequence[str]) -> str:
-    """Return a statement with conditions where it says `{where}`."""
+    """Return a statement with the conditions in place of `{where}`."""
     return statement.replace("{where}", " AND ".join(conditions) or "true")
 
 
 def one(rows: Iterable[Row]) -> Row | None:
-    """Return the row of a statement that gives at most one; None when it gave none."""
+    """Return the row of a statement that returns at most one; None if there is none."""
     found = list(rows)
     return found[0] if found else None

@@ -58,10 +58,10 @@ _JOB_CONDITIONS: Final[Mapping[str, str]] = {
 
 
 class LedgerReads(ABC):
-    """Implements `service.ports.Reads`, but for what differs between databases."""
+    """Implements `service.ports.Reads`; subclasses add what differs between databases."""
 
     order: ClassVar[Sequence[str]]
-    """The names of what records are ordered by, which is the order of commits as far as the database knows it."""
+    """The names of what records are ordered by: the order of commits, as far as the database knows it."""
     start: ClassVar[Sequence[int | str]]
     """The place in that order before all records."""
     cursor: ClassVar[Any]
@@ -69,19 +69,19 @@ class LedgerReads(ABC):
     nul_as: ClassVar[str] = "\0"
     """What columns hold for NUL, which a filter can hold."""
     cursor_and_newest: ClassVar[Any]
-    """The type of a place, and of up to where records are listed."""
+    """The type of a place, followed by the bound up to which records are listed."""
 
     def __init__(self, connections: Connections) -> None:
-        """Read on these, which are closed with this."""
+        """Read on these connections; `close` closes them."""
         self._connections = connections
 
     @abstractmethod
     def _newest(self, execute: Execute) -> int:
-        """Return up to where records can be listed so that none appears before it any more."""
+        """Return the bound up to which records can be listed: no new record can appear before it."""
 
     @abstractmethod
     def _behind(self, newest: int) -> Sequence[int | str]:
-        """Return the place in the order that lies behind all records up to `newest`."""
+        """Return the place in the order behind all records up to `newest`."""
 
     def close(self) -> None:
         """Close the connections; later reads raise."""
@@ -126,7 +126,7 @@ class LedgerReads(ABC):
         return {name: bytes(ciphertext) for name, ciphertext in self._all("secrets", {"job_id": job_id})}
 
     def artifacts(self, job_id: str, run: int) -> Sequence[Content]:
-        """Return what a run left behind, ordered by name."""
+        """Return the artifacts of a run, ordered by name."""
         return [Content(*row) for row in self._all("artifacts", {"job_id": job_id, "run": run})]
 
     def artifact_payload(self, job_id: str, run: int, name: str) -> bytes | None:
@@ -157,7 +157,7 @@ class LedgerReads(ABC):
         return Page([record_of_row(row) for row in rows[:limit]], more)
 
     def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
-        """Return one page of records with their bytes, first committed first, up to where the first page could list."""
+        """Return one page of records with their bytes, first committed first, up to the bound of the first page."""
         conditions, values = _matching(where, self.nul_as)
 
         def read(execute: Execute) -> tuple[list[Row], int]:
@@ -188,7 +188,7 @@ class LedgerReads(ABC):
         return Page(rows[:limit], encode_cursor(rows[limit - 1].number) if len(rows) > limit else None)
 
     def checkpoints_behind(self, number: int, limit: int) -> Sequence[CheckpointRow]:
-        """Return the checkpoints that follow the one of this number, in order."""
+        """Return the checkpoints after the one of this number, in order."""
         return [checkpoint_of(row) for row in self._all("checkpoints_behind", {"behind": number, "limit": limit})]
 
     def checkpoint_before(self, observed_ns: int) -> int:
@@ -210,7 +210,7 @@ class LedgerReads(ABC):
         return [record_hash for (record_hash,) in self._all("hashes_of_stream", values)]
 
     def key(self, key_id: str) -> ApiKey | None:
-        """Return an API key, revoked ones included."""
+        """Return an API key, also a revoked one."""
         row = self._one("key", {"key_id": key_id})
         return key_of(row) if row else None
 
@@ -227,7 +227,7 @@ class LedgerReads(ABC):
         return {Status(status): count for status, count in self._all("job_counts", {})}
 
     def next_due_ns(self) -> int | None:
-        """Return when the first queued job is due, which may be past; None when no job is queued."""
+        """Return when the first queued job is due, which may be in the past; None if no job is queued."""
         ((due_ns,),) = self._all("next_due", {})
         return None if due_ns is None else int(due_ns)
 
@@ -251,13 +251,13 @@ class LedgerReads(ABC):
         return int(number)
 
     def _order_of(self, row: Row) -> Row:
-        """Return what a row of `records` or `stored` is ordered by, which stands last."""
+        """Return the last columns of a row of `records` or `stored`, by which it is ordered."""
         return row[-len(self.order) :]
 
 
 def _matching(where: RecordFilter, nul_as: str) -> tuple[Sequence[str], dict[str, Any]]:
     values: dict[str, Any] = {
-        # As the columns are written, which cannot hold NUL in every database.
+        # The columns are written with the same replacement, because not every database can hold NUL in them.
         name: value.replace("\0", nul_as) if isinstance(value, str) else value
         for name in _CONDITIONS
         if (value := getattr(where, name)) is not None

@@ -1,6 +1,6 @@
-"""How a database of any kind is reconciled: which checks there are, and what each of them does.
+"""The reconciliation of any database: its checks, and how they are carried out.
 
-A check is a function here, or else the statement of its name in the store's `queries.sql` for reconciliation.
+A check is a function in this file, or the statement of the same name in the dialect's `reconciliation/queries.sql`.
 """
 
 import hashlib
@@ -24,25 +24,25 @@ from service.store.survey import survey
 from telemetry.audit.verify import verify
 
 Wrong: TypeAlias = Iterator[tuple[str, str]]
-"""Yields what is wrong: the place, and what should be there and is not."""
+"""Yields each thing that is wrong: its place, and a description."""
 
 
 class DamagedError(Exception):
-    """A check could not be carried out, because of what is in the database."""
+    """A check could not be carried out, because the database is damaged."""
 
 
 class Examined(ABC):
-    """A database as checks look at it: one snapshot."""
+    """One snapshot of a database, as the checks read it."""
 
     driver_error: ClassVar[type[Exception]]
 
     def __init__(self, execute: Execute, secret: DeploymentSecret, source: str) -> None:
-        """Look at it by statements of the store.
+        """Read the snapshot with statements of the store.
 
         Args:
             execute: executes them in the snapshot.
             secret: the ledger secret of the deployment.
-            source: how findings of the verifier name the database.
+            source: the name of the database in findings of the verifier.
         """
         self.execute = execute
         self.secret = secret
@@ -50,15 +50,15 @@ class Examined(ABC):
 
     @abstractmethod
     def rows(self, name: str) -> Iterator[Row]:
-        """Yield the rows of a statement of the reconciliation; those of a check are places and details."""
+        """Yield the rows of a reconciliation statement; the rows of a check are places and descriptions."""
 
     @contextmanager
     def attempt(self) -> Generator[None]:
-        """Open the block for one check: what fails in it leaves the snapshot to the checks that follow.
+        """Open a block for one check; after a failure in it, the next checks can still read the snapshot.
 
         Raises:
-            DamagedError: it failed because of what is in the database.
-            AuditraceError: it failed otherwise.
+            DamagedError: the check failed because the database is damaged.
+            AuditraceError: it failed for another reason.
         """
         try:
             with self._savepoint():
@@ -67,12 +67,12 @@ class Examined(ABC):
             raise self._meaning(error) from error
 
     def _savepoint(self) -> AbstractContextManager[object]:
-        """Open a block whose failure leaves the transaction as it was."""
+        """Open a block; after a failure in it, the transaction is as it was before."""
         return nullcontext()
 
     @abstractmethod
     def _meaning(self, error: Exception) -> Exception:
-        """Return what `attempt` raises for an error of the driver."""
+        """Return the exception that `attempt` raises for an error of the driver."""
 
     @abstractmethod
     def integrity(self) -> Wrong:
@@ -80,24 +80,24 @@ class Examined(ABC):
 
     @abstractmethod
     def schema(self) -> Wrong:
-        """Yield every object that is not as the migrations make it: a trigger that is gone guards nothing."""
+        """Yield every object that is not as the migrations make it, such as a missing trigger."""
 
     @abstractmethod
     def foreign_keys(self) -> Wrong:
-        """Yield the rows that name rows which do not exist."""
+        """Yield the rows that refer to rows which do not exist."""
 
 
 def reconciled(examined: Examined) -> Iterator[Discrepancy]:
     """Yield everything that is wrong in a database, check by check, each with its place; nothing is changed.
 
-    One snapshot is looked at, so that processes which write meanwhile neither disturb nor are disturbed. A check that
-    damage keeps from being carried out is a discrepancy too, and the other checks are carried out.
+    All checks read one snapshot, so processes can write meanwhile without any effect on either side. If damage prevents
+    a check, that is a discrepancy too, and the other checks are carried out.
 
     Raises:
-        SettingsError: it needs a migration, belongs to another ledger secret, or this process may not look at it.
-        TryLaterError: it cannot be read now.
+        SettingsError: the database needs a migration, has another ledger secret, or this process may not read it.
+        TryLaterError: the database cannot be read now.
     """
-    # What is damaged there, the checks report.
+    # The checks report the damage.
     with suppress(DamagedError), examined.attempt():
         _require_own(examined)
     for name in CHECKS:
@@ -108,7 +108,7 @@ def reconciled(examined: Examined) -> Iterator[Discrepancy]:
         except DamagedError as error:
             yield Discrepancy(name, "database", f"it is damaged, so that this cannot be checked: {error}")
         except (TryLaterError, SettingsError):
-            # Nothing about the database: it was not looked at.
+            # This says nothing about the database, because it was not read.
             raise
         except AuditraceError as error:
             yield Discrepancy(name, "database", str(error))
@@ -137,7 +137,7 @@ def _documents(examined: Examined) -> Wrong:
 
 
 def _columns(examined: Examined) -> Wrong:
-    """What the query API finds a record by is what its body says."""
+    """Yield the records with a column, searched by the query API, that contradicts the body."""
     yield from contradicting(examined.rows("columns_of_records"))
 
 
@@ -148,7 +148,7 @@ def _contents(examined: Examined) -> Wrong:
 
 
 def _macs(examined: Examined) -> Wrong:
-    """Tips, anchors and checkpoints were stored by processes that hold the ledger secret."""
+    """Yield the tips, anchors and checkpoints that no process with the ledger secret stored."""
     secret = examined.secret
     for stream_id, number, record_hash, mac in examined.rows("tips"):
         if mac != secret.tip_mac(stream_id, number, record_hash):
@@ -163,7 +163,7 @@ def _macs(examined: Examined) -> Wrong:
 
 
 def _keys(examined: Examined) -> Wrong:
-    """The registered keys are this deployment's, and each checkpoint is signed with the one of its time."""
+    """Yield keys that this deployment did not register, and checkpoints not signed with the key of their time."""
     keys, forged = keys_and_forged(examined.execute, examined.secret)
     for fingerprint in forged:
         yield f"signing key {fingerprint}", "it was not registered by a process of this deployment"
@@ -175,13 +175,13 @@ def _keys(examined: Examined) -> Wrong:
 
 
 def _refused(examined: Examined) -> Wrong:
-    """What the next checkpoint would refuse, and what earlier ones did."""
+    """Yield the streams that the next checkpoint would refuse, with the disowned ones."""
     for one in survey(examined.execute, examined.secret).refused:
         yield f"stream {one.stream_id}", one.reason
 
 
 def _verify(examined: Examined) -> Wrong:
-    """What a stranger would find who holds a complete copy and the public keys."""
+    """Yield the findings of a verification of the whole ledger with its public keys."""
     registered, forged = keys_and_forged(examined.execute, examined.secret)
     if forged and not registered:
         yield "ledger", "there is no signing key left by which a signature can be checked"

@@ -1,4 +1,4 @@
-"""What was delivered, in the order of commits, for a sink that is new; and how far a run got, by sink."""
+"""Reads delivered records for a new sink, in the order of commits, and stores how far each sink's replay got."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -20,10 +20,10 @@ class LedgerReplays:
         """Read for the sink of this name.
 
         Args:
-            connection: is closed with this.
+            connection: `close` closes it.
             sink: the name.
-            start: the place before all records. Its names are those of what the store orders records by: a number,
-                then, if the number alone is not unique, the stream.
+            start: the place before all records. Its keys name what the store orders records by: a number, then the
+                stream if the number alone is not unique.
         """
         self._connection = connection
         self._name = f"replay {sink}"
@@ -37,7 +37,7 @@ class LedgerReplays:
         self._connection.close()
 
     def begin(self, *, from_start: bool) -> ReplayBegun:
-        """Go on where an earlier run stopped, or at the first record."""
+        """Continue where an earlier run stopped, or begin at the first record."""
         if from_start:
             self.end()
         self._place, self._records, self._refused = self._start, 0, 0
@@ -50,7 +50,7 @@ class LedgerReplays:
         return ReplayBegun(self._records, self._refused, total)
 
     def next(self, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
-        """Return the next records that were delivered, the same ones until `answered`; none at the end."""
+        """Return the next delivered records, and the same ones again until `answered` is called; none at the end."""
         place = self._place
         limits = {"last": self._last, "limit": max_records, "max_bytes": max_bytes}
         while rows := self._all("records_behind", {**place, **limits}):
@@ -70,14 +70,14 @@ class LedgerReplays:
         return ()
 
     def answered(self, refused: int) -> None:
-        """Keep that the sink has answered for all that `next` returned, and refused so many until now."""
+        """Store that the sink answered all records that `next` returned, and how many it has refused so far."""
         records, place = self._read
         stored = msgspec.json.encode({**place, _REFUSED: refused}).decode()
         self._do("put_replay", {"place": stored, "records": records})
         self._records, self._place, self._refused = records, place, refused
 
     def end(self) -> None:
-        """Forget how far it got."""
+        """Forget how far the replay got."""
         self._do("forget_replay", {})
 
     def _all(self, name: str, values: Mapping[str, object]) -> Sequence[Row]:

@@ -1,8 +1,7 @@
-"""What a process saw committed, by which it tells that the database was set back since.
+"""Remembers what a process saw committed, to find out that the database was set back.
 
-A restore while it runs, or a failover to a standby that lagged, takes away what was committed last. A process that goes
-on over that gives out the numbers of checkpoints a second time, and signs that streams end before records that were
-delivered.
+A restore while the process runs, or a failover to a lagging standby, removes the last commits. A process that continues
+after that would use numbers of checkpoints a second time, and sign that streams end before records that were delivered.
 """
 
 import threading
@@ -14,9 +13,9 @@ from telemetry.audit.chain import Tip
 
 
 class RollbackGuard:
-    """Remembers the newest checkpoint, and the ends of streams whose connection was lost; used by any thread.
+    """Remembers the newest checkpoint, and the tips of streams whose connection was lost; any thread may use it.
 
-    What is not known: what other processes committed behind the newest checkpoint.
+    It does not know what other processes committed after the newest checkpoint.
     """
 
     def __init__(self) -> None:
@@ -25,21 +24,21 @@ class RollbackGuard:
         self._tips: dict[str, Tip] = {}
 
     def saw_checkpoint(self, last: StoredCheckpoint | None) -> None:
-        """Remember a committed checkpoint, if it is a newer one."""
+        """Remember a committed checkpoint, if it is newer."""
         with self._lock:
             if last is not None and (self._checkpoint is None or last.number > self._checkpoint.number):
                 self._checkpoint = last
 
     def lost_sight(self, tip: Tip) -> None:
-        """Remember the last record of a stream, which is committed, until it was found to be there still."""
+        """Remember the last committed record of a stream, until `require_all` finds it in the database."""
         with self._lock:
             self._tips[tip.stream_id] = tip
 
     def require_all(self, execute: Execute) -> None:
-        """Look for everything that is remembered; what was found once since its connection was lost stays there.
+        """Look for everything that is remembered; a record that was found once is not looked for again.
 
         Raises:
-            BrokenLedgerError: something is gone, each time until the process ends.
+            BrokenLedgerError: something is gone; every later call raises too, until the process ends.
         """
         with self._lock:
             checkpoint, tips = self._checkpoint, list(self._tips.values())

@@ -1,4 +1,4 @@
-"""Rows as values of the service, and back: what both stores keep in the same form."""
+"""Converts rows to values of the service and back, as far as both dialects store them in the same form."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from service.jobs.model import Job, Run, TenantId
 from service.ports import ApiKey, CheckpointRow, RecordRow, StoredRecord, StreamRow
 
 Stored: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""An integer of a cursor: one that a database can compare with a column."""
+"""An integer in a cursor, in the range of a database column."""
 
 _JOB: Final = msgspec.json.Decoder(Job)
 _RUN: Final = msgspec.json.Decoder(Run)
@@ -49,7 +49,7 @@ def key_of(row: Sequence[Any]) -> ApiKey:
 
 
 def record_of_row(row: Sequence[Any]) -> RecordRow:
-    """Return the record of a row of the queries `record` and `records`; what it is ordered by may stand behind."""
+    """Return the record of a row of the queries `record` and `records`; columns of the order may follow."""
     record_id, stream_id, number, record_hash, event_name, observed_ns, body, delivery, *_order = row
     return RecordRow(
         record_id=record_id,
@@ -102,7 +102,7 @@ def decode_cursor(cursor: str, types: Any) -> Any:
     """Return the parts of a cursor, checked against a tuple type.
 
     Raises:
-        InvalidRequestError: it is no cursor of this listing.
+        InvalidRequestError: it is not a cursor of this listing.
     """
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))

@@ -1,4 +1,4 @@
-"""The public keys of the ledger as the database has them: which one signs, and from which checkpoint on."""
+"""The public keys of the ledger as the database stores them: which key signs, from which checkpoint on."""
 
 from collections.abc import Callable, Sequence
 
@@ -30,11 +30,11 @@ def registered_keys(execute: Execute, secret: DeploymentSecret) -> Sequence[Regi
 
     Raises:
         SettingsError: the ledger secret of this process is not that of the database.
-        BrokenLedgerError: somebody without the secret stored one of them.
+        BrokenLedgerError: one of them was stored without the secret.
     """
     rows = [_Row(*row) for row in execute("signing_keys", {})]
     forged = [row for row in rows if not row.is_authentic(secret)]
-    # Where all are, one that is stored elsewhere tells a forgery from a process that has another secret.
+    # All MACs are wrong if all keys are forged, or if this process has another secret: the last checkpoint tells which.
     last = last_stored(execute) if forged else None
     if rows and len(forged) == len(rows) and not (last and last.is_authentic(secret)):
         raise SettingsError(["the ledger secret is not the one that this database was begun with: restore its file"])
@@ -56,7 +56,7 @@ def keys_of_begun(execute: Execute, secret: DeploymentSecret) -> Sequence[Regist
     """Return the keys of a ledger that has begun.
 
     Raises:
-        SettingsError, BrokenLedgerError: as `registered_keys` does; the last also when there is none.
+        SettingsError, BrokenLedgerError: as `registered_keys` does; the second also if there is no key.
     """
     keys = registered_keys(execute, secret)
     if not keys:
@@ -88,7 +88,7 @@ def register(
     now_ns: int,
     rotation: str | None = None,
 ) -> None:
-    """Let a key sign from `first_checkpoint` on; `rotation` is the record that brought it, None for the first key."""
+    """Let a key sign from `first_checkpoint` on; `rotation` is the id of its record, None for the first key."""
     values = {
         "number": number,
         "fingerprint": signer.fingerprint,

@@ -1,4 +1,4 @@
-"""The stream that a lane writes: opened with its first record, moved on by each commit, closed with its last record."""
+"""The stream of a lane: its first record opens it, each commit moves its stored tip, its last record closes it."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,13 +23,13 @@ _RENEW_NS: Final = 2_000_000_000
 _BACKWARDS_NS: Final = 1_000_000_000
 
 SystemRecord = Callable[[str], AuditRecord]
-"""Returns a record of the ledger itself (`audit.stream.open`, for one), made by this process."""
+"""Returns a record about the ledger itself, such as `audit.stream.open`, made by this process."""
 
 T = TypeVar("T", bound=LedgerTransaction)
 
 
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the streams of a process are made of."""
+    """What a process needs to write its streams."""
 
     audit_log: AuditLogger
     secret: DeploymentSecret
@@ -38,23 +38,23 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     system_record: SystemRecord
     on_commit: Callable[[Sequence[str]], None]
-    """Called after each commit, by any lane, with the outcomes of its records; must not raise or block."""
+    """Called by any lane after each commit, with the outcomes of the records; must not raise or block."""
 
 
 class Begun(msgspec.Struct, Generic[T], frozen=True):
-    """A transaction of the database that has begun: at which time by the clock of leases, and in which session."""
+    """A transaction of the database that has begun, with its time by the clock that decides about leases."""
 
     execute: Execute
     now_ns: int
     transaction: Callable[[Position], T]
-    """Returns what works in it, from a position of a stream on."""
+    """Returns the lane's transaction in it, which continues behind this position of a stream."""
     session: str = ""
 
 
 class LaneStream(Generic[T]):
-    """Where a lane stands in its stream, as of its last commit; between two streams it stands nowhere.
+    """The position of a lane in its stream after its last commit; between two streams there is none.
 
-    The methods that take a transaction run in one that is open; `committed` or `rolled_back` follows.
+    The methods that take a transaction need an open one; `committed` or `rolled_back` must be called afterwards.
     """
 
     def __init__(self, settings: StreamSettings) -> None:
@@ -65,7 +65,7 @@ class LaneStream(Generic[T]):
 
     @property
     def is_open(self) -> bool:
-        """True while the lane has a stream in the database that it can go on with."""
+        """True while the lane has a stream in the database that it can continue."""
         return self._position is not None
 
     def is_ahead_of(self, now_ns: int) -> bool:
@@ -73,7 +73,7 @@ class LaneStream(Generic[T]):
         return self._position is not None and now_ns < self._position.tip.observed_ns - _BACKWARDS_NS
 
     def begin(self, begun: Begun[T]) -> T:
-        """Return the transaction that goes on behind the last record, or in a new stream behind its opening."""
+        """Return a transaction that continues behind the last record, or behind the first record of a new stream."""
         if self._position is not None:
             return begun.transaction(self._position)
         stream_id = self._settings.new_stream_id()
@@ -85,7 +85,7 @@ class LaneStream(Generic[T]):
         return transaction
 
     def move(self, transaction: T) -> None:
-        """Move the stored tip to that of the transaction; where nothing was added, say that the process is alive.
+        """Move the stored tip to that of the transaction; if no record was added, renew the lease when that is due.
 
         Raises:
             FencedError: the stored tip is not the one that this lane committed, or the stream was closed.
@@ -112,21 +112,21 @@ class LaneStream(Generic[T]):
             self._move_tip(transaction, end.tip, closed=1)
 
     def committed(self, position: Position) -> None:
-        """Stand where the committed transaction ended."""
+        """Take the end of the committed transaction as the new position."""
         self._position = position
         self._audit_log = position.audit_log
 
     def rolled_back(self) -> None:
-        """Stand where the last commit ended; that the process is alive was not said."""
+        """Stay at the position of the last commit; a renewal in the transaction does not count."""
         self._alive_until_ns = 0
 
     def leave(self) -> Tip | None:
-        """Stand nowhere: the next transaction opens another stream; returns the last committed record of this one."""
+        """Give up the stream, and return its last committed record; the next transaction opens another stream."""
         position, self._position = self._position, None
         return position.tip if position else None
 
     def disown(self, execute: Execute, fenced: FencedError) -> None:
-        """Leave the stream; unless it was closed where this lane left it, let no checkpoint sign over it."""
+        """Leave the stream; no checkpoint signs over it, unless it was closed at the tip that this lane committed."""
         tip = self.leave()
         if tip is None:
             return
@@ -135,14 +135,14 @@ class LaneStream(Generic[T]):
         execute("disown_stream", {**values, "now_ns": self._settings.clock()})
 
     def renew(self, execute: Execute, now_ns: int) -> None:
-        """Say that the stream's process is alive; that the stream was closed shows at the next commit."""
+        """Renew the stream's lease; if the stream was closed meanwhile, the next commit finds that out."""
         if self._position is not None:
             values = {"stream_id": self._position.tip.stream_id, "now_ns": now_ns, "lease_ns": LEASE_NS}
             renewed = one(execute("renew_stream", values))
             self._alive_until_ns = renewed[0] if renewed else 0
 
     def _move_tip(self, transaction: T, before: Tip, *, closed: int) -> None:
-        """Move the stored tip from the one that this lane knows; that it is still there fences the lane."""
+        """Move the stored tip, if it is the one that this lane committed; any other tip fences the lane."""
         tip = transaction.tip
         values = {
             **msgspec.structs.asdict(tip),

@@ -1,4 +1,4 @@
-"""Reads the streams that changed since the last checkpoint, and tells whether they are what their lanes committed."""
+"""Reads the streams that changed since the last checkpoint, and checks that they are what their lanes committed."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Final
@@ -14,7 +14,7 @@ from telemetry.audit.chain import Tip
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """A stream as the database has it, and the last tip of it that a checkpoint named; without one, `None`s."""
+    """A stream as the database stores it, and its anchor; without one, the fields of the anchor are None."""
 
     stream_id: str
     owner: str
@@ -38,7 +38,7 @@ class StreamState(msgspec.Struct, frozen=True):
 
 
 class Hashed(msgspec.Struct, frozen=True):
-    """Records of a stream that were hashed anew, from `first` to `last`: their raw hashes, and the last one's names."""
+    """Records `first` to `last` of a stream, hashed again: their raw hashes, and the hash and id of the last one."""
 
     first: int
     anchor_hash: str | None
@@ -49,7 +49,7 @@ class Hashed(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """The streams that hold, with what was hashed of them, and those that do not, with the reason."""
+    """The sound streams with their hashed records, and the refused streams with the reason."""
 
     sound: Sequence[tuple[StreamState, Hashed]]
     refused: Sequence[RefusedStream]
@@ -91,17 +91,17 @@ def survey(
     own: Tip | None = None,
     known: Mapping[str, Hashed] | None = None,
 ) -> Survey:
-    """Look at every stream that is open or changed since the last checkpoint.
+    """Check every stream that is open or changed since the last checkpoint.
 
-    A stream is sound when its lane did not disown it, its stored tip has the MAC that only the deployment's secret
-    gives, so has its anchor, and every record between them hashes to what its column says, names the one before it,
+    A stream is sound if its lane did not disown it, its stored tip and its anchor have the MAC that only the
+    deployment's secret gives, and every record between them has the hash of its column, names the record before it,
     and has the next number.
 
     Args:
-        execute: reads the database, in one snapshot or behind a lock on what may change; nothing is written.
-        secret: what tips and anchors are authenticated with.
-        own: the tip of the transaction that this is part of; its own records are not committed and not looked at.
-        known: by stream, what was hashed before; it is not read again.
+        execute: reads the database, in one snapshot or with a lock on what may change; nothing is written.
+        secret: authenticates tips and anchors.
+        own: the tip of the transaction that runs the survey; its records are not committed, and are left out.
+        known: by stream, the records that were hashed before; they are not read again.
     """
     overgrown = {
         stream_id
@@ -117,7 +117,7 @@ def survey(
             continue
         before = (known or {}).get(state.stream_id)
         if state.number == 0 and own is not None and own.stream_id == state.stream_id:
-            # Opened by this very transaction: there is nothing committed to name.
+            # This transaction opened the stream, and nothing of it is committed yet.
             continue
         try:
             _check_extent(state, overgrown)
@@ -148,12 +148,12 @@ def _check_macs(state: StreamState, secret: DeploymentSecret) -> None:
 
 
 def _hash(execute: Execute, state: StreamState, before: Hashed | None) -> Hashed:
-    """Hash what was added since the anchor; the anchored record itself is read too, so that the link to it counts."""
+    """Hash the records since the anchor; the anchored record is read too, so that the link to it is checked."""
     if before is None or (before.first, before.anchor_hash) != (state.first, state.anchor_hash):
         before = _start(execute, state)
     number, record_hash, record_id = before.last, before.hash, before.record_id
     hashes = list(before.hashes)
-    # Most streams have not grown since they were hashed: asking for nothing costs a round trip each.
+    # Most streams have not grown since they were hashed, and each query costs a round trip.
     is_longer = number < state.number
     for row in _records(execute, state.stream_id, number + 1, state.number) if is_longer else ():
         record_id, record_hash = _check_record(state.stream_id, number, record_hash, record_id, row)
@@ -176,7 +176,7 @@ def _start(execute: Execute, state: StreamState) -> Hashed:
 
 
 def _check_record(stream_id: str, number: int, prev_hash: str, prev_record_id: str, row: Row) -> tuple[str, str]:
-    """Return id and hash of the record behind `number`, which is to name that one."""
+    """Return id and hash of the record after `number`, once it is known to name that one."""
     stored_number, record_id, record_hash, body = row
     if stored_number != number + 1:
         raise _UnsoundError(f"record {number + 1} is missing")

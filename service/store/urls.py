@@ -1,4 +1,4 @@
-"""Which kind of database a URL names, told without loading the code of either."""
+"""Tells which kind of database a URL names, without loading the code of either store."""
 
 from typing import Final
 
@@ -6,5 +6,5 @@ _POSTGRES: Final = ("postgresql://", "postgres://")
 
 
 def is_postgres(url: str) -> bool:
-    """Tell whether a database URL names a PostgreSQL."""
+    """Tell whether a database URL names a PostgreSQL database."""
     return url.startswith(_POSTGRES)

@@ -1,6 +1,6 @@
-"""Refuses new work while the disk is nearly full, so that what is under way can still be recorded.
+"""Refuses new work while the disk is nearly full, so that work in progress can still be recorded.
 
-Runs that end, checkpoints and the close of a stream go on below the mark; only what begins is refused.
+Below the watermark, ends of runs, checkpoints and closes of streams are still committed; only new work is refused.
 """
 
 import os
@@ -20,7 +20,7 @@ _LOOK_S: Final = 1.0
 
 
 class DiskWatermark:
-    """Whether the file system of a folder has as much free space as it is to keep; looked at once a second at most."""
+    """Tells whether the file system of a folder has the free space to be kept; measured once a second at most."""
 
     def __init__(self, folder: Path, min_free_bytes: int, monotonic: Callable[[], float]) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class DiskWatermark:
         self._free_bytes = 0
 
     def problem(self) -> str | None:
-        """Return what is wrong, None while there is room."""
+        """Return what is wrong, None if there is room."""
         try:
             free_bytes = self.free_bytes()
         except OSError as error:
@@ -66,7 +66,7 @@ class WatermarkedLedger:
         self._watermark = watermark
 
     def submit(self, work: Work[T]) -> "Future[T]":
-        """Hand work to the ledger, unless the disk is too full to begin anything."""
+        """Submit work to the ledger; its future fails with `DiskLowError` if the disk is too full for new work."""
         problem = self._watermark.problem()
         if problem is None:
             return self._ledger.submit(work)

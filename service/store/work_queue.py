@@ -16,7 +16,7 @@ T = TypeVar("T", bound=LedgerTransaction)
 
 
 class Entry(msgspec.Struct, Generic[T], eq=False):
-    """One piece of work and who waits for it; `tries` counts the times it had to be put off."""
+    """One piece of work and the future of its caller; `tries` counts how often it was put off."""
 
     work: Callable[[T], Any]
     future: Future[Any]
@@ -24,7 +24,7 @@ class Entry(msgspec.Struct, Generic[T], eq=False):
 
 
 class WorkQueue(Generic[T]):
-    """A queue that lanes take groups from; what was put off stands in it beside what is new."""
+    """A queue from which lanes take groups; it holds new work, and work that was put off."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -32,7 +32,7 @@ class WorkQueue(Generic[T]):
         self._is_closed = False
 
     def put(self, entry: Entry[T]) -> None:
-        """Add new work; its future fails at once when no more is taken."""
+        """Add new work; its future fails at once if the queue is closed."""
         with self._changed:
             if not self._is_closed:
                 self._entries.append(entry)
@@ -41,7 +41,7 @@ class WorkQueue(Generic[T]):
         entry.future.set_exception(ShuttingDownError("the service is stopping"))
 
     def put_off(self, entries: Iterable[Entry[T]]) -> None:
-        """Put work back behind what waits already; to be called by a lane, which looks here again before it ends."""
+        """Put work back at the end of the queue; only for lanes, because a lane takes all work before it ends."""
         with self._changed:
             for entry in entries:
                 entry.tries += 1
@@ -49,15 +49,15 @@ class WorkQueue(Generic[T]):
                 self._changed.notify()
 
     def put_back(self, entries: Sequence[Entry[T]]) -> None:
-        """Put work back to where it was taken from."""
+        """Put work back at the front of the queue, from where it was taken."""
         with self._changed:
             self._entries.extendleft(reversed(entries))
             self._changed.notify()
 
     def take(self, most: int, timeout_s: float) -> Sequence[Entry[T]] | None:
-        """Return what waits, at most `most`; work that was put off comes alone.
+        """Return at most `most` waiting entries; an entry that was put off is returned alone.
 
-        Empty when nothing came in time, None once the queue is closed and nothing is left.
+        The result is empty if no work came in time, and None if the queue is closed and empty.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -72,7 +72,7 @@ class WorkQueue(Generic[T]):
             return group
 
     def close(self) -> None:
-        """Take no more new work."""
+        """Refuse new work from now on."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -1,6 +1,6 @@
-"""Notices when changes cannot be committed although the ledger can be read, and when they can be again.
+"""Finds out when changes cannot be committed although the ledger can be read, and when they can be committed again.
 
-Every change that is handed in tells by its outcome. When none was committed for a while, or one failed, a trial tells:
+The result of every submitted change shows it. If no change was committed for a while, or one failed, a trial shows it:
 it seals a record in a lane, with the rights and on the disk of any change, and undoes it before the commit.
 """
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 CERTAIN_S: Final = 10.0
-"""So long after a commit nothing is tried."""
+"""For so many seconds after a commit, there is no trial."""
 
 _AGAIN_S: Final = 1.0
 _PATIENCE_S: Final = 5.0
@@ -27,11 +27,11 @@ _STUCK: Final = "they do not come to an end, as when no standby that must confir
 
 
 class _UndoneError(Exception):
-    """The trial went through, and leaves nothing behind."""
+    """The trial succeeded; this error undoes it."""
 
 
 class WatchedLedger:
-    """Implements `service.ports.Ledger` over another one, and says how the changes that went through it fared."""
+    """Implements `service.ports.Ledger` over another one, and reports whether changes can be committed."""
 
     def __init__(self, ledger: Ledger, trial_record: Callable[[], AuditRecord], monotonic: Callable[[], float]) -> None:
         """Watch `ledger`; `trial_record` makes a record for a trial, which is never committed."""
@@ -45,17 +45,17 @@ class WatchedLedger:
         self._is_failing = False
 
     def submit(self, work: Work[T]) -> "Future[T]":
-        """Hand work to the ledger."""
+        """Submit work to the ledger."""
         future = self._ledger.submit(work)
         future.add_done_callback(self._note)
         return future
 
     def problem(self) -> str | None:
-        """Return why changes cannot be committed, None while they can; waits for a trial, five seconds at most.
+        """Return why changes cannot be committed, None while they can; waits at most five seconds for a trial.
 
-        The text names no host, port or path; the log has what the database said. However often this is asked, there is
-        one trial at a time, and none within a second of the last one. A trial opens a stream in a lane that has none,
-        as any change does, and leaves no other trace.
+        The text names no host, port or path; the log has the database's error. However often this is called, there is
+        one trial at a time, and none within a second of the last one. In a lane without a stream, a trial opens one, as
+        any change does; it leaves no other trace.
         """
         with self._lock:
             now = self._monotonic()
@@ -68,7 +68,7 @@ class WatchedLedger:
                 self._trial = trial = self._ledger.submit(self._try)
             patience_s = self._began + _PATIENCE_S - now
         if is_new:
-            # Outside of the lock, which the callback takes, and which may be called at once.
+            # Outside of the lock, because the callback takes it, and may be called at once.
             trial.add_done_callback(self._note)
         if not wait([trial], max(0.0, patience_s)).done:
             return f"changes cannot be committed: {_STUCK}"
@@ -90,7 +90,7 @@ class WatchedLedger:
                 self._is_failing = False
             else:
                 self._certain_until = float("-inf")
-                # Others being in the way for a moment, or the process stopping, is no failure of the ledger.
+                # If the ledger is busy for a moment, or the process is stopping, the ledger has not failed.
                 self._is_failing = was_failing or isinstance(error, LedgerUnavailableError | BrokenLedgerError)
             is_failing = self._is_failing
         if is_failing and not was_failing:
@@ -100,7 +100,7 @@ class WatchedLedger:
 
 
 def _is_success(error: BaseException | None) -> bool:
-    """Tell whether the ledger did its part: a change that was refused for what it says is one that it could make."""
+    """Tell whether the ledger can commit: a change that was refused for its content could have been committed."""
     return not isinstance(error, TryLaterError | BrokenLedgerError)
 
 

@@ -1,4 +1,4 @@
-"""The open transaction of a lane: what work may read, and the one way in which it writes, on every database."""
+"""The open transaction of a lane, on every database: what work may read, and the one way in which it writes."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -35,11 +35,11 @@ from telemetry.audit.signer import Signer
 
 
 class OvertakenError(Exception):
-    """Another transaction did meanwhile what this work found undone; the work is to be done again."""
+    """Another transaction has just committed what this work was about to do; the work must run again."""
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Where the next record goes: behind which tip, through which log, into which stored resource and scope."""
+    """Where the next record goes: the tip before it, the audit logger, and the stored row of resource and scope."""
 
     tip: Tip
     audit_log: AuditLogger
@@ -47,7 +47,7 @@ class Position(msgspec.Struct, frozen=True):
 
 
 def behind(execute: Execute, tip: Tip, audit_log: AuditLogger) -> Position:
-    """Return the position behind `tip`, with the resource and scope of `audit_log` stored if they are new."""
+    """Return the position behind `tip`; the resource and scope of `audit_log` are stored if they are new."""
     envelope = {"resource": audit_log.resource_bytes, "scope": audit_log.scope_bytes}
     row = one(execute("envelope", envelope)) or one(execute("add_envelope", envelope))
     if row is None:
@@ -56,17 +56,17 @@ def behind(execute: Execute, tip: Tip, audit_log: AuditLogger) -> Position:
 
 
 class LedgerTransaction(ABC):
-    """Implements `service.ports.Transaction` over the named statements of a store; its lane commits it."""
+    """Implements `service.ports.Transaction` with the named statements of a store; its lane commits it."""
 
     violation: ClassVar[type[Exception]]
     """The driver's error for a row that a constraint refuses."""
     nul_as: ClassVar[str] = "\0"
     """What columns hold for NUL, which a body can hold."""
     locking_job = "job"
-    """The statement that reads a job, and keeps other transactions from changing it until the end of this one."""
+    """The statement that reads a job, and keeps other transactions from changing it until this one ends."""
 
     def __init__(self, execute: Execute, clock: Clock, position: Position, now_ns: int) -> None:
-        """Go on behind `position`, in a transaction that began at `now_ns` by the clock that leases are judged by."""
+        """Continue behind `position`; the transaction began at `now_ns`, by the clock that decides about leases."""
         self.execute = execute
         self.position = position
         self.now_ns = now_ns
@@ -75,39 +75,39 @@ class LedgerTransaction(ABC):
 
     @property
     def tip(self) -> Tip:
-        """The last record of the stream, those of this transaction included."""
+        """The last record of the stream, including the records of this transaction."""
         return self.position.tip
 
     def wait_for_jobs(self, *, is_patient: bool) -> None:
-        """Wait for jobs that other transactions hold, or fail at once; nothing to do where only one can write."""
+        """Let `job` wait for a job that another transaction locks, or fail at once; no effect with a single writer."""
         del is_patient
 
     def rewind(self, position: Position) -> None:
-        """Forget what was sealed from `position` on, after its rows were rolled back."""
+        """Forget the records sealed behind `position`, after their rows were rolled back."""
         del self.outcomes[len(self.outcomes) - (self.tip.number - position.tip.number) :]
         self.position = position
 
     def certify(self, fingerprint: str) -> None:
-        """Name this key in the resource of what is sealed from here on, as the one that signs over it."""
+        """From here on, name this key in the resource of sealed records, as the key that signs over them."""
         audit_log = self.position.audit_log.certified(fingerprint)
         if audit_log is not self.position.audit_log:
             self.position = behind(self.execute, self.tip, audit_log)
 
     def time_ns(self) -> int:
-        """Return the time by the clock that leases are judged by; here, when the transaction began."""
+        """Return the time by the clock that decides about leases; here, when the transaction began."""
         return self.now_ns
 
     def observe_ns(self) -> int:
-        """Return the time of sealing; within a stream it increases with each record."""
+        """Return the time of sealing; it increases within a stream."""
         return max(self.time_ns(), self.tip.observed_ns + 1)
 
     def append(self, sealed: SealedRecord) -> None:
         """Write a sealed record.
 
         Raises:
-            FencedError: somebody else wrote a record at this place of the stream.
+            FencedError: another writer wrote a record at this place of the stream.
         """
-        # The columns are for finding a record.
+        # The columns are for searching.
         text = {
             key: value.replace("\0", self.nul_as) for key, value in sealed.attributes.items() if isinstance(value, str)
         }
@@ -144,7 +144,7 @@ class LedgerTransaction(ABC):
         self.outcomes.append(text[names.AUDIT_OUTCOME])
 
     def save(self, transition: Transition) -> Receipt:
-        """Write the changed job and what belongs to it, and seal the record; all of it or nothing is committed."""
+        """Write the changed job with what belongs to it, and seal the record; all of this is committed, or nothing."""
         if transition.job is not None:
             self._save_job(transition.job, transition.record.record_id)
         for write in transition.writes:
@@ -157,7 +157,7 @@ class LedgerTransaction(ABC):
         return self.position.audit_log.emit(record, self, signer)
 
     def job(self, job_id: str, tenant_id: TenantId | None) -> Job | None:
-        """Return the job as this transaction sees it, and keep others from changing it."""
+        """Return the job as this transaction sees it; other transactions cannot change it until this one ends."""
         row = one(self.execute(self.locking_job, {"job_id": job_id, "tenant_id": tenant_id}))
         return decode_job(row[0]) if row else None
 
@@ -171,14 +171,14 @@ class LedgerTransaction(ABC):
         return [Content(*row) for row in self.execute("inputs", {"job_id": job_id})]
 
     def next_runnable(self, now_ns: int) -> Job | None:
-        """Return the queued job whose turn it is, tenants taking turns; those that other lanes claim are left out."""
+        """Return the next queued job; tenants take turns, and jobs that other lanes are claiming are left out."""
         row = one(self.execute("next_runnable", {"now_ns": now_ns}))
         return decode_job(row[0]) if row else None
 
     def expired_run(self, now_ns: int) -> Run | None:
         """Return a running run whose lease has ended, or whose worker is known to be dead.
 
-        Runs that other lanes close now are left out.
+        Runs that other lanes are closing are left out.
         """
         now_ns = self._by_lease_clock(now_ns)
         for document, worker_id, lease_until_ns in self.execute("leased_runs", {"now_ns": now_ns}):
@@ -187,7 +187,7 @@ class LedgerTransaction(ABC):
         return None
 
     def renew_lease(self, job_id: str, run: int, worker_id: str, until_ns: int) -> bool:
-        """Extend the lease; False when this worker does not hold it any more, or the job was cancelled."""
+        """Extend the lease; False if this worker no longer holds it, or the job was cancelled."""
         values = {"job_id": job_id, "run": run, "worker_id": worker_id, "until_ns": self._by_lease_clock(until_ns)}
         return one(self.execute("renew_lease", values)) is not None
 
@@ -198,19 +198,19 @@ class LedgerTransaction(ABC):
         return _entry_of(row) if row else None
 
     def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
-        """Return the key of this name, revoked ones included."""
+        """Return the API key with this name, also a revoked one."""
         row = one(self.execute("key_named", {"tenant_id": tenant_id, "name": name}))
         return key_of(row) if row else None
 
     def note_use(self, key_id: str, used_ns: int) -> None:
-        """Note that an API key was used; a later use that was noted stands."""
+        """Store when an API key was used, unless a later use is stored already."""
         self.execute("note_use", {"key_id": key_id, "used_ns": used_ns})
 
     def _add_record(self, values: Mapping[str, object]) -> None:
         """Insert the row of a record.
 
         Raises:
-            FencedError: the stream has a record of this number already.
+            FencedError: the stream already has a record of this number.
         """
         try:
             self.execute("add_record", values)
@@ -221,15 +221,15 @@ class LedgerTransaction(ABC):
 
     @abstractmethod
     def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:
-        """Tell whether a record could not be added because its stream has one of this number already."""
+        """Tell whether a record was refused because its stream already has a record of this number."""
 
     def _is_alive(self, worker_id: str) -> bool:
-        """Tell whether a worker may still live: False only for one that is known to be dead."""
+        """Tell whether a worker may be alive; False only if it is known to be dead."""
         del worker_id
         return True
 
     def _by_lease_clock(self, time_ns: int) -> int:
-        """Return a time by this machine's clock as one by the clock that leases are judged by."""
+        """Return a time of this machine's clock as a time of the clock that decides about leases."""
         return time_ns
 
     def _save_job(self, job: Job, record_id: str) -> None:

@@ -100,7 +100,7 @@ def test_empty_variables_of_telemetry_are_not_set_for_the_sdk_either(monkeypatch
 
 
 def test_only_otel_variables_lose_white_space() -> None:
-    """The OpenTelemetry specification counts a blank variable as unset. A blank setting of ours is a mistake to report."""
+    """By the OpenTelemetry specification, a blank variable is not set. A blank setting of ours is a mistake."""
     reader = SettingsReader({"AUDITRACE_DATABASE": " ", "AUDITRACE_SIGNING_KEY": "/k ", "OTEL_A": " ", "OTEL_B": " x "})
     read = [reader.get(name) for name in ("AUDITRACE_DATABASE", "AUDITRACE_SIGNING_KEY", "OTEL_A", "OTEL_B")]
     assert read == [" ", "/k ", None, "x"]

@@ -1,4 +1,4 @@
-"""Moves a ledger from a file into an empty PostgreSQL: all of it, proved on both sides, or nothing."""
+"""Copies a ledger from a file into an empty PostgreSQL: all of it, with all checks on both sides, or nothing."""
 
 from service.store.copying.copying import Copied, CopyStep, copy_ledger
 

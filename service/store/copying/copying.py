@@ -1,4 +1,4 @@
-"""The copy of a ledger, in the one transaction of its target."""
+"""Copies a ledger, in one transaction of the target."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,14 +21,14 @@ TABLES: Final = (
     *("streams", "envelopes", "records", "cursors", "parked", "jobs", "versions", "runs", "turns", "inputs"),
     *("artifacts", "secrets", "api_keys", "key_uses", "idempotency_keys", "signing_keys", "checkpoints", "anchors"),
 )
-"""In the order in which they are written, so that each finds what it refers to."""
+"""All tables, in the order of writing: each one comes after the tables that it refers to."""
 
-# Records that the sink refused are copied as such.
+# Parked records are copied as parked.
 _NO_HINDRANCE: Final = frozenset({"parked"})
 
 
 class Copied(msgspec.Struct, frozen=True):
-    """What was copied: how many rows of each table."""
+    """How many rows of each table were copied."""
 
     rows: Mapping[str, int]
 
@@ -39,20 +39,21 @@ def copy_ledger(
     """Copy a whole ledger from a file into an empty PostgreSQL.
 
     Records, streams with their MACs, checkpoints, anchors and keys keep every byte, so that receipts, archives and
-    copies stay what they are; so do jobs, runs, inputs, artifacts, secrets, API keys, idempotency keys, cursors and
-    parked records. Leases stay behind. The file is not changed. Killed at any moment, the target is empty or holds all.
+    copies stay valid. Jobs, runs, inputs, artifacts, secrets, API keys, idempotency keys, cursors and parked records
+    keep every byte too. Leases are not copied. The file is not changed. If the process is killed at any moment, the
+    target is empty or holds everything.
 
-    The file is looked over by every check of `doctor --ledger`, `verify` among them, before anything is written; the
-    target by the same ones, and row by row against the file, before anything is committed.
+    Every check of `doctor --ledger`, with `verify`, runs on the file before anything is written. The same checks run on
+    the target, and each row is compared with the file, before anything is committed.
 
     Args:
         source: the file; no process may have it open.
-        target: `postgresql://…`, as the role that migrates; brought to the newest schema.
+        target: `postgresql://…`, with the role that migrates; it is migrated to the newest schema.
         secret: the ledger secret of the deployment.
         note: called before each step, and at the end.
 
     Raises:
-        SettingsError: the source is in use, is not of this version or not of this secret, or the target is not empty.
+        SettingsError: the source is in use, has another version or another secret, or the target is not empty.
         BrokenLedgerError: something is wrong in the source, or the copy is not what it should be; nothing was copied.
         TryLaterError: one of the two cannot be used now; nothing was copied.
     """
@@ -93,6 +94,6 @@ def _require_same(table: str, expected: Iterator[Row], found: Iterator[Row]) -> 
         if all(one == other for one, other in zip(expected, found, strict=True)):
             return
     except ValueError:
-        # One of the two has more.
+        # One of the two has more rows.
         pass
     raise BrokenLedgerError(f"nothing was copied: {table} came out otherwise than they went in")

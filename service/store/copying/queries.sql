@@ -1,5 +1,5 @@
--- What is copied from a file into a PostgreSQL. Of each table `read_…` gives the rows, in the same words on both, and in
--- the order in which both compare them; `write_…` takes them.
+-- The copy of a ledger from a SQLite file into a PostgreSQL. For each table, `read_…` returns the rows, by the same
+-- statement on both databases and in the order of the comparison; `write_…` writes them.
 
 -- name: read_streams
 SELECT
@@ -33,7 +33,7 @@ COPY audit_records (
 ) FROM STDIN
 
 -- name: read_cursors
--- The leases of relays are left behind with their processes.
+-- The leases of relays are not copied, because they belong to processes of the source.
 SELECT stream_id, number, epoch FROM delivery_cursors ORDER BY stream_id
 
 -- name: write_cursors
@@ -126,17 +126,17 @@ SELECT stream_id, number, hash, closed, checkpoint, mac FROM audit_anchors ORDER
 -- name: write_anchors
 COPY audit_anchors (stream_id, number, hash, closed, checkpoint, mac) FROM STDIN
 
--- What is done around it -------------------------------------------------------------------------------------------
+-- Before and after the copy -------------------------------------------------------------------------------------------
 
 -- name: source_begin
--- Holds off every writer until the end.
+-- Locks the file against every writer until the end.
 BEGIN IMMEDIATE
 
 -- name: times_of_source
 SELECT min(observed_ns), max(observed_ns) FROM audit_records
 
 -- name: target_lock
--- Of the tables that a first start writes before all others.
+-- The tables that a first start writes before all others.
 LOCK TABLE audit_streams, signing_keys, api_keys IN EXCLUSIVE MODE
 
 -- name: target_is_empty
@@ -149,7 +149,7 @@ SELECT NOT (
 SELECT make_record_partitions(%(moment_ns)s)
 
 -- name: target_open
--- A job comes with its whole history, and not version by version. What ties the two together is checked all the same.
+-- A job is copied with its whole history at once, not version by version. The constraints between the two still hold.
 ALTER TABLE jobs DISABLE TRIGGER jobs_begin_at_the_first_version;
 ALTER TABLE job_versions DISABLE TRIGGER job_versions_follow_their_job
 
@@ -159,6 +159,6 @@ ALTER TABLE jobs ENABLE TRIGGER jobs_begin_at_the_first_version;
 ALTER TABLE job_versions ENABLE TRIGGER job_versions_follow_their_job
 
 -- name: target_go_on
--- The next envelope gets the number behind those that were copied.
+-- The next envelope gets the number after the copied ones.
 SELECT setval(pg_get_serial_sequence('audit_envelopes', 'envelope_id'), max(envelope_id))
 FROM audit_envelopes HAVING max(envelope_id) IS NOT NULL

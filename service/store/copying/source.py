@@ -1,4 +1,4 @@
-"""The file from which a ledger is copied, held so that nobody writes to it meanwhile."""
+"""The file from which a ledger is copied, locked so that no process writes to it meanwhile."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ _NS_PER_WEEK: Final = 7 * 24 * 3600 * 1_000_000_000
 
 
 class SourceDatabase:
-    """A SQLite file that no process has open; one in a folder that cannot be written is read as it lies.
+    """A SQLite file that no process has open; in a folder that cannot be written, it is read without any new file.
 
     Raises (on opening):
-        SettingsError: there is none, or a process of the deployment lives, or it cannot be told whether one does.
+        SettingsError: there is no file, or a process of the deployment is alive, or may be alive.
         TryLaterError: it cannot be used now.
     """
 
@@ -34,7 +34,7 @@ class SourceDatabase:
             raise SettingsError([f"{path} is in use by {', '.join(living)}: stop every process that works on it first"])
         self._opened = ExitStack()
         self.reading: OpenFile = in_use
-        """How others may read the file meanwhile."""
+        """How the file can be opened for other reads meanwhile."""
         if os.access(path.parent, os.W_OK):
             self._connection = self._opened.enter_context(closing(connect(path)))
             with translated():
@@ -54,7 +54,7 @@ class SourceDatabase:
         self._opened.__exit__(kind, error, trace)
 
     def require_in_place(self) -> None:
-        """Raise when the path names another file by now, which processes may have begun to write.
+        """Raise if the path now names another file, which processes may already write.
 
         Raises:
             LedgerUnavailableError: it was moved, removed or replaced.
@@ -62,13 +62,13 @@ class SourceDatabase:
         self._connection.require_in_place()
 
     def months(self) -> Sequence[int]:
-        """Return moments such that each month in which there are records has one; nanoseconds since the epoch."""
+        """Return at least one time in each month that has records, in nanoseconds since the epoch."""
         with translated():
             ((first, last),) = self._connection.execute(SQL["times_of_source"]).fetchall()
         return [] if first is None else [*range(first, last, _NS_PER_WEEK), last]
 
     def rows(self, table: str) -> Iterator[Row]:
-        """Yield the rows of a table, in their order."""
+        """Yield the rows of a table, in the order of the comparison."""
         with translated():
             for row in self._connection.execute(SQL[f"read_{table}"]):
                 yield tuple(value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row)

@@ -1,4 +1,4 @@
-"""The PostgreSQL into which a ledger is copied, by one transaction."""
+"""The PostgreSQL database into which a ledger is copied, in one transaction."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
@@ -19,10 +19,10 @@ _WITH_PAYLOAD: Final = frozenset({"inputs", "artifacts"})
 
 
 class TargetDatabase:
-    """An empty ledger that is being filled; what was not committed is gone when the block ends, however it does.
+    """An empty ledger that is filled; what is not committed at the end of the block is rolled back.
 
     Raises (on opening):
-        LedgerUnavailableError: there is no connection to be had.
+        LedgerUnavailableError: no connection can be opened.
     """
 
     def __init__(self, url: str) -> None:
@@ -38,7 +38,7 @@ class TargetDatabase:
         self._session.close()
 
     def begin(self, months: Sequence[int]) -> None:
-        """Begin, with partitions for records of these moments.
+        """Make partitions for records of these times, and begin the transaction.
 
         Raises:
             SettingsError: the ledger is not empty, or this role may not migrate.
@@ -47,7 +47,7 @@ class TargetDatabase:
         with translated():
             self._require_empty()
             for moment_ns in months:
-                # Each committed by itself, for their lock would be in the way of the look at the schema.
+                # Each is committed at once, because its lock would block the check of the schema.
                 session.execute(SQL["target_partitions"], {"moment_ns": moment_ns})
             session.execute(b"BEGIN")
             session.execute(SQL["target_lock"])
@@ -63,12 +63,12 @@ class TargetDatabase:
         """Write the rows of a table, and return how many there are."""
         count = 0
         with translated(), self._session.cursor() as cursor, cursor.copy(SQL[f"write_{table}"]) as copying:
-            for count, row in enumerate(rows, start=1):  # noqa: B007 - what it ends with is what is returned
+            for count, row in enumerate(rows, start=1):  # noqa: B007 - the last count is returned
                 copying.write_row(row)
         return count
 
     def finish(self) -> None:
-        """Check every constraint, and let the database guard itself again."""
+        """Check every constraint, and enable the triggers of the ledger again."""
         with translated():
             self._session.execute(SQL["target_close"])
             self._session.execute(SQL["target_go_on"])
@@ -81,7 +81,7 @@ class TargetDatabase:
             yield from cursor
 
     def discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
-        """Yield everything that is wrong in what would be committed."""
+        """Yield everything that is wrong in the data that would be committed."""
         with translated():
             yield from reconcile_in(self._session, self._url, secret)
 

@@ -1,1 +1,1 @@
-"""The store of many machines: one PostgreSQL, any number of processes, each with a few lanes."""
+"""The store for many machines: one PostgreSQL, any number of processes, each with a few lanes."""

@@ -1,4 +1,4 @@
-"""Checkpoints in a PostgreSQL database: leases are judged by the database's clock."""
+"""Checkpoints in a PostgreSQL database: the database's clock decides about leases."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,7 @@ from telemetry.audit.signer import Signer
 
 
 class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
-    """Writes checkpoints beside processes of any machine."""
+    """Writes checkpoints; processes of any machine may do so too, one at a time."""
 
     def __init__(self, lanes: PostgresLanes, private_key: Callable[[str], Signer | None]) -> None:
         reading, writing = (SessionPool(lanes.url, read_only=read_only, size=1) for read_only in (True, False))
@@ -25,8 +25,8 @@ class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
     def _close_orphans(self, transaction: PostgresTransaction) -> Iterator[str]:
         """Close the streams of dead processes, each locked first.
 
-        A lane in the middle of a commit holds the lock. A session that has not ended its commit when its lease ends
-        is stuck, and is ended here. Its process does again, in another stream, what was not committed.
+        A lane in the middle of a commit holds the lock. If its commit lasts longer than its lease, its session is
+        stuck, and is ended here. Its process repeats the uncommitted work in another stream.
         """
         execute = transaction.execute
         own = {"own": transaction.tip.stream_id, "lease_ns": LEASE_NS}
@@ -35,7 +35,7 @@ class PostgresCheckpoints(Checkpoints[PostgresTransaction]):
             if one(execute("close_orphan", values)) is None:
                 execute("end_session", {"session": session})
                 if one(execute("close_orphan", values)) is None:
-                    # Closed, renewed or locked by another process meanwhile: the next checkpoint looks again.
+                    # Another process closed, renewed or locked the stream meanwhile: the next checkpoint tries again.
                     continue
             yield stream_id
 

@@ -1,4 +1,4 @@
-"""Finds out what became of a commit whose answer was lost with the connection."""
+"""Finds out whether a commit was made whose answer was lost with the connection."""
 
 import logging
 import threading
@@ -20,17 +20,17 @@ _LONGEST_PAUSE_S: Final = 3.0
 def was_committed(url: str, session_name: str, tip: Tip, patience_s: float = PATIENCE_S) -> bool:
     """Tell whether the record at `tip` is committed, for good.
 
-    The session that was asked to commit is ended first, so that it cannot do so after we looked. The stream is closed
-    then: by a commit of our own, which, with standbys that must confirm, is answered only once they have that record.
+    The session that was to commit is ended first, so that it cannot commit after the look. Then the stream is closed by
+    another commit. If standbys must confirm commits, the server answers this one only after they have that record.
 
     Args:
-        url: the database; after a failover the host that now takes writes.
-        session_name: the session that was asked to commit.
+        url: the database; after a failover, the host that now takes writes.
+        session_name: the session that was to commit.
         tip: the last record of its transaction.
-        patience_s: how long to wait for a database that is away.
+        patience_s: how long to wait for a database that does not answer.
 
     Raises:
-        TryLaterError: the database stayed away; nothing is known.
+        TryLaterError: the database did not answer in time; nothing is known.
     """
     deadline = time.monotonic() + patience_s
     pause, pause_s = threading.Event(), _FIRST_PAUSE_S

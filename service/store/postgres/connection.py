@@ -1,4 +1,4 @@
-"""Opens sessions on PostgreSQL with the settings that the promises rest on, and translates the errors of its driver."""
+"""Opens sessions on PostgreSQL with the settings that durability needs, and translates the errors of its driver."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -18,7 +18,7 @@ from service.store.urls import is_postgres
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 _TCP: Final[Mapping[str, str]] = {
-    # A peer that is gone without a word must not hold a lane for longer than a lease.
+    # A connection to a machine that vanished must not block a lane for longer than a lease.
     "connect_timeout": "5",
     "keepalives_idle": "5",
     "keepalives_interval": "2",
@@ -32,7 +32,7 @@ _BUSY: Final = (
     errors.DeadlockDetected,
     errors.SerializationFailure,
 )
-# Nothing is wrong with the change or with what is stored: it can be made once an operator has seen to the server.
+# The change and the stored data are right: the change can be made after an operator has repaired the server.
 _PASSING: Final[Mapping[tuple[type[psycopg.Error], ...], str]] = {
     (errors.DiskFull, errors.OutOfMemory, errors.InsufficientResources): "the server has no room",
     (errors.ReadOnlySqlTransaction,): "the server takes no writes",
@@ -56,22 +56,22 @@ def connect(
     lock_timeout: str = "2s",
     idle_timeout: str = f"{LEASE_S}s",
 ) -> Session:
-    """Open a session, in which every statement is a transaction of its own until one is begun.
+    """Open a session in autocommit mode.
 
-    A commit that returned is as durable as `synchronous_commit = on` makes it, or as `remote_apply` where the server
-    has that. What the URL leaves out is taken from the `PG*` variables, as libpq does; of several hosts the one that
-    takes writes is used, for reads too: a standby may lag, and lacks the locks by which listings wait for lanes.
+    A commit that returned is as durable as `synchronous_commit = on` makes it, or `remote_apply` if the server is set
+    to that. As in libpq, the `PG*` variables give what the URL leaves out. Of several hosts, the one that takes writes
+    is used, also for reads: a standby may lag, and lacks the locks by which listings wait for lanes.
 
     Args:
         url: `postgresql://…`, also with nothing behind the slashes.
-        read_only: refuse writes, and take a standby too where it is the only host.
+        read_only: refuse writes, and accept a standby if it is the only host.
         statement_timeout: the longest that a statement may take; "0" for no limit.
         lock_timeout: the longest that a statement waits for a lock.
         idle_timeout: how long the server lets a transaction wait for its client before it ends the session.
 
     Raises:
-        SettingsError: the URL is not of that form, or what it names gives no session that the ledger can be kept on.
-        LedgerUnavailableError: there is no connection to be had.
+        SettingsError: the URL is not of that form, or the server gives no session that the ledger can work on.
+        LedgerUnavailableError: no connection can be opened.
     """
     own = {
         "statement_timeout": statement_timeout,
@@ -83,7 +83,7 @@ def connect(
     with translated():
         session = psycopg.connect(conninfo, autocommit=True)
         try:
-            # Before anything is set, which would else be set for others.
+            # Before the settings, because on a session of a pooler they would change the sessions of others.
             require_own_session(session, lambda: psycopg.connect(conninfo, autocommit=True))
             # One width for all integers, so that a statement is prepared once.
             session.adapters.register_dumper(int, Int8Dumper)
@@ -95,10 +95,10 @@ def connect(
 
 
 def connect_again(url: str, *, read_only: bool = False, lock_timeout: str = "2s") -> Session:
-    """Open a session as `connect` does, in a process that is at work and found the database fit when it started.
+    """Open a session as `connect` does, in a running process, which found the database fit when it started.
 
     Raises:
-        LedgerUnavailableError: there is no connection to be had, or none that the ledger can be kept on any more.
+        LedgerUnavailableError: no connection can be opened, or none that the ledger can still work on.
     """
     try:
         return connect(url, read_only=read_only, lock_timeout=lock_timeout)
@@ -108,13 +108,13 @@ def connect_again(url: str, *, read_only: bool = False, lock_timeout: str = "2s"
 
 
 def place_of(url: str) -> str:
-    """Return the URL without what must not be shown: its user, password and options."""
+    """Return the URL without the parts that must not be shown: user, password and options."""
     stated = conninfo_to_dict(url)
     return f"postgresql://{stated.get('host', '')}/{stated.get('dbname', '')}"
 
 
 def translate(error: psycopg.Error) -> AuditraceError:
-    """Return the service's error for one of PostgreSQL.
+    """Return the service's error for an error of PostgreSQL.
 
     Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes"; the driver has a class for each.
     """
@@ -130,7 +130,7 @@ def translate(error: psycopg.Error) -> AuditraceError:
 
 
 translated: Final = translating(psycopg.Error, translate)
-"""Opens a block in which errors of the driver are raised as those of the service."""
+"""Opens a block in which errors of the driver are raised as errors of the service."""
 
 
 def _conninfo(url: str, *, read_only: bool) -> str:
@@ -139,7 +139,7 @@ def _conninfo(url: str, *, read_only: bool) -> str:
     try:
         stated = conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
-        # The driver's text may hold parts of the URL, its password for one.
+        # The driver's text may contain parts of the URL, such as the password.
         raise SettingsError(["AUDITRACE_DATABASE is not a PostgreSQL URL: postgresql://user@host/database"]) from error
     defaults = pq.Conninfo.get_defaults()
     by_environment = {
@@ -148,7 +148,7 @@ def _conninfo(url: str, *, read_only: bool) -> str:
         if option.val and option.val != option.compiled
     }
     given = {**by_environment, **stated}
-    # The driver reads texts by it before a session can set it.
+    # The driver needs the encoding to read texts before a session can set it.
     own = {**_TCP, "client_encoding": "UTF8"}
     given.pop("client_encoding", None)
     if not read_only:

@@ -1,4 +1,4 @@
-"""The lanes of a process on PostgreSQL: a few, which commit side by side."""
+"""The lanes of a process on PostgreSQL: a few, which commit at the same time."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ from service.store.writing import OvertakenError
 
 LANES: Final = 4
 MAX_GROUP: Final = 64
-"""With more savepoints in one transaction every other session would look up theirs on disk."""
+"""With more savepoints in one transaction, every other session would have to look them up on disk."""
 
 
 class PostgresLanes(Lanes[PostgresTransaction]):

@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema: numbered, forward-only steps, each in a transaction of its own."""
+"""Migrates a database to the newest schema: numbered, forward-only steps, each in a transaction of its own."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ MIGRATIONS: Final = steps_of("service.store.postgres")
 
 _OLDEST_SERVER: Final = 150_000
 _LOCK: Final = b"SELECT pg_advisory_xact_lock(hashtext('auditrace migrations'))"
-# Asked of the catalogue and not of the session's memory of it, which another process may just have made stale.
+# This reads the catalogue, not the session's cache of it, which may be stale after a step of another process.
 _HAS_TABLE: Final = b"""
 SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = %(name)s)
 """
@@ -32,7 +32,7 @@ _ADD_ADDITION: Final = b"INSERT INTO schema_additions (name) VALUES (%(name)s)"
 
 
 def schema_version(session: Session) -> int:
-    """Return the number of the last step, additions aside, that the database has seen; 0 for one without any."""
+    """Return the number of the last step, without additions, that the database has seen; 0 if it has seen none."""
     with translated():
         if not _has_table(session, "schema_steps"):
             return 0
@@ -52,8 +52,8 @@ def missing_steps(session: Session) -> Sequence[Migration]:
     """Return the steps that the database has not seen yet.
 
     Raises:
-        SettingsError: the server is not one that this version works on, a newer version has been here, or another
-            program has the names of the ledger.
+        SettingsError: this version does not work on the server, a newer version changed the schema, or another program
+            uses the names of the ledger's tables.
     """
     _check_server(session)
     version = schema_version(session)
@@ -66,20 +66,21 @@ def _require_free_names(session: Session) -> None:
     names = [name for step in MIGRATIONS for name in _RELATION.findall(step.sql)]
     with translated():
         ((schema, taken),) = session.execute(_TAKEN, {"names": names}).fetchall()
-    # Another process may have applied the first step since the version was read. Then the names are the ledger's own.
+    # Another process may have applied the first step since the version was read: then the ledger itself has the names.
     if taken and schema_version(session) == 0:
         to_do = "give the ledger a database of its own, or a schema by the role's search_path"
         raise SettingsError([f"the schema {schema} has {', '.join(taken)} of another program: {to_do}"])
 
 
 def migrate(session: Session) -> Sequence[str]:
-    """Apply what is missing and return the names of the steps that were applied; none when up to date.
+    """Apply the missing steps and return their names; none if the schema is up to date.
 
-    Killed at any point, the database holds whole steps only. Processes that migrate at once wait for each other, and
-    a step that would make writers wait for longer than the session's lock timeout fails instead and can be repeated.
+    If the process is killed at any point, the database holds whole steps only. Processes that migrate at the same time
+    wait for each other. A step that would make writers wait for longer than the session's lock timeout fails instead,
+    and can be repeated.
 
     Raises:
-        SettingsError: the server is not one that this version works on, or a newer version has been here.
+        SettingsError: this version does not work on the server, or a newer version changed the schema.
         TryLaterError: the database cannot be changed now.
     """
     applied = [step.name for step in missing_steps(session) if _apply(session, step)]

@@ -1,4 +1,4 @@
-"""What is asked of a server before its ledger is opened: can it be used, and how durable is a commit."""
+"""Checks a server before its ledger is opened: whether it can be used, and how durable a commit is."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 def read(url: str, work: Callable[[Execute], T]) -> T:
-    """Return what `work` finds, on a session of its own.
+    """Run `work` on a session of its own and return its result.
 
     Raises:
-        LedgerUnavailableError: there is no connection to be had.
+        LedgerUnavailableError: no connection can be opened.
     """
     session = connect(url, read_only=True)
     try:
@@ -34,13 +34,13 @@ def read(url: str, work: Callable[[Execute], T]) -> T:
 
 
 def migrate_database(url: str) -> Sequence[str]:
-    """Bring the database to the newest schema; returns the names of the steps that were applied.
+    """Migrate the database to the newest schema, and return the names of the applied steps.
 
     Raises:
-        SettingsError: it is not a server or database that this version works on.
-        TryLaterError: it cannot be changed now.
+        SettingsError: this version does not work on the server or database.
+        TryLaterError: the database cannot be changed now.
     """
-    # A step may take its time on a large table; that it keeps nobody waiting is seen to by its locks.
+    # No time limit: a step may be slow on a large table, but its locks do not make writers wait.
     session = connect(url, statement_timeout="0", idle_timeout="0")
     try:
         return migrate(session)
@@ -49,11 +49,11 @@ def migrate_database(url: str) -> Sequence[str]:
 
 
 def examine(url: str) -> str:
-    """Return which server and database it is, once a process could work on it; nothing is made.
+    """Check that a process could work on the database, and describe the server in a few words; nothing is made.
 
     Raises:
-        SettingsError: this version does not work on it, a newer one has been here, or its role may not make tables.
-        LedgerUnavailableError: there is no connection to be had that takes writes.
+        SettingsError: this version does not work on it, a newer one changed it, or its role may not make tables.
+        LedgerUnavailableError: no connection that takes writes can be opened.
     """
     session = connect(url)
     try:
@@ -70,11 +70,11 @@ def examine(url: str) -> str:
 
 
 def durability(url: str, *, needs_standby: bool) -> Durability:
-    """Return what the server promises of an acknowledged commit, and which settings break that promise.
+    """Return what the server promises for an acknowledged commit, and which settings break that promise.
 
     Args:
         url: the database.
-        needs_standby: a server on which no standby must confirm commits breaks the promise.
+        needs_standby: it breaks the promise if no standby must confirm commits.
     """
     ((fsync, full_page_writes, standbys, has_none),) = read(url, lambda execute: list(execute("durability", {})))
     problems: list[str] = []

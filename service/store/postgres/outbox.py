@@ -1,4 +1,4 @@
-"""The outbox in a PostgreSQL database: its leases are judged by the database's clock."""
+"""The outbox in a PostgreSQL database: the database's clock decides about leases."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ class PostgresOutbox(LedgerOutbox):
         self._connection.run(lambda execute: execute("renew_streams", due))
 
     def backlog(self) -> Sequence[Lag]:
-        """Return the streams with undelivered records, whoever holds them."""
+        """Return the streams with undelivered records, whichever relay holds them."""
         return [Lag(*row) for row in self._all("lagging_streams", self._lease)]
 
     def _held(self) -> Sequence[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""The sessions of a process beside those of its lanes: a few, made when needed, used by one thread at a time."""
+"""The sessions of a process beside those of its lanes: a few, opened when needed, each for one thread at a time."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ PATIENCE_S: Final = 5.0
 
 
 class SessionPool(Transactions):
-    """At most `size` sessions; who finds none free waits for a while."""
+    """At most `size` sessions; a caller that finds no free session waits for at most `patience_s` seconds."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class SessionPool(Transactions):
         return self._with_session(write)
 
     def _with_session(self, task: Callable[[Session], R]) -> R:
-        """Return what `task` returns; if the connection turns out to be lost, it runs once more on a new one."""
+        """Run `task` and return its result; if the connection turns out to be lost, run it once more on a new one."""
         with translated():
             with self._session() as session:
                 try:
@@ -89,7 +89,7 @@ class SessionPool(Transactions):
                     if not session.closed:
                         raise
             with self._changed:
-                # The others of its time are likely to be lost with it.
+                # The other idle sessions are likely to be lost too.
                 self._forget_idle()
             with self._session() as session:
                 return task(session)

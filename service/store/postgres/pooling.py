@@ -1,7 +1,7 @@
-"""Finds out whether a connection has a session of the server to itself, which a pooler may give it or not.
+"""Finds out whether a connection has a session of the server to itself; behind a pooler it may have none.
 
 Advisory locks, LISTEN, settings and prepared statements belong to a session. A pooler in transaction or statement mode
-lends a session to a connection for one transaction only, so that all of these are lost, or are somebody else's.
+lends a session to a connection for one transaction only, so that all of these are lost, or belong to another client.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _LENT: Final = (
     "of its own (for advisory locks, LISTEN, settings and prepared statements): set pool_mode = session in the pooler, "
     "or let AUDITRACE_DATABASE name the server itself"
 )
-# What a statement meets that was prepared in another session.
+# The errors of a statement that was prepared in another session.
 OF_OTHER_SESSIONS: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
 
 
@@ -26,17 +26,17 @@ def require_own_session(
 ) -> None:
     """Raise unless a new connection, on which no transaction is open, has a session to itself.
 
-    Without a pooler this costs one question: the server names the same process in its greeting and afterwards, while a
-    pooler greets with a number of its own. With one, a second connection sends a notification that the first one
-    listens for. It arrives while the first one asks nothing, or it does not: a session that is lent has nobody then
-    to pass it on to.
+    Without a pooler this takes one query: the server names the same process in its greeting and in the answer. A pooler
+    greets with a number of its own. Then a second connection sends a notification for which the first one listens. The
+    first one sends no query while it waits. The notification arrives only if the session belongs to the first one,
+    because a pooler does not pass it on from a session that is lent to no connection.
 
     Args:
         connection: in autocommit.
         connect_again: opens another connection of the same kind, which is closed here.
 
     Raises:
-        SettingsError: it has not.
+        SettingsError: it has none.
     """
     pid = _pid(connection)
     greeted = connection.info.backend_pid

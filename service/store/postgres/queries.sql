@@ -1,4 +1,4 @@
--- Statements of the PostgreSQL store. Placeholders are named; rows come as tuples in the order written here.
+-- Statements of the PostgreSQL store. Placeholders are named; rows are tuples in the order of the columns here.
 
 -- Lanes ---------------------------------------------------------------------------------------------------------------
 
@@ -6,15 +6,15 @@
 SELECT pid || '@' || backend_start, pid FROM pg_stat_activity WHERE pid = pg_backend_pid()
 
 -- name: end_session
--- Returns once the session is gone, or after five seconds with false.
+-- Returns true when the session is gone, or false after five seconds.
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid || '@' || backend_start = %(session)s
 
 -- name: make_partitions
 SELECT make_record_partitions(ledger_now_ns())
 
 -- name: begin_sealing
--- The lock says since when this transaction may seal records, so that listings do not run ahead of it (listing_horizon.py).
--- The time of sealing is read behind it.
+-- The lock announces the time from which this transaction may seal records (listing_horizon.py). The time of sealing is
+-- read after the lock is taken.
 WITH announced AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(ledger_now_ns() / 1000))
 SELECT ledger_now_ns(), pg_backend_pid(), current_setting('session_replication_role') FROM announced
 
@@ -29,7 +29,7 @@ INSERT INTO audit_streams (
 INSERT INTO delivery_cursors (stream_id, number, epoch) VALUES (%(stream_id)s, 0, 0)
 
 -- name: move_tip
--- No time limit for the commit behind it: cancelled while it waits for a standby, it would count as a success.
+-- The commit that follows has no time limit: a commit that is cancelled while it waits for a standby returns a success.
 UPDATE audit_streams
 SET number = %(number)s, hash = %(hash)s, record_id = %(record_id)s, observed_ns = %(observed_ns)s, mac = %(mac)s,
     alive_until_ns = ledger_now_ns() + %(lease_ns)s
@@ -45,11 +45,11 @@ RETURNING alive_until_ns
 UPDATE audit_streams SET closed = 1 WHERE stream_id = %(stream_id)s AND closed = 0
 
 -- name: end_stream
--- Also one that is closed already: what counts is that something is committed after all that the stream has.
+-- Also updates a closed stream, because something must be committed after all records of the stream.
 UPDATE audit_streams SET closed = 1 WHERE stream_id = %(stream_id)s
 
 -- name: disown_stream
--- By its lane, which left it at this tip; a stream that was closed there is what it should be.
+-- The lane left its stream at this tip. A stream that was closed at the same tip is sound, and is not disowned.
 INSERT INTO refused_streams (stream_id, reason, since_ns, disowned)
 SELECT %(stream_id)s, %(reason)s, ledger_now_ns(), 1
 WHERE NOT EXISTS (
@@ -108,7 +108,7 @@ SELECT job_id, version, status, %(record_id)s, %(document_sha256)s FROM changed
 RETURNING version
 
 -- name: locked_job
--- In a group nobody waits for a row while it holds others.
+-- A group does not wait for a row while it holds locks on others.
 SELECT document FROM jobs WHERE job_id = %(job_id)s AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
 FOR NO KEY UPDATE NOWAIT
 
@@ -117,9 +117,9 @@ SELECT document FROM jobs WHERE job_id = %(job_id)s AND (%(tenant_id)s::text IS 
 FOR NO KEY UPDATE
 
 -- name: next_runnable
--- Tenants take turns: the one with the fewest runs in progress, then the one whose last turn is longest ago. The tenants
--- are stepped through in the index, so that a long queue costs no more than a short one; a job that another lane is
--- about to claim is passed over.
+-- Tenants take turns: first the one with the fewest runs in progress, then the one whose last turn is longest ago. The
+-- tenants are found by steps in the index, so that a long queue costs no more than a short one. A job that another lane
+-- is claiming is skipped.
 WITH RECURSIVE tenants AS (
     (SELECT tenant_id, not_before_ns FROM jobs WHERE status = 'queued' ORDER BY tenant_id, not_before_ns LIMIT 1)
     UNION ALL
@@ -144,20 +144,19 @@ SELECT due.document FROM turns CROSS JOIN LATERAL (
 ) AS due LIMIT 1
 
 -- name: take_turn
--- Only forward, so that lanes which claim for one tenant at the same time wait for one another no longer than needed.
+-- The time only grows, in whatever order lanes that claim for one tenant commit.
 INSERT INTO tenant_turns (tenant_id, last_ns) SELECT tenant_id, %(started_ns)s FROM jobs WHERE job_id = %(job_id)s
 ON CONFLICT (tenant_id) DO UPDATE SET last_ns = greatest(tenant_turns.last_ns, excluded.last_ns)
 
 -- name: leased_runs
--- One whose lease has ended.
--- The job is locked with its run, and what is being worked on is passed over.
+-- Returns one run whose lease has ended. Its job is locked too; rows that others lock are skipped.
 SELECT job_runs.document, worker_id, lease_until_ns FROM job_runs JOIN jobs USING (job_id)
 WHERE lease_until_ns < %(now_ns)s
 ORDER BY lease_until_ns LIMIT 1
 FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: renew_lease
--- Joined with the job: a run whose job was cancelled is not wanted any more, though its lease stands.
+-- Joined with the job, because the run of a cancelled job is not renewed, although its lease is valid.
 UPDATE job_runs SET lease_until_ns = %(until_ns)s
 FROM jobs
 WHERE jobs.job_id = job_runs.job_id AND job_runs.job_id = %(job_id)s AND number = %(run)s AND worker_id = %(worker_id)s
@@ -197,13 +196,13 @@ UPDATE api_keys SET revoked_ns = %(revoked_ns)s WHERE key_id = %(key_id)s AND re
 RETURNING key_id
 
 -- name: note_use
--- Left to whoever is noting a use of the same key: two that note several would wait for each other.
+-- Skipped while another transaction stores a use of the same key: two that store several uses could deadlock.
 INSERT INTO api_key_uses (key_id, used_ns)
 SELECT %(key_id)s, %(used_ns)s WHERE pg_try_advisory_xact_lock(hashtextextended('use of ' || %(key_id)s, 0))
 ON CONFLICT (key_id) DO UPDATE SET used_ns = greatest(api_key_uses.used_ns, excluded.used_ns)
 
 -- name: remember
--- A few of those that have expired go with each new one; those that others are removing are left to them.
+-- Each new key removes a few expired ones. Those that other transactions are removing are skipped.
 WITH forgotten AS (
     DELETE FROM idempotency_keys WHERE (tenant_id, actor_id, route, key_sha256) IN (
         SELECT tenant_id, actor_id, route, key_sha256 FROM idempotency_keys
@@ -279,7 +278,7 @@ WHERE lease_until_ns IS NOT NULL AND worker_id = %(worker_id)s AND jobs.status =
 SELECT ledger_now_ns()
 
 -- name: announced
--- The keys of lane transactions, in microseconds since the epoch; others in that range there are none.
+-- The keys of lane transactions, in microseconds since the epoch; no other locks have keys in this range.
 SELECT key FROM (
     SELECT (classid::bigint << 32) | objid::bigint AS key FROM pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1 AND mode = 'ShareLock' AND granted
@@ -289,7 +288,7 @@ WHERE key BETWEEN 1000000000000000 AND %(until)s
 ORDER BY key
 
 -- name: await_announced
--- Both functions are evaluated from left to right; the lock itself is of no use here.
+-- The functions are evaluated from left to right: the lock is released at once, because only the wait is needed.
 SELECT pg_advisory_lock(%(key)s), pg_advisory_unlock(%(key)s)
 
 -- name: records
@@ -436,11 +435,11 @@ SELECT
 -- Checkpoints ---------------------------------------------------------------------------------------------------------
 
 -- name: one_at_a_time
--- Checkpoints and rotations of all processes: each goes on behind what the one before committed.
+-- Checkpoints and rotations of all processes run one after another: each continues behind the commit of the last one.
 SELECT pg_advisory_xact_lock(hashtext('auditrace checkpoints'))
 
 -- name: take_lease
--- Also one that ends too far ahead, which is of before the clock stepped back.
+-- Also takes a lease that ends too far ahead, because it was taken before the clock stepped back.
 INSERT INTO leases (name, owner, epoch, until_ns) VALUES (%(name)s, %(owner)s, 1, ledger_now_ns() + %(lease_ns)s)
 ON CONFLICT (name) DO UPDATE SET
     epoch = CASE WHEN leases.owner = excluded.owner THEN leases.epoch ELSE leases.epoch + 1 END,
@@ -459,7 +458,7 @@ WHERE closed = 0 AND stream_id <> %(own)s
 ORDER BY opened_ns, stream_id
 
 -- name: close_orphan
--- Locked before it is looked at: from then on its lane commits nothing more. One that is locked by its lane is left.
+-- The stream is locked before the check, so that its lane commits nothing more. If its lane locks it, it is skipped.
 UPDATE audit_streams SET closed = 1 WHERE stream_id = (
     SELECT stream_id FROM audit_streams
     WHERE stream_id = %(stream_id)s AND closed = 0
@@ -479,9 +478,9 @@ WHERE streams.closed = 0 OR anchors.closed IS DISTINCT FROM 1
 ORDER BY streams.opened_ns, streams.stream_id
 
 -- name: streams_overgrown
--- Streams with records where none can be: no lane writes behind a tip without moving it. By the ends of each stream,
--- which cost two looks into the index whatever the statistics say: where they know a few large streams only, EXISTS is
--- planned as a scan of all keys for each stream.
+-- Streams with records outside of 1 to their tip: lanes write none there, because they move the tip with each record.
+-- The ends of each stream take two reads of the index, whatever the statistics are. If the statistics know only a few
+-- large streams, EXISTS would be planned as a scan of all keys for each stream.
 SELECT stream_id, first, last FROM (
     SELECT
         stream_id, number,
@@ -559,7 +558,7 @@ ORDER BY observed_ns, stream_id
 -- Delivery ------------------------------------------------------------------------------------------------------------
 
 -- name: relaxed
--- A cursor that a crash sets back makes identical duplicates, and the relay need not wait for the disk.
+-- The relay need not wait for the disk: if a crash sets a cursor back, the only effect is identical duplicates.
 SET synchronous_commit = off
 
 -- name: lagging_streams
@@ -571,7 +570,7 @@ WHERE cursors.number < streams.number
 ORDER BY stream_id
 
 -- name: take_streams
--- Those behind the turn first. What another relay is taking or moving at this moment is left to it.
+-- Streams behind the turn come first. Cursors that another relay is taking or moving at this moment are skipped.
 UPDATE delivery_cursors SET owner = %(owner)s, epoch = epoch + 1, until_ns = ledger_now_ns() + %(lease_ns)s
 WHERE stream_id IN (
     SELECT stream_id FROM delivery_cursors AS cursors JOIN audit_streams AS streams USING (stream_id)
@@ -598,7 +597,7 @@ WHERE streams.stream_id = cursors.stream_id AND cursors.number < streams.number 
 UPDATE delivery_cursors SET until_ns = 0 WHERE owner = %(owner)s AND until_ns > 0
 
 -- name: undelivered
--- One record more than fits, so that a record too large for any batch comes too.
+-- Returns one record more than fits, so that a record that is too large for any batch is returned too.
 SELECT number, record_id, otlp, resource, scope, event_name FROM (
     SELECT
         number, record_id, otlp, envelope_id, event_name, observed_ns,
@@ -614,7 +613,7 @@ WHERE before_bytes <= %(max_bytes)s
 ORDER BY observed_ns
 
 -- name: checkpoint_waits
--- For a record that it names, exists, and was neither delivered nor parked.
+-- A checkpoint waits for every existing record that it names and that is neither delivered nor parked.
 SELECT EXISTS (
     SELECT FROM audit_record_keys AS keys
     JOIN audit_records AS records ON records.stream_id = keys.stream_id AND records.observed_ns = keys.observed_ns
@@ -628,7 +627,7 @@ SELECT EXISTS (
 )
 
 -- name: move_cursor
--- Also when it is there already: then an earlier attempt did it, whose answer was lost.
+-- Also succeeds if the cursor is there already: an earlier attempt moved it, and its answer was lost.
 UPDATE delivery_cursors SET number = greatest(number, %(last)s)
 WHERE stream_id = %(stream_id)s AND owner = %(owner)s AND epoch = %(epoch)s
     AND number BETWEEN %(first)s - 1 AND %(last)s
@@ -684,7 +683,7 @@ SELECT last.* FROM (
 ) AS last LIMIT 1
 
 -- name: delivered_count
--- All that was delivered; what is parked was not.
+-- The count of delivered records; parked ones are not delivered.
 SELECT (
     (SELECT coalesce(sum(number), 0) FROM delivery_cursors) - (SELECT count(*) FROM parked_records)
 )::bigint
@@ -693,8 +692,9 @@ SELECT (
 SELECT coalesce((SELECT observed_ns FROM audit_records ORDER BY observed_ns DESC LIMIT 1), 0)
 
 -- name: records_behind
--- In the order of time, in which a checkpoint comes behind what it names. One record more than fits, so that a record
--- too large for any batch comes too; which of them were delivered is told, so that all that was looked at is passed.
+-- In the order of time, in which a checkpoint comes after the records that it names. Returns one record more than fits,
+-- so that a record that is too large for any batch is returned too. Undelivered records are returned too, with a mark,
+-- so that the caller can move past them.
 SELECT
     records.observed_ns, records.number <= cursors.number AND parked_ns IS NULL,
     records.stream_id, records.number, record_id, otlp, resource, scope
@@ -714,8 +714,8 @@ WHERE before_bytes <= %(max_bytes)s
 ORDER BY records.observed_ns, records.stream_id
 
 -- name: replay
--- How far a replay got is kept beside the leases: one table more would keep processes of the previous release from
--- opening the database. The epoch is the number of records that it went through.
+-- The progress of a replay is stored with the leases: with another table, processes of the previous release could not
+-- open the database. The epoch is the number of records that the replay has passed.
 SELECT owner, epoch FROM leases WHERE name = %(name)s
 
 -- name: put_replay
@@ -749,14 +749,15 @@ SELECT EXISTS (SELECT FROM audit_streams)
 SELECT current_schema(), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)
 
 -- name: durability
--- Last: no standby that must confirm is there. Only who may read statistics sees which ones are; a standby sees none.
+-- The last column: no standby that must confirm is connected. Only a role that may read statistics, on a server that is
+-- no standby, can see the connected ones.
 SELECT
     current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
     pg_has_role('pg_read_all_stats', 'USAGE') AND NOT pg_is_in_recovery()
         AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))
 
 -- name: own_pid
--- Which a pooler's greeting does not have.
+-- Asked of the server, because the greeting of a pooler has another number.
 SELECT pg_backend_pid()
 
 -- name: listen

@@ -1,4 +1,4 @@
-"""The connection of a lane and the transactions on it: when it is lost, its stream is given up with it."""
+"""The connection of a lane, and the transactions on it; a lane that loses its connection leaves its stream."""
 
 import logging
 from collections.abc import Generator
@@ -25,7 +25,7 @@ _PARTITION_MARGIN_NS: Final = 32 * 24 * 3600 * 1_000_000_000
 
 
 class PostgresSession(LaneSession[PostgresTransaction, Session]):
-    """One lane's session, and what became of its last commit when it was lost."""
+    """The session of one lane; it also finds out whether a commit was made whose answer was lost."""
 
     def __init__(self, settings: StreamSettings, url: str, rollback_guard: RollbackGuard) -> None:
         super().__init__(settings, rollback_guard, executing)
@@ -69,7 +69,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
             raise translate(error) from error
 
     def _forget_if_others(self, error: Exception) -> None:
-        """Close the session after an error that shows that what was prepared in it is gone."""
+        """Close the session after an error that shows that its prepared statements are gone."""
         if self._connection is not None and isinstance(error, OF_OTHER_SESSIONS):
             self._connection.close()
 
@@ -79,7 +79,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
             session = connect_again(self._url)
             with translated():
                 ((self._name, self._pid),) = session.execute(SQL["session_name"]).fetchall()
-            # Another server may answer now, which may not have what the last one had.
+            # Another server may answer now, which may lack the partitions of the last one.
             self._connection, self._partitioned_until_ns = session, 0
         return self._held
 
@@ -101,7 +101,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
         session.execute(b"BEGIN")
         ((now_ns, pid, triggers),) = session.execute(SQL["begin_sealing"]).fetchall()
         if pid != self._pid or triggers != "origin":
-            # The next session is looked at from the beginning, and the reason is found there.
+            # The checks of the next session find the reason.
             session.close()
             raise LostSessionError
         return int(now_ns)
@@ -115,7 +115,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
             _log.warning("the next partitions could not be made, trying again: %s", translate(error))
 
     def _commit(self, transaction: PostgresTransaction) -> None:
-        """Commit; when the answer is lost, find out whether it took place, and end the stream here if it did."""
+        """Commit; if the answer is lost, find out whether the commit was made, and if so, end the stream."""
         try:
             ended = self._held.execute(b"COMMIT").statusmessage
         except psycopg.Error as error:
@@ -133,7 +133,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
 
     def _took_place(self, transaction: PostgresTransaction, lost: psycopg.Error) -> bool:
         if not transaction.outcomes:
-            # Without a record there is nothing to look for, and nothing that must not be done twice.
+            # Without a record there is nothing to look for, and the work may be done twice.
             return False
         try:
             return was_committed(self._url, self._name, transaction.tip)

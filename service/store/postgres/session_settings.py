@@ -1,6 +1,6 @@
-"""The settings of a session on which the meaning of statements rests, whatever server, database, role or URL say.
+"""The settings of a session on which the meaning of statements depends, whatever server, database, role or URL say.
 
-Each is set in the session itself, so that a reload of the server's configuration does not change it either.
+Each is set in the session itself, so that a reload of the server's configuration does not change it.
 """
 
 from collections.abc import Mapping
@@ -12,30 +12,30 @@ from psycopg.sql import SQL, Identifier
 from service.errors import SettingsError
 
 ALWAYS: Final[Mapping[str, str]] = {
-    # What texts mean.
+    # The meaning of texts.
     "client_encoding": "UTF8",
     "standard_conforming_strings": "on",
     "backslash_quote": "safe_encoding",
     "array_nulls": "on",
     "transform_null_equals": "off",
     "quote_all_identifiers": "off",
-    # How values are written.
+    # The text form of values.
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    # What a transaction sees and may do. With `off` a policy that hides rows is an error, and not a shorter answer.
+    # What a transaction sees and may do. With `row_security` off, a policy that would hide rows is an error.
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "row_security": "off",
     "restrict_nonsystem_relation_kind": "",
-    # What ends a session or a transaction that is still of use.
+    # Settings that could end a session or a transaction that is still needed.
     "exit_on_error": "off",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
 }
-# By the names that the server itself uses. Servers know more of these or fewer, by their version.
+# Only settings that the server knows are set: that depends on its version.
 _APPLY: Final = b"""
 SELECT set_config(name, value, false)
 FROM pg_settings JOIN unnest(%(names)s::text[], %(values)s::text[]) AS wanted (name, value) USING (name)
@@ -47,7 +47,7 @@ SELECT set_config(
     false
 )
 """
-# Not everybody may set it; who may not is refused when it is anything else.
+# Not every role may set it. A session of a role that may not is refused unless it is `origin` already.
 _SETTLE_TRIGGERS: Final = b"""
 SELECT CASE
     WHEN has_parameter_privilege('session_replication_role', 'SET')
@@ -71,17 +71,17 @@ _TRIGGERS_OFF: Final = (
 
 
 def settle(session: psycopg.Connection[tuple[Any, ...]], own: Mapping[str, str]) -> None:
-    """Set everything in a new session, on which no transaction is open.
+    """Make all settings in a new session, on which no transaction is open.
 
     Args:
         session: in autocommit.
-        own: what this session wants for itself beside that, by name.
+        own: further settings of this session, by name.
 
     Raises:
-        SettingsError: the session cannot be brought to what the ledger needs; the text says what to change.
+        SettingsError: the session cannot get the settings that the ledger needs; the text says what to change.
     """
     ((path,),) = session.execute(_PATH).fetchall()
-    # From here on no function or table of others stands for one of the server's.
+    # From here on, no function or table in another schema can hide one of the server.
     session.execute(b"SET search_path = pg_catalog, pg_temp")
     wanted = {**ALWAYS, **own}
     session.execute(_APPLY, {"names": list(wanted), "values": list(wanted.values())})
@@ -93,10 +93,10 @@ def settle(session: psycopg.Connection[tuple[Any, ...]], own: Mapping[str, str])
 
 
 def _settle_path(session: psycopg.Connection[tuple[Any, ...]], path: list[str]) -> None:
-    """Look first into the schema of the ledger: the first of the path that holds one, else the first."""
+    """Put the schema of the ledger first in the path: the first one that holds a ledger, or the first of all."""
     if not path:
         raise SettingsError([_NO_SCHEMA])
     ((holding,),) = session.execute(_HOLDS_LEDGER, {"path": path}).fetchall()
     path.sort(key=lambda name: name not in holding)
-    # The server's own come before the first one unless they are named; temporary tables only where they are named.
+    # The server's schema comes first unless the path names it. Temporary tables come last because the path names them.
     session.execute(SQL("SET search_path = {}, pg_temp").format(SQL(", ").join(map(Identifier, path))))

@@ -12,16 +12,16 @@ SQL: Final[Mapping[str, bytes]] = MappingProxyType(
     {name: text.encode() for name, text in load_queries("service.store.postgres").items()}
 )
 
-# What may be more than should be in memory at once.
+# Answers that may be too large for the memory.
 _LONG: Final = frozenset({"records_of_stream", "all_records"})
 _ROWS_AT_ONCE: Final = 500
 _NAMED: Final = re.compile(r":([a-z_]+)")
 
 
 def executing(session: Session) -> Execute:
-    """Return what executes statements on `session`, in whose open transaction long answers are fetched in parts.
+    """Return a function that executes statements on `session`; long answers are fetched in parts, in its transaction.
 
-    Answers come in binary form, which costs least.
+    Answers come in binary form, which is cheapest.
     """
 
     def execute(name: str, values: Mapping[str, object], conditions: Sequence[str] | None = None, /) -> Iterable[Row]:

@@ -1,4 +1,4 @@
-"""The open transaction of a PostgreSQL lane, as far as it differs from those on other databases."""
+"""The open transaction of a PostgreSQL lane, as far as it differs from that of SQLite."""
 
 from collections.abc import Mapping
 
@@ -12,9 +12,9 @@ from service.store.writing import LedgerTransaction, Position
 
 
 class PostgresTransaction(LedgerTransaction):
-    """A transaction on a session that has begun, at a time by the database's clock.
+    """A transaction that has begun on a session, at a time of the database's clock.
 
-    A job that was read is locked until the end, so that what work decides by it still holds when it writes.
+    A job that was read is locked until the end, so that decisions about it are still right when they are written.
     """
 
     violation = psycopg.errors.UniqueViolation
@@ -29,7 +29,7 @@ class PostgresTransaction(LedgerTransaction):
         self.locking_job = "awaited_job" if is_patient else "locked_job"
 
     def _by_lease_clock(self, time_ns: int) -> int:
-        # All machines judge leases by the clock of the database.
+        # For all machines, the clock of the database decides about leases.
         return self.now_ns + (time_ns - self._clock())
 
     def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:

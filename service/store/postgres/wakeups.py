@@ -1,6 +1,6 @@
-"""Tells other processes that something was committed, and is told by them: a hint, nothing rests on its arrival.
+"""Sends hints to other processes that something was committed, and receives theirs; nothing depends on their arrival.
 
-Sent beside the lanes and never in their transactions: a commit that notifies waits for every other one that does.
+Hints are sent outside of the lanes' transactions, because commits that notify wait for each other.
 """
 
 import logging
@@ -19,12 +19,12 @@ from service.store.postgres.statements import SQL
 _log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 2.0
-# However many commits there are, they are one hint.
+# All commits within this time are one hint.
 _SETTLE_S: Final = 0.02
 
 
 class Wakeups:
-    """One thread with a session of its own, that sends this process's hints and calls back for those of others."""
+    """One thread with its own session, which sends the hints of this process and calls back for those of others."""
 
     def __init__(self, url: str, on_hint: Callable[[], None]) -> None:
         """Start the thread; `on_hint` is called on it, and must not raise or block."""
@@ -37,11 +37,11 @@ class Wakeups:
         self._thread.start()
 
     def hint(self) -> None:
-        """Say that something was committed. Never blocks."""
+        """Send a hint that something was committed. Never blocks."""
         try:
             os.write(self._writing, b".")
         except BlockingIOError:
-            # The pipe is full of hints that were not sent yet: one more says nothing new.
+            # The pipe is full of unsent hints: one more is not needed.
             return
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class Wakeups:
     def _exchange(self, session: Session) -> None:
         ((own,),) = session.execute(SQL["own_pid"]).fetchall()
         session.execute(SQL["listen"])
-        # What was committed while nobody listened.
+        # Something may have been committed before this session listened.
         self._on_hint()
         while not self._stopping.is_set():
             ready, _, _ = select.select([session.fileno(), self._reading], [], [])

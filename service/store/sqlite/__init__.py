@@ -1,1 +1,1 @@
-"""The embedded store: one SQLite file, one lane a process, several processes on one file allowed."""
+"""The embedded store: one SQLite file, which several processes may use, each with one lane."""

@@ -1,4 +1,4 @@
-"""Checkpoints in a SQLite file: leases belong to processes whose locks tell which of them live."""
+"""Checkpoints in a SQLite file: leases belong to processes, and file locks tell which processes are alive."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,7 +12,7 @@ from telemetry.audit.signer import Signer
 
 
 class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
-    """Writes checkpoints beside other processes of this machine."""
+    """Writes checkpoints; other processes of this machine may do so too, one at a time."""
 
     def __init__(self, lane: SqliteLane, private_key: Callable[[str], Signer | None]) -> None:
         reading = SharedConnection(lane.path, read_only=True)

@@ -1,4 +1,4 @@
-"""Opens connections to the SQLite file with the settings that the promises rest on, and translates its errors."""
+"""Opens connections to the SQLite file with the settings that durability needs, and translates its errors."""
 
 import os
 import sqlite3
@@ -12,7 +12,7 @@ from service.store.connections import translating
 from service.store.sqlite.identity import FileId, HeldFile, file_id, hold, require_local
 
 BUSY_TIMEOUT_MS: Final = 5_000
-# SQLITE_ERROR is what a table or column that is missing gives: no later time makes it come back.
+# SQLITE_ERROR means a missing table or column, which does not come back by waiting.
 _BROKEN: Final = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
@@ -37,19 +37,19 @@ class FileConnection(sqlite3.Connection):
 
     held: HeldFile | None = None
     log: Mapping[Path, FileId | None] = {}
-    """Of a connection that writes: the files of SQLite's log, which stay as long as it is open."""
+    """The files of SQLite's log, for a connection that writes; they exist as long as it is open."""
 
     def require_in_place(self) -> None:
-        """Raise when processes that open the database now would get another file, or another log of it.
+        """Raise if processes that open the database now would get another file, or another log.
 
         Raises:
-            LedgerUnavailableError: it was moved, removed or replaced.
+            LedgerUnavailableError: the file or its log was moved, removed or replaced.
         """
         if self.held is None:
             return
         expected = {self.held.path: self.held.file_id, **self.log}
         if any(file_id(path) != known for path, known in expected.items()):
-            # No path in it: clients of the API are shown this.
+            # The text has no path, because clients of the API see it.
             raise LedgerUnavailableError(
                 "the database's file, or its log, was moved, removed or replaced while in use: put it back, or stop "
                 "every process that works on it, and start again"
@@ -57,10 +57,10 @@ class FileConnection(sqlite3.Connection):
 
     @contextmanager
     def in_place(self) -> Generator[Self]:
-        """Use it, once the file is found to be in its place, and raise the errors of the service.
+        """Check that the file is in its place, then open a block in which errors are raised as those of the service.
 
         Raises:
-            LedgerUnavailableError: as `require_in_place` says.
+            LedgerUnavailableError: as `require_in_place` does.
         """
         self.require_in_place()
         with translated():
@@ -75,9 +75,9 @@ class FileConnection(sqlite3.Connection):
 
 
 def database_path(url: str) -> Path:
-    """Return the file that a `sqlite:///path` URL names, with no symbolic link in its path; four slashes: absolute.
+    """Return the file that a `sqlite:///path` URL names, without symbolic links; four slashes for an absolute path.
 
-    The path is taken as it stands: a percent sign is a part of the name.
+    The path is not decoded: a percent sign is a part of the name.
 
     Raises:
         SettingsError: the URL is not of that form.
@@ -85,19 +85,19 @@ def database_path(url: str) -> Path:
     path = url.removeprefix(URL_PREFIX)
     if path == url or not path or "?" in path:
         scheme, separator, _ = url.partition("://")
-        # Of another database's URL the rest is not shown: it may hold a password.
+        # Only the scheme of another database's URL is shown, because the rest may hold a password.
         shown = repr(url) if scheme.startswith("sqlite") else f"{scheme}://…" if separator else "no URL"
         raise SettingsError([f"AUDITRACE_DATABASE is {shown}; expected sqlite:///path/to/file.db, or postgresql://…"])
     return Path(os.path.realpath(path))
 
 
 def create(path: Path) -> None:
-    """Make an empty file, as SQLite would, but closed to others: it holds inputs and artifacts. One that exists stays.
+    """Make an empty file if there is none, readable by its owner only, because it will hold inputs and artifacts.
 
-    An existing file is not even opened, because closing it again would end the locks that this process has on it.
+    An existing file is not opened, because closing it again would end the locks that this process has on it.
 
     Raises:
-        SettingsError: it cannot be made.
+        SettingsError: the file cannot be made.
 
     Source: sqlite.org/howtocorrupt.html, 2.2.
     """
@@ -110,15 +110,15 @@ def create(path: Path) -> None:
 
 
 def connect(path: Path, *, read_only: bool = False) -> FileConnection:
-    """Open the database file, which exists.
+    """Open the database file, which must exist.
 
-    Writers get WAL and `synchronous=FULL`: a commit that returned survives SIGKILL and, as far as the disk's fsync
-    holds, power loss. Every statement waits up to five seconds for another process's writer.
+    Connections that write use WAL and `synchronous=FULL`: a commit that returned survives SIGKILL and, as far as the
+    disk's fsync holds, power loss. Every statement waits up to five seconds for another process that writes.
 
     Raises:
-        SettingsError: SQLite cannot keep this file and its log together: as `hold` and `require_local` say.
-        LedgerUnavailableError: the file cannot be opened, or, by a writer, not be written.
-        LedgerBusyError: by a writer: another process holds it for too long.
+        SettingsError: SQLite cannot keep this file and its log together, as `hold` and `require_local` say.
+        LedgerUnavailableError: the file cannot be opened, or cannot be written by a connection that writes.
+        LedgerBusyError: another process locks the file for too long; only for a connection that writes.
     """
     held = hold(path)
     try:
@@ -142,7 +142,7 @@ def connect(path: Path, *, read_only: bool = False) -> FileConnection:
 
 
 def opened(path: Path, parameters: str) -> FileConnection:
-    """Open the file with parameters of SQLite's URIs, such as `mode=ro`.
+    """Open the file with parameters of an SQLite URI, such as `mode=ro`.
 
     Raises:
         sqlite3.Error: it cannot be opened.
@@ -164,7 +164,7 @@ def opened(path: Path, parameters: str) -> FileConnection:
 def _prepare_to_write(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    # Else savepoints spill to the system's temporary folder, which may be full, or not writable at all.
+    # By default savepoints spill to the system's temporary folder, which may be full or not writable.
     connection.execute("PRAGMA temp_store = MEMORY")
     _require_writable(connection)
 
@@ -174,7 +174,7 @@ def _log_of(path: Path) -> Sequence[Path]:
 
 
 def _require_writable(connection: sqlite3.Connection) -> None:
-    # A file that cannot be opened for writing, if only for a moment, SQLite opens for reading, for good.
+    # If the file cannot be opened for writing, even for a moment, SQLite opens it for reading only, for good.
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -184,7 +184,7 @@ def _require_writable(connection: sqlite3.Connection) -> None:
 
 
 def is_of_disk(error: Exception) -> bool:
-    """Tell whether the disk is full or failed, after which a transaction is to be rolled back as a whole.
+    """Tell whether the disk is full or failed; the whole transaction must then be rolled back.
 
     Source: sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction".
     """
@@ -192,7 +192,7 @@ def is_of_disk(error: Exception) -> bool:
 
 
 def translate(error: sqlite3.Error) -> AuditraceError:
-    """Return the service's error for one of SQLite.
+    """Return the service's error for an error of SQLite.
 
     Source: sqlite.org/rescode.html; extended codes keep the primary code in their low byte.
     """
@@ -205,7 +205,7 @@ def translate(error: sqlite3.Error) -> AuditraceError:
 
 
 translated: Final = translating(sqlite3.Error, translate)
-"""Opens a block in which errors of the driver are raised as those of the service."""
+"""Opens a block in which errors of the driver are raised as errors of the service."""
 
 
 def reason_of(error: sqlite3.Error) -> str:

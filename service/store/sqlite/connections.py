@@ -1,4 +1,4 @@
-"""Connections to the SQLite file beside that of the lane: one that threads share, or one for each thread that reads."""
+"""Connections to the SQLite file beside the lane's: one that threads share, or one for each thread that reads."""
 
 import threading
 from collections.abc import Callable, Generator
@@ -21,7 +21,7 @@ R = TypeVar("R")
 class SharedConnection(Transactions):
     """One connection, used by one thread at a time.
 
-    Each method looks first whether the file is in its place: in a file that was replaced, nothing is read or written.
+    Each method first checks that the file is in its place: nothing is read from or written to a replaced file.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, is_relaxed: bool = False) -> None:
@@ -63,10 +63,10 @@ class SharedConnection(Transactions):
 
 
 class ThreadConnections(Connections):
-    """A connection for each thread, which reads only."""
+    """A connection that only reads, for each thread."""
 
     def __init__(self, path: Path, reading: OpenFile) -> None:
-        """Open the file by `reading` when a thread reads first."""
+        """Open the file with `reading` at the first read of each thread."""
         self._path = path
         self._reading = reading
         self._local = threading.local()

@@ -1,8 +1,8 @@
-"""Which file a database is, whatever it is called; a file under a second name is refused before it is harmed.
+"""Identifies a database file independent of its name, and refuses a file under a second name before it is damaged.
 
-SQLite keeps its log, and the locks of it, beside the name by which it opens a file. A file that is opened by two names
-has two logs, neither of which knows of the other, and is destroyed. Symbolic links, relative paths and mounts of the
-folder lead to the same name; hard links and mounts of the file alone do not.
+SQLite puts its log, and the locks of the log, beside the name by which it opens a file. A file that is opened by two
+names has two logs that are independent of each other, and this destroys it. Symbolic links, relative paths and mounts
+of the folder lead to the same name; hard links and mounts of the file alone do not.
 
 Source: sqlite.org/howtocorrupt.html, sections 2.2 and 2.5.
 """
@@ -19,14 +19,14 @@ from typing import Final, TypeAlias
 from service.errors import LedgerUnavailableError, SettingsError
 
 FileId: TypeAlias = tuple[int, int]
-"""Device and inode: what a file is, whatever it is called."""
+"""Device and inode, which identify a file independent of its name."""
 
 LogPlace: TypeAlias = tuple[int, int, str]
-"""Device and inode of the folder, and the name in it: where SQLite looks for the log."""
+"""Device and inode of the folder, and the file's name in it: where SQLite looks for the log."""
 
 # struct flock: type, whence, start, length, process.
 _FLOCK: Final = struct.Struct("hhqqi4x")
-# Behind all that SQLite locks. The byte that a process locks here says at which place it has the file open.
+# Above all bytes that SQLite locks. A process locks one byte here, which tells at which place it has the file open.
 _FIRST_PLACE: Final = 1 << 62
 _HASH_BYTES: Final = 7
 _NETWORK: Final = frozenset(
@@ -38,7 +38,7 @@ _NETWORK: Final = frozenset(
 
 
 class HeldFile:
-    """A database file that this process has open; its connections share one, and give it up one by one."""
+    """A database file that this process has open; all connections to it share this object, and each one releases it."""
 
     def __init__(self, path: Path, file_id: FileId, place: LogPlace, descriptor: int, *, as_it_lies: bool) -> None:
         self.path = path
@@ -49,11 +49,11 @@ class HeldFile:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Give it up for one connection, which is closed."""
+        """Release it for one connection, which must be closed before."""
         with _lock:
             self.users -= 1
             if self.users == 0:
-                # Not while a connection is open: closing any descriptor ends all locks that SQLite has on the file.
+                # Only after the last connection: closing any descriptor ends all locks that SQLite has on the file.
                 del _held[self.file_id]
                 os.close(self._descriptor)
 
@@ -63,16 +63,17 @@ _lock: Final = threading.Lock()
 
 
 def hold(path: Path, *, as_it_lies: bool = False) -> HeldFile:
-    """Keep every process that calls this file differently from opening it, until it is released.
+    """Prevent every process from opening this file under another name, until it is released.
 
     Args:
         path: the file.
-        as_it_lies: it is read as a copy, which may have two names, be mounted by itself, or lie where there are no
-            locks; not while it is in use under another name, because what is committed there is not in it yet.
+        as_it_lies: the file is read as a copy, which may have two names, be mounted by itself, or be in a file system
+            without locks. It is refused while it is in use under another name, because commits may still be in the log
+            of that name.
 
     Raises:
         SettingsError: SQLite would not find the log of this file, or a process has it open at another place.
-        LedgerUnavailableError: there is no such file, it cannot be opened, or it took the place of one that is in use.
+        LedgerUnavailableError: there is no such file, it cannot be opened, or it replaced a file that is in use.
     """
     real = Path(os.path.realpath(path))
     with _lock:
@@ -85,11 +86,11 @@ def hold(path: Path, *, as_it_lies: bool = False) -> HeldFile:
 
 
 def require_local(path: Path) -> None:
-    """Raise unless this machine alone can write the file, or what is in the folder.
+    """Raise unless only this machine can write to the file or folder.
 
     Raises:
         SettingsError: it is on a file system that other machines share.
-        LedgerUnavailableError: it cannot be looked at.
+        LedgerUnavailableError: its file system cannot be found out.
     """
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
@@ -101,12 +102,12 @@ def require_local(path: Path) -> None:
 
 
 def network_problem(path: Path, mountinfo: str, mount: int) -> str | None:
-    """Return why no database can be at a path; None when its file system is this machine's.
+    """Return why no database can be at a path; None if its file system belongs to this machine.
 
     Args:
-        path: what is said to be there.
+        path: the path, as the reason shows it.
         mountinfo: lines of `/proc/self/mountinfo`.
-        mount: the number of its mount, in the first column of one of them.
+        mount: the number of the path's mount, from the first column of one of these lines.
 
     Source: proc_pid_mountinfo(5); sqlite.org/wal.html, "all processes using a database must be on the same host".
     """
@@ -121,7 +122,7 @@ def network_problem(path: Path, mountinfo: str, mount: int) -> str | None:
 
 
 def require_usable(path: Path) -> None:
-    """Raise unless a database is at this path, or can be made there, that this process may write.
+    """Raise unless the path has, or can get, a database that this process may write.
 
     Raises:
         SettingsError, LedgerUnavailableError: as `hold` and `require_local` do.
@@ -132,7 +133,7 @@ def require_usable(path: Path) -> None:
 
 
 def file_id(path: Path) -> FileId | None:
-    """Return what is at a path, a symbolic link as such; None when nothing is, or it cannot be looked at."""
+    """Identify what is at a path, without following a symbolic link; None if nothing is there or can be looked at."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -141,7 +142,7 @@ def file_id(path: Path) -> FileId | None:
 
 
 def _hold(real: Path, *, as_it_lies: bool) -> HeldFile:
-    # Opened as a path only, which can be closed again without harm to locks.
+    # Opened with O_PATH, because closing such a descriptor does not end locks.
     pinned = os.open(real, os.O_PATH | os.O_CLOEXEC)
     try:
         found, folder = os.fstat(pinned), real.parent.stat()
@@ -187,13 +188,13 @@ def _require_one_name(real: Path, pinned: int, found: os.stat_result) -> None:
 
 
 def _lock_place(real: Path, descriptor: int, place: LogPlace) -> None:
-    """Say at which place this process has the file open, and raise when another one has it open elsewhere.
+    """Lock the byte of the place where this process has the file open; raise if another process uses another place.
 
-    Two that say so at the same time both see the other, and both are refused.
+    If two processes do this at the same time, each sees the other's lock, and both are refused.
     """
     digest = hashlib.sha256(repr(place).encode()).digest()
     byte = _FIRST_PLACE + 1 + int.from_bytes(digest[:_HASH_BYTES])
-    # Of the open file, not of the process: SQLite, which opens and closes the file too, does not end these.
+    # Locks of the open file, not of the process: SQLite opens and closes the file too, and must not end them.
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
     for first, length in ((_FIRST_PLACE, byte - _FIRST_PLACE), (byte + 1, 0)):
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, length, 0)

@@ -1,4 +1,4 @@
-"""The lane of a process on SQLite: one, because the file takes one writer; and the connection that it writes on."""
+"""The single lane of a process on SQLite (a file has one writer), and the connection that it writes on."""
 
 import sqlite3
 from contextlib import AbstractContextManager
@@ -51,7 +51,7 @@ class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
             raise EndedTransactionError(error) from error
 
     def _require_transaction(self, error: Exception) -> None:
-        # After an error of the disk, it is not known whose work is still in the transaction.
+        # After a disk error it is unknown which work is still in the transaction.
         if not self._held.in_transaction or is_of_disk(error):
             raise EndedTransactionError(error) from error
 
@@ -65,7 +65,7 @@ class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
     def _begin(self) -> Begun[SqliteTransaction]:
         connection, clock = self._connected(), self._settings.clock
         connection.execute("BEGIN IMMEDIATE")
-        # Behind the lock, so that the order of commits is that of time.
+        # Read after the lock is taken, so that the order of commits is the order of time.
         now_ns = clock()
 
         def transaction(position: Position) -> SqliteTransaction:
@@ -83,13 +83,13 @@ class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
             self.roll_back()
             if was_refused:
                 raise translate(error) from error
-            # It may have reached the disk and count at the next start: this lane never continues the stream.
+            # The commit may be on disk and become visible at the next start, so this lane never continues the stream.
             self.drop()
             raise LedgerUnavailableError(COMMIT_UNKNOWN, reason=reason_of(error)) from error
         try:
             connection.require_in_place()
         except LedgerUnavailableError as error:
-            # Committed to a file that may never be the database again.
+            # The commit is in a file that may never be the database again.
             self.drop()
             raise LedgerUnavailableError(COMMIT_ELSEWHERE) from error
 

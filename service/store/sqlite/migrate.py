@@ -1,4 +1,4 @@
-"""Brings a SQLite file to the newest schema: numbered, forward-only steps, each in a transaction of its own."""
+"""Migrates a SQLite file to the newest schema: numbered, forward-only steps, each in a transaction of its own."""
 
 import sqlite3
 from collections.abc import Collection, Sequence
@@ -15,7 +15,7 @@ _OF_LEDGER: Final = "audit_records"
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
-    """Return the number of the last step, additions aside, that the file has seen; 0 for an empty file."""
+    """Return the number of the last step, without additions, that the file has seen; 0 for an empty file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -43,10 +43,10 @@ def missing_steps(connection: sqlite3.Connection) -> Sequence[Migration]:
 def migrate(connection: sqlite3.Connection) -> Sequence[str]:
     """Apply the steps that the file has not seen, and return their names.
 
-    Killed at any point, the file holds whole steps only. Two processes at once do not disturb each other.
+    If the process is killed at any point, the file holds whole steps only. Two processes may migrate at the same time.
 
     Raises:
-        SettingsError: the file was written by a newer version, or is the database of another program.
+        SettingsError: a newer version wrote the file, or it is the database of another program.
         TryLaterError: the file cannot be written now.
     """
     with translated():
@@ -56,7 +56,7 @@ def migrate(connection: sqlite3.Connection) -> Sequence[str]:
 def _apply(connection: sqlite3.Connection, step: Migration) -> bool:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have applied it meanwhile.
+        # Looked at once more behind the lock: another process may have applied it.
         is_missing = step in missing_steps(connection)
         if is_missing:
             for statement in _statements(step.sql):
@@ -74,7 +74,7 @@ def _apply(connection: sqlite3.Connection, step: Migration) -> bool:
 
 
 def _statements(sql: str) -> Sequence[str]:
-    # sqlite3.executescript commits by itself, so the script is split here; a trigger holds semicolons of its own.
+    # `sqlite3.executescript` commits by itself, so the script is split here; triggers contain semicolons too.
     statements: list[str] = []
     pending = ""
     for line in sql.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""What is asked of a file before its ledger is opened: can it be written, and is there one in it."""
+"""Checks a file before its ledger is opened: whether it can be written, and whether it has a ledger."""
 
 import os
 from collections.abc import Generator
@@ -17,16 +17,16 @@ from telemetry.files import why_no_file_in, why_unwritable
 
 
 def examine(path: Path, url: str, reading: OpenFile = in_use) -> str:
-    """Return what there is, in a few words, once a file at this path could be opened for writing; nothing is made.
+    """Check that a file at this path could be opened for writing, and describe it in a few words; nothing is made.
 
     Args:
         path: without symbolic links.
-        url: with the path as it was given: a link to a folder that is not there most often means one not mounted.
+        url: with the path as it was given. A link to a missing folder most often means that a disk is not mounted.
         reading: how the file is opened for reading.
 
     Raises:
-        SettingsError: it could not be, or a newer version has written it.
-        BrokenLedgerError: it is no database.
+        SettingsError: the file could not be written, or a newer version wrote it.
+        BrokenLedgerError: it is not a database.
         TryLaterError: it cannot be looked at.
     """
     size = _size(path)
@@ -50,10 +50,10 @@ def examine(path: Path, url: str, reading: OpenFile = in_use) -> str:
 
 
 def require_ledger(path: Path, url: str, reading: OpenFile = in_use) -> None:
-    """Raise unless there is a ledger in the file of this URL: nothing is made in another database.
+    """Raise unless there is a ledger in the file of this URL, so that none is made in a wrong database.
 
     Raises:
-        SettingsError: there is none, which most often means that this is another folder than that of the service.
+        SettingsError: there is none; most often the command runs in another folder than the service.
     """
     if is_empty(path, reading):
         to_do = "run this in the folder of the service, or set AUDITRACE_DATABASE; the first start makes one"
@@ -61,7 +61,7 @@ def require_ledger(path: Path, url: str, reading: OpenFile = in_use) -> None:
 
 
 def is_empty(path: Path, reading: OpenFile = in_use) -> bool:
-    """True while nothing was committed to the database, and no key registered: only then may keys be made for it."""
+    """Tell whether nothing was committed and no key registered; only then may keys be made for the database."""
     if not _size(path):
         return True
     with _named(path), reading(path) as connection:
@@ -70,7 +70,7 @@ def is_empty(path: Path, reading: OpenFile = in_use) -> bool:
 
 @contextmanager
 def _named(path: Path) -> Generator[None]:
-    """Say in errors which file it is: the wrong one, most often. Only commands and starts show them."""
+    """Add the path to errors, because it is most often the wrong file. Only commands and starts show them."""
     try:
         yield
     except BrokenLedgerError as error:

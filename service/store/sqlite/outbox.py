@@ -1,4 +1,4 @@
-"""The outbox in a SQLite file: its leases belong to processes whose locks tell which of them live."""
+"""The outbox in a SQLite file: leases belong to processes, and file locks tell which processes are alive."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ class SqliteOutbox(LedgerOutbox):
             self._connection.write(lambda execute: [execute("renew_cursor", lease) for lease in leases])
 
     def backlog(self) -> Sequence[Lag]:
-        """Return the streams with undelivered records, whoever holds them."""
+        """Return the streams with undelivered records, whichever relay holds them."""
         now_ns = self._clock()
         return [
             Lag(

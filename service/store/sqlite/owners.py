@@ -1,4 +1,4 @@
-"""Which processes on this SQLite file are alive: each holds a file lock that the kernel drops when it dies."""
+"""Tells which processes on this SQLite file are alive: each has a file lock, which the kernel drops at its death."""
 
 import fcntl
 import os
@@ -14,14 +14,14 @@ _IN_NO_NAME: Final = frozenset("/\0")
 
 
 class OwnerLocks:
-    """The lock files beside the database, one an owner; in one folder, whatever the database is called.
+    """The lock files beside the database, one for each owner, in one folder for all names of the database.
 
-    A descriptor of the own lock may be inherited by children that must die first: as long as one of them lives, the
+    Child processes that must end first may inherit the descriptor of the own lock: as long as one of them lives, the
     owner counts as alive.
     """
 
     def __init__(self, database: Path, owner: str) -> None:
-        """Take the lock of `owner`, which no other process has ever used.
+        """Take the lock of `owner`, a name that no other process has ever used.
 
         Raises:
             SettingsError: the lock files cannot be written.
@@ -30,7 +30,7 @@ class OwnerLocks:
         path = folder_of_owners(database)
         try:
             path.mkdir(mode=0o700, exist_ok=True)
-            # Kept open, so that owners are found in it also when somebody moves it.
+            # Kept open, so that the locks are found also after the folder was moved.
             self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self.descriptor = os.open(owner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
         except OSError as error:
@@ -38,27 +38,27 @@ class OwnerLocks:
         fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def is_alive(self, owner: str) -> bool:
-        """True while `owner`, or a child that inherited its lock, lives."""
-        # Whoever wrote the name into the database must not lead this to a file elsewhere.
+        """Tell whether `owner`, or a child that inherited its lock, is alive."""
+        # The name comes from the database, and must not lead to a file in another folder.
         return owner == self.owner or (
             owner not in _NO_NAMES and not set(owner) & _IN_NO_NAME and _is_locked(self._folder, owner)
         )
 
     def release(self) -> None:
-        """Give up the own lock, and its file unless a child still holds it."""
+        """Release the own lock, and remove its file unless a child still holds the lock."""
         os.close(self.descriptor)
         _is_locked(self._folder, self.owner)
         os.close(self._folder)
 
 
 def folder_of_owners(database: Path) -> Path:
-    """Return the folder beside a database where its lock files lie, whatever the database is called."""
+    """Return the folder of the lock files beside a database, the same one for all its names."""
     real = Path(os.path.realpath(database))
     return real.with_name(f"{real.name}.owners")
 
 
 def living_owners(database: Path) -> Sequence[str]:
-    """Return the names of all processes that live and have this database open."""
+    """Return the names of all living processes that have this database open."""
     path = folder_of_owners(database)
     if not path.exists():
         return []
@@ -70,13 +70,13 @@ def living_owners(database: Path) -> Sequence[str]:
 
 
 def _is_locked(folder: int, owner: str) -> bool:
-    """Tell whether somebody holds the lock; the file of one who never will again is removed."""
+    """Tell whether a process holds the lock; if none does, the file is removed, since no process takes it again."""
     try:
         descriptor = os.open(owner, os.O_RDWR | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
         return False
     try:
-        # Shared, so that two who ask at the same time do not take each other for the owner.
+        # Shared, so that two processes that check at the same time do not take each other for the owner.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -1,4 +1,4 @@
--- Statements of the SQLite store. Placeholders are named; rows come as tuples in the order written here.
+-- Statements of the SQLite store. Placeholders are named; rows are tuples in the order of the columns here.
 
 -- name: open_stream
 INSERT INTO audit_streams (
@@ -63,8 +63,8 @@ RETURNING version
 SELECT document FROM jobs WHERE job_id = :job_id AND (:tenant_id IS NULL OR tenant_id = :tenant_id)
 
 -- name: next_runnable
--- Tenants take turns: the one with the fewest runs in progress, then the one whose last turn is longest ago.
--- A cross join is not reordered: few runs are in progress, and jobs are many.
+-- Tenants take turns: first the one with the fewest runs in progress, then the one whose last turn is longest ago.
+-- A cross join, because SQLite does not reorder it: the few runs in progress must come before the many jobs.
 WITH due AS (
     SELECT tenant_id, min(not_before_ns) AS since_ns FROM jobs
     WHERE status = 'queued' AND not_before_ns <= :now_ns GROUP BY tenant_id
@@ -94,7 +94,7 @@ WHERE lease_until_ns IS NOT NULL AND worker_id = :worker_id AND jobs.status = 'c
 SELECT document, worker_id, lease_until_ns FROM job_runs WHERE lease_until_ns IS NOT NULL ORDER BY lease_until_ns
 
 -- name: renew_lease
--- Joined with the job: a run whose job was cancelled is not wanted any more, though its lease stands.
+-- Joined with the job, because the run of a cancelled job is not renewed, although its lease is valid.
 UPDATE job_runs SET lease_until_ns = :until_ns
 FROM jobs
 WHERE jobs.job_id = job_runs.job_id AND job_runs.job_id = :job_id AND number = :run AND worker_id = :worker_id
@@ -326,11 +326,12 @@ UPDATE leases SET until_ns = 0 WHERE name = :name AND owner = :owner
 -- Delivery ------------------------------------------------------------------------------------------------------------
 
 -- name: relaxed
--- A cursor that a power loss sets back makes identical duplicates, and clients need not wait for one more fsync.
+-- This saves clients the wait for one more fsync: if a power loss sets a cursor back, the only effect is identical
+-- duplicates.
 PRAGMA synchronous = NORMAL
 
 -- name: lagging_cursors
--- Those behind `:turn` first, so that streams take turns.
+-- Streams behind `:turn` come first, so that streams take turns.
 SELECT
     stream_id, delivery_cursors.number, audit_streams.number, audit_streams.closed,
     delivery_cursors.owner, delivery_cursors.epoch, until_ns
@@ -339,7 +340,7 @@ WHERE delivery_cursors.number < audit_streams.number
 ORDER BY stream_id <= :turn, stream_id
 
 -- name: take_stream
--- Only from the state that was seen: a lease that was renewed or taken meanwhile stays where it is.
+-- Only if the lease is as it was read: a lease that was renewed or taken meanwhile is not changed.
 UPDATE delivery_cursors SET owner = :owner, epoch = epoch + 1, until_ns = :until_ns
 WHERE stream_id = :stream_id AND owner = :old_owner AND epoch = :old_epoch AND until_ns = :old_until_ns
 RETURNING epoch
@@ -356,7 +357,7 @@ UPDATE delivery_cursors SET until_ns = :until_ns WHERE stream_id = :stream_id AN
 UPDATE delivery_cursors SET until_ns = 0 WHERE owner = :owner AND until_ns > 0
 
 -- name: undelivered
--- One record more than fits, so that a record too large for any batch comes too.
+-- Returns one record more than fits, so that a record that is too large for any batch is returned too.
 SELECT number, record_id, otlp, resource, scope, event_name FROM (
     SELECT
         number, record_id, otlp, envelope_id, event_name,
@@ -369,7 +370,7 @@ WHERE before_bytes <= :max_bytes
 ORDER BY number
 
 -- name: checkpoint_waits
--- For a record that it names, exists, and was neither delivered nor parked.
+-- A checkpoint waits for every existing record that it names and that is neither delivered nor parked.
 SELECT EXISTS (
     SELECT 1 FROM audit_records
     JOIN json_each(audit_records.body, '$.attributes."auditrace.checkpoint.tips"') AS tip
@@ -380,7 +381,7 @@ SELECT EXISTS (
 )
 
 -- name: move_cursor
--- Also when it is there already: then an earlier attempt did it, whose answer was lost.
+-- Also succeeds if the cursor is there already: an earlier attempt moved it, and its answer was lost.
 UPDATE delivery_cursors SET number = max(number, :last)
 WHERE stream_id = :stream_id AND owner = :owner AND epoch = :epoch AND number BETWEEN :first - 1 AND :last
 RETURNING number
@@ -438,12 +439,12 @@ WHERE stream_id = :stream_id AND audit_records.number BETWEEN :first AND :last A
 ORDER BY audit_records.number LIMIT :limit
 
 -- name: delivered_count
--- All that was delivered; what is parked was not.
+-- The count of delivered records; parked ones are not delivered.
 SELECT (SELECT coalesce(sum(number), 0) FROM delivery_cursors) - (SELECT count(*) FROM parked_records)
 
 -- name: records_behind
--- In the order of commits, in which a checkpoint comes behind everything that it names. The order of the join is forced.
--- One record more than fits, so that a record too large for any batch comes too.
+-- In the order of commits, in which a checkpoint comes after all records that it names. CROSS fixes the order of joins.
+-- Returns one record more than fits, so that a record that is too large for any batch is returned too.
 SELECT position, 1, stream_id, number, record_id, otlp, resource, scope FROM (
     SELECT
         position, audit_records.stream_id, audit_records.number, record_id, otlp, resource, scope,
@@ -459,8 +460,8 @@ WHERE before_bytes <= :max_bytes
 ORDER BY position
 
 -- name: replay
--- How far a replay got is kept beside the leases: one table more would keep processes of the previous release from
--- opening the database. The epoch is the number of records that it went through.
+-- The progress of a replay is stored with the leases: with another table, processes of the previous release could not
+-- open the database. The epoch is the number of records that the replay has passed.
 SELECT owner, epoch FROM leases WHERE name = :name
 
 -- name: put_replay
@@ -500,7 +501,7 @@ WHERE streams.closed = 0 OR anchors.closed IS NOT 1
 ORDER BY streams.opened_ns, streams.stream_id
 
 -- name: streams_overgrown
--- Streams with records where none can be: no lane writes behind a tip without moving it.
+-- Streams with records outside of 1 to their tip: lanes write none there, because they move the tip with each record.
 SELECT
     stream_id,
     (SELECT min(number) FROM audit_records WHERE audit_records.stream_id = audit_streams.stream_id),
@@ -557,7 +558,7 @@ INSERT INTO refused_streams (stream_id, reason, since_ns, disowned) VALUES (:str
 ON CONFLICT (stream_id) DO UPDATE SET reason = excluded.reason
 
 -- name: disown_stream
--- By its lane, which left it at this tip; a stream that was closed there is what it should be.
+-- The lane left its stream at this tip. A stream that was closed at the same tip is sound, and is not disowned.
 INSERT INTO refused_streams (stream_id, reason, since_ns, disowned)
 SELECT :stream_id, :reason, :now_ns, 1
 WHERE NOT EXISTS (
@@ -585,7 +586,7 @@ SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name
 SELECT EXISTS (SELECT 1 FROM audit_streams)
 
 -- name: one_at_a_time
--- A transaction that writes has the only lock for writing already.
+-- Nothing to lock: a transaction that writes already has the only lock for writing.
 SELECT 1
 
 -- name: open_streams

@@ -1,4 +1,4 @@
-"""Opens one snapshot of a SQLite file for reading as a whole."""
+"""Opens one snapshot of a SQLite file, to read the whole file."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from service.store.sqlite.untouched import OpenFile
 
 @contextmanager
 def snapshot(path: Path, reading: OpenFile) -> Generator[FileConnection]:
-    """Open the file by `reading`, and its snapshot; writers do not disturb it.
+    """Open the file with `reading`, and a snapshot of it, which later writes do not change.
 
     Raises:
         TryLaterError: the file cannot be read.

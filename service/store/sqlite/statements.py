@@ -8,12 +8,12 @@ from service.store.queries import Execute, Row, load_queries, with_conditions
 
 SQL: Final = load_queries("service.store.sqlite")
 
-# What PostgreSQL does in one statement is several here, divided by a line of its own.
+# Some statements of PostgreSQL need several statements here, divided by a line with a semicolon.
 _PARTS: Final[Mapping[str, list[str]]] = {name: text.split("\n;\n") for name, text in SQL.items()}
 
 
 def executing(connection: sqlite3.Connection) -> Execute:
-    """Return what executes statements on `connection`; of several under one name, the last gives the rows."""
+    """Return a function that executes statements on `connection`; of several under one name, the last returns rows."""
 
     def execute(name: str, values: Mapping[str, object], conditions: Sequence[str] | None = None, /) -> Iterable[Row]:
         *before, last = _PARTS[name]

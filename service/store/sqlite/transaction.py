@@ -1,9 +1,7 @@
-"""The open transaction of the SQLite lane, as far as it differs from those on other databases."""
+"""The open transaction of the SQLite lane, as far as it differs from that of PostgreSQL."""
 
 import sqlite3
 from collections.abc import Mapping
-
-from typing_extensions import override
 
 from service.ports import Clock
 from service.store.queries import one
@@ -13,7 +11,7 @@ from service.store.writing import LedgerTransaction, Position
 
 
 class SqliteTransaction(LedgerTransaction):
-    """A transaction on a connection that has begun, and so has the only lock for writing."""
+    """A transaction that has begun, and so holds the only lock for writing."""
 
     violation = sqlite3.IntegrityError
 
@@ -26,8 +24,8 @@ class SqliteTransaction(LedgerTransaction):
     def _is_alive(self, worker_id: str) -> bool:
         return self._locks.is_alive(worker_id)
 
-    @override
     def time_ns(self) -> int:
+        """Return the time now."""
         return self._clock()
 
     def _is_number_taken(self, error: Exception, values: Mapping[str, object]) -> bool:

@@ -1,7 +1,7 @@
-"""Opens a database file for reading without making, changing or removing any file beside it, as evidence is read.
+"""Opens a database file for reading without making, changing or removing any file beside it, as evidence must be read.
 
-SQLite by itself makes a `-wal` and a `-shm` beside a file of its WAL mode, and cannot read such a file on a medium
-that takes none. Source: sqlite.org/wal.html, "Read-Only Databases"; sqlite.org/uri.html.
+SQLite by itself makes a `-wal` and a `-shm` beside a file in WAL mode, and cannot read such a file where it cannot
+make them. Source: sqlite.org/wal.html, "Read-Only Databases"; sqlite.org/uri.html.
 """
 
 import errno
@@ -17,7 +17,7 @@ from service.store.sqlite.connection import FileConnection, connect, opened, tra
 from service.store.sqlite.identity import hold
 
 OpenFile: TypeAlias = Callable[[Path], AbstractContextManager[FileConnection]]
-"""Opens a file for reading for the time of a block, and raises the errors of the service."""
+"""Opens a file for reading, for the time of a block, and raises errors as those of the service."""
 
 _State: TypeAlias = Sequence[tuple[int, int, int] | None]
 
@@ -27,7 +27,7 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @contextmanager
 def in_use(path: Path) -> Generator[FileConnection]:
-    """Open the file of this deployment for reading, as its processes do; files beside it may be made.
+    """Open the file of this deployment for reading, as its processes do; it may make files beside it.
 
     Raises:
         TryLaterError: it cannot be read now.
@@ -39,17 +39,17 @@ def in_use(path: Path) -> Generator[FileConnection]:
 
 @contextmanager
 def untouched(path: Path) -> Generator[FileConnection]:
-    """Open a file for reading, wherever it lies, and leave everything in its folder as it is.
+    """Open a file in any folder for reading, and change nothing in that folder.
 
-    * With a `-shm` beside its `-wal`, which a running or killed process leaves, both are read as they are. A process
-      that runs is told by SQLite's locks what is being read, so that neither disturbs the other.
-    * Without a log the file alone is read, as one that nobody changes.
-    * With a log alone, as in a copy of both, both are copied to the folder for temporary files, and read there.
+    * With a `-wal` and a `-shm`, which a running or killed process leaves, both are read as they are. SQLite's locks
+      tell a running process what is being read, so that neither disturbs the other.
+    * Without a log, the file alone is read, as a file that does not change.
+    * With a `-wal` alone, as in a copy, file and log are copied to the folder for temporary files, and read there.
 
     Raises:
-        SettingsError: a process has the file open under another name, with a log that is not found by this one.
-        LedgerBusyError: at the end of the block or for an error within it: a process has changed the file meanwhile
-            that SQLite's locks did not hold back. What was read is not to be relied on.
+        SettingsError: a process has the file open under another name, and its log cannot be found by this name.
+        LedgerBusyError: at the end of the block, or for an error in it: a process changed the file meanwhile, in spite
+            of SQLite's locks. What was read must not be relied on.
         LedgerUnavailableError: the file cannot be read, or there is no room for a copy.
     """
     held = hold(path, as_it_lies=True)
@@ -77,14 +77,14 @@ def _untouched(path: Path) -> Generator[FileConnection]:
 
 def _opened_shared(path: Path) -> FileConnection:
     connection = opened(path, "mode=ro&readonly_shm=1")
-    # Where no process has initialised the shared memory, the first read makes an index of the log in this process.
+    # If no process has initialised the shared memory, the first read makes an index of the log in this process.
     connection.execute("PRAGMA user_version").fetchone()
     return connection
 
 
 @contextmanager
 def _unchanged(files: Sequence[Path]) -> Generator[list[str]]:
-    """See to it that files do not change within the block, unless the block puts something into the list."""
+    """Raise if a file changed within the block, unless the block put something into the list."""
     before = _state(files)
     guards: list[str] = []
     try:
@@ -99,7 +99,7 @@ def _unchanged(files: Sequence[Path]) -> Generator[list[str]]:
 
 @contextmanager
 def _copied(path: Path) -> Generator[Path]:
-    """Yield a copy of the file and what lies beside it, in a folder of its own."""
+    """Yield a copy of the file and its logs, in a folder of its own."""
     parts = [part for part in (path, _beside(path, "-wal"), _beside(path, "-journal")) if part.exists()]
     with tempfile.TemporaryDirectory(prefix="auditrace-read-") as folder:
         try:
@@ -118,9 +118,9 @@ def _copied(path: Path) -> Generator[Path]:
 
 
 def _mapped(inode: int) -> Sequence[str]:
-    """Return where this process shares memory with others by this file; nowhere if the system does not tell.
+    """Return the mappings by which this process shares memory through this file; none if the system does not tell.
 
-    SQLite does so as long as another process keeps the shared memory in order, and no longer.
+    SQLite has one only as long as another process maintains the shared memory.
     Source: proc_pid_maps(5).
     """
     try:

@@ -1,4 +1,4 @@
-"""Looks through a whole database for what contradicts itself: jobs, records, delivery and checkpoints."""
+"""Checks a whole database for contradictions between jobs, records, delivery and checkpoints."""
 
 from service.store.postgres.reconciliation.checks import reconcile, reconcile_in
 

@@ -1,4 +1,4 @@
-"""The checks that are PostgreSQL's own, and how all of them are carried out on a database, in one snapshot."""
+"""The checks that only PostgreSQL has, and how all checks are carried out on a database, in one snapshot."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -50,7 +50,7 @@ class _ExaminedDatabase(Examined):
             case errors.InsufficientPrivilege():
                 return SettingsError([f"{_text(error)}: use the role that migrates"])
             case psycopg.DataError() | psycopg.InternalError() | psycopg.ProgrammingError():
-                # The last is what a table or column that is missing gives.
+                # A missing table or column gives the last one.
                 return DamagedError(_text(error))
             case psycopg.Error():
                 return translate(error)
@@ -58,7 +58,7 @@ class _ExaminedDatabase(Examined):
                 return error
 
     def integrity(self) -> Wrong:
-        """Yield what is not in step: records and their keys, and, with the extension `amcheck`, indices and tables."""
+        """Yield contradictions between records and keys, and, with the extension `amcheck`, indices and tables."""
         yield from self.rows("keys_of_records")
         ((has_amcheck,),) = self._session.execute(SQL["has_amcheck"]).fetchall()
         for index, number in self._session.execute(SQL["indices"]).fetchall() if has_amcheck else ():
@@ -80,13 +80,13 @@ class _ExaminedDatabase(Examined):
 
 
 def reconcile(url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
-    """Yield what `reconciled` finds in the database."""
+    """Yield the discrepancies that `reconciled` finds in the database."""
     with snapshot(url, is_long=True) as session:
         yield from reconcile_in(session, url, secret)
 
 
 def reconcile_in(session: Session, url: str, secret: DeploymentSecret) -> Iterator[Discrepancy]:
-    """Yield the same of what an open transaction sees, what it wrote itself included."""
+    """Yield the discrepancies in what an open transaction sees, including its own changes."""
     require_same(MIGRATIONS, schema_version(session), additions(session))
     yield from reconciled(_ExaminedDatabase(session, url, secret))
 

@@ -1,5 +1,5 @@
--- What contradicts itself in the database. Each statement is named like the check that it is, and yields what is wrong:
--- the place, and what should be there and is not.
+-- The checks of the reconciliation. Each statement has the name of its check, and returns each contradiction with its
+-- place and a description.
 
 -- name: version_without_record
 SELECT 'job ' || job_id || ' version ' || version, 'its record ' || record_id || ' does not exist'
@@ -25,7 +25,7 @@ SELECT 'job ' || job_id, count(*) || ' versions, numbered ' || min(version) || '
 FROM job_versions GROUP BY job_id HAVING min(version) <> 1 OR max(version) <> count(*)
 
 -- name: job_differs
--- The hash of the document is checked with the others, in Python.
+-- The hash of the document is checked in Python, with the other hashes.
 SELECT
     'job ' || job_id,
     'it is ' || jobs.status || ' at version ' || jobs.version || '; its history ends with '
@@ -36,7 +36,7 @@ FROM jobs LEFT JOIN (
 WHERE (last.version, last.status) IS DISTINCT FROM (jobs.version, jobs.status)
 
 -- name: change_differs
--- The change of status that a record states is the one that the job's history made at that version.
+-- A record must state the change of status that the job's history has at that version.
 SELECT
     'record ' || records.record_id,
     'it states ' || coalesce(stated::text, 'no change of status') || '; job ' || after.job_id || ' went from '
@@ -70,7 +70,7 @@ FROM (
 WHERE runs <> run OR last <> run
 
 -- name: input_without_record
--- The last record of an input states the bytes that it has.
+-- The last record of an input must state the hash of its bytes.
 SELECT 'job ' || job_id || ' input ' || name, 'no record states these bytes as its last'
 FROM job_inputs AS inputs
 WHERE sha256 IS DISTINCT FROM (
@@ -116,7 +116,7 @@ WHERE (revoked_ns IS NOT NULL) <> EXISTS (
 )
 
 -- name: tip_differs
--- A stream's row is its last record's.
+-- The row of a stream must name its last record.
 SELECT
     'stream ' || streams.stream_id,
     'its tip is number ' || streams.number || '; its last record is ' || CASE
@@ -124,7 +124,7 @@ SELECT
 FROM audit_streams AS streams LEFT JOIN LATERAL (
     SELECT records.number, records.hash, records.record_id, records.observed_ns
     FROM (
-        -- By the index of keys, whatever the statistics say.
+        -- This uses the index of keys, whatever the statistics are.
         SELECT observed_ns FROM audit_record_keys AS keys
         WHERE keys.stream_id = streams.stream_id ORDER BY number DESC LIMIT 1
     ) AS newest
@@ -135,7 +135,7 @@ WHERE (last.number, last.hash, last.record_id, last.observed_ns)
     IS DISTINCT FROM (streams.number, streams.hash, streams.record_id, streams.observed_ns)
 
 -- name: cursor_differs
--- Every stream has a cursor, which never passes its tip.
+-- Every stream must have a cursor, which never passes its tip.
 SELECT
     'stream ' || stream_id,
     coalesce(
@@ -146,7 +146,7 @@ FROM audit_streams LEFT JOIN delivery_cursors USING (stream_id)
 WHERE delivery_cursors.number IS NULL OR delivery_cursors.number NOT BETWEEN 0 AND audit_streams.number
 
 -- name: outbox_differs
--- What waits for delivery, by cursors and tips, is what is there behind the cursors.
+-- The count of waiting records by cursor and tip must be the count of records behind the cursor.
 SELECT
     'stream ' || stream_id,
     streams.number - cursors.number || ' records should wait for delivery, and ' || coalesce(waiting, 0) || ' do'
@@ -168,7 +168,7 @@ LEFT JOIN audit_record_keys AS keys ON keys.stream_id = parked_records.stream_id
 ORDER BY parked_records.stream_id, parked_records.number
 
 -- name: checkpoint_differs
--- Rows and records of checkpoints are the same ones.
+-- Every checkpoint must have a row and a record that agree.
 WITH stated AS (
     SELECT record_id, hash, observed_ns, comparable_json(body) -> 'attributes' AS said
     FROM audit_records WHERE event_name = 'audit.checkpoint'
@@ -197,7 +197,7 @@ WHERE (said ->> 'auditrace.checkpoint.prev_hash', said ->> 'auditrace.checkpoint
     IS DISTINCT FROM (checkpoints.hash, checkpoints.signature)
 
 -- name: anchor_differs
--- The anchor of a stream is the tip that the last checkpoint which names the stream gives it.
+-- The anchor of a stream must be its tip in the last checkpoint that names the stream.
 WITH tips AS (
     SELECT DISTINCT ON (tip ->> 'stream_id')
         tip ->> 'stream_id' AS stream_id, (tip ->> 'number')::bigint AS number, tip ->> 'hash' AS hash,
@@ -219,10 +219,10 @@ LEFT JOIN audit_anchors AS anchors ON anchors.stream_id = streams.stream_id
 WHERE (tips.number, tips.hash, tips.closed, tips.checkpoint)
     IS DISTINCT FROM (anchors.number, anchors.hash, anchors.closed, anchors.checkpoint)
 
--- What takes more than one statement, a hash, or the ledger secret ----------------------------------------------------
+-- Checks in Python: with more than one statement, a hash, or the ledger secret ----------------------------------------
 
 -- name: keys_of_records
--- What is unique over the whole ledger stands in one table, in step with the records of all partitions.
+-- The keys that are unique over the whole ledger are in one table, and must agree with the records of all partitions.
 SELECT
     'record ' || coalesce(records.record_id, keys.record_id),
     CASE
@@ -240,7 +240,7 @@ WHERE (
 )
 
 -- name: has_amcheck
--- And may use it.
+-- True only if this role may use it.
 SELECT coalesce(bool_or(has_function_privilege(pg_proc.oid, 'EXECUTE')), false) FROM pg_proc
 JOIN pg_depend ON objid = pg_proc.oid AND deptype = 'e' JOIN pg_extension ON pg_extension.oid = refobjid
 WHERE extname = 'amcheck' AND proname = 'bt_index_check'
@@ -252,11 +252,11 @@ WHERE relnamespace = current_schema()::regnamespace AND relkind = 'i' AND amname
 ORDER BY 1
 
 -- name: check_index
--- Every row of the table is found by the index, and its pages are in order.
+-- Every row of the table must be found by the index, and its pages must be in order.
 SELECT bt_index_check(%(index)s::oid::regclass, true)
 
 -- name: references
--- Of each foreign key: child, parent, and the statement that finds children without a parent.
+-- For each foreign key: child, parent, and the statement that finds children without a parent.
 SELECT
     conrelid::regclass::text, confrelid::regclass::text,
     format(
@@ -276,7 +276,7 @@ WHERE contype = 'f' AND connamespace = current_schema()::regnamespace
 ORDER BY conrelid::regclass::text, conname
 
 -- name: references_of_records
--- What a trigger sees to where a foreign key would need an index over all records.
+-- References that a trigger checks, because a foreign key would need an index over all records.
 SELECT 'audit_records', 'audit_streams', record_id FROM audit_records
 WHERE NOT EXISTS (SELECT FROM audit_streams WHERE audit_streams.stream_id = audit_records.stream_id)
 UNION ALL
@@ -314,7 +314,7 @@ SELECT stream_id, number, hash, closed, checkpoint, mac FROM audit_anchors
 SELECT number, record_id, hash, signature, fingerprint, streams, records, observed_ns, mac FROM audit_checkpoints
 
 -- name: begin_fresh_schema
--- Beside that of the ledger; rolled back as a whole.
+-- Beside the schema of the ledger; all of it is rolled back.
 CREATE SCHEMA auditrace_as_migrated;
 SET LOCAL search_path = auditrace_as_migrated
 
@@ -322,7 +322,7 @@ SET LOCAL search_path = auditrace_as_migrated
 SELECT make_record_partitions(ledger_now_ns())
 
 -- name: schema
--- Every object with its definition; what belongs to partitions of records is named as if there were one.
+-- Every object with its definition; objects of different partitions of records have the same names here.
 WITH tables AS (
     SELECT
         pg_class.oid, relname, relkind, relpersistence, relrowsecurity, relforcerowsecurity,
@@ -381,7 +381,7 @@ SELECT
     'function', '', proname, '',
     concat_ws(' ', pg_get_function_identity_arguments(pg_proc.oid), pg_get_function_result(pg_proc.oid), lanname,
         provolatile, proisstrict, prosecdef,
-        -- Where it looks for names is where it was made.
+        -- The value of a function's search_path is left out, because it is the schema in which it was made.
         regexp_replace(array_to_string(proconfig, ' '), 'search_path=.*', 'search_path'), prosrc)
 FROM pg_proc JOIN pg_language ON pg_language.oid = prolang
 WHERE pronamespace = current_schema()::regnamespace

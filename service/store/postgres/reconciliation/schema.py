@@ -1,4 +1,4 @@
-"""Compares the schema of a database with the one that the migrations make: a trigger that is gone guards nothing."""
+"""Compares the schema of a database with the one that the migrations make, to find, for example, a missing trigger."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,23 +13,23 @@ from service.store.postgres.migrate import MIGRATIONS
 from service.store.queries import load_queries
 
 _SQL: Final = {name: text.encode() for name, text in load_queries("service.store.postgres.reconciliation").items()}
-# Others may have things of their own in the schema; what they tie to a table of the ledger is another matter.
+# Other programs may have objects of these kinds in the schema, but no objects that belong to a table of the ledger.
 _MAY_BE_OTHERS: Final = frozenset({"table", "view", "sequence", "function"})
 
 
 class _What(msgspec.Struct, frozen=True, order=True):
     kind: str
     table: str
-    """Partitions of records have one name for all."""
+    """The table's name; all partitions of records have the same one."""
     name: str
 
     def of(self, table: str) -> str:
-        """Name the object of one table."""
+        """Return the object's name, as an object of this table."""
         return f"{self.kind} {self.name}" if self.kind in _MAY_BE_OTHERS else f"{self.kind} {self.name} of {table}"
 
 
 _Definitions: TypeAlias = Mapping[str, Mapping[_What, str]]
-"""What is defined, by the name of the table to which it belongs; functions belong to none."""
+"""The definitions of objects, by the name of their table; functions have none."""
 
 
 def differences(session: Session, url: str) -> Iterator[tuple[str, str]]:
@@ -37,11 +37,11 @@ def differences(session: Session, url: str) -> Iterator[tuple[str, str]]:
 
     Args:
         session: in the transaction of the reconciliation.
-        url: of the same database, in which the schema is made once more and rolled back.
+        url: the same database; the schema is made once more in it, and rolled back.
 
     Raises:
         SettingsError: this role may not make a schema.
-        TryLaterError: the database cannot be used for it now.
+        TryLaterError: the database cannot be used for this now.
     """
     expected = {next(iter(objects)).table: objects for objects in _as_migrated(url).values()}
     found = _definitions(session)

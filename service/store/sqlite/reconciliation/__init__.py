@@ -1,4 +1,4 @@
-"""Looks through a whole SQLite file for what contradicts itself: jobs, records, delivery and checkpoints."""
+"""Checks a whole SQLite file for contradictions between jobs, records, delivery and checkpoints."""
 
 from service.store.sqlite.reconciliation.checks import reconcile
 

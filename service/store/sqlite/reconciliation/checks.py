@@ -1,4 +1,4 @@
-"""The checks that are SQLite's own, and how all of them are carried out on a file, in one snapshot."""
+"""The checks that only SQLite has, and how all checks are carried out on a file, in one snapshot."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ class _ExaminedFile(Examined):
         yield from self._connection.execute(SQL[name])
 
     def _meaning(self, error: Exception) -> Exception:
-        # The driver's own errors have no code: that a text is not UTF-8, for one.
+        # Errors of the driver itself, such as a text that is not UTF-8, have no code.
         if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode"):
             translation = translate(error)
             if isinstance(translation, TryLaterError):
@@ -65,7 +65,7 @@ class _ExaminedFile(Examined):
 
 
 def reconcile(path: Path, secret: DeploymentSecret, reading: OpenFile = in_use) -> Iterator[Discrepancy]:
-    """Yield what `reconciled` finds in the file."""
+    """Yield the discrepancies that `reconciled` finds in the file."""
     with snapshot(path, reading) as connection:
         require_same(MIGRATIONS, schema_version(connection), additions(connection))
         yield from reconciled(_ExaminedFile(connection, secret))

@@ -1,5 +1,5 @@
--- What contradicts itself in the database. Each statement is named like the check that it is, and yields what is wrong:
--- the place, and what should be there and is not.
+-- The checks of the reconciliation. Each statement has the name of its check, and returns each contradiction with its
+-- place and a description.
 
 -- name: version_without_record
 SELECT 'job ' || job_id || ' version ' || version, 'its record ' || record_id || ' does not exist'
@@ -25,7 +25,7 @@ SELECT 'job ' || job_id, count(*) || ' versions, numbered ' || min(version) || '
 FROM job_versions GROUP BY job_id HAVING min(version) <> 1 OR max(version) <> count(*)
 
 -- name: job_differs
--- The hash of the document is checked with the others, in Python.
+-- The hash of the document is checked in Python, with the other hashes.
 SELECT
     'job ' || job_id,
     'it is ' || jobs.status || ' at version ' || jobs.version || '; its history ends with '
@@ -36,7 +36,7 @@ FROM jobs LEFT JOIN (
 WHERE last.version IS NOT jobs.version OR last.status IS NOT jobs.status
 
 -- name: change_differs
--- The change of status that a record states is the one that the job's history made at that version.
+-- A record must state the change of status that the job's history has at that version.
 SELECT
     'record ' || records.record_id,
     'it states ' || coalesce(stated, 'no change of status') || '; job ' || after.job_id || ' went from '
@@ -72,7 +72,7 @@ HAVING count(job_runs.number) <> json_extract(jobs.document, '$.run')
     OR coalesce(max(job_runs.number), 0) <> json_extract(jobs.document, '$.run')
 
 -- name: input_without_record
--- The last record of an input states the bytes that it has.
+-- The last record of an input must state the hash of its bytes.
 SELECT 'job ' || job_id || ' input ' || name, 'no record states these bytes as its last'
 FROM job_inputs AS inputs
 WHERE sha256 IS NOT (
@@ -110,7 +110,7 @@ WHERE (revoked_ns IS NOT NULL) <> EXISTS (
 )
 
 -- name: tip_differs
--- A stream's row is its last record's.
+-- The row of a stream must name its last record.
 SELECT
     'stream ' || streams.stream_id,
     'its tip is number ' || streams.number || '; its last record is '
@@ -121,7 +121,7 @@ WHERE (last.number, last.hash, last.record_id, last.observed_ns)
     IS NOT (streams.number, streams.hash, streams.record_id, streams.observed_ns)
 
 -- name: cursor_differs
--- Every stream has a cursor, which never passes its tip.
+-- Every stream must have a cursor, which never passes its tip.
 SELECT
     'stream ' || stream_id,
     coalesce(
@@ -132,7 +132,7 @@ FROM audit_streams LEFT JOIN delivery_cursors USING (stream_id)
 WHERE delivery_cursors.number IS NULL OR delivery_cursors.number NOT BETWEEN 0 AND audit_streams.number
 
 -- name: outbox_differs
--- What waits for delivery, by cursors and tips, is what is there behind the cursors.
+-- The count of waiting records by cursor and tip must be the count of records behind the cursor.
 SELECT
     'stream ' || stream_id,
     audit_streams.number - delivery_cursors.number || ' records should wait for delivery, and ' || waiting || ' do'
@@ -159,7 +159,7 @@ LEFT JOIN audit_records USING (stream_id, number)
 ORDER BY stream_id, parked_records.number
 
 -- name: checkpoint_differs
--- Rows and records of checkpoints are the same ones.
+-- Every checkpoint must have a row and a record that agree.
 SELECT 'checkpoint ' || checkpoints.number, 'its row is not what its record ' || checkpoints.record_id || ' says'
 FROM audit_checkpoints AS checkpoints LEFT JOIN audit_records AS records USING (record_id)
 WHERE (records.event_name, records.hash, records.observed_ns)
@@ -190,7 +190,7 @@ WHERE (
 ) IS NOT (checkpoints.hash, checkpoints.signature)
 
 -- name: anchor_differs
--- The anchor of a stream is the tip that the last checkpoint which names the stream gives it.
+-- The anchor of a stream must be its tip in the last checkpoint that names the stream.
 WITH tips AS (
     SELECT
         json_extract(tip.value, '$.stream_id') AS stream_id, json_extract(tip.value, '$.number') AS number,
@@ -211,7 +211,7 @@ LEFT JOIN audit_anchors AS anchors USING (stream_id)
 WHERE (tips.number, tips.hash, tips.closed, tips.checkpoint)
     IS NOT (anchors.number, anchors.hash, anchors.closed, anchors.checkpoint)
 
--- What Python looks at, because it takes a hash or the ledger secret --------------------------------------------------
+-- Checks in Python, because they need a hash or the ledger secret -----------------------------------------------------
 
 -- name: integrity_check
 PRAGMA integrity_check

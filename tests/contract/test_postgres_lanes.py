@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 
-from service.errors import BrokenLedgerError, LedgerBusyError
+from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError
 from service.jobs.model import Job, Status
 from service.ports import Receipt, RecordFilter, Transaction, Work
 from service.store.postgres.lanes import MAX_GROUP, PostgresLanes
@@ -193,6 +193,26 @@ def test_a_statement_that_takes_too_long_fails_alone(store: PostgresStore) -> No
     with pytest.raises(LedgerBusyError):
         cancelled.result()
     assert store.reads.job("job-slow", None) is None
+
+
+def test_work_of_a_transaction_that_the_server_aborted_has_no_result(store: PostgresStore) -> None:
+    """Not even work without a record: PostgreSQL answers the COMMIT of an aborted transaction without an error."""
+    lane = store.lane()
+    lane.submit(_made(store, "job-1")).result()
+    refused = {"stream_id": "other", "reason": "a reason", "now_ns": 1}
+
+    def aborting(transaction: Any) -> None:
+        # Then the way back to the savepoint fails.
+        connection_of(transaction).execute("RELEASE work")
+        raise ValueError("refused")
+
+    quiet, failed = _group(lane, [lambda transaction: list(transaction.execute("put_refused", refused)), aborting])
+    with pytest.raises(LedgerUnavailableError):
+        failed.result()
+    with pytest.raises(LedgerUnavailableError):
+        quiet.result()
+    assert store.rows("SELECT stream_id FROM refused_streams") == []
+    assert lane.submit(_made(store, "job-2")).result().sequence_number == 3
 
 
 def test_a_group_has_no_more_savepoints_than_a_session_keeps_at_hand(store: PostgresStore) -> None:

@@ -15,6 +15,7 @@ from service.bootstrap.sqlite import SqliteDatabase
 from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
 from service.jobs.model import Status, TenantId
 from service.ports import ApiKey, JobFilter, PutKey, Receipt, Transaction, Transition
+from service.store.leases import LEASE_S
 from service.store.rows import encode_cursor
 from service.store.sqlite import connection as connecting
 from service.store.sqlite.connection import connect
@@ -22,6 +23,7 @@ from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.statements import SQL
+from service.store.sqlite.transaction import SqliteTransaction
 from tests.support.sqlite_stores import SqliteStore
 from tests.support.stores import connection_of, new_job, queued_as_group
 
@@ -243,3 +245,21 @@ def test_lock_files_that_cannot_be_written_are_a_wrong_setting(tmp_path: Path) -
     (tmp_path / "auditrace.db.owners").touch()
     with pytest.raises(SettingsError, match=r"auditrace\.db\.owners cannot be written"):
         OwnerLocks(tmp_path / "auditrace.db", "node")
+
+
+def test_a_transaction_that_took_longer_than_a_lease_leaves_its_stream_alive(store: SqliteStore) -> None:
+    """The lease counts from the commit, not from the begin of the transaction, and a record is sealed in its time."""
+    lane = store.lane()
+    _commit(store, lane, "job-1")
+    sealed_after: list[int] = []
+
+    def slow(transaction: SqliteTransaction) -> None:
+        store.clock.advance(LEASE_S + 1)
+        sealed_after.append(store.clock())
+        transaction.save(store.fact())
+
+    lane.submit(slow).result()
+    ((alive_until_ns,),) = store.rows("SELECT alive_until_ns FROM audit_streams WHERE closed = 0")
+    ((observed_ns,),) = store.rows("SELECT max(observed_ns) FROM audit_records")
+    assert alive_until_ns > store.clock()
+    assert observed_ns > sealed_after[0]

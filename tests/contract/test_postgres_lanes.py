@@ -206,7 +206,7 @@ def test_work_of_a_transaction_that_the_server_aborted_has_no_result(store: Post
         connection_of(transaction).execute("RELEASE work")
         raise ValueError("refused")
 
-    quiet, failed = _group(lane, [lambda transaction: list(transaction.execute("put_refused", refused)), aborting])
+    quiet, failed = _group(lane, [lambda transaction: transaction.execute("put_refused", refused), aborting])
     with pytest.raises(LedgerUnavailableError):
         failed.result()
     with pytest.raises(LedgerUnavailableError):

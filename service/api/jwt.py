@@ -34,7 +34,7 @@ LEEWAY_S: Final = 30
 
 _SECOND_NS: Final = 1_000_000_000
 _FRESH_NS: Final = 600 * _SECOND_NS
-_PATIENCE_NS: Final = 30 * _SECOND_NS
+_REFETCH_NS: Final = 30 * _SECOND_NS
 _FETCH_TIMEOUT_S: Final = 5.0
 # The last second of the year 9999: RFC 3339 writes no later time.
 _LAST_S: Final = 253_402_300_799
@@ -75,7 +75,7 @@ class KeySet:
         async with self._lock:
             now_ns = self._clock()
             is_stale = self._fetched_ns is None or now_ns - self._fetched_ns > _FRESH_NS
-            is_patient = self._tried_ns is not None and now_ns - self._tried_ns < _PATIENCE_NS
+            is_patient = self._tried_ns is not None and now_ns - self._tried_ns < _REFETCH_NS
             if (is_stale or key_id not in self._keys) and not is_patient:
                 self._tried_ns = now_ns
                 await self._refresh(now_ns)

@@ -98,7 +98,7 @@ def carry_out(name: str, check: Check, subject: Subject) -> CheckResult:
         return CheckResult(name, "wrong", (str(error),))
     except OSError as error:
         what = error.filename or "the working folder"
-        return CheckResult(name, "unknown", (f"{what} cannot be looked at: {error.strerror}",))
+        return CheckResult(name, "unknown", (f"{what} cannot be read: {error.strerror}",))
 
 
 def _settings(subject: Subject) -> str:

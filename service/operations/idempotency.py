@@ -12,7 +12,7 @@ import msgspec
 from service.errors import IdempotencyConflictError
 from service.jobs.model import Job, JobId
 from service.operations.steps import Decision
-from service.ports import IdempotencyEntry, Remember, Transaction
+from service.ports import IdempotencyEntry, PutIdempotencyEntry, Transaction
 from service.records import AuditContext
 
 REMEMBERED_NS: Final = 24 * 3600 * 1_000_000_000
@@ -55,5 +55,5 @@ def remembering(decision: Decision[Job], context: AuditContext, now_ns: int) -> 
         expires_ns=now_ns + REMEMBERED_NS,
     )
     first, *others = decision.steps
-    step = msgspec.structs.replace(first, writes=(*first.writes, Remember(entry)))
+    step = msgspec.structs.replace(first, writes=(*first.writes, PutIdempotencyEntry(entry)))
     return msgspec.structs.replace(decision, steps=[step, *others])

@@ -69,13 +69,13 @@ class RevokeKey(msgspec.Struct, frozen=True, tag=True):
     revoked_ns: int
 
 
-class Remember(msgspec.Struct, frozen=True, tag=True):
+class PutIdempotencyEntry(msgspec.Struct, frozen=True, tag=True):
     """Store the idempotency key of a request, with its job."""
 
     entry: "IdempotencyEntry"
 
 
-Write: TypeAlias = PutInput | PutArtifact | PutSecrets | StartRun | EndRun | PutKey | RevokeKey | Remember
+Write: TypeAlias = PutInput | PutArtifact | PutSecrets | StartRun | EndRun | PutKey | RevokeKey | PutIdempotencyEntry
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,11 +20,11 @@ class ReplayObserver(Protocol):
     """Takes what happens in a replay, to show it."""
 
     def progressed(self, done: int, total: int) -> None:
-        """Take that so many records of the total were sent, those of an earlier run included."""
+        """Note that so many records of the total were sent, those of an earlier run included."""
         ...
 
     def refused(self, record: OutboxRecord, answer: str) -> None:
-        """Take that the sink refuses this record alone; the others are sent."""
+        """Note that the sink refuses this record alone; the others are sent."""
         ...
 
 

@@ -50,11 +50,11 @@ class DeliveryProgress:
         self.state = RelayState(address=address)
 
     def progressed(self) -> None:
-        """Take that something was delivered during an outage, which may go on."""
+        """Note that something was delivered during an outage, which may go on."""
         self.state = msgspec.structs.replace(self.state, failures=0, pause_s=0.0)
 
     def recovered(self, left: int) -> None:
-        """Take that an outage is over, with so many records still to be delivered."""
+        """Note that an outage is over, with so many records still to be delivered."""
         state = self.state
         if state.failing_since_ns is None:
             return
@@ -66,7 +66,7 @@ class DeliveryProgress:
         self.state = RelayState(address=state.address, parked=state.parked)
 
     def failed(self, kind: str, error: str, retry_after_s: float | None = None) -> bool:
-        """Take that an attempt failed; logged, and True, when it is the first of its kind in this outage."""
+        """Note that an attempt failed; logged, and True, when it is the first of its kind in this outage."""
         state = self.state
         is_first = kind not in self._kinds and not self._has_ended
         if is_first:
@@ -83,15 +83,15 @@ class DeliveryProgress:
         return is_first
 
     def held(self, answer: Refused | Rejected | Unreachable) -> bool:
-        """Take that an attempt failed with this answer of the sink; returns what `failed` does."""
+        """Note that an attempt failed with this answer of the sink; returns what `failed` does."""
         retry_after_s = answer.retry_after_s if isinstance(answer, Refused) else None
         return self.failed(answer.error_type, str(answer), retry_after_s)
 
     def end(self) -> None:
-        """Take that database and sink are closed: failures are logged no more."""
+        """Note that database and sink are closed: failures are logged no more."""
         self._has_ended = True
 
     def set_parked(self, parked: int) -> None:
-        """Take how many records are parked now."""
+        """Note how many records are parked now."""
         if parked != self.state.parked:
             self.state = msgspec.structs.replace(self.state, parked=parked)

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from service.store.anchors import StoredCheckpoint
-from service.store.survey import Hashed, StreamState, Survey
+from service.store.survey import RehashedRecords, StreamState, Survey
 from telemetry import names
 from telemetry.audit.canonical import Value
 from telemetry.audit.checkpoint import Checkpoint, CheckpointTip, leaves
@@ -16,24 +16,24 @@ from telemetry.audit.signer import Signer
 MAX_TIPS: Final = 200
 
 
-class Named(msgspec.Struct, frozen=True):
+class NamedTip(msgspec.Struct, frozen=True):
     """A stream that a checkpoint names, and its checkpoint tip."""
 
     state: StreamState
     tip: CheckpointTip
 
 
-def to_name(found: Survey) -> Sequence[Sequence[Named]]:
+def to_name(found: Survey) -> Sequence[Sequence[NamedTip]]:
     """Return the streams for each of the next checkpoints, at most `MAX_TIPS` each.
 
     A checkpoint names the streams that grew, opened or closed since the last one. If there are none, it names none.
     """
-    named = [Named(state, _tip(state, hashed)) for state, hashed in found.sound]
+    named = [NamedTip(state, _tip(state, hashed)) for state, hashed in found.sound]
     news = [one for one in named if one.tip.number >= one.tip.first or one.tip.closed != (one.state.anchor_closed == 1)]
     return [news[at : at + MAX_TIPS] for at in range(0, max(1, len(news)), MAX_TIPS)]
 
 
-def stated_behind(last: StoredCheckpoint | None, named: Sequence[Named], number: int | None) -> Checkpoint:
+def stated_behind(last: StoredCheckpoint | None, named: Sequence[NamedTip], number: int | None) -> Checkpoint:
     """Return what the checkpoint behind `last` states; `number` is given after a restore only."""
     before = last.number if last else 0
     return Checkpoint(
@@ -62,7 +62,7 @@ def stating_rotation(record: AuditRecord, old: Signer, new: Signer, first: int) 
     return stating(record, {**target, names.AUDITRACE_CHANGES: changes})
 
 
-def _tip(state: StreamState, hashed: Hashed) -> CheckpointTip:
+def _tip(state: StreamState, hashed: RehashedRecords) -> CheckpointTip:
     return CheckpointTip(
         stream_id=state.stream_id,
         first=state.first,

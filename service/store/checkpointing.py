@@ -9,13 +9,13 @@ import msgspec
 from service.errors import FencedError, LedgerBusyError, SettingsError
 from service.ports import Checkpointed, LastCheckpoint, RefusedStream, RegisteredKey, Transition
 from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow, store
-from service.store.checkpoint_records import Named, stated_behind, stating, stating_rotation, to_name
+from service.store.checkpoint_records import NamedTip, stated_behind, stating, stating_rotation, to_name
 from service.store.connections import Transactions
 from service.store.lanes import Lanes
 from service.store.queries import Execute
 from service.store.restoring import first_after_restore, restore_record
 from service.store.signing_keys import keys_of_begun, register, registered_keys, signer_of
-from service.store.survey import Hashed, Survey, survey
+from service.store.survey import RehashedRecords, Survey, survey
 from service.store.writing import LedgerTransaction
 from telemetry import names
 from telemetry.audit.signer import Signer
@@ -193,7 +193,7 @@ class Checkpoints(ABC, Generic[T]):
         done = Checkpointed(written.done.numbers, closed, written.done.refused)
         return _Written(done, written.last)
 
-    def _write(self, transaction: T, known: Mapping[str, Hashed], first: int | None = None) -> _Written | None:
+    def _write(self, transaction: T, known: Mapping[str, RehashedRecords], first: int | None = None) -> _Written | None:
         execute, secret = transaction.execute, self._settings.secret
         execute("one_at_a_time", {})
         if not self._take_lease(execute):
@@ -223,7 +223,7 @@ class Checkpoints(ABC, Generic[T]):
         transaction: T,
         signer: Signer,
         last: StoredCheckpoint | None,
-        named: Sequence[Named],
+        named: Sequence[NamedTip],
         number: int | None = None,
     ) -> StoredCheckpoint:
         """Write one checkpoint behind `last`, and move the anchors of the streams that it names.

@@ -9,7 +9,7 @@ from typing import Generic, LiteralString, Protocol, TypeVar
 from service.errors import AuditraceError, FencedError
 from service.store.queries import Execute
 from service.store.rollback_guard import RollbackGuard
-from service.store.streams import Begun, LaneStream, StreamSettings
+from service.store.streams import BegunTransaction, LaneStream, StreamSettings
 from service.store.writing import LedgerTransaction, Position
 from telemetry.errors import TelemetryError
 
@@ -86,7 +86,7 @@ class LaneSession(ABC, Generic[T, C]):
         """Open a block that raises errors of the driver as those of the service, or as `LostSessionError`."""
 
     @abstractmethod
-    def _begin(self) -> Begun[T]:
+    def _begin(self) -> BegunTransaction[T]:
         """Begin a transaction of the database; open a connection first if there is none."""
 
     @abstractmethod

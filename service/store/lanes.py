@@ -13,7 +13,7 @@ from service.store.lane_session import EndedTransactionError, LaneSession, LostS
 from service.store.leases import RENEW_S
 from service.store.rollback_guard import RollbackGuard
 from service.store.streams import StreamSettings
-from service.store.work_queue import Entry, WorkQueue
+from service.store.work_queue import QueuedWork, WorkQueue
 from service.store.writing import LedgerTransaction, OvertakenError, Position
 
 R = TypeVar("R")
@@ -64,7 +64,7 @@ class Lanes(Generic[T]):
     def submit(self, work: Callable[[T], R]) -> "Future[R]":
         """Queue `work` for the next group of any lane; the future is resolved after its commit."""
         future: Future[R] = Future()
-        self._queue.put(Entry(work, future))
+        self._queue.put(QueuedWork(work, future))
         return future
 
     def close(self, last: Callable[[T], object] | None = None) -> None:
@@ -84,9 +84,9 @@ class Lanes(Generic[T]):
 class _GroupResult(msgspec.Struct, Generic[T]):
     """The results of a group whose transaction is committed."""
 
-    settled: list[tuple[Entry[T], Any, Exception | None]]
-    put_off: list[Entry[T]]
-    rest: Sequence[Entry[T]] = ()
+    settled: list[tuple[QueuedWork[T], Any, Exception | None]]
+    put_off: list[QueuedWork[T]]
+    rest: Sequence[QueuedWork[T]] = ()
 
 
 class _Lane(Generic[T]):
@@ -125,7 +125,7 @@ class _Lane(Generic[T]):
                 self._session.renew()
         self._end = self._session.close_stream()
 
-    def _commit(self, group: Sequence[Entry[T]]) -> None:
+    def _commit(self, group: Sequence[QueuedWork[T]]) -> None:
         failure: Exception = LedgerUnavailableError("the ledger goes away again and again: try later")
         for _ in range(self._rules.rounds):
             try:
@@ -158,7 +158,7 @@ class _Lane(Generic[T]):
                 return
         _fail(group, failure)
 
-    def _commit_alone(self, group: Sequence[Entry[T]], error: BrokenLedgerError) -> None:
+    def _commit_alone(self, group: Sequence[QueuedWork[T]], error: BrokenLedgerError) -> None:
         """Commit each entry alone after a constraint refused the commit, so that only the refused ones fail."""
         if len(group) == 1:
             _fail(group, error)
@@ -166,7 +166,7 @@ class _Lane(Generic[T]):
         for entry in group:
             self._commit([entry])
 
-    def _transact(self, group: Sequence[Entry[T]]) -> _GroupResult[T]:
+    def _transact(self, group: Sequence[QueuedWork[T]]) -> _GroupResult[T]:
         """Run the group in one transaction, commit it, and return the result of each entry."""
         transaction = self._session.begin()
         result: _GroupResult[T] = _GroupResult([], [])
@@ -203,6 +203,6 @@ class _Lane(Generic[T]):
                 entry.future.set_exception(failure)
 
 
-def _fail(group: Sequence[Entry[T]], error: Exception) -> None:
+def _fail(group: Sequence[QueuedWork[T]], error: Exception) -> None:
     for entry in group:
         entry.future.set_exception(error)

@@ -23,7 +23,7 @@ from service.store.signing_keys import keys_and_forged
 from service.store.survey import survey
 from telemetry.audit.verify import verify
 
-Wrong: TypeAlias = Iterator[tuple[str, str]]
+Contradictions: TypeAlias = Iterator[tuple[str, str]]
 """Yields each thing that is wrong: its place, and a description."""
 
 
@@ -75,15 +75,15 @@ class Examined(ABC):
         """Return the exception that `attempt` raises for an error of the driver."""
 
     @abstractmethod
-    def integrity(self) -> Wrong:
+    def integrity(self) -> Contradictions:
         """Yield what the database itself finds wrong in its storage."""
 
     @abstractmethod
-    def schema(self) -> Wrong:
+    def schema(self) -> Contradictions:
         """Yield every object that is not as the migrations make it, such as a missing trigger."""
 
     @abstractmethod
-    def foreign_keys(self) -> Wrong:
+    def foreign_keys(self) -> Contradictions:
         """Yield the rows that refer to rows which do not exist."""
 
 
@@ -123,31 +123,31 @@ def _require_own(examined: Examined) -> None:
         raise SettingsError(["the ledger secret is not the one that this database was begun with: restore its file"])
 
 
-def _wrong(examined: Examined, name: str) -> Wrong:
+def _wrong(examined: Examined, name: str) -> Contradictions:
     if name in _CODE:
         yield from _CODE[name](examined)
     else:
         yield from examined.rows(name)
 
 
-def _documents(examined: Examined) -> Wrong:
+def _documents(examined: Examined) -> Contradictions:
     for job_id, document, expected in examined.rows("last_documents"):
         if hashlib.sha256(document.encode()).hexdigest() != expected:
             yield f"job {job_id}", "its document is not the one of its last version"
 
 
-def _columns(examined: Examined) -> Wrong:
+def _columns(examined: Examined) -> Contradictions:
     """Yield the records with a column, searched by the query API, that contradicts the body."""
     yield from contradicting(examined.rows("columns_of_records"))
 
 
-def _contents(examined: Examined) -> Wrong:
+def _contents(examined: Examined) -> Contradictions:
     for place, size, sha256, payload in examined.rows("contents"):
         if (len(payload), hashlib.sha256(payload).hexdigest()) != (size, sha256):
             yield place, "its bytes are not those that were stored"
 
 
-def _macs(examined: Examined) -> Wrong:
+def _macs(examined: Examined) -> Contradictions:
     """Yield the tips, anchors and checkpoints that no process with the ledger secret stored."""
     secret = examined.secret
     for stream_id, number, record_hash, mac in examined.rows("tips"):
@@ -162,7 +162,7 @@ def _macs(examined: Examined) -> Wrong:
             yield f"checkpoint {stored.number}", "it was not stored by a process of this deployment"
 
 
-def _keys(examined: Examined) -> Wrong:
+def _keys(examined: Examined) -> Contradictions:
     """Yield keys that this deployment did not register, and checkpoints not signed with the key of their time."""
     keys, forged = keys_and_forged(examined.execute, examined.secret)
     for fingerprint in forged:
@@ -174,13 +174,13 @@ def _keys(examined: Examined) -> Wrong:
             yield f"checkpoint {stored.number}", f"it is signed with {stored.fingerprint}, which signed elsewhere"
 
 
-def _refused(examined: Examined) -> Wrong:
+def _refused(examined: Examined) -> Contradictions:
     """Yield the streams that the next checkpoint would refuse, with the disowned ones."""
     for one in survey(examined.execute, examined.secret).refused:
         yield f"stream {one.stream_id}", one.reason
 
 
-def _verify(examined: Examined) -> Wrong:
+def _verify(examined: Examined) -> Contradictions:
     """Yield the findings of a verification of the whole ledger with its public keys."""
     registered, forged = keys_and_forged(examined.execute, examined.secret)
     if forged and not registered:
@@ -195,7 +195,7 @@ def _verify(examined: Examined) -> Wrong:
         yield place, f"{finding.code}: {finding.detail}"
 
 
-_CODE: Final[Mapping[str, Callable[[Examined], Wrong]]] = {
+_CODE: Final[Mapping[str, Callable[[Examined], Contradictions]]] = {
     "integrity": lambda examined: examined.integrity(),
     "schema": lambda examined: examined.schema(),
     "foreign_keys": lambda examined: examined.foreign_keys(),

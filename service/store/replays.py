@@ -29,7 +29,7 @@ class LedgerReplays:
         self._name = f"replay {sink}"
         self._start = start
         self._place: Mapping[str, int | str] = start
-        self._records = self._refused = self._last = 0
+        self._records = self._last = 0
         self._read: tuple[int, Mapping[str, int | str]] = (0, start)
 
     def close(self) -> None:
@@ -40,14 +40,14 @@ class LedgerReplays:
         """Continue where an earlier run stopped, or begin at the first record."""
         if from_start:
             self.end()
-        self._place, self._records, self._refused = self._start, 0, 0
+        self._place, self._records, refused = self._start, 0, 0
         for stored, records in self._all("replay", {"name": self._name}):
             place = msgspec.json.decode(stored, type=dict[str, int | str])
-            self._refused, self._records = int(place.pop(_REFUSED, 0)), records
+            refused, self._records = int(place.pop(_REFUSED, 0)), records
             self._place = {**self._start, **place}
         ((self._last,),) = self._all("last_place", {})
         ((total,),) = self._all("delivered_count", {})
-        return ReplayBegun(self._records, self._refused, total)
+        return ReplayBegun(self._records, refused, total)
 
     def next(self, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
         """Return the next delivered records, and the same ones again until `answered` is called; none at the end."""
@@ -74,7 +74,7 @@ class LedgerReplays:
         records, place = self._read
         stored = msgspec.json.encode({**place, _REFUSED: refused}).decode()
         self._do("put_replay", {"place": stored, "records": records})
-        self._records, self._place, self._refused = records, place, refused
+        self._records, self._place = records, place
 
     def end(self) -> None:
         """Forget how far the replay got."""

@@ -41,7 +41,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Called by any lane after each commit, with the outcomes of the records; must not raise or block."""
 
 
-class Begun(msgspec.Struct, Generic[T], frozen=True):
+class BegunTransaction(msgspec.Struct, Generic[T], frozen=True):
     """A transaction of the database that has begun, with its time by the clock that decides about leases."""
 
     execute: Execute
@@ -72,7 +72,7 @@ class LaneStream(Generic[T]):
         """Tell whether the clock is so far behind the last record that the stream has to end."""
         return self._position is not None and now_ns < self._position.tip.observed_ns - _BACKWARDS_NS
 
-    def begin(self, begun: Begun[T]) -> T:
+    def begin(self, begun: BegunTransaction[T]) -> T:
         """Return a transaction that continues behind the last record, or behind the first record of a new stream."""
         if self._position is not None:
             return begun.transaction(self._position)

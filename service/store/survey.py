@@ -37,7 +37,7 @@ class StreamState(msgspec.Struct, frozen=True):
         return (self.anchor_number or 0) + 1
 
 
-class Hashed(msgspec.Struct, frozen=True):
+class RehashedRecords(msgspec.Struct, frozen=True):
     """Records `first` to `last` of a stream, hashed again: their raw hashes, and the hash and id of the last one."""
 
     first: int
@@ -51,7 +51,7 @@ class Hashed(msgspec.Struct, frozen=True):
 class Survey(msgspec.Struct, frozen=True):
     """The sound streams with their hashed records, and the refused streams with the reason."""
 
-    sound: Sequence[tuple[StreamState, Hashed]]
+    sound: Sequence[tuple[StreamState, RehashedRecords]]
     refused: Sequence[RefusedStream]
 
 
@@ -89,7 +89,7 @@ def survey(
     secret: DeploymentSecret,
     *,
     own: Tip | None = None,
-    known: Mapping[str, Hashed] | None = None,
+    known: Mapping[str, RehashedRecords] | None = None,
 ) -> Survey:
     """Check every stream that is open or changed since the last checkpoint.
 
@@ -109,7 +109,7 @@ def survey(
         if own is None or (stream_id, first, last) != (own.stream_id, 1, own.number)
     }
     disowned: dict[str, str] = dict(execute("disowned_streams", {}))
-    sound: list[tuple[StreamState, Hashed]] = []
+    sound: list[tuple[StreamState, RehashedRecords]] = []
     refused = [RefusedStream(stream_id, reason) for stream_id, reason in disowned.items()]
     states = [StreamState(*row) for row in execute("streams_to_anchor", {})]
     for state in states:
@@ -147,7 +147,7 @@ def _check_macs(state: StreamState, secret: DeploymentSecret) -> None:
         raise _UnsoundError(f"it was cut back to {state.number}, behind checkpoint {state.anchor_checkpoint}")
 
 
-def _hash(execute: Execute, state: StreamState, before: Hashed | None) -> Hashed:
+def _hash(execute: Execute, state: StreamState, before: RehashedRecords | None) -> RehashedRecords:
     """Hash the records since the anchor; the anchored record is read too, so that the link to it is checked."""
     if before is None or (before.first, before.anchor_hash) != (state.first, state.anchor_hash):
         before = _start(execute, state)
@@ -161,17 +161,17 @@ def _hash(execute: Execute, state: StreamState, before: Hashed | None) -> Hashed
         hashes.append(bytes.fromhex(record_hash))
     if (number, record_hash, record_id) != (state.number, state.hash, state.record_id):
         raise _UnsoundError(f"record {number} is not the tip that its lane committed, which is {state.number}")
-    return Hashed(state.first, state.anchor_hash, number, record_hash, record_id, tuple(hashes))
+    return RehashedRecords(state.first, state.anchor_hash, number, record_hash, record_id, tuple(hashes))
 
 
-def _start(execute: Execute, state: StreamState) -> Hashed:
+def _start(execute: Execute, state: StreamState) -> RehashedRecords:
     if state.anchor_number is None:
-        return Hashed(1, None, 0, "", "", ())
+        return RehashedRecords(1, None, 0, "", "", ())
     for number, record_id, record_hash, body in _records(
         execute, state.stream_id, state.anchor_number, state.anchor_number
     ):
         if record_hash == state.anchor_hash == sha256_hex(body.encode()):
-            return Hashed(state.first, state.anchor_hash, number, record_hash, record_id, ())
+            return RehashedRecords(state.first, state.anchor_hash, number, record_hash, record_id, ())
     raise _UnsoundError(f"record {state.anchor_number} is not the one that checkpoint {state.anchor_checkpoint} names")
 
 

@@ -15,7 +15,7 @@ from service.store.writing import LedgerTransaction
 T = TypeVar("T", bound=LedgerTransaction)
 
 
-class Entry(msgspec.Struct, Generic[T], eq=False):
+class QueuedWork(msgspec.Struct, Generic[T], eq=False):
     """One piece of work and the future of its caller; `tries` counts how often it was put off."""
 
     work: Callable[[T], Any]
@@ -28,10 +28,10 @@ class WorkQueue(Generic[T]):
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._entries: deque[Entry[T]] = deque()
+        self._entries: deque[QueuedWork[T]] = deque()
         self._is_closed = False
 
-    def put(self, entry: Entry[T]) -> None:
+    def put(self, entry: QueuedWork[T]) -> None:
         """Add new work; its future fails at once if the queue is closed."""
         with self._changed:
             if not self._is_closed:
@@ -40,7 +40,7 @@ class WorkQueue(Generic[T]):
                 return
         entry.future.set_exception(ShuttingDownError("the service is stopping"))
 
-    def put_off(self, entries: Iterable[Entry[T]]) -> None:
+    def put_off(self, entries: Iterable[QueuedWork[T]]) -> None:
         """Put work back at the end of the queue; only for lanes, because a lane takes all work before it ends."""
         with self._changed:
             for entry in entries:
@@ -48,13 +48,13 @@ class WorkQueue(Generic[T]):
                 self._entries.append(entry)
                 self._changed.notify()
 
-    def put_back(self, entries: Sequence[Entry[T]]) -> None:
+    def put_back(self, entries: Sequence[QueuedWork[T]]) -> None:
         """Put work back at the front of the queue, from where it was taken."""
         with self._changed:
             self._entries.extendleft(reversed(entries))
             self._changed.notify()
 
-    def take(self, most: int, timeout_s: float) -> Sequence[Entry[T]] | None:
+    def take(self, most: int, timeout_s: float) -> Sequence[QueuedWork[T]] | None:
         """Return at most `most` waiting entries; an entry that was put off is returned alone.
 
         The result is empty if no work came in time, and None if the queue is closed and empty.

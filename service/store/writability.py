@@ -22,7 +22,7 @@ CERTAIN_S: Final = 10.0
 """For so many seconds after a commit, there is no trial."""
 
 _AGAIN_S: Final = 1.0
-_PATIENCE_S: Final = 5.0
+_TIMEOUT_S: Final = 5.0
 _STUCK: Final = "they do not come to an end, as when no standby that must confirm is there"
 
 
@@ -66,11 +66,11 @@ class WatchedLedger:
             if trial is None or is_new:
                 self._began = now
                 self._trial = trial = self._ledger.submit(self._try)
-            patience_s = self._began + _PATIENCE_S - now
+            timeout_s = self._began + _TIMEOUT_S - now
         if is_new:
             # Outside of the lock, because the callback takes it, and may be called at once.
             trial.add_done_callback(self._note)
-        if not wait([trial], max(0.0, patience_s)).done:
+        if not wait([trial], max(0.0, timeout_s)).done:
             return f"changes cannot be committed: {_STUCK}"
         error = trial.exception()
         return None if _is_success(error) else f"changes cannot be committed: {_reason(error)}"

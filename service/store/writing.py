@@ -15,11 +15,11 @@ from service.ports import (
     EndRun,
     IdempotencyEntry,
     PutArtifact,
+    PutIdempotencyEntry,
     PutInput,
     PutKey,
     PutSecrets,
     Receipt,
-    Remember,
     RevokeKey,
     StartRun,
     Transition,
@@ -275,7 +275,7 @@ class LedgerTransaction(ABC):
             case RevokeKey(key_id, revoked_ns):
                 if one(self.execute("revoke_key", {"key_id": key_id, "revoked_ns": revoked_ns})) is None:
                     raise NotFoundError("there is no such key, or it is revoked already")
-            case Remember(entry):
+            case PutIdempotencyEntry(entry):
                 values = {**msgspec.structs.asdict(entry), "now_ns": self._clock()}
                 if one(self.execute("remember", values)) is None:
                     raise OvertakenError

@@ -36,7 +36,7 @@ def bare_url(postgres_server: PostgresServer) -> str:
 @pytest.fixture
 def pool(url: str) -> Iterator[SessionPool]:
     """A pool of two sessions that waits only a moment for one."""
-    opened = SessionPool(url, read_only=True, size=2, patience_s=0.1)
+    opened = SessionPool(url, read_only=True, size=2, timeout_s=0.1)
     yield opened
     opened.close()
 

@@ -23,7 +23,7 @@ from tests.support.poll_until import poll_until
 from tests.support.processes import start_process
 from tests.support.sqlite_stores import SqliteStore
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 class SteppingClock:
@@ -68,7 +68,7 @@ class LaneProcess:
 
     def answer(self) -> dict[str, Any]:
         """Wait for the end of the order that was given first and not waited for yet."""
-        poll_until(lambda: bool(self._answers) or not self._reader.is_alive(), "an answer", timeout_s=PATIENCE_S)
+        poll_until(lambda: bool(self._answers) or not self._reader.is_alive(), "an answer", timeout_s=TIMEOUT_S)
         assert self._answers, f"the process ended with {self._process.wait()}"
         return self._answers.pop(0)
 
@@ -95,7 +95,7 @@ class LaneProcess:
     def close(self) -> None:
         """End the process as a clean shutdown does."""
         self.order("close")
-        assert self._process.wait(PATIENCE_S) == 0
+        assert self._process.wait(TIMEOUT_S) == 0
         self._reader.join()
 
     def _read(self) -> None:

@@ -12,12 +12,12 @@ from telemetry.audit.chain import Tip
 
 _log = logging.getLogger(__name__)
 
-PATIENCE_S: Final = 30.0
+TIMEOUT_S: Final = 30.0
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 3.0
 
 
-def was_committed(url: str, session_name: str, tip: Tip, patience_s: float = PATIENCE_S) -> bool:
+def was_committed(url: str, session_name: str, tip: Tip, timeout_s: float = TIMEOUT_S) -> bool:
     """Tell whether the record at `tip` is committed, for good.
 
     The session that was to commit is ended first, so that it cannot commit after the look. Then the stream is closed by
@@ -27,12 +27,12 @@ def was_committed(url: str, session_name: str, tip: Tip, patience_s: float = PAT
         url: the database; after a failover, the host that now takes writes.
         session_name: the session that was to commit.
         tip: the last record of its transaction.
-        patience_s: how long to wait for a database that does not answer.
+        timeout_s: how long to wait for a database that does not answer.
 
     Raises:
         TryLaterError: the database did not answer in time; nothing is known.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     pause, pause_s = threading.Event(), _FIRST_PAUSE_S
     while True:
         try:

@@ -20,11 +20,11 @@ from service.store.queries import Execute
 R = TypeVar("R")
 
 SESSIONS: Final = 8
-PATIENCE_S: Final = 5.0
+TIMEOUT_S: Final = 5.0
 
 
 class SessionPool(Transactions):
-    """At most `size` sessions; a caller that finds no free session waits for at most `patience_s` seconds."""
+    """At most `size` sessions; a caller that finds no free session waits for at most `timeout_s` seconds."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class SessionPool(Transactions):
         *,
         read_only: bool,
         size: int = SESSIONS,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
         prepare: bytes | None = None,
     ) -> None:
         """Make a pool without sessions; `prepare` is executed on each new one."""
@@ -40,7 +40,7 @@ class SessionPool(Transactions):
         self._prepare = prepare
         self._read_only = read_only
         self._size = size
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._changed = threading.Condition()
         self._idle: list[Session] = []
         self._out = 0
@@ -107,7 +107,7 @@ class SessionPool(Transactions):
             self._give_back(session)
 
     def _take(self) -> Session | None:
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + self._timeout_s
         with self._changed:
             while self._out >= self._size:
                 if not self._size:

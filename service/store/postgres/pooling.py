@@ -11,7 +11,7 @@ import psycopg
 
 from service.errors import SettingsError
 
-PATIENCE_S: Final = 10.0
+TIMEOUT_S: Final = 10.0
 _LENT: Final = (
     "a pooler lends this process a session of PostgreSQL for one transaction at a time, and the ledger needs sessions "
     "of its own (for advisory locks, LISTEN, settings and prepared statements): set pool_mode = session in the pooler, "
@@ -48,7 +48,7 @@ def require_own_session(
         ((other_pid,),) = other.execute(
             b"SELECT pg_catalog.pg_backend_pid() FROM pg_catalog.pg_notify(%s, '')", [channel]
         ).fetchall()
-    keeps = other_pid != pid and bool(list(connection.notifies(timeout=PATIENCE_S, stop_after=1)))
+    keeps = other_pid != pid and bool(list(connection.notifies(timeout=TIMEOUT_S, stop_after=1)))
     connection.execute(f"UNLISTEN {channel}".encode())
     if not keeps:
         raise SettingsError([_LENT])

@@ -16,7 +16,7 @@ from service.store.postgres.pooling import OF_OTHER_SESSIONS
 from service.store.postgres.statements import SQL, executing
 from service.store.postgres.transaction import PostgresTransaction
 from service.store.rollback_guard import RollbackGuard
-from service.store.streams import Begun, StreamSettings
+from service.store.streams import BegunTransaction, StreamSettings
 from service.store.writing import Position
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
             self._connection, self._partitioned_until_ns = session, 0
         return self._held
 
-    def _begin(self) -> Begun[PostgresTransaction]:
+    def _begin(self) -> BegunTransaction[PostgresTransaction]:
         session = self._connected()
         now_ns = self._begin_at(session)
         if now_ns > self._partitioned_until_ns - _PARTITION_MARGIN_NS:
@@ -94,7 +94,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
         def transaction(position: Position) -> PostgresTransaction:
             return PostgresTransaction(session, self._settings.clock, position, now_ns)
 
-        return Begun(executing(session), now_ns, transaction, self._name)
+        return BegunTransaction(executing(session), now_ns, transaction, self._name)
 
     def _begin_at(self, session: Session) -> int:
         """Begin, and return the time by the database's clock."""

@@ -15,7 +15,7 @@ from service.store.sqlite.connection import FileConnection, connect, is_of_disk,
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.statements import executing
 from service.store.sqlite.transaction import SqliteTransaction
-from service.store.streams import Begun, StreamSettings
+from service.store.streams import BegunTransaction, StreamSettings
 from service.store.writing import Position
 
 _UNKNOWN: Final = (
@@ -62,7 +62,7 @@ class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
         if self._held.in_transaction:
             self._held.execute("ROLLBACK")
 
-    def _begin(self) -> Begun[SqliteTransaction]:
+    def _begin(self) -> BegunTransaction[SqliteTransaction]:
         connection, clock = self._connected(), self._settings.clock
         connection.execute("BEGIN IMMEDIATE")
         # Read after the lock is taken, so that the order of commits is the order of time.
@@ -71,7 +71,7 @@ class SqliteSession(LaneSession[SqliteTransaction, FileConnection]):
         def transaction(position: Position) -> SqliteTransaction:
             return SqliteTransaction(connection, clock, self._locks, position, now_ns)
 
-        return Begun(executing(connection), now_ns, transaction)
+        return BegunTransaction(executing(connection), now_ns, transaction)
 
     @override
     def _commit(self, transaction: SqliteTransaction) -> None:

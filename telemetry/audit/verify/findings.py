@@ -72,7 +72,7 @@ class Finding(msgspec.Struct, frozen=True):
     place: str | None = None
 
 
-class Noted(msgspec.Struct, frozen=True):
+class UnplacedFinding(msgspec.Struct, frozen=True):
     """A finding before names and places are told; `record_key` stands for a record id whose text is kept elsewhere."""
 
     fault: Fault
@@ -87,9 +87,9 @@ class Findings:
     """Collects findings; the same finding on several copies of a record is one, at the first of them."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[object, ...], Noted] = {}
+        self._found: dict[tuple[object, ...], UnplacedFinding] = {}
 
-    def add(self, noted: Noted) -> None:
+    def add(self, noted: UnplacedFinding) -> None:
         """Add a finding, unless it is known."""
         # A fragment has no record to tell it from another one: its place does.
         where = noted.at if noted.stream_id is None else noted.stream_id
@@ -98,16 +98,16 @@ class Findings:
         if known is None or (noted.at is not None and known.at is not None and noted.at < known.at):
             self._found[key] = noted
 
-    def noted(self) -> list[Noted]:
+    def noted(self) -> list[UnplacedFinding]:
         """Return all findings, in no order."""
         return list(self._found.values())
 
-    def keep(self, is_wanted: Callable[[Noted], bool]) -> None:
+    def keep(self, is_wanted: Callable[[UnplacedFinding], bool]) -> None:
         """Forget the findings that are not wanted."""
         self._found = {key: noted for key, noted in self._found.items() if is_wanted(noted)}
 
     def record_keys(self) -> set[bytes]:
-        """Return the keys of record ids whose texts are to be told."""
+        """Return the keys of record ids that findings show as texts."""
         return {noted.record_key for noted in self._found.values() if noted.record_key is not None}
 
     def in_order(self, place_of: Callable[[At], str], texts: Mapping[bytes, str]) -> tuple[Finding, ...]:
@@ -120,7 +120,7 @@ def is_broken(findings: Iterable[Finding]) -> bool:
     return any(finding.code not in NOTES for finding in findings)
 
 
-def _told(noted: Noted, place_of: Callable[[At], str], texts: Mapping[bytes, str]) -> Finding:
+def _told(noted: UnplacedFinding, place_of: Callable[[At], str], texts: Mapping[bytes, str]) -> Finding:
     return Finding(
         code=noted.fault.code,
         detail=noted.fault.detail,

@@ -38,7 +38,7 @@ class KeyUse(msgspec.Struct, frozen=True):
     last: int | None = None
 
 
-class Covers(msgspec.Struct, frozen=True):
+class CopyPeriod(msgspec.Struct, frozen=True):
     """When the first and the last record of the copy were sealed."""
 
     first: str

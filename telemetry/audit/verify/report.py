@@ -5,7 +5,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from telemetry.audit.verify.findings import Finding
-from telemetry.audit.verify.named import Beginning, Covers, KeyUse, NamedCheckpoint, SeenReceipt, Window
+from telemetry.audit.verify.named import Beginning, CopyPeriod, KeyUse, NamedCheckpoint, SeenReceipt, Window
 from telemetry.audit.verify.report_text import (
     beginning_lines,
     clock_lines,
@@ -50,7 +50,7 @@ class Report(msgspec.Struct, frozen=True):
     last_checkpoint: NamedCheckpoint | None
     window: Window | None
     first_checkpoint: NamedCheckpoint | None
-    covers: Covers | None
+    covers: CopyPeriod | None
     keys: tuple[KeyUse, ...]
     other_keys: tuple[KeyUse, ...]
     receipts: tuple[SeenReceipt, ...]

@@ -1,10 +1,10 @@
-"""Puts a report into words, for a reader at a terminal who knows nothing of finding codes."""
+"""Puts a report into words, for a reader at a terminal who does not know the finding codes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from telemetry.audit.verify.findings import SEALED_BEFORE, Finding
-from telemetry.audit.verify.named import Beginning, Covers, KeyUse, NamedCheckpoint, SeenReceipt, Window
+from telemetry.audit.verify.named import Beginning, CopyPeriod, KeyUse, NamedCheckpoint, SeenReceipt, Window
 
 _MOST_CHARACTERS: Final = 1_000
 _MOST_STREAMS: Final = 3
@@ -62,7 +62,7 @@ def window_lines(window: Window, last: NamedCheckpoint | None) -> list[str]:
     return [*lines, *(f"verified of stream {stream}" for stream in window.streams)]
 
 
-def covers_lines(covers: Covers, first: NamedCheckpoint | None, last: NamedCheckpoint | None) -> Iterator[str]:
+def covers_lines(covers: CopyPeriod, first: NamedCheckpoint | None, last: NamedCheckpoint | None) -> Iterator[str]:
     """Yield the time that a copy covers."""
     yield f"records were sealed from {covers.first} to {covers.last}"
     if first is not None and last is not None and first != last:

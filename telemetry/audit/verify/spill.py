@@ -90,7 +90,7 @@ def rows_of(runs: Sequence[SortedRun], scratch: Path, row_bytes: int | None = No
 
 
 class Groups(Generic[T]):
-    """Hands out sorted items group by group; `key` is that of the next group, None at the end."""
+    """Gives sorted items group by group; `key` is the key of the next group, None at the end."""
 
     def __init__(self, items: Iterable[T], key_of: Callable[[T], bytes]) -> None:
         self._groups = groupby(items, key_of)
@@ -100,7 +100,7 @@ class Groups(Generic[T]):
 
     @contextmanager
     def of(self, key: bytes) -> Generator[Iterator[T]]:
-        """Hand out the next group if it is that of `key`, or else nothing; what is not taken is skipped."""
+        """Give the next group if it has this key, or else nothing; items that the block does not take are skipped."""
         if key == self.key:
             yield self._group
             self._advance()

@@ -17,7 +17,7 @@ from service.store.postgres.reconciliation.schema import differences
 from service.store.postgres.snapshot import snapshot
 from service.store.postgres.statements import executing
 from service.store.queries import Row, load_queries
-from service.store.reconciling import DamagedError, Examined, Wrong, reconciled
+from service.store.reconciling import Contradictions, DamagedError, Examined, reconciled
 
 SQL: Final[Mapping[str, bytes]] = {
     name: text.encode() for name, text in load_queries("service.store.postgres.reconciliation").items()
@@ -57,7 +57,7 @@ class _ExaminedDatabase(Examined):
             case _:
                 return error
 
-    def integrity(self) -> Wrong:
+    def integrity(self) -> Contradictions:
         """Yield contradictions between records and keys, and, with the extension `amcheck`, indices and tables."""
         yield from self.rows("keys_of_records")
         ((has_amcheck,),) = self._session.execute(SQL["has_amcheck"]).fetchall()
@@ -68,10 +68,10 @@ class _ExaminedDatabase(Examined):
             except _CORRUPT as error:
                 yield f"index {index}", _text(error)
 
-    def schema(self) -> Wrong:
+    def schema(self) -> Contradictions:
         yield from differences(self._session, self._url)
 
-    def foreign_keys(self) -> Wrong:
+    def foreign_keys(self) -> Contradictions:
         for table, parent, statement in self._session.execute(SQL["references"]).fetchall():
             for (row,) in self._session.execute(statement.encode()).fetchall():
                 yield _orphan(table, parent, row)

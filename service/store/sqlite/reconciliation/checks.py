@@ -10,7 +10,7 @@ from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
 from service.store.migrations import require_same
 from service.store.queries import Row, load_queries
-from service.store.reconciling import DamagedError, Examined, Wrong, reconciled
+from service.store.reconciling import Contradictions, DamagedError, Examined, reconciled
 from service.store.sqlite.connection import translate
 from service.store.sqlite.migrate import MIGRATIONS, additions, migrate, schema_version
 from service.store.sqlite.snapshot import snapshot
@@ -38,16 +38,16 @@ class _ExaminedFile(Examined):
                 return translation
         return DamagedError(str(error))
 
-    def integrity(self) -> Wrong:
+    def integrity(self) -> Contradictions:
         for (text,) in self.rows("integrity_check"):
             if text != "ok":
                 yield "database", str(text)
 
-    def foreign_keys(self) -> Wrong:
+    def foreign_keys(self) -> Contradictions:
         for table, row, parent, _number in self.rows("foreign_key_check"):
             yield f"table {table} row {'?' if row is None else row}", f"it names a row of {parent} that does not exist"
 
-    def schema(self) -> Wrong:
+    def schema(self) -> Contradictions:
         fresh = sqlite3.connect(":memory:", isolation_level=None)
         try:
             migrate(fresh)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from telemetry.audit.verify.findings import Fault, Noted
+from telemetry.audit.verify.findings import Fault, UnplacedFinding
 from telemetry.audit.verify.ledger.key_uses import KeyUses
 from telemetry.audit.verify.ledger.keyring import Keyring
 from telemetry.audit.verify.record.gathered import NOT_SIGNED, SeenCheckpoint
@@ -62,7 +62,7 @@ class Seen:
         """Tell whether the next checkpoint names the hash of this one."""
         return following is not None and following.stated.prev_hash == self.hash
 
-    def noted(self, fault: Fault) -> Noted:
+    def noted(self, fault: Fault) -> UnplacedFinding:
         """Return a finding on this record."""
         return noted_at(fault, self.stream_id, unpack(self.row))
 
@@ -76,7 +76,7 @@ class CheckpointFault(NamedTuple):
     """What is wrong with the checkpoint of this number; `is_before` if that is only what lies before the copy."""
 
     number: int
-    noted: Noted
+    noted: UnplacedFinding
     is_before: bool = False
 
 

@@ -47,7 +47,7 @@ class LostTime(NamedTuple):
     fork: int
 
 
-class Relied(msgspec.Struct, frozen=True):
+class TrustedCheckpoint(msgspec.Struct, frozen=True):
     """A checkpoint that can be relied on."""
 
     seen: Seen
@@ -63,9 +63,9 @@ class Relied(msgspec.Struct, frozen=True):
 
 
 class _Start:
-    """A checkpoint at which verification may begin, seen from behind it; `before` gets the tips up to it."""
+    """A checkpoint at which verification may begin; `before` gets the tips of the checkpoints up to it."""
 
-    def __init__(self, relied: Relied, complete_until: int, opened: int, grown: int) -> None:
+    def __init__(self, relied: TrustedCheckpoint, complete_until: int, opened: int, grown: int) -> None:
         self.relied = relied
         self.is_full = len(relied.seen.stated.tips) >= MAX_TIPS
         self.complete_until = complete_until
@@ -73,7 +73,7 @@ class _Start:
         self.grown_since = grown
         self.before: dict[bytes, int] = {}
 
-    def add(self, relied: Relied) -> None:
+    def add(self, relied: TrustedCheckpoint) -> None:
         """Take the tips of the next checkpoint, from the start on down."""
         for tip in relied.seen.stated.tips:
             self.before.setdefault(key_of(tip.stream_id)[0], tip.number)
@@ -85,7 +85,7 @@ def unpack_anchor(packed: bytes) -> Anchor:
 
 
 class Coverage:
-    """Takes the checkpoints from the last one down, and hands their tips on to `anchors`."""
+    """Takes the checkpoints from the last one to the first, and adds their tips to `anchors`."""
 
     def __init__(self, anchors: Sorter, scope: Scope) -> None:
         self._anchors = anchors
@@ -94,13 +94,13 @@ class Coverage:
         self._opened = 0
         self._run_top = 0
         self._latest: dict[bytes, int] = {}
-        self._lowest: Relied | None = None
+        self._lowest: TrustedCheckpoint | None = None
         self._restore: LostTime | None = None
         self._start: _Start | None = None
         self._first: _Start | None = None
         self.lost_times: list[LostTime] = []
         """The times of which a restore left records out."""
-        self.last: Relied | None = None
+        self.last: TrustedCheckpoint | None = None
         """The last checkpoint that can be relied on."""
         self.sealed_by_ns: int | None = None
         """When the last checkpoint was made that covers all records from before it."""
@@ -113,7 +113,7 @@ class Coverage:
         self.odd_streams: dict[bytes, str] = {}
 
     @property
-    def start(self) -> Relied | None:
+    def start(self) -> TrustedCheckpoint | None:
         """The checkpoint that is taken as it is; None when everything is verified."""
         return None if self._start is None else self._start.relied
 
@@ -166,7 +166,7 @@ class Coverage:
         for tip in seen.stated.tips:
             self._latest.setdefault(key_of(tip.stream_id)[0], tip.number)
 
-    def _rely(self, relied: Relied) -> None:
+    def _rely(self, relied: TrustedCheckpoint) -> None:
         stated = relied.seen.stated
         if self.last is None:
             self.last = relied
@@ -188,7 +188,7 @@ class Coverage:
             digest, leaves = bytes.fromhex(tip.hash), bytes.fromhex(tip.leaves)
             self._anchors.add(_FORM.pack(stream, tip.number, stated.number, tip.first, digest, leaves, tip.closed))
 
-    def _look_for_start(self, relied: Relied) -> None:
+    def _look_for_start(self, relied: TrustedCheckpoint) -> None:
         """Look for the last checkpoint before the window that has none of the window before it.
 
         One of as many tips as it can have may be one of several that were made at once, the next of which cover what
@@ -207,12 +207,12 @@ class Coverage:
         self._opened += sum(tip.first == 1 for tip in tips)
         self._grown += sum(tip.number + 1 - tip.first for tip in tips)
 
-    def _is_in_window(self, relied: Relied) -> bool:
+    def _is_in_window(self, relied: TrustedCheckpoint) -> bool:
         if self._scope.behind is not None:
             return relied.number > self._scope.behind
         return relied.observed_ns is None or relied.observed_ns > (self._scope.since_ns or 0)
 
-    def _settle_start(self, lowest: Relied) -> None:
+    def _settle_start(self, lowest: TrustedCheckpoint) -> None:
         is_from_first = lowest.seen.stated.before == 0
         if self._scope.is_window and self._start is None and not is_from_first:
             # No checkpoint is before the window: what the copy holds begins within it.
@@ -224,6 +224,6 @@ class Coverage:
             self.has_all_before = is_from_first and self._run_top >= self._start.relied.number
 
 
-def _relied(seen: Seen) -> Relied:
+def _relied(seen: Seen) -> TrustedCheckpoint:
     row = unpack(seen.row)
-    return Relied(seen, row.stream, row.number, None if row.is_(UNOBSERVED) else row.observed)
+    return TrustedCheckpoint(seen, row.stream, row.number, None if row.is_(UNOBSERVED) else row.observed)

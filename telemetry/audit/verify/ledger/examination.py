@@ -9,14 +9,14 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from telemetry.audit.chain import rfc3339_nanos
-from telemetry.audit.verify.findings import Fault, Findings, Noted, is_broken
+from telemetry.audit.verify.findings import Fault, Findings, UnplacedFinding, is_broken
 from telemetry.audit.verify.ledger.checkpoints import CheckpointChain, Seen
-from telemetry.audit.verify.ledger.coverage import ANCHOR_BYTES, Anchor, Coverage, Relied, unpack_anchor
+from telemetry.audit.verify.ledger.coverage import ANCHOR_BYTES, Anchor, Coverage, TrustedCheckpoint, unpack_anchor
 from telemetry.audit.verify.ledger.extent import CopyExtent, name_of
 from telemetry.audit.verify.ledger.ids import Ids
 from telemetry.audit.verify.ledger.in_scope import InScope
 from telemetry.audit.verify.ledger.keyring import Keyring
-from telemetry.audit.verify.ledger.streams import Situation, StreamResult, StreamWalk
+from telemetry.audit.verify.ledger.streams import StreamContext, StreamResult, StreamWalk
 from telemetry.audit.verify.named import NamedCheckpoint, Window
 from telemetry.audit.verify.record.rows import (
     ID_ROW_BYTES,
@@ -166,7 +166,7 @@ class Examination:
 
     def _add_at_end(self, fault: Fault) -> None:
         last = self._coverage.last
-        self._findings.add(Noted(fault) if last is None else last.seen.noted(fault))
+        self._findings.add(UnplacedFinding(fault) if last is None else last.seen.noted(fault))
 
     def _check_stream(self, stream: bytes, rows: Iterable[bytes], anchors: Iterator[Anchor]) -> StreamResult:
         coverage = self._coverage
@@ -177,7 +177,7 @@ class Examination:
                 break
             closed = first.number if first.closed and closed is None else closed
             first = None
-        situation = Situation(
+        situation = StreamContext(
             stream_id=self._text_of(stream),
             begin=self._in_scope.begin_of(stream, first),
             begin_by=self._in_scope.begin_by(stream),
@@ -212,7 +212,7 @@ class Examination:
                 self._findings.add(noted)
 
     def _record_ids(self, keys: set[bytes]) -> Mapping[bytes, str]:
-        """Return the record ids that their keys do not tell."""
+        """Return the record ids that cannot be computed from their keys."""
         if not keys:
             return {}
         rows = self._rows(one.odd_ids for one in self._gathered)
@@ -236,5 +236,5 @@ def _place_of(row: bytes) -> tuple[bytes, int]:
     return unpacked.stream, unpacked.number
 
 
-def _named(relied: Relied | None) -> NamedCheckpoint | None:
+def _named(relied: TrustedCheckpoint | None) -> NamedCheckpoint | None:
     return None if relied is None else name_of(relied.seen)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.verify.findings import At
 from telemetry.audit.verify.ledger.checkpoints import Seen
-from telemetry.audit.verify.named import Beginning, Covers, NamedCheckpoint, SeenReceipt, StreamBeginning
+from telemetry.audit.verify.named import Beginning, CopyPeriod, NamedCheckpoint, SeenReceipt, StreamBeginning
 from telemetry.audit.verify.record.rows import DIGEST, UNOBSERVED, digest_of, key_of, number_of, unpack
 from telemetry.audit.verify.scope import KnownReceipt
 
@@ -59,11 +59,11 @@ class CopyExtent:
         """The first checkpoint that can be relied on."""
         return None if self._lowest is None else name_of(self._lowest)
 
-    def covers(self) -> Covers | None:
+    def covers(self) -> CopyPeriod | None:
         """Return when the first and the last record were sealed, by those at the ends of the streams."""
         if not self._sealed_ns:
             return None
-        return Covers(rfc3339_nanos(self._sealed_ns[0]), rfc3339_nanos(self._sealed_ns[-1]))
+        return CopyPeriod(rfc3339_nanos(self._sealed_ns[0]), rfc3339_nanos(self._sealed_ns[-1]))
 
     def beginning(self, text_of: Callable[[bytes], str]) -> Beginning | None:
         """Return how the copy begins; None when it begins with the ledger, or lacks something else."""

@@ -19,9 +19,9 @@ class InScope:
         self._begins: dict[bytes, int] = {}
 
     def begin_of(self, stream: bytes, first: Anchor | None) -> int | None:
-        """Return the number of a stream behind which to begin, None when nothing but the time can tell.
+        """Return the number of a stream behind which the scope begins; None when only times can tell.
 
-        `first` is its first tip behind the start.
+        `first` is the first tip of the stream behind the start.
         """
         coverage = self._coverage
         if not self._scope.is_window or (coverage.start is None and coverage.last is not None):
@@ -35,10 +35,10 @@ class InScope:
         return None if first is None else first.first - 1
 
     def begin_by(self, stream: bytes) -> int:
-        """Return up to which number the first records of a stream may be missing.
+        """Return the number up to which the first records of a stream may be missing.
 
-        What was sealed in one transaction with the checkpoint at the start no tip before it names: a copy may begin
-        with the checkpoint, unless that was asked for and with it everything that is not covered.
+        No earlier tip names the records that share a transaction with the checkpoint at the start. So a copy may begin
+        with this checkpoint, unless the caller asked for everything behind it.
         """
         start = self._coverage.start
         if start is None or start.stream != stream or start.number == self._scope.behind:
@@ -46,10 +46,10 @@ class InScope:
         return start.place
 
     def keep(self, stream: bytes, begin: int) -> None:
-        """Keep behind which number a stream was found to begin, for `holds`."""
+        """Keep the number behind which a stream begins, for `holds`."""
         if not self._scope.is_everything:
             self._begins[stream] = begin
 
     def holds(self, stream: bytes, number: int) -> bool:
-        """Tell whether a record is in the scope; nothing is of a stream of which `keep` was not told."""
+        """Tell whether a record is in the scope; a stream without a `keep` has no records in it."""
         return self._scope.is_everything or number > self._begins.get(stream, _NEVER)

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from telemetry.audit.verify.findings import SEALED_BEFORE, Fault, Noted
+from telemetry.audit.verify.findings import SEALED_BEFORE, Fault, UnplacedFinding
 from telemetry.audit.verify.ledger.coverage import Anchor, LostTime
 from telemetry.audit.verify.ledger.tips import TipFault, Tips
 from telemetry.audit.verify.record.rows import (
@@ -31,7 +31,7 @@ GRACE_NS: Final = 5 * 60 * 1_000_000_000
 _FLAGS: Final = 128
 
 
-class Situation(msgspec.Struct, frozen=True, kw_only=True):
+class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a stream before its records are looked at.
 
     Args:
@@ -65,7 +65,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamResult(NamedTuple):
-    """What was seen of a stream: how many numbers, behind which one, the balance behind the last tip, how many lost."""
+    """The result of one stream: its count of numbers, the number before them, and how many are uncovered and lost."""
 
     numbers: int
     begin: int
@@ -80,7 +80,11 @@ class StreamWalk:
     """
 
     def __init__(
-        self, situation: Situation, anchors: Iterator[Anchor], note: Callable[[Noted], None], losers: set[bytes]
+        self,
+        situation: StreamContext,
+        anchors: Iterator[Anchor],
+        note: Callable[[UnplacedFinding], None],
+        losers: set[bytes],
     ) -> None:
         self._situation = situation
         self._note = note
@@ -140,7 +144,7 @@ class StreamWalk:
         self._take(number, row)
 
     def _is_before(self, row: CopyRow) -> bool:
-        """Tell whether nothing but its time says of a record that it is before the window, and that says so."""
+        """Tell whether a record lies before the window by its time, where nothing else places it."""
         return (self._begin is None and row.observed < self._situation.since_ns) or self._is_of(row, self._lost_before)
 
     def _is_of(self, row: CopyRow, times: Iterable[LostTime]) -> bool:
@@ -203,7 +207,7 @@ class StreamWalk:
         if number != self._expected:
             last = number - 1
             missing = f"number {last} is" if last == self._expected else f"numbers {self._expected} to {last} are"
-            self._note(Noted(Fault("gap", f"{missing} missing"), self._situation.stream_id, self._expected))
+            self._note(UnplacedFinding(Fault("gap", f"{missing} missing"), self._situation.stream_id, self._expected))
             before = None
         # 6. The first record names none before it; every other one names the one before it, which is there to compare
         # unless a gap was just reported, or the window begins here.
@@ -253,7 +257,7 @@ class StreamWalk:
         for number, receipts in sorted(self._missing.items()):
             for receipt in receipts if self._begin is not None and number > self._begin else ():
                 fault = Fault("receipt_missing", f"no record with the hash {receipt.hash} has this number")
-                self._note(Noted(fault, self._situation.stream_id, number, receipt.record_id))
+                self._note(UnplacedFinding(fault, self._situation.stream_id, number, receipt.record_id))
 
     def _balance(self) -> int:
         """Return how many records are behind the last tip; below zero, by how many the stream falls short of it."""
@@ -264,7 +268,7 @@ class StreamWalk:
     def _add(self, faults: Iterable[TipFault]) -> None:
         for fault, number, row in faults:
             if row is None:
-                self._note(Noted(fault, self._situation.stream_id, number))
+                self._note(UnplacedFinding(fault, self._situation.stream_id, number))
             else:
                 self._note_at(fault, unpack(row))
 

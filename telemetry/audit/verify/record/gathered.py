@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from telemetry.audit.checkpoint import Checkpoint
-from telemetry.audit.verify.findings import Noted
+from telemetry.audit.verify.findings import UnplacedFinding
 from telemetry.audit.verify.record.rotation import SeenRotation
 from telemetry.audit.verify.spill import SortedRun
 
@@ -34,7 +34,7 @@ class SeenCheckpoint(msgspec.Struct, frozen=True, array_like=True):
 class Gathered(msgspec.Struct, frozen=True):
     """What was taken in, as far as the other steps need it; the runs may be on disk."""
 
-    findings: Sequence[Noted]
+    findings: Sequence[UnplacedFinding]
     rows: Sequence[SortedRun]
     ids: Sequence[SortedRun]
     checkpoints: Sequence[SortedRun]

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from telemetry import names
 from telemetry.audit.checkpoint import Checkpoint, is_signed
-from telemetry.audit.verify.findings import At, Fault, Findings, Noted
+from telemetry.audit.verify.findings import At, Fault, Findings, UnplacedFinding
 from telemetry.audit.verify.read.found import Fields, Found, SourcePlace
 from telemetry.audit.verify.record.body import EVENT_NAME, OBSERVED_TIMESTAMP, Body, nanoseconds, read_body
 from telemetry.audit.verify.record.fast_path import FastRecord, prove
@@ -115,7 +115,7 @@ class Intake:
         """Take in a copy piece by piece, and note everything that is wrong with it."""
         at = self._place(one.place)
         if one.torn:
-            self._findings.add(Noted(Fault("torn_line", "not written to its end"), at=at))
+            self._findings.add(UnplacedFinding(Fault("torn_line", "not written to its end"), at=at))
             return
         if one.body is None:
             self._note_unread(Fault("body_missing", "the log record has no text as its body"), one, at)
@@ -130,7 +130,7 @@ class Intake:
         if one.index is not None:
             faults.extend(index_faults(body, one.index))
         for fault in faults:
-            self._findings.add(Noted(fault, body.stream_id, body.number, body.record_id, at=at))
+            self._findings.add(UnplacedFinding(fault, body.stream_id, body.number, body.record_id, at=at))
         self._keep(body, one)
 
     def _keep(self, body: Body, one: Found) -> None:
@@ -230,7 +230,7 @@ class Intake:
         number = attributes.get(names.AUDIT_SEQUENCE_NUMBER)
         record_id = attributes.get(names.AUDIT_RECORD_ID)
         self._findings.add(
-            Noted(
+            UnplacedFinding(
                 fault,
                 stream_id if isinstance(stream_id, str) else None,
                 number if isinstance(number, int) else None,

@@ -10,7 +10,7 @@ import re
 import struct
 from typing import Final, NamedTuple
 
-from telemetry.audit.verify.findings import Fault, Noted
+from telemetry.audit.verify.findings import Fault, UnplacedFinding
 
 _FORM: Final = struct.Struct(">16sQ32s16s32s16sqBII")
 _ID_FORM: Final = struct.Struct(">16s32s16sQBII")
@@ -124,10 +124,10 @@ def uuid_of(key: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def noted_at(fault: Fault, stream_id: str, row: CopyRow | IdRow) -> Noted:
+def noted_at(fault: Fault, stream_id: str, row: CopyRow | IdRow) -> UnplacedFinding:
     """Return a finding on the record of a row."""
     is_odd = bool(row.flags & ODD_ID)
-    return Noted(
+    return UnplacedFinding(
         fault,
         stream_id,
         row.number,

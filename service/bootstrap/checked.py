@@ -6,9 +6,10 @@ import msgspec
 
 from service.bootstrap.database import Database
 from service.bootstrap.examined import examine
+from service.bootstrap.templates import load_templates
 from service.config import Settings
 from service.errors import SettingsError, TryLaterError
-from service.jobs.templates import Templates, load_templates
+from service.jobs.templates import Templates
 from service.keyfiles import SigningKeys, deployment_secret
 from service.secrets import DeploymentSecret
 from telemetry.audit.signer import Signer

@@ -13,9 +13,9 @@ import msgspec
 from service.bootstrap.database import Database
 from service.bootstrap.databases import database_of
 from service.bootstrap.listening import examine_listening
+from service.bootstrap.templates import load_templates
 from service.config import Settings
 from service.errors import AuditraceError, SettingsError, TryLaterError
-from service.jobs.templates import load_templates
 from service.keyfiles import SigningKeys, examine_secret
 from service.private_files import require_file_can_be_made
 from service.variables import service_links

@@ -2,9 +2,9 @@
 
 import argparse
 
+from service.bootstrap.templates import load_templates
 from service.cli.output import print_answer
 from service.config import read_settings
-from service.jobs.templates import load_templates
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:

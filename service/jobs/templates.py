@@ -1,9 +1,7 @@
 """The templates, by which operators allow what runs: read from `jobs.toml`, and checked as a whole."""
 
 import re
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, TypeAlias
 
 import msgspec
@@ -89,26 +87,19 @@ Templates: TypeAlias = Mapping[str, Template]
 """The templates of a file, by name and in the order of their names."""
 
 
-def load_templates(path: Path) -> Templates:
-    """Return the templates that the file declares.
+def templates_of(content: dict[str, object]) -> Templates:
+    """Return the templates that the content of a TOML file declares.
 
     Raises:
-        SettingsError: lists every problem of the file, each with its place.
+        SettingsError: lists every problem of the content, each with its place.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        is_unread = not isinstance(error, FileNotFoundError)
-        raise SettingsError([f"{path} cannot be read: {error.strerror}"], is_unread=is_unread) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{path} is not TOML: {error}"]) from error
     problems: list[str] = []
     root = Table("", content, problems)
     root.allow(("templates",))
     declared = root.table("templates")
     templates = {name: _template(name, declared) for name in declared.names}
     if problems:
-        raise SettingsError([f"{path}: {problem}" for problem in problems])
+        raise SettingsError(problems)
     return dict(sorted(templates.items()))
 
 

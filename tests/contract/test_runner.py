@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from service.bootstrap.templates import load_templates
 from service.execution.excerpt import WINDOW_BYTES
 from service.execution.outcome import Reason, RunResult
 from service.execution.spec import DEFAULT_PATH, RunSpec
 from service.execution.supervised import SupervisedRun
 from service.jobs.plan import executable_argv, render_plan, run_environment
-from service.jobs.templates import load_templates
 from tests.support.poll_until import poll_until
 from tests.support.runs import TRACEPARENT, alive, run_spec
 

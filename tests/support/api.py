@@ -23,8 +23,8 @@ from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthentic
 from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import MAX_WAITING, POLL_S, JobWaits
+from service.bootstrap.templates import load_templates
 from service.jobs.model import Job, TenantId
-from service.jobs.templates import load_templates
 from service.operations.base import Services
 from service.operations.keys import KeyOperations, NewKey
 from service.operations.runs import RunOperations

@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from service.bootstrap.templates import load_templates
 from service.execution.preparation import RunSurroundings
 from service.jobs.model import Job, Run, Status, TenantId
-from service.jobs.templates import load_templates
 from service.operations.base import Committed, Services
 from service.operations.jobs import JobOperations
 from service.operations.runs import RunOperations

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 import rfc8785
 
+from service.bootstrap.templates import load_templates
 from service.errors import ConflictError
 from service.jobs.model import Content, Limits, Plan
 from service.jobs.plan import executable_argv, plan_sha256, render_plan, run_environment
-from service.jobs.templates import Template, load_templates
+from service.jobs.templates import Template
 
 TEMPLATE = """
 [templates.copy]

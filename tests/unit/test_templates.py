@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from service.bootstrap.templates import load_templates
 from service.errors import InvalidRequestError, SettingsError
 from service.jobs.model import Limits
-from service.jobs.templates import Template, load_templates
+from service.jobs.templates import Template
 
 SHIPPED = Path(__file__).parents[2] / "jobs.toml"
 

@@ -15,7 +15,6 @@ A text that differs says nothing.
 """
 
 import functools
-import re
 from collections.abc import Callable
 from operator import attrgetter, is_not
 from typing import Any, Final, NamedTuple
@@ -27,9 +26,10 @@ from msgspec.structs import astuple
 from telemetry import names
 from telemetry.audit.verify.read.otlp_json import value_of
 
-# No JSON text holds a control character as it is: these stand for the changes, and for other values.
+# No JSON text holds a control character as it is: this one stands for the changes.
 _CUT: Final = "\x00"
-_GAP: Final = "\t"
+_CUT_BYTES: Final = _CUT.encode()
+_GAP: Final = "%s"
 _VALUES: Final = {"string": f'{{"stringValue":"{_GAP}"}}', "int": f'{{"intValue":"{_GAP}"}}', "changes": _CUT}
 _SHORT_BYTES: Final = 1024
 _SORTED: Final = msgspec.json.Encoder(order="sorted")
@@ -45,9 +45,9 @@ def field_of(key: str) -> str:
 
 
 class _Shape(NamedTuple):
-    """The text of all records that have the same attributes; every other piece is a gap for a value, changes aside."""
+    """The text of all records that have the same attributes, with gaps for their values, changes aside."""
 
-    pieces: list[str]
+    text: str
     values_of: Callable[[Any], tuple[object, ...]]
 
 
@@ -65,13 +65,12 @@ def is_text_of(attributes: Any, body: bytes, record_hash: str, encoded: bytes) -
         return False
     changes = attributes.auditrace_changes
     canonical = b"" if changes is UNSET else _SORTED.encode(changes)
-    if body.count(b"\\") != canonical.count(b"\\"):
+    if b"\\" in body and body.count(b"\\") != canonical.count(b"\\"):
         return False
-    pieces = shape.pieces.copy()
-    pieces[1::2] = map(str, (*shape.values_of(attributes), record_hash))
-    before, _, behind = "".join(pieces).encode().partition(_CUT.encode())
+    text = (shape.text % (*shape.values_of(attributes), record_hash)).encode()
     if not canonical:
-        return encoded == before
+        return encoded == text
+    before, _, behind = text.partition(_CUT_BYTES)
     between = encoded[len(before) : len(encoded) - len(behind)]
     return encoded.startswith(before) and encoded.endswith(behind) and _is_value_of(between, canonical)
 
@@ -86,7 +85,7 @@ def _shape(present: bytes) -> _Shape | None:
     pairs = [f'{{"key":"{key}","value":{_VALUES[kind]}}}' for key, kind in zip(keys, kinds, strict=True)]
     pairs.append(f'{{"key":"{names.AUDIT_INTEGRITY_HASH}","value":{_VALUES["string"]}}}')
     gaps = (field_of(key) for key, kind in zip(keys, kinds, strict=True) if kind != "changes")
-    return _Shape(re.split(f"({_GAP})", f"[{','.join(pairs)}]"), attrgetter(*gaps))
+    return _Shape(f"[{','.join(pairs)}]", attrgetter(*gaps))
 
 
 def _is_value_of(encoded: bytes, changes: bytes) -> bool:

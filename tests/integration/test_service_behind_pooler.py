@@ -101,7 +101,7 @@ def test_doctor_finds_a_pooler_that_lends_sessions(pooler: Pooler, url: str, tmp
 
 def test_a_busy_pooler_is_found_out_too(pooler: Pooler, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the two connections of the look are lent different sessions, since there are several to be lent."""
-    monkeypatch.setattr(pooling, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(pooling, "TIMEOUT_S", 0.5)
     through = pooler(TRANSACTION, in_turns=True).url(url)
     _lend(through, 4)
     with pytest.raises(SettingsError, match=_LENT):
@@ -166,7 +166,7 @@ def test_a_lane_notices_that_its_session_was_changed_for_another(
     pooler: Pooler, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it knows of its session does not hold in another one, so nothing is committed there."""
-    monkeypatch.setattr(pooling, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(pooling, "TIMEOUT_S", 0.5)
     between = pooler(SESSION, in_turns=True)
     store = PostgresStore.opened(url, tmp_path, 1, lanes=1)
     lane = store.lane(url=between.url(url))
@@ -188,7 +188,7 @@ def test_a_read_through_a_pooler_that_begins_to_lend_sessions_is_unavailable(
     pooler: Pooler, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A statement that was prepared in another session is no fault of the ledger."""
-    monkeypatch.setattr(pooling, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(pooling, "TIMEOUT_S", 0.5)
     between = pooler(SESSION, in_turns=True)
     reads = PostgresReads(between.url(url))
     for _ in range(10):

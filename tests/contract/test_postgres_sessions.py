@@ -15,10 +15,11 @@ from service.store.postgres.connection import Session, connect, place_of, transl
 from service.store.postgres.migrate import MIGRATIONS, schema_version
 from service.store.postgres.opening import durability, migrate_database, read
 from service.store.postgres.pool import SessionPool
+from service.store.postgres.snapshot import snapshot
 from service.store.queries import Execute
 from service.store.urls import is_postgres
 from tests.support.poll_until import poll_until
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, running_server
 
 
 @pytest.fixture
@@ -224,3 +225,20 @@ def test_a_read_whose_connection_was_lost_is_made_again(pool: SessionPool, url: 
         gone = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)"
         poll_until(lambda: other.execute(gone, [pids]).fetchall() == [(0,)], "the session to end")
     assert pool.run(lambda execute: list(execute("parked_count", {}))) == [(0,)]
+
+
+@pytest.mark.parametrize(("is_long", "limits"), [(False, ["30s", "10s"]), (True, ["0", "0"])])
+def test_only_reads_of_the_whole_database_have_no_time_limits(url: str, is_long: bool, limits: list[str]) -> None:
+    """A short read of a server that stands still ends, so that a process that waits for it can stop."""
+    with snapshot(url, is_long=is_long) as session:
+        shown = [_shown(session, name) for name in ("statement_timeout", "idle_in_transaction_session_timeout")]
+        assert shown == limits
+        assert _shown(session, "transaction_isolation") == "repeatable read"
+
+
+def test_a_server_of_the_tests_makes_its_template_when_it_is_needed() -> None:
+    """Tests may ask for an empty database first, in whatever order they run."""
+    with running_server() as server:
+        server.create_database("template0")
+        with connect(server.create_database()) as session:
+            assert schema_version(session) > 0

@@ -69,6 +69,7 @@ class PostgresServer:
         self._settings = {**_SETTINGS, **({} if fsync else _FAST), **(settings or {})}
         self._process: Process | None = None
         self._databases = 0
+        self._has_template = False
         if os.geteuid() == 0:
             account = pwd.getpwnam("nobody")
             os.chown(folder, account.pw_uid, account.pw_gid)
@@ -108,8 +109,9 @@ class PostgresServer:
 
     def create_database(self, template: str = _TEMPLATE) -> str:
         """Make a database of a test's own, with the newest schema, and return its URL."""
-        if template == _TEMPLATE and not self._databases:
+        if template == _TEMPLATE and not self._has_template:
             self._make_template()
+            self._has_template = True
         self._databases += 1
         name = f"test_{self._databases}"
         statement = SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template))

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from service.errors import InvalidRequestError
-from service.jobs.model import Job, Run, TenantId
-from service.ports import ApiKey, CheckpointRow, RecordRow, StoredRecord, StreamRow
+from service.jobs.model import Job, JobId, Run, TenantId
+from service.ports import ApiKey, CheckpointRow, IdempotencyEntry, RecordRow, StoredRecord, StreamRow
 
 Stored: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An integer in a cursor, in the range of a database column."""
@@ -44,6 +44,31 @@ def key_of(row: Sequence[Any]) -> ApiKey:
         secret_sha256=secret_sha256,
         created_ns=created_ns,
         revoked_ns=revoked_ns,
+        expires_ns=expires_ns,
+    )
+
+
+def run_values(run: Run) -> dict[str, object]:
+    """Return the values of the statements `start_run` and `end_run`."""
+    return {
+        "job_id": run.job_id,
+        "number": run.number,
+        "status": run.status.value,
+        "worker_id": run.worker_id,
+        "document": encode(run),
+    }
+
+
+def entry_of(row: Sequence[Any]) -> IdempotencyEntry:
+    """Return the entry of a row of the query `remembered`."""
+    tenant_id, actor_id, route, key_sha256, body_sha256, job_id, expires_ns = row
+    return IdempotencyEntry(
+        tenant_id=TenantId(tenant_id),
+        actor_id=actor_id,
+        route=route,
+        key_sha256=key_sha256,
+        body_sha256=body_sha256,
+        job_id=JobId(job_id),
         expires_ns=expires_ns,
     )
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import msgspec
 
 from service.errors import ConflictError, FencedError, NotFoundError
-from service.jobs.model import Content, Job, JobId, Run, TenantId
+from service.jobs.model import Content, Job, Run, TenantId
 from service.ports import (
     ApiKey,
     Clock,
@@ -25,8 +25,8 @@ from service.ports import (
     Transition,
     Write,
 )
-from service.store.queries import Execute, Row, one
-from service.store.rows import decode_job, decode_run, encode, key_of
+from service.store.queries import Execute, one
+from service.store.rows import decode_job, decode_run, encode, entry_of, key_of, run_values
 from telemetry import names
 from telemetry.audit.chain import Tip
 from telemetry.audit.ledger import AuditLogger, SealedRecord
@@ -195,7 +195,7 @@ class LedgerTransaction(ABC):
         """Return what was done under this idempotency key, if it has not expired."""
         key = {"tenant_id": tenant_id, "actor_id": actor_id, "route": route, "key_sha256": key_sha256}
         row = one(self.execute("remembered", {**key, "now_ns": self._clock()}))
-        return _entry_of(row) if row else None
+        return entry_of(row) if row else None
 
     def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
         """Return the API key with this name, also a revoked one."""
@@ -263,10 +263,10 @@ class LedgerTransaction(ABC):
                     self.execute("put_secret", {"job_id": job_id, "name": name, "ciphertext": ciphertext})
             case StartRun(run, lease_until_ns):
                 until_ns = self._by_lease_clock(lease_until_ns)
-                self.execute("start_run", {**_run_values(run), "lease_until_ns": until_ns})
+                self.execute("start_run", {**run_values(run), "lease_until_ns": until_ns})
                 self.execute("take_turn", {"job_id": run.job_id, "started_ns": run.started_ns})
             case EndRun(run):
-                if one(self.execute("end_run", _run_values(run))) is None:
+                if one(self.execute("end_run", run_values(run))) is None:
                     raise ConflictError("the run has ended already")
             case PutKey(key):
                 values = {**msgspec.structs.asdict(key), "roles": " ".join(key.roles)}
@@ -279,26 +279,3 @@ class LedgerTransaction(ABC):
                 values = {**msgspec.structs.asdict(entry), "now_ns": self._clock()}
                 if one(self.execute("remember", values)) is None:
                     raise OvertakenError
-
-
-def _run_values(run: Run) -> dict[str, object]:
-    return {
-        "job_id": run.job_id,
-        "number": run.number,
-        "status": run.status.value,
-        "worker_id": run.worker_id,
-        "document": encode(run),
-    }
-
-
-def _entry_of(row: Row) -> IdempotencyEntry:
-    tenant_id, actor_id, route, key_sha256, body_sha256, job_id, expires_ns = row
-    return IdempotencyEntry(
-        tenant_id=TenantId(tenant_id),
-        actor_id=actor_id,
-        route=route,
-        key_sha256=key_sha256,
-        body_sha256=body_sha256,
-        job_id=JobId(job_id),
-        expires_ns=expires_ns,
-    )

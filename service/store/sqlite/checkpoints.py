@@ -37,7 +37,8 @@ class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
                 yield stream_id
 
     def _at_work(self, transaction: SqliteTransaction) -> str:
-        return ", ".join(owner for _, owner, _ in self._open_streams(transaction) if self._locks.is_alive(owner))
+        owners = [owner for _, owner, _ in self._open_streams(transaction) if self._locks.is_alive(owner)]
+        return f"{', '.join(owners)} work on the database" if owners else ""
 
     def _open_streams(self, transaction: SqliteTransaction) -> Sequence[tuple[str, str, int]]:
         rows = transaction.execute("open_streams", {"own": transaction.tip.stream_id})

@@ -48,7 +48,8 @@ def small_disk(postgres_server: PostgresServer) -> Iterator[Path]:
                 session.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
             session.execute("DROP TABLESPACE small")
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        # Lazily, because a session that was ended may not have closed its files yet.
+        subprocess.run(["umount", "-l", str(disk)], check=True)
         disk.rmdir()
 
 

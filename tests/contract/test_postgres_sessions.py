@@ -1,8 +1,10 @@
 """How a process gets to its PostgreSQL: URLs, settings that promises rest on, migrations, sessions that run out."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ from service.store.postgres.connection import Session, connect, place_of, transl
 from service.store.postgres.migrate import MIGRATIONS, schema_version
 from service.store.postgres.opening import durability, migrate_database, read
 from service.store.postgres.pool import SessionPool
+from service.store.postgres.session_settings import settle
 from service.store.postgres.snapshot import snapshot
 from service.store.queries import Execute
 from service.store.urls import is_postgres
@@ -234,6 +237,33 @@ def test_only_reads_of_the_whole_database_have_no_time_limits(url: str, is_long:
         shown = [_shown(session, name) for name in ("statement_timeout", "idle_in_transaction_session_timeout")]
         assert shown == limits
         assert _shown(session, "transaction_isolation") == "repeatable read"
+
+
+class _Interrupted(psycopg.Connection[Any]):
+    """A connection that fails after some statements."""
+
+    statements = 0
+
+    def execute(self, *arguments: Any, **more: Any) -> psycopg.Cursor[Any]:
+        if not self.statements:
+            raise InterruptedError
+        self.statements -= 1
+        return super().execute(*arguments, **more)
+
+
+def test_a_session_has_all_settings_or_none(url: str) -> None:
+    """A pooler that begins to lend sessions lends none that looks for the ledger where it is not."""
+    for statements in itertools.count():
+        with _Interrupted.connect(url, autocommit=True) as session:
+            session.statements = statements
+            try:
+                settle(session, {})
+            except InterruptedError:
+                assert session.cursor().execute("SHOW search_path").fetchall() == [('"$user", public',)]
+            else:
+                assert session.cursor().execute("SHOW search_path").fetchall() == [("public, pg_temp",)]
+                break
+    assert statements > 3
 
 
 def test_a_server_of_the_tests_makes_its_template_when_it_is_needed() -> None:

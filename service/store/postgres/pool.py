@@ -61,17 +61,15 @@ class SessionPool(Transactions):
     def read(self, work: Callable[[Execute], R]) -> R:
         def read(session: Session) -> R:
             session.isolation_level = IsolationLevel.REPEATABLE_READ
-            try:
-                with session.transaction():
-                    return work(executing(session))
-            finally:
-                session.isolation_level = None
+            with session.transaction():
+                return work(executing(session))
 
         return self._with_session(read)
 
     @override
     def write(self, work: Callable[[Execute], R]) -> R:
         def write(session: Session) -> R:
+            session.isolation_level = None
             with session.transaction():
                 return work(executing(session))
 

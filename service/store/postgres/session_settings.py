@@ -71,7 +71,10 @@ _TRIGGERS_OFF: Final = (
 
 
 def settle(session: psycopg.Connection[tuple[Any, ...]], own: Mapping[str, str]) -> None:
-    """Make all settings in a new session, on which no transaction is open.
+    """Make all settings in a new session, on which no transaction is open: all of them, or none.
+
+    A pooler that begins to lend sessions may lend this one to another client between two statements. In one transaction
+    it cannot do that, so no client gets a session with a part of the settings.
 
     Args:
         session: in autocommit.
@@ -80,6 +83,11 @@ def settle(session: psycopg.Connection[tuple[Any, ...]], own: Mapping[str, str])
     Raises:
         SettingsError: the session cannot get the settings that the ledger needs; the text says what to change.
     """
+    with session.transaction():
+        _settle(session, own)
+
+
+def _settle(session: psycopg.Connection[tuple[Any, ...]], own: Mapping[str, str]) -> None:
     ((path,),) = session.execute(_PATH).fetchall()
     # From here on, no function or table in another schema can hide one of the server.
     session.execute(b"SET search_path = pg_catalog, pg_temp")

@@ -23,6 +23,8 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     actor: Actor
     tenant_id: TenantId
     source: Source
+    credential_id: str | None = None
+    """The id of the API key or of the token; None where there is none."""
     roles: frozenset[str] = frozenset()
     request_id: str | None = None
     client_address: str | None = None
@@ -60,12 +62,14 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
     """Return the audit record of `fact` as it happened in `context`."""
     initiator = context.initiator
     more: dict[str, Value | None] = {
+        names.AUDITRACE_CREDENTIAL_ID: context.credential_id,
         names.AUDIT_SOURCE_TYPE: _source_type(context.client_address),
         names.AUDIT_SOURCE_ID: context.client_address,
         names.CLIENT_ADDRESS: context.client_address,
         names.AUDITRACE_REQUEST_ID: context.request_id,
         names.AUDITRACE_INITIATOR_ID: initiator.actor.id if initiator else None,
         names.AUDITRACE_INITIATOR_TYPE: initiator.actor.type if initiator else None,
+        names.AUDITRACE_INITIATOR_ISSUER: initiator.actor.issuer if initiator else None,
         names.AUDITRACE_INITIATOR_RECORD_ID: initiator.record_id if initiator else None,
         names.AUDITRACE_CHANGES: fact.changes or None,
         names.AUDITRACE_REASON: fact.reason,

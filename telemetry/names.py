@@ -10,6 +10,13 @@ AUDIT_RECORD_ID: Final = "audit.record.id"
 LOG_RECORD_UID: Final = "log.record.uid"
 AUDIT_ACTOR_ID: Final = "audit.actor.id"
 AUDIT_ACTOR_TYPE: Final = "audit.actor.type"
+AUDITRACE_ACTOR_ISSUER: Final = "auditrace.actor.issuer"
+AUDITRACE_CREDENTIAL_ID: Final = "auditrace.credential.id"
+AUDITRACE_ACTOR_LOGIN_ID: Final = "auditrace.actor.login.id"
+AUDITRACE_ACTOR_SUDO_ID: Final = "auditrace.actor.sudo.id"
+HOST_NAME: Final = "host.name"
+PROCESS_OWNER: Final = "process.owner"
+PROCESS_COMMAND_ARGS: Final = "process.command_args"
 AUDIT_ACTION: Final = "audit.action"
 AUDIT_OUTCOME: Final = "audit.outcome"
 AUDITRACE_RESULT: Final = "auditrace.result"
@@ -27,15 +34,18 @@ AUDITRACE_TENANT_ID: Final = "auditrace.tenant.id"
 AUDITRACE_REQUEST_ID: Final = "auditrace.request.id"
 AUDITRACE_INITIATOR_ID: Final = "auditrace.initiator.id"
 AUDITRACE_INITIATOR_TYPE: Final = "auditrace.initiator.type"
+AUDITRACE_INITIATOR_ISSUER: Final = "auditrace.initiator.issuer"
 AUDITRACE_INITIATOR_RECORD_ID: Final = "auditrace.initiator.record_id"
 AUDITRACE_SOURCE: Final = "auditrace.source"
 AUDITRACE_CHANGES: Final = "auditrace.changes"
 AUDITRACE_REASON: Final = "auditrace.reason"
+AUDITRACE_NOTES: Final = "auditrace.notes"
 ERROR_TYPE: Final = "error.type"
 AUDITRACE_JOB_ID: Final = "auditrace.job.id"
 AUDITRACE_JOB_TEMPLATE: Final = "auditrace.job.template"
 AUDITRACE_JOB_RUN: Final = "auditrace.job.run"
 AUDITRACE_JOB_PLAN_SHA256: Final = "auditrace.job.plan.sha256"
+AUDITRACE_JOB_PLAN: Final = "auditrace.job.plan"
 AUDITRACE_IDEMPOTENCY_KEY_HASH: Final = "auditrace.idempotency.key.hash"
 AUDITRACE_TRUNCATED: Final = "auditrace.truncated"
 USER_AGENT_ORIGINAL: Final = "user_agent.original"
@@ -83,6 +93,7 @@ EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 EVENT_JOB_CREATE: Final = "job.create"
 EVENT_JOB_DRAFT: Final = "job.draft"
 EVENT_JOB_CONFIRM: Final = "job.confirm"
+EVENT_JOB_REJECT: Final = "job.reject"
 EVENT_JOB_RUN_TRIGGER: Final = "job.run.trigger"
 EVENT_JOB_RETRY: Final = "job.retry"
 EVENT_JOB_CANCEL: Final = "job.cancel"
@@ -101,7 +112,10 @@ EVENT_AUDIT_STREAM_OPEN: Final = "audit.stream.open"
 EVENT_AUDIT_STREAM_CLOSE: Final = "audit.stream.close"
 EVENT_AUDIT_KEY_ROTATE: Final = "audit.key.rotate"
 EVENT_AUDIT_RESTORE: Final = "audit.restore"
+EVENT_AUDIT_REDELIVER: Final = "audit.redeliver"
+EVENT_AUDIT_COPY: Final = "audit.copy"
 EVENT_AUDIT_RETENTION: Final = "audit.retention"
+EVENT_SERVICE_CONFIGURE: Final = "service.configure"
 
 # Metrics
 METRIC_AUDITRACE_AUDIT_RECORDS_COMMITTED: Final = "auditrace.audit.records.committed"
@@ -126,6 +140,7 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType({
     "job.create": "CREATE",
     "job.draft": "UPDATE",
     "job.confirm": "APPROVE",
+    "job.reject": "REJECT",
     "job.run.trigger": "EXECUTE",
     "job.retry": "EXECUTE",
     "job.cancel": "CANCEL",
@@ -144,7 +159,10 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType({
     "audit.stream.close": "UPDATE",
     "audit.key.rotate": "UPDATE",
     "audit.restore": "UPDATE",
+    "audit.redeliver": "UPDATE",
+    "audit.copy": "EXPORT",
     "audit.retention": "DELETE",
+    "service.configure": "UPDATE",
 })
 
 # The type of each attribute that the body of an audit record may hold.
@@ -154,6 +172,13 @@ BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({
     "log.record.uid": "string",
     "audit.actor.id": "string",
     "audit.actor.type": "string",
+    "auditrace.actor.issuer": "string",
+    "auditrace.credential.id": "string",
+    "auditrace.actor.login.id": "string",
+    "auditrace.actor.sudo.id": "string",
+    "host.name": "string",
+    "process.owner": "string",
+    "process.command_args": "string[]",
     "audit.action": "string",
     "audit.outcome": "string",
     "auditrace.result": "string",
@@ -171,15 +196,18 @@ BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({
     "auditrace.request.id": "string",
     "auditrace.initiator.id": "string",
     "auditrace.initiator.type": "string",
+    "auditrace.initiator.issuer": "string",
     "auditrace.initiator.record_id": "string",
     "auditrace.source": "string",
     "auditrace.changes": "changes",
     "auditrace.reason": "string",
+    "auditrace.notes": "string",
     "error.type": "string",
     "auditrace.job.id": "string",
     "auditrace.job.template": "string",
     "auditrace.job.run": "int",
     "auditrace.job.plan.sha256": "string",
+    "auditrace.job.plan": "string",
     "auditrace.idempotency.key.hash": "string",
     "auditrace.truncated": "string[]",
     "user_agent.original": "string",
@@ -214,12 +242,17 @@ ALWAYS: Final[frozenset[str]] = frozenset({
     "auditrace.source",
 })
 
+# The attributes that every audit record carries, unless its format version is 1.0.0.
+ALWAYS_BEYOND_1_0_0: Final[frozenset[str]] = frozenset({
+    "auditrace.actor.issuer",
+})
+
 # The values of the attributes whose values are enumerated.
 ATTRIBUTE_VALUES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({
     "audit.actor.type": frozenset({"user", "service", "system"}),
     "audit.outcome": frozenset({"success", "failure", "unknown"}),
     "auditrace.result": frozenset({"success", "noop", "denied", "rejected", "error", "unknown"}),
-    "audit.target.type": frozenset({"job", "artifact", "ledger", "key", "template", "http.endpoint"}),
+    "audit.target.type": frozenset({"job", "artifact", "ledger", "key", "template", "http.endpoint", "service"}),
     "audit.source.type": frozenset({"ipv4", "ipv6", "hostname"}),
     "auditrace.initiator.type": frozenset({"user", "service", "system"}),
     "auditrace.source": frozenset({"api", "worker", "cli", "relay"}),

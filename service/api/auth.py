@@ -18,7 +18,7 @@ from service.jobs.model import TenantId
 from service.ports import ApiKey, Clock, Reads
 from service.roles import EMITTER
 from telemetry.audit.chain import rfc3339_nanos
-from telemetry.audit.record import Actor
+from telemetry.audit.record import KEY_ISSUER, Actor
 
 KEY_PREFIX: Final = "atk_"
 _MAX_TOKEN_CHARACTERS: Final = 8192
@@ -29,13 +29,17 @@ CredentialKind: TypeAlias = Literal["none", "api_key", "jwt"]
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """The actor, tenant and roles of a token. `expires_ns` None means no end, unless the key is revoked."""
+    """The actor, tenant and roles of a token. `expires_ns` None means no end, unless the key is revoked.
+
+    `credential_id` is the id of the API key, or the `jti` of the token if it has one.
+    """
 
     actor: Actor
     tenant_id: TenantId
     roles: frozenset[str]
     kind: CredentialKind
     expires_ns: int | None = None
+    credential_id: str | None = None
 
 
 class Authenticator(Protocol):
@@ -96,8 +100,8 @@ class BearerAuthenticator:
 
 def credential_of(key: ApiKey) -> Credential:
     """Return the credential of an API key."""
-    actor = Actor(key.name, "service" if key.roles == (EMITTER,) else "user")
-    return Credential(actor, key.tenant_id, frozenset(key.roles), "api_key", key.expires_ns)
+    actor = Actor(key.name, "service" if key.roles == (EMITTER,) else "user", KEY_ISSUER)
+    return Credential(actor, key.tenant_id, frozenset(key.roles), "api_key", key.expires_ns, key.key_id)
 
 
 def bearer_token(authorizations: Sequence[str]) -> str:

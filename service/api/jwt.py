@@ -121,8 +121,8 @@ class JwtAuthenticator:
         self._require_time(claims)
         # The leeway is for differing clocks; it does not make the token valid for longer.
         expires_ns = min(int(claims["exp"]), _LAST_S) * _SECOND_NS
-        actor = Actor(self._subject(claims), "user")
-        return Credential(actor, self._tenant(claims), self._roles(claims), "jwt", expires_ns)
+        actor = Actor(self._subject(claims), "user", self._settings.issuer)
+        return Credential(actor, self._tenant(claims), self._roles(claims), "jwt", expires_ns, self._id(claims))
 
     def _claims(self, token: str, key: PyJWK) -> Mapping[str, Any]:
         # Times are checked here by the service's clock, not by PyJWT's.
@@ -157,6 +157,12 @@ class JwtAuthenticator:
         if not isinstance(subject, str) or not _is_id(subject) or subject in RESERVED_ACTORS:
             raise UnauthenticatedError("the token's subject cannot be an actor")
         return subject
+
+    def _id(self, claims: Mapping[str, Any]) -> str | None:
+        token_id: object = claims.get("jti")
+        if token_id is not None and not (isinstance(token_id, str) and _is_id(token_id)):
+            raise UnauthenticatedError("the token's jti is not a text of 1 to 256 characters")
+        return token_id
 
     def _tenant(self, claims: Mapping[str, Any]) -> TenantId:
         if self._settings.tenant_claim is None:

@@ -28,14 +28,14 @@ from service.operations.job_reading import JobReading
 from service.operations.jobs import JobOperations
 from service.operations.reading import AuditReading
 from service.records import AuditContext
-from telemetry.audit.record import Actor
+from telemetry.audit.record import SERVICE_ISSUER, Actor
 from telemetry.tracing import AuditedSpan
 
 Operations = NamedDependency[JobOperations]
 Jobs = NamedDependency[JobReading]
 AuditReads = NamedDependency[AuditReading]
 
-ANONYMOUS: Final = Credential(Actor("anonymous", "user"), TenantId("default"), frozenset(), "none")
+ANONYMOUS: Final = Credential(Actor("anonymous", "user", SERVICE_ISSUER), TenantId("default"), frozenset(), "none")
 
 _KEY: Final = "auditrace_exchange"
 
@@ -92,6 +92,7 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
         actor=exchange.credential.actor,
         tenant_id=exchange.credential.tenant_id,
         source="api",
+        credential_id=exchange.credential.credential_id,
         roles=exchange.credential.roles,
         request_id=exchange.request_id,
         client_address=shown(client[0]) if client else None,

@@ -31,13 +31,13 @@ from service.store.watermark import DiskWatermark, WatermarkedLedger
 from service.store.writability import WatchedLedger
 from telemetry import names
 from telemetry.audit.ledger import AuditLogger
-from telemetry.audit.record import Actor, AuditRecord, Result, Source, SpanRef, Target
+from telemetry.audit.record import SERVICE_ISSUER, Actor, AuditRecord, Result, Source, SpanRef, Target
 from telemetry.audit.verify import Found
 from telemetry.setup import set_up
 from telemetry.tracing import Tracing
 
 VERSION = version("auditrace")
-SYSTEM = Actor("auditrace", "system")
+SYSTEM = Actor("auditrace", "system", SERVICE_ISSUER)
 
 _NS_PER_MS = 1_000_000
 

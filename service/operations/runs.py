@@ -13,7 +13,7 @@ from service.operations.steps import Decision, Ended, changed, closed, noop, sta
 from service.ports import Ledger, StartRun, Transaction
 from service.records import AuditContext, Initiator, change
 from telemetry import names
-from telemetry.audit.record import Actor, Result, Target
+from telemetry.audit.record import SERVICE_ISSUER, Actor, Result, Target
 from telemetry.tracing import JOB_RECLAIM, AuditedSpan
 
 LEASE_EXPIRED: Final = "lease_expired"
@@ -224,7 +224,7 @@ class RunOperations:
     def _operation(self, job: Job, span: AuditedSpan) -> Operation:
         request = job.request
         context = AuditContext(
-            actor=Actor(self.worker_id, "system"),
+            actor=Actor(self.worker_id, "system", SERVICE_ISSUER),
             tenant_id=job.tenant_id,
             source="worker",
             request_id=request.request_id if request else None,

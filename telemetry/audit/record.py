@@ -10,10 +10,17 @@ from msgspec import Meta
 from telemetry import names
 from telemetry.audit.canonical import Value
 
-SCHEMA_VERSION: Final = "1.0.0"
+SCHEMA_VERSION: Final = "1.1.0"
 
 ActorType = Literal["user", "service", "system"]
 Source = Literal["api", "worker", "cli", "relay"]
+
+
+KEY_ISSUER: Final = "key"
+OS_ISSUER: Final = "os"
+SERVICE_ISSUER: Final = "service"
+OWN_ISSUERS: Final = frozenset({KEY_ISSUER, OS_ISSUER, SERVICE_ISSUER})
+"""The issuers that are no issuers of tokens."""
 
 
 class Result(StrEnum):
@@ -43,10 +50,16 @@ class SpanRef(msgspec.Struct, frozen=True):
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """The authenticated actor; it never comes from a header without authentication."""
+    """The authenticated actor; it never comes from a header without authentication.
+
+    Two issuers are two actors, whatever their ids. `issuer` is `KEY_ISSUER` for an API key, the issuer of a token,
+    `OS_ISSUER` for a user of a machine, or `SERVICE_ISSUER` for the service itself and for `anonymous`. It is None only
+    where an older version stored the actor.
+    """
 
     id: str
     type: ActorType
+    issuer: str | None = None
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -125,6 +138,8 @@ def audit_record(
         names.AUDITRACE_TENANT_ID: tenant_id,
         names.AUDITRACE_SOURCE: source,
     }
+    if actor.issuer is not None:
+        attributes[names.AUDITRACE_ACTOR_ISSUER] = actor.issuer
     if target.version is not None:
         attributes[names.AUDITRACE_TARGET_VERSION] = target.version
     attributes.update({key: value for key, value in (more or {}).items() if value is not None})

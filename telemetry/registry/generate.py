@@ -48,7 +48,10 @@ def render() -> str:
     lines += [f'    "{entry["name"]}": "{entry["type"]}",' for entry in attributes if entry.get("in_body")]
     lines += ["})", "", "# The attributes that every audit record carries."]
     lines += ["ALWAYS: Final[frozenset[str]] = frozenset({"]
-    lines += [f'    "{entry["name"]}",' for entry in attributes if entry.get("always")]
+    lines += [f'    "{entry["name"]}",' for entry in attributes if entry.get("always") and "since" not in entry]
+    lines += ["})", "", "# The attributes that every audit record carries, unless its format version is 1.0.0."]
+    lines += ["ALWAYS_BEYOND_1_0_0: Final[frozenset[str]] = frozenset({"]
+    lines += [f'    "{entry["name"]}",' for entry in attributes if entry.get("always") and "since" in entry]
     lines += ["})", "", "# The values of the attributes whose values are enumerated."]
     lines += ["ATTRIBUTE_VALUES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({"]
     for entry in attributes:

@@ -161,7 +161,7 @@ def _let_everything_happen(jobs: Jobs) -> None:
     jobs.until(failing, Status.FAILED)
     worker.stop(60)
     context = AuditContext(
-        actor=Actor("root", "system"), tenant_id=TenantId("default"), source="cli", roles=frozenset({ADMIN})
+        actor=Actor("root", "system", "service"), tenant_id=TenantId("default"), source="cli", roles=frozenset({ADMIN})
     )
     keys = KeyOperations(jobs.services, context, jobs.services.tracing.root("keys"))
     keys.create("kept", ["viewer", "operator"], TenantId("default"))

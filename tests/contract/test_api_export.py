@@ -173,7 +173,7 @@ def test_a_long_export_is_never_whole_in_memory(api: ApiUnderTest, monkeypatch: 
     monkeypatch.setattr(reads, "stored", lambda *arguments: (asked.append(1), stored(*arguments))[1])
 
     context = AuditContext(
-        actor=Actor("alma", "user"), tenant_id=TenantId("default"), source="api", roles=frozenset({AUDITOR})
+        actor=Actor("alma", "user", "key"), tenant_id=TenantId("default"), source="api", roles=frozenset({AUDITOR})
     )
 
     async def take(count: int) -> int:

@@ -24,7 +24,7 @@ DEFAULT = TenantId("default")
 
 
 def _keys(api: ApiUnderTest, role: str = "admin") -> KeyOperations:
-    context = AuditContext(actor=Actor("root", "user"), tenant_id=DEFAULT, source="cli", roles=frozenset({role}))
+    context = AuditContext(actor=Actor("root", "user", "os"), tenant_id=DEFAULT, source="cli", roles=frozenset({role}))
     return KeyOperations(api.services, context, api.services.tracing.root("keys"))
 
 

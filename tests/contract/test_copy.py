@@ -71,7 +71,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jobs.worker()
     jobs.until(failing, Status.FAILED)
     context = AuditContext(
-        actor=Actor("root", "system"), tenant_id=TenantId("default"), source="cli", roles=frozenset({ADMIN})
+        actor=Actor("root", "system", "service"), tenant_id=TenantId("default"), source="cli", roles=frozenset({ADMIN})
     )
     keys = KeyOperations(jobs.services, context, jobs.services.tracing.root("keys"))
     keys.create("kept", ["viewer", "operator"], TenantId("default"))

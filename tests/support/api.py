@@ -167,7 +167,7 @@ class ApiUnderTest:
 
     def _keys(self, tenant: str) -> KeyOperations:
         context = AuditContext(
-            actor=Actor("root", "user"), tenant_id=TenantId(tenant), source="cli", roles=frozenset({ADMIN})
+            actor=Actor("root", "user", "os"), tenant_id=TenantId(tenant), source="cli", roles=frozenset({ADMIN})
         )
         return KeyOperations(self.services, context, self.services.tracing.root("keys"))
 

@@ -31,14 +31,14 @@ def every_event(new_id: Iterator[str]) -> Iterator[AuditRecord]:
         more = {
             name: min(names.ATTRIBUTE_VALUES[name]) if name in names.ATTRIBUTE_VALUES else _SAMPLES[kind]
             for name, kind in names.BODY_ATTRIBUTES.items()
-            if name not in names.ALWAYS and name not in _SEALED and name != names.AUDITRACE_TARGET_VERSION
+            if name not in names.ALWAYS | names.ALWAYS_BEYOND_1_0_0 and name not in _SEALED and name != names.AUDITRACE_TARGET_VERSION
         }
         yield audit_record(
             record_id=next(new_id),
             event_name=event_name,
             timestamp_ns=1_767_323_045_678_901_234 + index,
             span=SPAN,
-            actor=Actor("alice", "user"),
+            actor=Actor("alice", "user", "key"),
             result=results[index % len(results)],
             target=Target("ledger", "auditrace"),
             tenant_id="default",

@@ -352,7 +352,7 @@ class Client:
 
     def __init__(self, jobs: Jobs, name: str, roles: Sequence[str], tenant: str, trace: Context) -> None:
         self._jobs = jobs
-        self._actor = Actor(name, "user")
+        self._actor = Actor(name, "user", "key")
         self._roles = frozenset(roles)
         self._tenant = TenantId(tenant)
         self._trace = trace

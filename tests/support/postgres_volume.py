@@ -134,7 +134,7 @@ def _record(draws: random.Random, number: int, at_ns: int) -> AuditRecord:
         event_name=_EVENTS[number % 4],
         timestamp_ns=at_ns,
         span=SpanRef(f"{job + 1:032x}", f"{number + 1:016x}", 1),
-        actor=Actor(f"actor-{draws.randrange(100)}", "user"),
+        actor=Actor(f"actor-{draws.randrange(100)}", "user", "key"),
         result=result,
         target=Target("job", f"job-{job}"),
         tenant_id=f"tenant-{draws.choice((0, 0, 0, 0, 1, 2))}",

@@ -20,17 +20,18 @@ ALWAYS = {
     *("audit.action", "audit.outcome", "auditrace.result", "audit.target.type", "audit.target.id"),
     *("audit.sequence.stream_id", "audit.sequence.number", "auditrace.tenant.id", "auditrace.source"),
 }
+ALWAYS_BEYOND_1_0_0 = {"auditrace.actor.issuer"}
 TEXTS = ("timestamp", "observed_timestamp", "event_name", "trace_id", "span_id")
 MEMBERS = {**dict.fromkeys(TEXTS, str), "trace_flags": int, "resource": dict, "attributes": dict}
 VALUES = {"audit.actor.type": "user service system", "audit.outcome": "success failure unknown"}
 VALUES["auditrace.result"] = "success noop denied rejected error unknown"
-OWN_VALUES = {"audit.target.type": "job artifact ledger key template http.endpoint"}
+OWN_VALUES = {"audit.target.type": "job artifact ledger key template http.endpoint service"}
 OWN_VALUES["auditrace.source"] = "api worker cli relay"
 CATALOGUE = {
-    *("job.create", "job.draft", "job.confirm", "job.run.trigger", "job.retry", "job.cancel", "job.status.transition"),
+    *("job.create", "job.draft", "job.confirm", "job.reject", "job.run.trigger", "job.retry", "job.cancel", "job.status.transition"),
     *("input.write", "artifact.read", "audit.read", "audit.export", "audit.verify", "auth.denied", "request.throttled"),
     *("key.create", "key.revoke", "audit.checkpoint", "audit.stream.open", "audit.stream.close", "audit.key.rotate"),
-    *("audit.restore", "audit.retention"),
+    *("audit.restore", "audit.redeliver", "audit.copy", "audit.retention", "service.configure"),
 }
 OUTCOMES = {"success": "success", "noop": "success", "unknown": "unknown"}
 SEVERITIES = {"success": 9, "failure": 13, "unknown": 13}
@@ -115,7 +116,8 @@ def body_codes(text: str, body: dict[str, Any]) -> set[str]:
     has_no_form = (body.get("event_name") == "audit.checkpoint" and not is_checkpoint(attributes)) or (
         body.get("event_name") == "audit.key.rotate" and rotation_of(attributes) is None
     )
-    if not attributes.keys() >= ALWAYS or wrong or has_no_form or attributes.get("audit.sequence.number", 1) < 1:
+    always = ALWAYS if attributes.get("audit.schema.version") == "1.0.0" else ALWAYS | ALWAYS_BEYOND_1_0_0
+    if not attributes.keys() >= always or wrong or has_no_form or attributes.get("audit.sequence.number", 1) < 1:
         codes.add("attribute_missing")
     if any(time in body and nanoseconds(body[time]) is None for time in ("timestamp", "observed_timestamp")):
         codes.add("timestamp_form")

@@ -126,7 +126,7 @@ class LedgerStore(ABC):
             event_name=event_name,
             timestamp_ns=self.clock(),
             span=SPAN,
-            actor=Actor("alice", "user"),
+            actor=Actor("alice", "user", "key"),
             result=result,
             target=target or Target("job", "job-1"),
             tenant_id="default",

@@ -23,7 +23,7 @@ PLAN = Plan(
     sha256="a" * 64,
 )
 REQUEST = RunRequest(
-    initiator=Actor("anna", "user"), record_id="r-1", request_id="q-1", traceparent="00-1-1-01", tracestate=None
+    initiator=Actor("anna", "user", "key"), record_id="r-1", request_id="q-1", traceparent="00-1-1-01", tracestate=None
 )
 NOW_NS = 2_000
 REFUSED: Final = "refused"

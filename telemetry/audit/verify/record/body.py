@@ -25,6 +25,8 @@ SPAN_ID: Final = "span_id"
 TRACE_FLAGS: Final = "trace_flags"
 RESOURCE: Final = "resource"
 ATTRIBUTES: Final = "attributes"
+FIRST_VERSION: Final = "1.0.0"
+"""The format version whose records lack `names.ALWAYS_BEYOND_1_0_0`."""
 
 OUTCOMES: Final[Mapping[object, str]] = {
     "success": "success",
@@ -166,7 +168,7 @@ def _member_faults(members: Mapping[str, object]) -> Iterator[Fault]:
 
 def _attribute_faults(body: Body) -> Iterator[Fault]:
     attributes = body.attributes
-    for key in names.ALWAYS - attributes.keys():
+    for key in _always(attributes) - attributes.keys():
         yield Fault("attribute_missing", f"{key} is not there")
     for key, value in attributes.items():
         if not _has_kind(names.BODY_ATTRIBUTES.get(key, ""), value):
@@ -183,6 +185,12 @@ def _attribute_faults(body: Body) -> Iterator[Fault]:
         yield Fault("attribute_missing", "the attributes of a checkpoint do not have their form")
     if body.members.get(EVENT_NAME) == names.EVENT_AUDIT_KEY_ROTATE and rotation_of(attributes) is None:
         yield Fault("attribute_missing", "the changes of a rotation do not have their form")
+
+
+def _always(attributes: Mapping[str, object]) -> frozenset[str]:
+    """Return the attributes that a record of this format version has."""
+    is_first = attributes.get(names.AUDIT_SCHEMA_VERSION) == FIRST_VERSION
+    return names.ALWAYS if is_first else names.ALWAYS | names.ALWAYS_BEYOND_1_0_0
 
 
 def _pair_faults(attributes: Mapping[str, object]) -> Iterator[Fault]:

@@ -29,7 +29,7 @@ from telemetry import names
 from telemetry.audit.canonical import MAX_INTEGER
 from telemetry.audit.verify.read.found import Fields, Index
 from telemetry.audit.verify.read.otlp_json import EncodedFields
-from telemetry.audit.verify.record.body import OUTCOMES, nanoseconds
+from telemetry.audit.verify.record.body import FIRST_VERSION, OUTCOMES, nanoseconds
 from telemetry.audit.verify.record.fast_index import KEYS, field_of, is_text_of
 from telemetry.audit.verify.record.index import W3C_FLAGS, severity_of
 
@@ -98,6 +98,9 @@ _SPAN_ID_DIGITS: Final = 16
 _NAME_BEYOND_BASIC_PLANE: Final = re.compile(r'[\U00010000-\U0010ffff](?:[^"\\]|\\.)*":')
 _RANKING: Final[Callable[[Any], tuple[str, str]]] = attrgetter(
     *map(field_of, (names.AUDIT_OUTCOME, names.AUDITRACE_RESULT))
+)
+_SINCE: Final[Callable[[Any], tuple[Any, ...]]] = attrgetter(
+    *map(field_of, (names.AUDIT_SCHEMA_VERSION, *sorted(names.ALWAYS_BEYOND_1_0_0)))
 )
 _PLACE: Final[Callable[[Any], tuple[str, int, str, str, Any, Any, str, str]]] = attrgetter(
     *(
@@ -173,6 +176,9 @@ def prove(text: str) -> FastRecord | None:
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return None
     if _ENCODER.encode(body) != encoded or (not text.isascii() and _NAME_BEYOND_BASIC_PLANE.search(text)):
+        return None
+    version, *since = _SINCE(body.attributes)
+    if version != FIRST_VERSION and UNSET in since:
         return None
     stream_id, number, record_id, uid, prev_hash, prev_record_id, outcome, result = _PLACE(body.attributes)
     timestamp_ns, observed_ns = nanoseconds(body.timestamp), nanoseconds(body.observed_timestamp)

@@ -16,11 +16,14 @@ _SAMPLES: dict[str, Value] = {
     "changes": {"status": {"from": "created", "to": "draft_ready"}, "count": {"to": 3}, "roles": {"to": ["admin"]}},
     "tips": [{"stream_id": "s", "from": 1, "number": 2, "hash": "a" * 64, "leaves": "b" * 64, "closed": False}],
 }
-_SEALED = {
+_GIVEN = {
+    *names.ALWAYS,
+    *names.ALWAYS_BEYOND_1_0_0,
     names.AUDIT_SEQUENCE_STREAM_ID,
     names.AUDIT_SEQUENCE_NUMBER,
     names.AUDIT_SEQUENCE_PREV_HASH,
     names.AUDIT_SEQUENCE_PREV_RECORD_ID,
+    names.AUDITRACE_TARGET_VERSION,
 }
 
 
@@ -31,7 +34,7 @@ def every_event(new_id: Iterator[str]) -> Iterator[AuditRecord]:
         more = {
             name: min(names.ATTRIBUTE_VALUES[name]) if name in names.ATTRIBUTE_VALUES else _SAMPLES[kind]
             for name, kind in names.BODY_ATTRIBUTES.items()
-            if name not in names.ALWAYS | names.ALWAYS_BEYOND_1_0_0 and name not in _SEALED and name != names.AUDITRACE_TARGET_VERSION
+            if name not in _GIVEN
         }
         yield audit_record(
             record_id=next(new_id),

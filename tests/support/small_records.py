@@ -28,7 +28,8 @@ VALUES["auditrace.result"] = "success noop denied rejected error unknown"
 OWN_VALUES = {"audit.target.type": "job artifact ledger key template http.endpoint service"}
 OWN_VALUES["auditrace.source"] = "api worker cli relay"
 CATALOGUE = {
-    *("job.create", "job.draft", "job.confirm", "job.reject", "job.run.trigger", "job.retry", "job.cancel", "job.status.transition"),
+    *("job.create", "job.draft", "job.confirm", "job.reject", "job.run.trigger", "job.retry", "job.cancel"),
+    "job.status.transition",
     *("input.write", "artifact.read", "audit.read", "audit.export", "audit.verify", "auth.denied", "request.throttled"),
     *("key.create", "key.revoke", "audit.checkpoint", "audit.stream.open", "audit.stream.close", "audit.key.rotate"),
     *("audit.restore", "audit.redeliver", "audit.copy", "audit.retention", "service.configure"),

@@ -47,6 +47,9 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     result: Result
     changes: Mapping[str, Value] | None = None
     reason: str | None = None
+    notes: str | None = None
+    plan: str | None = None
+    """The canonical text of the plan that was made."""
     error_type: str | None = None
     job: Job | None = None
     run: int | None = None
@@ -73,6 +76,8 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         names.AUDITRACE_INITIATOR_RECORD_ID: initiator.record_id if initiator else None,
         names.AUDITRACE_CHANGES: fact.changes or None,
         names.AUDITRACE_REASON: fact.reason,
+        names.AUDITRACE_NOTES: fact.notes,
+        names.AUDITRACE_JOB_PLAN: fact.plan,
         names.ERROR_TYPE: fact.error_type,
         names.AUDITRACE_IDEMPOTENCY_KEY_HASH: context.idempotency_key_sha256,
         names.USER_AGENT_ORIGINAL: context.user_agent,

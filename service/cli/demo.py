@@ -16,6 +16,7 @@ from service.cli.output import print_answer, print_error, print_line, table
 from service.cli.story import CAST, DemoError, Story
 from service.config import Settings, read_settings, shipped_templates
 from service.jobs.model import DEFAULT_TENANT
+from service.jobs.texts import visible
 from service.keyfiles import SigningKeys
 from service.processes.serve import LISTENING
 from telemetry import names
@@ -125,7 +126,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> list[str]:
             record["event_name"],
             _who(record["attributes"]),
             record["attributes"][names.AUDITRACE_RESULT],
-            record["attributes"].get(names.AUDITRACE_REASON, _status(record["attributes"]))[:44],
+            visible(record["attributes"].get(names.AUDITRACE_REASON, _status(record["attributes"])))[:44],
             record["trace_id"],
         )
         for record in records

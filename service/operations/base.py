@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from service.errors import AuditraceError, ForbiddenError, OperationFailedError, RefusedError
+from service.jobs.model import Job
 from service.jobs.templates import Templates
 from service.operations.steps import Decision, Step
 from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition
@@ -145,6 +146,15 @@ class Operation:
         for span in (*ending, *outcome.spans):
             span.end()
         return Committed(outcome.value, saved.receipts, outcome.is_replay)
+
+    def _is_creator(self, job: Job) -> bool:
+        """True when the actor of this operation created the job."""
+        return self.context.actor.id == job.created_by
+
+    def _asks_for_another(self, job: Job) -> bool:
+        """True when another than the creator must decide on the job, or when its template, which says so, is gone."""
+        template = self.services.templates.get(job.template)
+        return template is None or template.distinct_confirmer
 
     def _work(
         self, event_name: str, target: Target, decide: Callable[[Transaction, int], Decision[T]]

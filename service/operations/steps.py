@@ -142,6 +142,15 @@ def moved(
     return Decision([changed(event_name, after, changes, span=span, record_id=record_id)], after)
 
 
+def stating(
+    decision: Decision[T], *, reason: str | None = None, notes: str | None = None, plan: str | None = None
+) -> Decision[T]:
+    """Return the decision whose first record also states these texts."""
+    first, *others = decision.steps
+    fact = msgspec.structs.replace(first.fact, reason=reason, notes=notes, plan=plan)
+    return msgspec.structs.replace(decision, steps=[msgspec.structs.replace(first, fact=fact), *others])
+
+
 def attempt_change(before: Job, after: Job) -> dict[str, Value]:
     """Return the change of a job's attempt, from 1 to the plan's `max_attempts`, in the form of `auditrace.changes`.
 

@@ -190,7 +190,10 @@ def test_roles_tenants_and_four_eyes_are_denied_on_record(jobs: Jobs) -> None:
 
 
 def test_a_template_that_is_gone_is_not_run(jobs: Jobs) -> None:
-    """What operators no longer offer cannot be drafted, confirmed, run or retried; it can be cancelled."""
+    """What operators no longer offer cannot be drafted, confirmed, run or retried; it can be cancelled or rejected.
+
+    Its template cannot say any more who may reject it, so the creator may not.
+    """
     anna, berta = jobs.client("anna"), jobs.client("berta")
     created = anna.create("guarded", {}).value
     drafted = _drafted(jobs)
@@ -207,6 +210,8 @@ def test_a_template_that_is_gone_is_not_run(jobs: Jobs) -> None:
         assert _refused(ConflictError, jobs, partial(call, job.job_id)) == "rejected"
         assert "not offered any more" in jobs.records()[-1].attributes[names.AUDITRACE_REASON]
     assert anna.cancel(created.job_id).value.status is Status.CANCELLED
+    assert _refused(ForbiddenError, jobs, lambda: anna.reject(drafted.job_id)) == "denied"
+    assert berta.reject(drafted.job_id).value.status is Status.REJECTED
 
 
 def test_a_template_that_became_stricter_counts(jobs: Jobs) -> None:

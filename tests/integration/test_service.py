@@ -233,6 +233,8 @@ def test_the_demo_ends_with_an_intact_ledger(tmp_path: Path) -> None:
     assert last["report"]["verdict"] == "intact"
     results = {record["attributes"][names.AUDITRACE_RESULT] for record in last["records"]}
     assert results == {"success", "denied", "rejected", "error"}
+    assert names.EVENT_JOB_REJECT in {record["event_name"] for record in last["records"]}
+    assert "rejects the plan, and says why" in done.stderr
 
 
 def test_a_stop_that_is_asked_for_during_the_start_is_heeded(tmp_path: Path) -> None:

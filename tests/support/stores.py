@@ -75,6 +75,7 @@ class LedgerStore(ABC):
             new_stream_id=lambda: str(uuid.UUID(int=next(self._stream_ids), version=4)),
             owner=owner,
             system_record=self.system_record,
+            operator_record=self.system_record,
             on_commit=on_commit or self.committed.extend,
         )
 

@@ -168,7 +168,7 @@ def _proof_report(arguments: argparse.Namespace, keys: Sequence[Ed25519PublicKey
 
 
 def _unreached(report: Report, scope: Scope) -> str | None:
-    """Return what is wrong if there is no finding, but the copy ends before the checkpoint at which the window begins."""
+    """Return what is wrong if there is no finding, but the copy ends before the checkpoint that the window names."""
     last = 0 if report.last_checkpoint is None else report.last_checkpoint.number
     if scope.behind is not None and last < scope.behind and report.verdict != "broken":
         found = f"its last one is {last}" if last else "it has none"

@@ -1,4 +1,4 @@
-"""Who verifies a database at which the service works is recorded before the verdict; whatever else is verified is not."""
+"""Who verifies a database at which the service works is recorded before the verdict; other copies are left alone."""
 
 import json
 import os

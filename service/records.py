@@ -17,6 +17,20 @@ class Initiator(msgspec.Struct, frozen=True):
     record_id: str
 
 
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """Who runs a command, on which host, and how the command reads; without secrets."""
+
+    actor: Actor
+    host: str
+    owner: str
+    """The user whose rights the process has."""
+    command: tuple[str, ...]
+    login_id: str | None
+    """The user of the login session, None if it is the same user or unknown."""
+    sudo_id: str | None
+    """The user that `sudo` names, None without `sudo`."""
+
+
 class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     """Who acts, in which tenant and from where; made once for a request, a run or a command."""
 
@@ -37,6 +51,8 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     counts_refusals: bool = False
     """True when refusals of this actor are only counted, not recorded one by one, because there were too many."""
     initiator: Initiator | None = None
+    person: Person | None = None
+    """The person at a command line, who is the actor; None in requests and runs."""
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +109,8 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         more[names.AUDITRACE_JOB_TEMPLATE] = fact.job.template
         more[names.AUDITRACE_JOB_PLAN_SHA256] = fact.job.plan.sha256 if fact.job.plan else None
         more[names.AUDITRACE_JOB_RUN] = fact.run
+    if context.person is not None:
+        more.update(_of_person(context.person))
     return audit_record(
         record_id=record_id,
         event_name=fact.event_name,
@@ -105,6 +123,16 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         source=context.source,
         more=more,
     )
+
+
+def _of_person(person: Person) -> Mapping[str, Value | None]:
+    return {
+        names.HOST_NAME: person.host,
+        names.PROCESS_OWNER: person.owner,
+        names.PROCESS_COMMAND_ARGS: person.command,
+        names.AUDITRACE_ACTOR_LOGIN_ID: person.login_id,
+        names.AUDITRACE_ACTOR_SUDO_ID: person.sudo_id,
+    }
 
 
 def _source_type(address: str | None) -> str | None:

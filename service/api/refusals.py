@@ -50,7 +50,7 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
 
 
 def _target(event_name: str, scope: HTTPScope) -> Target:
-    if event_name in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT}:
+    if event_name in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT, names.EVENT_AUDIT_VERIFY}:
         return LEDGER
     job_id = str(scope["path_params"].get("job_id", ""))
     return Target("job", job_id) if is_uuid(job_id) else Target("http.endpoint", route_of(scope))

@@ -80,12 +80,18 @@ class Opened:
         self.outbox = outbox
         self.owner_descriptor = owner_descriptor
         self._close_lanes = partial(lanes.close, checkpoints.write_last)
+        self._close_unsigned = lanes.close
         self._close_checkpoints = checkpoints.close
         self._last = last
 
     def close_ledger(self) -> None:
         """Close each stream with a record and write the last checkpoint; nothing is committed after that."""
         self._close_lanes()
+
+    def close_unsigned(self) -> None:
+        """Close each stream with a record, and leave the checkpoint to the service; then close the rest."""
+        self._close_unsigned()
+        self.close()
 
     def close(self) -> None:
         """Close the rest, after `close_ledger`."""
@@ -135,6 +141,14 @@ class Database(ABC):
         """Tell whether nothing was committed and no key registered; only then may keys be made for the database."""
         with self._snapshot() as execute:
             return is_empty(execute)
+
+    @abstractmethod
+    def is_at_work(self) -> bool:
+        """Tell whether a living process has a stream open in it; nothing is changed."""
+
+    @abstractmethod
+    def unapplied(self) -> Sequence[str]:
+        """Return the names of the steps that `migrate` would apply; nothing is changed."""
 
     @abstractmethod
     def migrate(self) -> Sequence[str]:

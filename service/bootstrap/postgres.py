@@ -14,7 +14,7 @@ from service.secrets import DeploymentSecret
 from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
-from service.store.postgres.opening import durability, examine, migrate_database
+from service.store.postgres.opening import durability, examine, is_at_work, migrate_database, unapplied
 from service.store.postgres.outbox import PostgresOutbox, PostgresReplays
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
@@ -49,6 +49,14 @@ class PostgresDatabase(Database):
         if self.is_empty():
             to_do = "set AUDITRACE_DATABASE or the PG* variables; the first start of the service makes one"
             raise SettingsError([f"there is no ledger at {self.place}: {to_do}"])
+
+    @override
+    def is_at_work(self) -> bool:
+        return is_at_work(self._url)
+
+    @override
+    def unapplied(self) -> Sequence[str]:
+        return unapplied(self._url)
 
     @override
     def migrate(self) -> Sequence[str]:

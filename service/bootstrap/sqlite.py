@@ -14,10 +14,10 @@ from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.connection import connect, create, database_path
 from service.store.sqlite.identity import hold
 from service.store.sqlite.lane import SqliteLane
-from service.store.sqlite.migrate import migrate
+from service.store.sqlite.migrate import migrate, missing_steps
 from service.store.sqlite.opening import examine, is_empty, require_ledger
 from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays
-from service.store.sqlite.owners import OwnerLocks
+from service.store.sqlite.owners import OwnerLocks, is_living
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.reconciliation import reconcile
 from service.store.sqlite.snapshot import snapshot
@@ -69,6 +69,17 @@ class SqliteDatabase(Database):
     def is_empty(self) -> bool:
         """Tell whether the file is missing, or nothing was committed to it."""
         return is_empty(self._path, self._reading)
+
+    @override
+    def is_at_work(self) -> bool:
+        with self._snapshot() as execute:
+            owners = [owner for _, owner, _ in execute("open_streams", {"own": ""})]
+        return any(is_living(self._path, owner) for owner in owners)
+
+    @override
+    def unapplied(self) -> Sequence[str]:
+        with self._reading(self._path) as connection:
+            return [step.name for step in missing_steps(connection)]
 
     @override
     def migrate(self) -> Sequence[str]:

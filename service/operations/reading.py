@@ -86,7 +86,9 @@ class AuditReading(Operation):
     async def proof(self, record_id: str) -> Proof:
         """Return the proof of one record, for a holder of the public key."""
         what = urlencode({"proof_of": record_id})
-        return await self._recorded(what, lambda: proof_of(self._readable(record_id), self._reads))
+        return await self._recorded(
+            what, lambda: proof_of(self._readable(record_id), self._reads), names.EVENT_AUDIT_VERIFY
+        )
 
     async def _for_auditors(self, what: str, read: Callable[[], T]) -> T:
         def allowed() -> T:
@@ -95,13 +97,13 @@ class AuditReading(Operation):
 
         return await self._recorded(what, allowed)
 
-    async def _recorded(self, what: str, read: Callable[[], T]) -> T:
+    async def _recorded(self, what: str, read: Callable[[], T], event_name: str = names.EVENT_AUDIT_READ) -> T:
         try:
             found = await asyncio.to_thread(read)
         except RefusedError as refusal:
-            await self.refuse(names.EVENT_AUDIT_READ, LEDGER, refusal)
+            await self.refuse(event_name, LEDGER, refusal)
             raise
-        await self._tallies.audit_read(self.context, self.span, what)
+        await self._tallies.audit_read(self.context, self.span, what, event_name)
         return found
 
     def _readable(self, record_id: str) -> RecordRow:

@@ -82,7 +82,9 @@ class Tallies:
         else:
             refusal.receipt = receipt
 
-    async def audit_read(self, context: AuditContext, span: AuditedSpan, filter_text: str) -> None:
+    async def audit_read(
+        self, context: AuditContext, span: AuditedSpan, filter_text: str, event_name: str = names.EVENT_AUDIT_READ
+    ) -> None:
         """Count a read of the audit trail, by actor and filter. The result may be returned to the client after this.
 
         Raises:
@@ -91,13 +93,13 @@ class Tallies:
 
         def fact_of(count: int, is_other: bool) -> Fact:
             return Fact(
-                event_name=names.EVENT_AUDIT_READ,
+                event_name=event_name,
                 target=LEDGER,
                 result=Result.SUCCESS,
                 changes={"filter": change(None, OTHER if is_other else filter_text), "count": change(None, count)},
             )
 
-        await self._count(self._tally(names.EVENT_AUDIT_READ, context, filter_text, fact_of), context, span)
+        await self._count(self._tally(event_name, context, filter_text, fact_of), context, span)
 
     async def throttled(self, context: AuditContext, span: AuditedSpan, cause: RefusedError) -> ThrottledError:
         """Count a refusal by actor, and return the error for the client; if a record was made, the error names it.

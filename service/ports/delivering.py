@@ -111,6 +111,14 @@ class Outbox(Protocol):
         """Store the sink's latest answer to a record that stays parked."""
         ...
 
+    def delivered_count(self, stream_id: str, first: int) -> int:
+        """Return how many records `replay` would return in all.
+
+        Raises:
+            NotFoundError: there is no such stream.
+        """
+        ...
+
     def replay(self, stream_id: str, first: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
         """Return the delivered records of a stream from `first` to its cursor, without parked ones; nothing changes.
 

@@ -7,10 +7,11 @@ import msgspec
 
 from service.bootstrap.examined import WORKER
 from service.bootstrap.node import Node
-from service.bootstrap.relaying import RelayNode
+from service.bootstrap.relaying import Redelivery, RelayNode
 from service.config import Settings
 from service.processes.parts import Parts
 from service.processes.stopping import DELIVERIES_KEEP, LEAST_TELEMETRY_S, Grace, Say, StopSignal, left_of, tell
+from service.records import Person
 from service.relay import Drained, Replayed, ReplayObserver, StallTimeout
 
 
@@ -64,11 +65,10 @@ class ReplayedAll(msgspec.Struct, frozen=True):
     undelivered: int | None
 
 
-def replay_all(settings: Settings, observer: ReplayObserver, *, from_start: bool) -> ReplayedAll:
-    """Send everything that was delivered before to the sink of the settings, and return the result."""
-    with StopSignal() as stop, closing(RelayNode(settings, is_daemon=False)) as node:
-        with closing(node.replays()) as replays:
-            replayed = node.relay.replay_all(replays, _timeout(settings, stop), observer, from_start=from_start)
+def replay_all(settings: Settings, person: Person, observer: ReplayObserver, *, from_start: bool) -> ReplayedAll:
+    """Send everything that was delivered before to the sink of the settings, as an act of this person."""
+    with StopSignal() as stop, closing(Redelivery(settings, person)) as node:
+        replayed = node.replay_all(_timeout(settings, stop), observer, from_start=from_start)
         parked, undelivered = node.left_out() or (None, None)
         return ReplayedAll(replayed, node.place, node.relay.state().address, parked, undelivered)
 

@@ -120,11 +120,18 @@ class LedgerOutbox(ABC):
         """Store the sink's latest answer to a record that stays parked."""
         self._connection.run(lambda execute: execute("answered", {**_place(record), "reason": reason}))
 
+    def delivered_count(self, stream_id: str, first: int) -> int:
+        """Return how many records `replay` would return in all."""
+        row = one(self._all("delivered_count_from", {"stream_id": stream_id, "first": first}))
+        if row is None:
+            raise _no_stream(stream_id)
+        return int(row[0])
+
     def replay(self, stream_id: str, first: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
         """Return delivered records of a stream from `first` to its cursor, without parked ones."""
         cursor = self._all("cursor", {"stream_id": stream_id})
         if not cursor:
-            raise NotFoundError(f"there is no stream {stream_id}: `GET /v1/audit/streams` lists those there are")
+            raise _no_stream(stream_id)
         values = {"stream_id": stream_id, "first": first, "last": cursor[0][0], "limit": max_records}
         found: list[OutboxRecord] = []
         for row in self._all("delivered_from", values):
@@ -141,6 +148,10 @@ class LedgerOutbox(ABC):
 
     def _all(self, name: str, values: Mapping[str, object]) -> Sequence[Row]:
         return self._connection.run(lambda execute: list(execute(name, values)))
+
+
+def _no_stream(stream_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no stream {stream_id}: `GET /v1/audit/streams` lists those there are")
 
 
 def outbox_record(row: Row) -> OutboxRecord:

@@ -77,7 +77,7 @@ ROUTES: Mapping[str, tuple[Ask, Status, set[str], str | None]] = {
         lambda client, job: client.get(f"/v1/audit/records/{job['audit']['record_id']}/proof"),
         Status.CREATED,
         {AUDITOR, ADMIN},
-        names.EVENT_AUDIT_READ,
+        names.EVENT_AUDIT_VERIFY,
     ),
     "record of a draft": (
         lambda client, job: client.get(f"/v1/audit/records/{job['audit']['record_id']}"),
@@ -199,5 +199,5 @@ def _target(event: str, job: Mapping[str, Any]) -> tuple[str, str]:
         return "template", "greet"
     if event == names.EVENT_ARTIFACT_READ:
         return "artifact", f"{job['id']}/runs/1/out.txt"
-    is_look = event in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT}
+    is_look = event in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT, names.EVENT_AUDIT_VERIFY}
     return ("ledger", "auditrace") if is_look else ("job", job["id"])

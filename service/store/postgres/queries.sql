@@ -728,6 +728,12 @@ DELETE FROM leases WHERE name = %(name)s
 -- name: cursor
 SELECT number FROM delivery_cursors WHERE stream_id = %(stream_id)s
 
+-- name: delivered_count_from
+SELECT greatest(0, cursors.number + 1 - %(first)s::bigint) - (
+    SELECT count(*) FROM parked_records AS parked
+    WHERE parked.stream_id = cursors.stream_id AND parked.number >= %(first)s
+) FROM delivery_cursors AS cursors WHERE stream_id = %(stream_id)s
+
 -- name: delivered_from
 SELECT keys.stream_id, keys.number, keys.record_id, otlp, resource, scope
 FROM audit_record_keys AS keys

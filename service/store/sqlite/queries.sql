@@ -438,6 +438,11 @@ FROM audit_records JOIN audit_envelopes USING (envelope_id) LEFT JOIN parked_rec
 WHERE stream_id = :stream_id AND audit_records.number BETWEEN :first AND :last AND parked_ns IS NULL
 ORDER BY audit_records.number LIMIT :limit
 
+-- name: delivered_count_from
+SELECT max(0, cursors.number + 1 - :first) - (
+    SELECT count(*) FROM parked_records AS parked WHERE parked.stream_id = cursors.stream_id AND parked.number >= :first
+) FROM delivery_cursors AS cursors WHERE stream_id = :stream_id
+
 -- name: delivered_count
 -- The count of delivered records; parked ones are not delivered.
 SELECT (SELECT coalesce(sum(number), 0) FROM delivery_cursors) - (SELECT count(*) FROM parked_records)

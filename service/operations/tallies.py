@@ -45,7 +45,7 @@ class _Tally(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def is_idle(self) -> bool:
-        return self.count is None and not self.users and (self.first is None or self.first.done())
+        return self.count is None and not self.users
 
     def turn(self) -> None:
         """Begin another minute: its first event gets a record again."""

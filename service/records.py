@@ -48,8 +48,8 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     url_path: str | None = None
     idempotency_key_sha256: str | None = None
     body_sha256: str | None = None
-    counts_refusals: bool = False
-    """True when refusals of this actor are only counted, not recorded one by one, because there were too many."""
+    leaves_refusals: bool = False
+    """True when an operation leaves it to the tallies to record or count its refusal: this actor has many requests."""
     initiator: Initiator | None = None
     person: Person | None = None
     """The person at a command line, who is the actor; None in requests and runs."""

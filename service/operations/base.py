@@ -164,9 +164,10 @@ class Operation:
             try:
                 decision = decide(transaction, now_ns)
             except RefusedError as refusal:
-                if self.context.counts_refusals:
+                if self.context.leaves_refusals:
+                    refusal.event_name, refusal.target = event_name, target
                     raise
-                step = Step(fact=_refused(event_name, target, refusal))
+                step = Step(fact=refused_fact(event_name, target, refusal))
                 return Saved(*self._save(transaction, [step], now_ns), refusal)
             return self.save(transaction, decision, now_ns)
 
@@ -200,8 +201,17 @@ class Operation:
         return marks, receipts
 
 
-def _refused(event_name: str, target: Target, refusal: RefusedError) -> Fact:
-    result = Result.DENIED if isinstance(refusal, ForbiddenError) else Result.REJECTED
+def result_of(refusal: RefusedError) -> Result:
+    """Return the result of a refused request: `denied` for lack of a right, else `rejected`."""
+    return Result.DENIED if isinstance(refusal, ForbiddenError) else Result.REJECTED
+
+
+def refused_fact(event_name: str, target: Target, refusal: RefusedError) -> Fact:
+    """Return the fact that a request was refused."""
     return Fact(
-        event_name=event_name, target=target, result=result, reason=refusal.detail, error_type=refusal.error_type
+        event_name=event_name,
+        target=target,
+        result=result_of(refusal),
+        reason=refusal.detail,
+        error_type=refusal.error_type,
     )

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from service.operations.tallies import MAX_REFUSALS
+from service.operations.budgets import Bounds
 from service.roles import AUDITOR, EMITTER, OPERATOR, VIEWER
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
@@ -51,9 +51,9 @@ def _key_used_before(api: ApiUnderTest) -> httpx.Response:
 
 def _throttled(api: ApiUnderTest) -> httpx.Response:
     client = api.someone(VIEWER)
-    for _ in range(MAX_REFUSALS):
-        client.post("/v1/jobs", GREET)
-    return client.post("/v1/jobs", GREET)
+    for _ in range(Bounds().records):
+        client.post("/v1/jobs", {})
+    return client.post("/v1/jobs", {})
 
 
 KINDS: dict[str, tuple[int, str, Refused]] = {

@@ -25,6 +25,8 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     credential_id: str | None = None
     """The id of the API key or of the token; None where there is none."""
+    person: str | None = None
+    """Whose key or token it is; None if not known."""
     roles: frozenset[str] = frozenset()
     request_id: str | None = None
     client_address: str | None = None
@@ -63,6 +65,7 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
     initiator = context.initiator
     more: dict[str, Value | None] = {
         names.AUDITRACE_CREDENTIAL_ID: context.credential_id,
+        names.AUDITRACE_ACTOR_PERSON: context.person,
         names.AUDIT_SOURCE_TYPE: _source_type(context.client_address),
         names.AUDIT_SOURCE_ID: context.client_address,
         names.CLIENT_ADDRESS: context.client_address,

@@ -32,6 +32,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     creating.add_argument(
         "--expires", metavar="TIME", help="the key is refused from this time on: 90d, 2027-01-31, 2027-01-31T12:00:00Z"
     )
+    creating.add_argument(
+        "--person", metavar="WHO", help="whose key it is, as tokens name the person: alice@example.com; for four eyes"
+    )
     creating.set_defaults(command=_create)
     revoking = actions.add_parser("revoke", help="refuse an API key from the next request on")
     revoking.set_defaults(command=_revoke)
@@ -64,13 +67,16 @@ def _open_ledger() -> "AbstractContextManager[Node]":
 def _create(arguments: argparse.Namespace) -> int:
     expires_ns = _end_of(arguments.expires)
     with _open_ledger() as node, node.key_operations() as operations:
-        created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant), expires_ns).value
+        created = operations.create(
+            arguments.name, arguments.roles, TenantId(arguments.tenant), expires_ns, arguments.person
+        ).value
     document = {
         "id": created.id,
         "key": created.key,
         "roles": created.roles,
         "tenant": created.tenant,
         "expires_at": _time(expires_ns),
+        "person": arguments.person,
     }
     shown_once = f"This is the only time that the key of {created.name!r} is shown."
     print_answer(arguments, document, [created.key, "", shown_once])
@@ -109,6 +115,7 @@ def _list(arguments: argparse.Namespace) -> int:
             "expires_at": _time(key.expires_ns),
             "revoked_at": _time(key.revoked_ns),
             "revoked": key.revoked_ns is not None,
+            "person": key.person,
         }
         for key in keys
     ]

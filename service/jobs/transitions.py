@@ -29,10 +29,14 @@ def draft(job: Job, render: Callable[[], Plan], now_ns: int) -> Job | None:
     return _next(job, now_ns, status=Status.DRAFT_READY, plan=render())
 
 
-def confirm(job: Job, confirmer_id: str, plan_sha256: str, *, distinct_confirmer: bool, now_ns: int) -> Job | None:
+def confirm(
+    job: Job, confirmer_id: str, plan_sha256: str, *, is_creator: bool, distinct_confirmer: bool, now_ns: int
+) -> Job | None:
     """`draft_ready → confirmed`, for exactly the plan with this hash."""
-    if distinct_confirmer and confirmer_id == job.created_by:
-        raise ForbiddenError("the creator of this job may not confirm it: ask another approver")
+    if distinct_confirmer and is_creator:
+        raise ForbiddenError(
+            "the creator of this job may not confirm it, not even with another key or token: ask another approver"
+        )
     if job.status in _BEYOND_CONFIRMED and job.confirmed_by is not None:
         _require_plan(job, plan_sha256)
         return None

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from service.errors import AuditraceError, ForbiddenError, OperationFailedError, RefusedError
-from service.jobs.templates import Templates
+from service.jobs.model import Job
+from service.jobs.people import Participant, is_one_person, require_known_people
+from service.jobs.templates import Template, Templates
 from service.operations.steps import Decision, Step
 from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition
 from service.records import AuditContext, Fact, record_of
@@ -146,6 +148,18 @@ class Operation:
             span.end()
         return Committed(outcome.value, saved.receipts, outcome.is_replay)
 
+    def _is_creator(self, job: Job) -> bool:
+        """True when the actor of this operation created the job, or the same person did with another credential."""
+        return is_one_person(_creator(job), self._participant)
+
+    def _require_known_people(self, job: Job, template: Template) -> None:
+        if template.requires_person and not self._is_creator(job):
+            require_known_people(_creator(job), self._participant)
+
+    @property
+    def _participant(self) -> Participant:
+        return Participant(self.context.actor.id, self.context.actor.issuer, self.context.person)
+
     def _work(
         self, event_name: str, target: Target, decide: Callable[[Transaction, int], Decision[T]]
     ) -> Callable[[Transaction], Saved[T]]:
@@ -188,6 +202,10 @@ class Operation:
             receipts.append(transaction.save(Transition(record=record, job=step.job, writes=step.writes)))
             marks.append((span, record))
         return marks, receipts
+
+
+def _creator(job: Job) -> Participant:
+    return Participant(job.created_by, job.created_by_issuer, job.created_by_person)
 
 
 def _refused(event_name: str, target: Target, refusal: RefusedError) -> Fact:

@@ -60,6 +60,8 @@ class JobOperations(Operation):
                 status=Status.CREATED,
                 version=1,
                 created_by=self.context.actor.id,
+                created_by_issuer=self.context.actor.issuer,
+                created_by_person=self.context.person,
                 created_ns=now_ns,
                 updated_ns=now_ns,
                 trace_id=self.span.ref.trace_id,
@@ -126,10 +128,12 @@ class JobOperations(Operation):
             if plan_sha256 is None:
                 raise InvalidRequestError("plan_sha256 is required: it names the plan that is confirmed")
             template = self._template(job)
+            self._require_known_people(job, template)
             after = transitions.confirm(
                 job,
                 self.context.actor.id,
                 plan_sha256,
+                is_creator=self._is_creator(job),
                 distinct_confirmer=template.distinct_confirmer,
                 now_ns=now_ns,
             )

@@ -34,7 +34,9 @@ Change: TypeAlias = Callable[[Job], Job | None]
 OPERATIONS: Mapping[str, Change] = {
     "accept_input": lambda job: transitions.accept_input(job, NOW_NS),
     "draft": lambda job: transitions.draft(job, lambda: PLAN, NOW_NS),
-    "confirm": lambda job: transitions.confirm(job, "berta", PLAN.sha256, distinct_confirmer=True, now_ns=NOW_NS),
+    "confirm": lambda job: transitions.confirm(
+        job, "berta", PLAN.sha256, is_creator=False, distinct_confirmer=True, now_ns=NOW_NS
+    ),
     "trigger": lambda job: transitions.trigger(job, REQUEST, requires_confirmation=False, now_ns=NOW_NS),
     "trigger, confirmation required": lambda job: transitions.trigger(
         job, REQUEST, requires_confirmation=True, now_ns=NOW_NS
@@ -150,12 +152,14 @@ def test_a_plan_is_rendered_only_when_a_draft_is_allowed() -> None:
 def test_the_creator_never_confirms_where_two_are_asked_for(state: Status) -> None:
     """Four eyes hold in every state, also where the confirmation would change nothing."""
     with pytest.raises(ForbiddenError):
-        transitions.confirm(_job(state), "anna", PLAN.sha256, distinct_confirmer=True, now_ns=NOW_NS)
+        transitions.confirm(_job(state), "anna", PLAN.sha256, is_creator=True, distinct_confirmer=True, now_ns=NOW_NS)
 
 
 def test_the_creator_may_confirm_where_one_is_enough() -> None:
     """Without the four-eyes rule the creator's confirmation counts, and names who gave it."""
-    after = transitions.confirm(_job(Status.DRAFT_READY), "anna", PLAN.sha256, distinct_confirmer=False, now_ns=NOW_NS)
+    after = transitions.confirm(
+        _job(Status.DRAFT_READY), "anna", PLAN.sha256, is_creator=True, distinct_confirmer=False, now_ns=NOW_NS
+    )
     assert after is not None
     assert after.confirmed_by == "anna"
 
@@ -164,14 +168,16 @@ def test_the_creator_may_confirm_where_one_is_enough() -> None:
 def test_only_the_plan_that_was_seen_is_confirmed(state: Status) -> None:
     """A confirmation of another plan is refused, also when the job is confirmed already."""
     with pytest.raises(PlanMismatchError):
-        transitions.confirm(_job(state), "berta", "b" * 64, distinct_confirmer=False, now_ns=NOW_NS)
+        transitions.confirm(_job(state), "berta", "b" * 64, is_creator=False, distinct_confirmer=False, now_ns=NOW_NS)
 
 
 def test_a_job_that_went_on_without_a_confirmation_cannot_be_confirmed() -> None:
     """Where nobody confirmed before the run, a later confirmation is no no-op: it would claim what never was."""
     unconfirmed = msgspec.structs.replace(_job(Status.RUNNING), confirmed_by=None)
     with pytest.raises(TransitionRefusedError):
-        transitions.confirm(unconfirmed, "berta", PLAN.sha256, distinct_confirmer=False, now_ns=NOW_NS)
+        transitions.confirm(
+            unconfirmed, "berta", PLAN.sha256, is_creator=False, distinct_confirmer=False, now_ns=NOW_NS
+        )
 
 
 def test_a_retry_does_not_get_round_a_confirmation() -> None:

@@ -21,7 +21,7 @@ from telemetry.audit.chain import rfc3339_nanos
 if TYPE_CHECKING:
     from service.bootstrap.node import Node
 
-_HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "CREATED", "LAST USE", "EXPIRES", "")
+_HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "PERSON", "CREATED", "LAST USE", "EXPIRES", "")
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +128,7 @@ def _row(key: ApiKey, used_ns: int | None, at_ns: int) -> Sequence[str]:
     if not end and key.expires_ns is not None and key.expires_ns <= at_ns:
         end = "expired"
     moments = (_moment(key.created_ns), _moment(used_ns), _moment(key.expires_ns))
-    return (key.key_id, key.name, key.tenant_id, " ".join(key.roles), *moments, end)
+    return (key.key_id, key.name, key.tenant_id, " ".join(key.roles), key.person or "-", *moments, end)
 
 
 def _moment(time_ns: int | None) -> str:

@@ -321,7 +321,7 @@ CREATE TABLE api_keys (
     roles         TEXT NOT NULL,
     secret_sha256 TEXT NOT NULL,
     created_ns    INTEGER NOT NULL,
-    revoked_ns    INTEGER, expires_ns INTEGER,
+    revoked_ns    INTEGER, expires_ns INTEGER, person TEXT,
     -- A name is an actor id: never given to a second key.
     UNIQUE (tenant_id, name)
 ) STRICT;
@@ -485,3 +485,9 @@ CREATE TABLE api_key_uses (
     key_id  TEXT PRIMARY KEY REFERENCES api_keys (key_id),
     used_ns INTEGER NOT NULL
 ) STRICT;
+
+CREATE TRIGGER api_keys_keep_their_person BEFORE UPDATE ON api_keys
+WHEN NEW.person IS NOT OLD.person
+BEGIN
+    SELECT RAISE(ABORT, 'a key is revoked once, and not changed otherwise');
+END;

@@ -10,8 +10,10 @@ import msgspec
 
 from service.api.jwt_settings import JwtSettings
 from service.errors import SettingsError
+from service.identifiers import as_seen, check_identifier
 from service.units import parse_duration_ms, parse_size_bytes
 from service.variables import service_links, unknown_variables
+from telemetry.audit.record import OWN_ISSUERS
 from telemetry.settings import SettingsReader
 
 _REQUIRED: Final = "required"
@@ -180,8 +182,11 @@ def _trace_url_template(text: str) -> str | None:
 def _jwt(reader: SettingsReader) -> JwtSettings | None:
     names = ("AUDITRACE_JWT_ISSUER", "AUDITRACE_JWT_AUDIENCE", "AUDITRACE_JWT_JWKS")
     values = [reader.get(name) or "" for name in names]
+    # The value is taken from above: a wrong issuer is not a missing one.
+    reader.parsed("AUDITRACE_JWT_ISSUER", "", _issuer)
     roles_claim = reader.text("AUDITRACE_JWT_ROLES_CLAIM", "roles")
     tenant_claim = reader.text("AUDITRACE_JWT_TENANT_CLAIM", "tenant")
+    person_claim = reader.get("AUDITRACE_JWT_PERSON_CLAIM")
     if not any(values):
         return None
     if not all(values):
@@ -189,4 +194,17 @@ def _jwt(reader: SettingsReader) -> JwtSettings | None:
         reader.add(f"to accept tokens, set {missing} too")
         return None
     issuer, audience, jwks = values
-    return JwtSettings(issuer=issuer, audience=audience, jwks=jwks, roles_claim=roles_claim, tenant_claim=tenant_claim)
+    return JwtSettings(
+        issuer=issuer,
+        audience=audience,
+        jwks=jwks,
+        roles_claim=roles_claim,
+        tenant_claim=tenant_claim,
+        person_claim=person_claim,
+    )
+
+
+def _issuer(text: str) -> str:
+    if as_seen(text) in OWN_ISSUERS:
+        raise ValueError(f"{text} is what records say of actors that have no token")
+    return check_identifier(text)

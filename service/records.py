@@ -17,7 +17,7 @@ class Initiator(msgspec.Struct, frozen=True):
     record_id: str
 
 
-class Person(msgspec.Struct, frozen=True, kw_only=True):
+class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs a command, on which host, and how the command reads; without secrets."""
 
     actor: Actor
@@ -39,6 +39,8 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     credential_id: str | None = None
     """The id of the API key or of the token; None where there is none."""
+    person: str | None = None
+    """Whose key or token it is; None if not known."""
     roles: frozenset[str] = frozenset()
     request_id: str | None = None
     client_address: str | None = None
@@ -51,8 +53,8 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     leaves_refusals: bool = False
     """True when an operation leaves it to the tallies to record or count its refusal: this actor has many requests."""
     initiator: Initiator | None = None
-    person: Person | None = None
-    """The person at a command line, who is the actor; None in requests and runs."""
+    invocation: Invocation | None = None
+    """The command that acts; None in requests and runs."""
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,7 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
     initiator = context.initiator
     more: dict[str, Value | None] = {
         names.AUDITRACE_CREDENTIAL_ID: context.credential_id,
+        names.AUDITRACE_ACTOR_PERSON: context.person,
         names.AUDIT_SOURCE_TYPE: _source_type(context.client_address),
         names.AUDIT_SOURCE_ID: context.client_address,
         names.CLIENT_ADDRESS: context.client_address,
@@ -109,8 +112,8 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         more[names.AUDITRACE_JOB_TEMPLATE] = fact.job.template
         more[names.AUDITRACE_JOB_PLAN_SHA256] = fact.job.plan.sha256 if fact.job.plan else None
         more[names.AUDITRACE_JOB_RUN] = fact.run
-    if context.person is not None:
-        more.update(_of_person(context.person))
+    if context.invocation is not None:
+        more.update(_of_invocation(context.invocation))
     return audit_record(
         record_id=record_id,
         event_name=fact.event_name,
@@ -125,13 +128,13 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
     )
 
 
-def _of_person(person: Person) -> Mapping[str, Value | None]:
+def _of_invocation(invocation: Invocation) -> Mapping[str, Value | None]:
     return {
-        names.HOST_NAME: person.host,
-        names.PROCESS_OWNER: person.owner,
-        names.PROCESS_COMMAND_ARGS: person.command,
-        names.AUDITRACE_ACTOR_LOGIN_ID: person.login_id,
-        names.AUDITRACE_ACTOR_SUDO_ID: person.sudo_id,
+        names.HOST_NAME: invocation.host,
+        names.PROCESS_OWNER: invocation.owner,
+        names.PROCESS_COMMAND_ARGS: invocation.command,
+        names.AUDITRACE_ACTOR_LOGIN_ID: invocation.login_id,
+        names.AUDITRACE_ACTOR_SUDO_ID: invocation.sudo_id,
     }
 
 

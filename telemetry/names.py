@@ -12,6 +12,7 @@ AUDIT_ACTOR_ID: Final = "audit.actor.id"
 AUDIT_ACTOR_TYPE: Final = "audit.actor.type"
 AUDITRACE_ACTOR_ISSUER: Final = "auditrace.actor.issuer"
 AUDITRACE_CREDENTIAL_ID: Final = "auditrace.credential.id"
+AUDITRACE_ACTOR_PERSON: Final = "auditrace.actor.person"
 AUDITRACE_ACTOR_LOGIN_ID: Final = "auditrace.actor.login.id"
 AUDITRACE_ACTOR_SUDO_ID: Final = "auditrace.actor.sudo.id"
 HOST_NAME: Final = "host.name"
@@ -174,6 +175,7 @@ BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({
     "audit.actor.type": "string",
     "auditrace.actor.issuer": "string",
     "auditrace.credential.id": "string",
+    "auditrace.actor.person": "string",
     "auditrace.actor.login.id": "string",
     "auditrace.actor.sudo.id": "string",
     "host.name": "string",

@@ -31,7 +31,8 @@ CredentialKind: TypeAlias = Literal["none", "api_key", "jwt"]
 class Credential(msgspec.Struct, frozen=True):
     """The actor, tenant and roles of a token. `expires_ns` None means no end, unless the key is revoked.
 
-    `credential_id` is the id of the API key, or the `jti` of the token if it has one.
+    `credential_id` is the id of the API key, or the `jti` of the token if it has one. `person` is whose key or token it
+    is, None if not known.
     """
 
     actor: Actor
@@ -40,6 +41,7 @@ class Credential(msgspec.Struct, frozen=True):
     kind: CredentialKind
     expires_ns: int | None = None
     credential_id: str | None = None
+    person: str | None = None
 
 
 class Authenticator(Protocol):
@@ -101,7 +103,7 @@ class BearerAuthenticator:
 def credential_of(key: ApiKey) -> Credential:
     """Return the credential of an API key."""
     actor = Actor(key.name, "service" if key.roles == (EMITTER,) else "user", KEY_ISSUER)
-    return Credential(actor, key.tenant_id, frozenset(key.roles), "api_key", key.expires_ns, key.key_id)
+    return Credential(actor, key.tenant_id, frozenset(key.roles), "api_key", key.expires_ns, key.key_id, key.person)
 
 
 def bearer_token(authorizations: Sequence[str]) -> str:

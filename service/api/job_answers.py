@@ -33,6 +33,7 @@ from service.jobs.model import Content, Job, Limits, ParameterValue, Plan, Run, 
 from service.ports import Receipt
 from service.roles import ARTIFACT_READERS, has_one
 from telemetry.audit.chain import rfc3339_nanos
+from telemetry.audit.record import KEY_ISSUER
 
 # Of the shipped template `line-count`, so that what is shown is what is drafted.
 _PLAN = Plan(
@@ -96,6 +97,9 @@ class JobAnswer(Struct, frozen=True, kw_only=True):
     version: Annotated[int, about("Counts the changes, from 1; the ETag.", 6)]
     tenant_id: Tenant
     created_by: Annotated[ActorField, about("The actor that created it.")]
+    created_by_issuer: Annotated[
+        str | None, about("The issuer of that actor; null when an older version made the job.", KEY_ISSUER)
+    ]
     created_at: Annotated[Time, about("When it was created.")]
     updated_at: Annotated[Time, about("When this version was made.")]
     trace_id: TraceId
@@ -170,6 +174,7 @@ def job_answer(request: ApiRequest, job: Job, runs: Sequence[Run] | None, receip
         version=job.version,
         tenant_id=job.tenant_id,
         created_by=job.created_by,
+        created_by_issuer=job.created_by_issuer,
         created_at=rfc3339_nanos(job.created_ns),
         updated_at=rfc3339_nanos(job.updated_ns),
         trace_id=job.trace_id,

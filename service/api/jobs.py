@@ -81,7 +81,7 @@ async def get_job(request: ApiRequest, jobs: Jobs, job_id: JobIdPath, wait: Wait
     wait_ms = 0 if wait is None else wait_ms_of(wait, MAX_WAIT_MS)
     if wait_ms:
         credential = request.exchange.credential
-        actor = (credential.tenant_id, credential.actor.id)
+        actor = (credential.tenant_id, credential.actor.issuer, credential.actor.id)
         is_final = partial(jobs.is_final, job_id)
         await request.parts.waits.until_final(JobId(job_id), actor, wait_ms / 1000, request.receive, is_final)
     job, runs = await jobs.job(job_id)

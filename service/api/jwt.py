@@ -18,8 +18,9 @@ from service.api.auth import Credential
 from service.api.jwt_settings import JwtSettings
 from service.api.texts import is_plain
 from service.errors import SettingsError, TryLaterError, UnauthenticatedError
+from service.identifiers import MAX_CHARACTERS, as_seen, check_identifier
 from service.jobs.model import DEFAULT_TENANT, TenantId
-from service.operations.keys import RESERVED_ACTORS
+from service.operations.keys import COMMAND_ACTORS, RESERVED_ACTORS
 from service.ports import Clock
 from service.roles import ROLES
 from telemetry.audit.record import Actor
@@ -38,7 +39,6 @@ _REFETCH_NS: Final = 30 * _SECOND_NS
 _FETCH_TIMEOUT_S: Final = 5.0
 # The last second of the year 9999: RFC 3339 writes no later time.
 _LAST_S: Final = 253_402_300_799
-_MAX_ID_CHARACTERS: Final = 256
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -96,7 +96,7 @@ class KeySet:
 
 
 class JwtAuthenticator:
-    """Checks tokens against the provider's keys. The actor is the subject, of type `user`."""
+    """Checks tokens against the provider's keys. The actor is the subject, a `user` of the provider."""
 
     def __init__(self, settings: JwtSettings, keys: KeySet, clock: Clock) -> None:
         self._settings = settings
@@ -122,7 +122,15 @@ class JwtAuthenticator:
         # The leeway is for differing clocks; it does not make the token valid for longer.
         expires_ns = min(int(claims["exp"]), _LAST_S) * _SECOND_NS
         actor = Actor(self._subject(claims), "user", self._settings.issuer)
-        return Credential(actor, self._tenant(claims), self._roles(claims), "jwt", expires_ns, self._id(claims))
+        return Credential(
+            actor,
+            self._tenant(claims),
+            self._roles(claims),
+            "jwt",
+            expires_ns,
+            self._id(claims),
+            self._person(claims),
+        )
 
     def _claims(self, token: str, key: PyJWK) -> Mapping[str, Any]:
         # Times are checked here by the service's clock, not by PyJWT's.
@@ -153,22 +161,28 @@ class JwtAuthenticator:
             raise UnauthenticatedError("the token is not valid yet")
 
     def _subject(self, claims: Mapping[str, Any]) -> str:
-        subject: object = claims["sub"]
-        if not isinstance(subject, str) or not _is_id(subject) or subject in RESERVED_ACTORS:
-            raise UnauthenticatedError("the token's subject cannot be an actor")
+        # The subjects of a provider may begin with `node-`, like the ids of workers: the issuer tells them apart.
+        subject = _identifier(claims, "sub")
+        if subject is None or as_seen(subject) in RESERVED_ACTORS or as_seen(subject).startswith(COMMAND_ACTORS):
+            raise UnauthenticatedError("the token's sub cannot be an actor: the service uses it itself")
         return subject
+
+    def _person(self, claims: Mapping[str, Any]) -> str | None:
+        return None if self._settings.person_claim is None else _identifier(claims, self._settings.person_claim)
 
     def _id(self, claims: Mapping[str, Any]) -> str | None:
         token_id: object = claims.get("jti")
-        if token_id is not None and not (isinstance(token_id, str) and _is_id(token_id)):
-            raise UnauthenticatedError("the token's jti is not a text of 1 to 256 characters")
+        if token_id is not None and not (
+            isinstance(token_id, str) and 0 < len(token_id) <= MAX_CHARACTERS and is_plain(token_id)
+        ):
+            raise UnauthenticatedError(f"the token's jti is not a text of 1 to {MAX_CHARACTERS} characters")
         return token_id
 
     def _tenant(self, claims: Mapping[str, Any]) -> TenantId:
         if self._settings.tenant_claim is None:
             return DEFAULT_TENANT
-        tenant: object = claims.get(self._settings.tenant_claim)
-        if not isinstance(tenant, str) or not _is_id(tenant):
+        tenant = _identifier(claims, self._settings.tenant_claim)
+        if tenant is None:
             raise UnauthenticatedError("the token names no tenant")
         return TenantId(tenant)
 
@@ -239,5 +253,14 @@ def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_id(text: str) -> bool:
-    return 0 < len(text) <= _MAX_ID_CHARACTERS and is_plain(text)
+def _identifier(claims: Mapping[str, Any], claim: str) -> str | None:
+    """Return the identifier that a claim holds; None if the token has no such claim."""
+    text: object = claims.get(claim)
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise UnauthenticatedError(f"the token's {claim} cannot be used: it is no text")
+    try:
+        return check_identifier(text)
+    except ValueError as error:
+        raise UnauthenticatedError(f"the token's {claim} cannot be used: {error}") from error

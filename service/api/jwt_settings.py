@@ -12,3 +12,5 @@ class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A file, or an https URL."""
     roles_claim: str = "roles"
     tenant_claim: str | None = None
+    person_claim: str | None = None
+    """The claim that names the person whose token it is; None if no claim does."""

@@ -1,7 +1,7 @@
 """The route that shows a caller its actor, tenant and roles."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -11,7 +11,9 @@ from service.api.request import ApiRequest
 from service.api.routing import get
 from service.roles import ROLES
 from telemetry.audit.chain import rfc3339_nanos
-from telemetry.audit.record import ActorType
+from telemetry.audit.record import KEY_ISSUER, ActorType
+
+_KEY_ID: Final = "019b76daa8b37a419c525d9c40d3a1f0"
 
 
 class MeAnswer(Struct, frozen=True, kw_only=True):
@@ -21,6 +23,13 @@ class MeAnswer(Struct, frozen=True, kw_only=True):
         ActorField, about("The actor as records name it: the name of the key, or the subject of the token.")
     ]
     actor_type: Annotated[ActorType, about("What kind of actor it is.", "user")]
+    issuer: Annotated[
+        str, about("Who vouches for the actor: `key` for an API key, else the issuer of the token.", KEY_ISSUER)
+    ]
+    credential_id: Annotated[
+        str | None, about("The id of the API key, or the `jti` of the token; null when it has none.", _KEY_ID)
+    ]
+    person: Annotated[str | None, about("Whose key or token it is, for the four-eyes rule; null when not known.", None)]
     tenant_id: Tenant
     roles: Annotated[
         Sequence[Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]],
@@ -38,6 +47,9 @@ async def get_me(request: ApiRequest) -> MeAnswer:
     return MeAnswer(
         actor_id=credential.actor.id,
         actor_type=credential.actor.type,
+        issuer=credential.actor.issuer or KEY_ISSUER,
+        credential_id=credential.credential_id,
+        person=credential.person,
         tenant_id=credential.tenant_id,
         roles=[role for role in ROLES if role in credential.roles],
         credential_kind=credential.kind,

@@ -93,6 +93,7 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
         tenant_id=exchange.credential.tenant_id,
         source="api",
         credential_id=exchange.credential.credential_id,
+        person=exchange.credential.person,
         roles=exchange.credential.roles,
         request_id=exchange.request_id,
         client_address=shown(client[0]) if client else None,

@@ -38,6 +38,9 @@ class TemplateAnswer(Struct, frozen=True, kw_only=True):
     description: Annotated[str, about("What it does.", "Count the lines of a file on the worker")]
     requires_confirmation: Annotated[bool, about("True when an approver must confirm the plan before it runs.", False)]
     distinct_confirmer: Annotated[bool, about("True when the confirmer must not be the creator.", False)]
+    requires_person: Annotated[
+        bool, about("True when the person of both must be known to tell that they are not the same.", False)
+    ]
     timeout_ms: Annotated[int, about("After how many milliseconds a run is stopped.", 30_000)]
     max_attempts: Annotated[int, about("The most runs that one request for a run can cause.", 3)]
     limits: Annotated[
@@ -70,6 +73,7 @@ def template_answer(template: Template) -> TemplateAnswer:
         description=template.description,
         requires_confirmation=template.requires_confirmation,
         distinct_confirmer=template.distinct_confirmer,
+        requires_person=template.requires_person,
         timeout_ms=template.timeout_ms,
         max_attempts=template.max_attempts,
         limits=template.limits,

@@ -4,12 +4,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from litestar.types import Receive
 
 from service.errors import AuditraceError, TryLaterError
-from service.jobs.model import JobId
+from service.jobs.model import JobId, TenantId
 from service.ports import Reads
 
 MAX_WAIT_MS: Final = 60_000
@@ -18,6 +18,9 @@ MAX_WAITING: Final = 256
 MAX_OF_ONE_ACTOR: Final = 64
 POLL_S: Final = 1.0
 """How long to wait for a hint before a look at the jobs: not every store tells of the commits of other processes."""
+
+WaitingActor: TypeAlias = tuple[TenantId, str | None, str]
+"""Tenant, issuer and id."""
 
 # Commits within this time are one hint.
 _SETTLE_S: Final = 0.05
@@ -35,7 +38,7 @@ class JobWaits:
         self._poll_s = poll_s
         self._max_waiting = max_waiting
         self._waits: dict[JobId, set[asyncio.Future[None]]] = {}
-        self._actors: Counter[tuple[str, str]] = Counter()
+        self._actors: Counter[WaitingActor] = Counter()
         self._hint = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -47,13 +50,13 @@ class JobWaits:
         return self._actors.total()
 
     async def until_final(
-        self, job_id: JobId, actor: tuple[str, str], seconds: float, receive: Receive, is_final: Callable[[], bool]
+        self, job_id: JobId, actor: WaitingActor, seconds: float, receive: Receive, is_final: Callable[[], bool]
     ) -> None:
         """Return when the job is final or gone, the time is over, the client disconnected, or the process stops.
 
         Args:
             job_id: the job.
-            actor: tenant and id of the waiting actor.
+            actor: tenant, issuer and id of the waiting actor.
             seconds: how long at most.
             receive: of the request; nothing else may read from it any more.
             is_final: reads whether the job is final; called in a thread after the wait is registered.
@@ -88,7 +91,7 @@ class JobWaits:
             self._end(job_id)
 
     @contextmanager
-    def _waiting(self, job_id: JobId, actor: tuple[str, str]) -> Generator[asyncio.Future[None]]:
+    def _waiting(self, job_id: JobId, actor: WaitingActor) -> Generator[asyncio.Future[None]]:
         if self.count >= self._max_waiting or self._actors[actor] >= MAX_OF_ONE_ACTOR:
             raise TryLaterError("too many requests wait for jobs: ask again later, or without wait", _AGAIN_S)
         self._loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ from service.bootstrap.recording import recorder
 from service.config import Settings
 from service.errors import AuditraceError, LedgerUnavailableError, SettingsError
 from service.keyfiles import deployment_secret
-from service.records import Fact, Person
+from service.records import Fact, Invocation
 from service.secrets import DeploymentSecret
 from service.store.copying import Copied, CopyStep, copy_ledger
 from service.store.copying.source import SourceDatabase
@@ -23,7 +23,7 @@ from telemetry.files import unreadable
 
 
 def copied_by(
-    person: Person, settings: Settings, source: str, target: str, note: Callable[[CopyStep], object]
+    invocation: Invocation, settings: Settings, source: str, target: str, note: Callable[[CopyStep], object]
 ) -> Copied:
     """Copy a ledger as `copied` does, and record in both that this person did it.
 
@@ -45,7 +45,7 @@ def copied_by(
             reason=None if error is None else str(error),
             error_type=None if error is None else error.error_type,
         )
-        with recorder(settings, database_of(url), person) as opened:
+        with recorder(settings, database_of(url), invocation) as opened:
             opened.record(fact)
 
     secret = deployment_secret(settings.ledger_secret, may_create=False)

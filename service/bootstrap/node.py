@@ -15,8 +15,8 @@ from service.bootstrap.checked import checked
 from service.bootstrap.database import LedgerParts
 from service.bootstrap.databases import database_of
 from service.bootstrap.examined import COMMAND
+from service.bootstrap.invocation import context_of
 from service.bootstrap.ledger_records import LedgerRecords, service_context
-from service.bootstrap.person import context_of
 from service.config import Settings
 from service.errors import ConflictError
 from service.ids import new_id_from
@@ -27,7 +27,7 @@ from service.operations.keys import KeyOperations
 from service.operations.runs import RunOperations
 from service.ports import RegisteredKey
 from service.private_files import create_private_file
-from service.records import Person
+from service.records import Invocation
 from service.roles import ADMIN
 from service.store.watermark import DiskWatermark, WatermarkedLedger
 from service.store.writability import WatchedLedger
@@ -57,7 +57,7 @@ class Node:
         *,
         is_daemon: bool,
         checks: Sequence[str] = COMMAND,
-        person: Person | None = None,
+        invocation: Invocation | None = None,
     ) -> None:
         """Open it after the checks of these names; if they find something wrong, nothing is made.
 
@@ -80,7 +80,7 @@ class Node:
         )
         self.tracing = Tracing(self.telemetry.tracer)
         service = service_context(source)
-        self._operator = service if person is None else context_of(person)
+        self._operator = service if invocation is None else context_of(invocation)
         records = LedgerRecords(
             tracing=self.tracing, new_id=self.new_id, clock=self.clock, service=service, operator=self._operator
         )
@@ -193,7 +193,7 @@ class Node:
 
 
 @contextmanager
-def open_ledger(settings: Settings, person: Person) -> Generator[Node]:
+def open_ledger(settings: Settings, invocation: Invocation) -> Generator[Node]:
     """Open the existing ledger for a person's command; none is made, because it would be in the wrong folder.
 
     Raises:
@@ -201,14 +201,14 @@ def open_ledger(settings: Settings, person: Person) -> Generator[Node]:
     """
     if not settings.problems:
         database_of(settings.database).require()
-    with open_node(settings, "cli", person) as node:
+    with open_node(settings, "cli", invocation) as node:
         yield node
 
 
 @contextmanager
-def open_node(settings: Settings, source: Source, person: Person | None = None) -> Generator[Node]:
+def open_node(settings: Settings, source: Source, invocation: Invocation | None = None) -> Generator[Node]:
     """Open the ledger for one command, and close it with its records committed; a missing ledger is made."""
-    node = Node(settings, source, is_daemon=False, person=person)
+    node = Node(settings, source, is_daemon=False, invocation=invocation)
     try:
         yield node
     finally:

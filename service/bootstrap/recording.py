@@ -12,15 +12,15 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from service.bootstrap.database import Database, LedgerParts
+from service.bootstrap.invocation import context_of
 from service.bootstrap.ledger_records import LedgerRecords, service_context
 from service.bootstrap.node import VERSION
-from service.bootstrap.person import context_of
 from service.config import Settings
 from service.errors import SettingsError
 from service.ids import new_id_from
 from service.keyfiles import deployment_secret
 from service.ports import Transition
-from service.records import Fact, Person, record_of
+from service.records import Fact, Invocation, record_of
 from telemetry.audit.ledger import AuditLogger
 from telemetry.setup import Telemetry, set_up
 from telemetry.tracing import Tracing
@@ -34,7 +34,7 @@ class Recorder:
         TryLaterError: the database cannot be used now.
     """
 
-    def __init__(self, settings: Settings, database: Database, person: Person, telemetry: Telemetry) -> None:
+    def __init__(self, settings: Settings, database: Database, invocation: Invocation, telemetry: Telemetry) -> None:
         database.require()
         if database.unapplied():
             raise SettingsError([f"the schema of {database.place} is not that of this version: run auditrace migrate"])
@@ -44,7 +44,7 @@ class Recorder:
             raise SettingsError([f"no signing key is registered in {database.place}: start the service once"])
         self._fingerprint = keys[-1].fingerprint
         self._database = database
-        self._context = context_of(person)
+        self._context = context_of(invocation)
         self._telemetry = telemetry
         self._tracing = Tracing(telemetry.tracer)
         self._clock = time.time_ns
@@ -95,7 +95,7 @@ class Recorder:
 
 
 @contextmanager
-def recorder(settings: Settings, database: Database, person: Person) -> Generator[Recorder]:
+def recorder(settings: Settings, database: Database, invocation: Invocation) -> Generator[Recorder]:
     """Open a recorder for a command that has no telemetry of its own.
 
     Raises:
@@ -106,6 +106,6 @@ def recorder(settings: Settings, database: Database, person: Person) -> Generato
         settings.environment, instance_id=str(uuid.uuid4()), version=VERSION, certificate="", is_daemon=False
     )
     try:
-        yield Recorder(settings, database, person, telemetry)
+        yield Recorder(settings, database, invocation, telemetry)
     finally:
         telemetry.shutdown()

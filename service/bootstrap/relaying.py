@@ -15,7 +15,7 @@ from service.bootstrap.recording import Recorder
 from service.config import Settings
 from service.errors import TryLaterError
 from service.ports import Outbox, ReplayBegun
-from service.records import Fact, Person, change
+from service.records import Fact, Invocation, change
 from service.relay import Redelivered, Relay, RelaySettings, Replayed, ReplayObserver, StallTimeout
 from telemetry import names
 from telemetry.audit.canonical import Value
@@ -70,11 +70,11 @@ class Redelivery(RelayNode):
         SettingsError, TryLaterError: as a relay does, and if nothing can be recorded.
     """
 
-    def __init__(self, settings: Settings, person: Person) -> None:
+    def __init__(self, settings: Settings, invocation: Invocation) -> None:
         super().__init__(settings, is_daemon=False)
         self._sink = _name_of_sink(settings)
         try:
-            self._recorder = Recorder(settings, self._database, person, self.telemetry)
+            self._recorder = Recorder(settings, self._database, invocation, self.telemetry)
         except BaseException:
             self.close()
             raise

@@ -3,8 +3,8 @@
 import argparse
 
 from service.bootstrap.copying import copied_by
+from service.cli.invocation import invocation_at
 from service.cli.output import print_answer, print_line, table
-from service.cli.person import person_at
 from service.config import read_settings
 
 
@@ -28,7 +28,7 @@ def _copy(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print_line(step)
 
-    done = copied_by(person_at(arguments, settings), settings, arguments.source, arguments.target, note)
+    done = copied_by(invocation_at(arguments, settings), settings, arguments.source, arguments.target, note)
     rows = table(("TABLE", "ROWS"), [(name, str(count)) for name, count in done.rows.items()])
     end = "both verify and are the same: set AUDITRACE_DATABASE to the target, and put the file away"
     print_answer(arguments, done, [*rows, end])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from service.bootstrap.node import Node
 
 _WHOLE_KEY: Final = re.compile(r"atk_[0-9A-Za-z]+_")
-_HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "CREATED", "LAST USE", "EXPIRES", "")
+_HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "PERSON", "CREATED", "LAST USE", "EXPIRES", "")
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     creating.add_argument("--role", action="append", required=True, choices=ROLES, dest="roles", help="may be repeated")
     creating.add_argument(
         "--expires", metavar="TIME", help="the key is refused from this time on: 90d, 2027-01-31, 2027-01-31T12:00:00Z"
+    )
+    creating.add_argument(
+        "--person", metavar="WHO", help="whose key it is, as tokens name the person: alice@example.com; for four eyes"
     )
     creating.set_defaults(command=_create)
     revoking = actions.add_parser("revoke", help="refuse an API key from the next request on")
@@ -60,22 +63,25 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 def _open_ledger(arguments: argparse.Namespace) -> "AbstractContextManager[Node]":
     with without_otel_variables():
         from service.bootstrap.node import open_ledger
-        from service.cli.person import person_at
+        from service.cli.invocation import invocation_at
     settings = examine_settings()
-    return open_ledger(settings, person_at(arguments, settings))
+    return open_ledger(settings, invocation_at(arguments, settings))
 
 
 def _create(arguments: argparse.Namespace) -> int:
     _require_no_secret(arguments.name)
     expires_ns = _end_of(arguments.expires)
     with _open_ledger(arguments) as node, node.key_operations() as operations:
-        created = operations.create(arguments.name, arguments.roles, TenantId(arguments.tenant), expires_ns).value
+        created = operations.create(
+            arguments.name, arguments.roles, TenantId(arguments.tenant), expires_ns, arguments.person
+        ).value
     document = {
         "id": created.id,
         "key": created.key,
         "roles": created.roles,
         "tenant": created.tenant,
         "expires_at": _time(expires_ns),
+        "person": arguments.person,
     }
     shown_once = f"This is the only time that the key of {created.name!r} is shown."
     print_answer(arguments, document, [created.key, "", shown_once])
@@ -121,6 +127,7 @@ def _list(arguments: argparse.Namespace) -> int:
             "expires_at": _time(key.expires_ns),
             "revoked_at": _time(key.revoked_ns),
             "revoked": key.revoked_ns is not None,
+            "person": key.person,
         }
         for key in keys
     ]
@@ -133,7 +140,7 @@ def _row(key: ApiKey, used_ns: int | None, at_ns: int) -> Sequence[str]:
     if not end and key.expires_ns is not None and key.expires_ns <= at_ns:
         end = "expired"
     moments = (_moment(key.created_ns), _moment(used_ns), _moment(key.expires_ns))
-    return (key.key_id, key.name, key.tenant_id, " ".join(key.roles), *moments, end)
+    return (key.key_id, key.name, key.tenant_id, " ".join(key.roles), key.person or "-", *moments, end)
 
 
 def _moment(time_ns: int | None) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from service.bootstrap.relaying import Redelivery
+from service.cli.invocation import invocation_at
 from service.cli.output import print_answer, print_error, say_line
-from service.cli.person import person_at
 from service.cli.replay import refused_record, replay
 from service.config import examine_settings
 from service.errors import InvalidRequestError
@@ -111,7 +111,7 @@ def _count(done: Drained) -> int:
 
 def _again(arguments: argparse.Namespace, send: Callable[[Redelivery], Redelivered], go_on: str) -> int:
     settings = examine_settings()
-    node = Redelivery(settings, person_at(arguments, settings))
+    node = Redelivery(settings, invocation_at(arguments, settings))
     try:
         done = send(node)
         address = node.relay.state().address

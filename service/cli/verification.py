@@ -5,8 +5,8 @@ from typing import Final
 from urllib.parse import urlencode
 
 from service.bootstrap.databases import database_of
+from service.cli.invocation import invocation_at
 from service.cli.output import print_error
-from service.cli.person import person_at
 from service.config import Settings, without_otel_variables
 from service.errors import AuditraceError
 from service.records import Fact, change
@@ -44,7 +44,7 @@ def _not_recorded(arguments: argparse.Namespace, settings: Settings, url: str, f
     # Imported here, because loading it takes as long as a short verification.
     with without_otel_variables():
         from service.bootstrap.recording import recorder
-    with recorder(settings, database_of(url), person_at(arguments, settings)) as opened:
+    with recorder(settings, database_of(url), invocation_at(arguments, settings)) as opened:
         opened.record(fact)
     return None
 

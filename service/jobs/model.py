@@ -127,6 +127,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     version: int
     created_by: str
+    created_by_issuer: str | None = None
+    """None where an older version made the job."""
+    created_by_person: str | None = None
+    """Whose key or token it was; None if not known."""
     created_ns: int
     updated_ns: int
     trace_id: str

@@ -18,6 +18,7 @@ _TEMPLATE_NAME: Final = re.compile(r"[a-z0-9-]{1,64}")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SET_BY_THE_RUNNER: Final = re.compile(r"TRACEPARENT|TRACESTATE|HOME|TMPDIR|AUDITRACE_.*")
 _SHOWN_UNKNOWN: Final = 10
+_PERSON: Final = "person"
 _KEYS: Final = (
     "description",
     "command",
@@ -45,6 +46,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     retry_exit_codes: tuple[int, ...] | None
     requires_confirmation: bool
     distinct_confirmer: bool
+    requires_person: bool = False
+    """Whether `distinct_confirmer` needs to know the person of both; the file says `distinct_confirmer = "person"`."""
     environment: Mapping[str, str]
     pass_environment: tuple[str, ...]
     limits: Limits
@@ -109,6 +112,7 @@ def _template(name: str, declared: Table) -> Template:
         declared.complain(name, "a name has 1 to 64 lower-case letters, digits and hyphens")
     table.allow(_KEYS)
     parameters = _parameters(table.table("parameters"))
+    distinct_confirmer, requires_person = _distinct_confirmer(table)
     template = Template(
         name=name,
         description=table.require("description", str, ""),
@@ -118,7 +122,8 @@ def _template(name: str, declared: Table) -> Template:
         max_attempts=table.number("max_attempts", DEFAULT_ATTEMPTS, 1, 100),
         retry_exit_codes=_retry_exit_codes(table),
         requires_confirmation=table.take("requires_confirmation", bool, False),
-        distinct_confirmer=table.take("distinct_confirmer", bool, False),
+        distinct_confirmer=distinct_confirmer,
+        requires_person=requires_person,
         environment=_environment(table),
         pass_environment=table.take("pass_environment", tuple[str, ...], ()),
         limits=_limits(table.table("limits")),
@@ -129,6 +134,15 @@ def _template(name: str, declared: Table) -> Template:
     if template.distinct_confirmer and not template.requires_confirmation:
         table.complain("distinct_confirmer", "has no effect without requires_confirmation = true")
     return template
+
+
+def _distinct_confirmer(table: Table) -> tuple[bool, bool]:
+    """Return whether the confirmer must not be the creator, and whether the person of both must be known."""
+    given = table.raw("distinct_confirmer")
+    if given is not None and not isinstance(given, bool) and given != _PERSON:
+        table.complain("distinct_confirmer", f'must be true, false or "{_PERSON}"')
+        return False, False
+    return bool(given), given == _PERSON
 
 
 def _parameters(table: Table) -> dict[str, Parameter]:

@@ -44,7 +44,9 @@ def confirm(job: Job, confirmation: Confirmation, *, is_creator: bool, distinct_
         distinct_confirmer: whether the template asks for another confirmer than the creator.
     """
     if distinct_confirmer and is_creator:
-        raise ForbiddenError("the creator of this job may not confirm it: ask another approver")
+        raise ForbiddenError(
+            "the creator of this job may not confirm it, not even with another key or token: ask another approver"
+        )
     if job.status in _BEYOND_CONFIRMED and job.confirmed_by is not None:
         _require_plan(job, confirmation.plan_sha256)
         return None

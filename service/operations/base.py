@@ -13,6 +13,7 @@ import msgspec
 
 from service.errors import AuditraceError, ForbiddenError, OperationFailedError, RefusedError
 from service.jobs.model import Job
+from service.jobs.people import Participant, is_one_person, require_known_people
 from service.jobs.templates import Templates
 from service.operations.steps import Decision, Step
 from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition
@@ -148,13 +149,22 @@ class Operation:
         return Committed(outcome.value, saved.receipts, outcome.is_replay)
 
     def _is_creator(self, job: Job) -> bool:
-        """True when the actor of this operation created the job."""
-        return self.context.actor.id == job.created_by
+        """True when the actor of this operation created the job, or the same person did with another credential."""
+        return is_one_person(_creator(job), self._participant)
 
     def _asks_for_another(self, job: Job) -> bool:
         """True when another than the creator must decide on the job, or when its template, which says so, is gone."""
         template = self.services.templates.get(job.template)
         return template is None or template.distinct_confirmer
+
+    def _require_known_people(self, job: Job) -> None:
+        template = self.services.templates.get(job.template)
+        if template is not None and template.requires_person and not self._is_creator(job):
+            require_known_people(_creator(job), self._participant)
+
+    @property
+    def _participant(self) -> Participant:
+        return Participant(self.context.actor.id, self.context.actor.issuer, self.context.person)
 
     def _work(
         self, event_name: str, target: Target, decide: Callable[[Transaction, int], Decision[T]]
@@ -199,6 +209,10 @@ class Operation:
             receipts.append(transaction.save(Transition(record=record, job=step.job, writes=step.writes)))
             marks.append((span, record))
         return marks, receipts
+
+
+def _creator(job: Job) -> Participant:
+    return Participant(job.created_by, job.created_by_issuer, job.created_by_person)
 
 
 def result_of(refusal: RefusedError) -> Result:

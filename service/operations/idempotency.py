@@ -1,8 +1,9 @@
 """Idempotency keys: finds a request that was carried out before, so that its repetition changes nothing.
 
-A key belongs to one actor and one route, for 24 hours. It is stored with every request that was carried out, also with
-a no-op: a `retry` of a job that was already queued must not run the job when it is repeated after the job failed. A
-refused request has changed nothing, so its key is not stored, and the same request may be carried out later.
+A key belongs to one actor of one issuer, and to one route, for 24 hours. It is stored with every request that was
+carried out, also with a no-op: a `retry` of a job that was already queued must not run the job when it is repeated
+after the job failed. A refused request has changed nothing, so its key is not stored, and the same request may be
+carried out later.
 """
 
 from typing import Final
@@ -14,6 +15,7 @@ from service.jobs.model import Job, JobId
 from service.operations.steps import Decision
 from service.ports import IdempotencyEntry, PutIdempotencyEntry, Transaction
 from service.records import AuditContext
+from telemetry.audit.record import KEY_ISSUER, Actor
 
 REMEMBERED_NS: Final = 24 * 3600 * 1_000_000_000
 
@@ -32,7 +34,7 @@ def job_made_before(transaction: Transaction, context: AuditContext, job_id: str
     key = context.idempotency_key_sha256
     if key is None:
         return None
-    entry = transaction.remembered(context.tenant_id, context.actor.id, context.http_route or "", key)
+    entry = _entry(transaction, context, key)
     if entry is None:
         return None
     if entry.body_sha256 != context.body_sha256 or job_id not in {None, entry.job_id}:
@@ -47,7 +49,7 @@ def remembering(decision: Decision[Job], context: AuditContext, now_ns: int) -> 
         return decision
     entry = IdempotencyEntry(
         tenant_id=context.tenant_id,
-        actor_id=context.actor.id,
+        actor_id=_stored_actor(context.actor),
         route=context.http_route or "",
         key_sha256=key,
         body_sha256=body,
@@ -57,3 +59,20 @@ def remembering(decision: Decision[Job], context: AuditContext, now_ns: int) -> 
     first, *others = decision.steps
     step = msgspec.structs.replace(first, writes=(*first.writes, PutIdempotencyEntry(entry)))
     return msgspec.structs.replace(decision, steps=[step, *others])
+
+
+def _stored_actor(actor: Actor) -> str:
+    """Return the text under which entries of an actor are stored: the id alone for API keys, as older versions do.
+
+    Neither an id nor an issuer holds a line break, so two actors never share a text.
+    """
+    return actor.id if actor.issuer == KEY_ISSUER else f"{actor.issuer}\n{actor.id}"
+
+
+def _entry(transaction: Transaction, context: AuditContext, key_sha256: str) -> IdempotencyEntry | None:
+    tenant_id, actor, route = context.tenant_id, context.actor, context.http_route or ""
+    entry = transaction.remembered(tenant_id, _stored_actor(actor), route, key_sha256)
+    if entry is not None or actor.issuer == KEY_ISSUER or transaction.key_named(tenant_id, actor.id) is not None:
+        return entry
+    # An older version stored the id alone for tokens too. No API key has this id, so the entry is of the token.
+    return transaction.remembered(tenant_id, actor.id, route, key_sha256)

@@ -53,6 +53,8 @@ class JobOperations(OperationOnJob):
                 status=Status.CREATED,
                 version=1,
                 created_by=self.context.actor.id,
+                created_by_issuer=self.context.actor.issuer,
+                created_by_person=self.context.person,
                 created_ns=now_ns,
                 updated_ns=now_ns,
                 trace_id=self.span.ref.trace_id,
@@ -118,6 +120,7 @@ class JobOperations(OperationOnJob):
             if plan_sha256 is None:
                 raise InvalidRequestError("plan_sha256 is required: it names the plan that is confirmed")
             template = self._template(job)
+            self._require_known_people(job)
             confirmation = Confirmation(
                 by=self.context.actor,
                 at_ns=now_ns,
@@ -161,6 +164,7 @@ class JobOperations(OperationOnJob):
                 plan_sha256=plan_sha256 or (job.plan.sha256 if job.plan else ""),
                 record_id=self.services.new_id(),
             )
+            self._require_known_people(job)
             after = transitions.reject(
                 job, rejection, is_creator=self._is_creator(job), distinct_confirmer=self._asks_for_another(job)
             )

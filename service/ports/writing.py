@@ -87,7 +87,10 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key as stored: `name` is the actor id, unique in its tenant and never reused."""
+    """An API key as stored: `name` is the actor id, unique in its tenant and never reused.
+
+    `person` is the person whose key it is; None if not known.
+    """
 
     key_id: str
     name: str
@@ -97,10 +100,14 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     created_ns: int
     revoked_ns: int | None = None
     expires_ns: int | None = None
+    person: str | None = None
 
 
 class IdempotencyEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that was carried out. The same key with the same body gets an answer, and nothing is done again."""
+    """A request that was carried out. The same key with the same body gets an answer, and nothing is done again.
+
+    `actor_id` is the id of the actor, with its issuer where this is not the one of API keys.
+    """
 
     tenant_id: TenantId
     actor_id: str
@@ -152,6 +159,10 @@ class Transaction(OpenLedger, Protocol):
 
     def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
         """Return the key with this name, also a revoked one."""
+        ...
+
+    def keys(self) -> Sequence[ApiKey]:
+        """Return all keys, also revoked ones; another transaction that asks for them waits until this one ends."""
         ...
 
     def note_use(self, key_id: str, used_ns: int) -> None:

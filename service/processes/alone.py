@@ -11,7 +11,7 @@ from service.bootstrap.relaying import Redelivery, RelayNode
 from service.config import Settings
 from service.processes.parts import Parts
 from service.processes.stopping import DELIVERIES_KEEP, LEAST_TELEMETRY_S, Grace, Say, StopSignal, left_of, tell
-from service.records import Person
+from service.records import Invocation
 from service.relay import Drained, Replayed, ReplayObserver, StallTimeout
 
 
@@ -65,9 +65,11 @@ class ReplayedAll(msgspec.Struct, frozen=True):
     undelivered: int | None
 
 
-def replay_all(settings: Settings, person: Person, observer: ReplayObserver, *, from_start: bool) -> ReplayedAll:
-    """Send everything that was delivered before to the sink of the settings, as an act of this person."""
-    with StopSignal() as stop, closing(Redelivery(settings, person)) as node:
+def replay_all(
+    settings: Settings, invocation: Invocation, observer: ReplayObserver, *, from_start: bool
+) -> ReplayedAll:
+    """Send everything that was delivered before to the sink of the settings, as an act of this command."""
+    with StopSignal() as stop, closing(Redelivery(settings, invocation)) as node:
         replayed = node.replay_all(_timeout(settings, stop), observer, from_start=from_start)
         parked, undelivered = node.left_out() or (None, None)
         return ReplayedAll(replayed, node.place, node.relay.state().address, parked, undelivered)

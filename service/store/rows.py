@@ -35,7 +35,7 @@ def decode_run(document: str) -> Run:
 
 def key_of(row: Sequence[Any]) -> ApiKey:
     """Return the API key of a row of the queries `key`, `key_named` and `keys`."""
-    key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns = row
+    key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person = row
     return ApiKey(
         key_id=key_id,
         name=name,
@@ -45,6 +45,7 @@ def key_of(row: Sequence[Any]) -> ApiKey:
         created_ns=created_ns,
         revoked_ns=revoked_ns,
         expires_ns=expires_ns,
+        person=person,
     )
 
 

@@ -202,6 +202,10 @@ class LedgerTransaction(ABC):
         row = one(self.execute("key_named", {"tenant_id": tenant_id, "name": name}))
         return key_of(row) if row else None
 
+    def keys(self) -> Sequence[ApiKey]:
+        """Return all API keys, also revoked ones; no other transaction makes one until this one ends."""
+        return [key_of(row) for row in self.execute("keys", {})]
+
     def note_use(self, key_id: str, used_ns: int) -> None:
         """Store when an API key was used, unless a later use is stored already."""
         self.execute("note_use", {"key_id": key_id, "used_ns": used_ns})

@@ -65,7 +65,7 @@ BREAKS: Final[Mapping[str, Break]] = {
         {"input_without_record"},
     ),
     "an API key that nobody made": Break(
-        ["INSERT INTO api_keys VALUES ('id', 'default', 'mallory', 'admin', 'hash', 1, NULL, NULL)"],
+        ["INSERT INTO api_keys VALUES ('id', 'default', 'mallory', 'admin', 'hash', 1, NULL, NULL, NULL)"],
         {"key_without_record"},
     ),
     "an API key has other roles": Break(
@@ -86,6 +86,10 @@ BREAKS: Final[Mapping[str, Break]] = {
     "an API key is made to last for ever": Break(
         ["UPDATE api_keys SET expires_ns = NULL WHERE name = 'revoked'"], {"key_without_record"}
     ),
+    "an API key is of another person": Break(
+        ["UPDATE api_keys SET person = 'mallory' WHERE name = 'kept'"], {"key_without_record"}
+    ),
+    "an API key is of nobody": Break(["UPDATE api_keys SET person = NULL WHERE name = 'kept'"], {"key_without_record"}),
     "a tip has another time": Break(
         [f"UPDATE audit_streams SET observed_ns = 1 WHERE {_OF_CLOSED_STREAM}"], {"tip_differs"}
     ),

@@ -164,7 +164,7 @@ def _let_everything_happen(jobs: Jobs) -> None:
         actor=Actor("root", "system", "service"), tenant_id=TenantId("default"), source="cli", roles=frozenset({ADMIN})
     )
     keys = KeyOperations(jobs.services, context, jobs.services.tracing.root("keys"))
-    keys.create("kept", ["viewer", "operator"], TenantId("default"))
+    keys.create("kept", ["viewer", "operator"], TenantId("default"), person="kim@example.com")
     keys.create("revoked", ["admin"], TenantId("acme"), jobs.clock() + _YEAR_NS)
     keys.revoke("revoked", TenantId("acme"))
     _sign_and_deliver(jobs.store, jobs.lane)

@@ -113,6 +113,16 @@ BEFORE_THE_FIRST_START: dict[str, tuple[Break, str, list[str]]] = {
     ),
     "two that do not fit": (_set(AUDITRACE_RUN_RENEW="50s"), "settings", ["at most half of AUDITRACE_RUN_LEASE"]),
     "half of an issuer": (_set(AUDITRACE_JWT_ISSUER="x"), "settings", ["set AUDITRACE_JWT_AUDIENCE, AUDITRACE_JWT_J"]),
+    "an issuer that is called as actors without a token": (
+        _set(AUDITRACE_JWT_ISSUER="Key", AUDITRACE_JWT_AUDIENCE="a", AUDITRACE_JWT_JWKS="https://id.example/"),
+        "settings",
+        ["AUDITRACE_JWT_ISSUER: Key is what records say of actors that have no token"],
+    ),
+    "an issuer that ends with nothing": (
+        _set(AUDITRACE_JWT_ISSUER="https://id.example\u200b"),
+        "settings",
+        ["AUDITRACE_JWT_ISSUER: it has a character that nobody sees (U+200B)", "set AUDITRACE_JWT_AUDIENCE, AUDI"],
+    ),
     "no such address": (_set(AUDITRACE_HOST="192.0.2.1"), "listening", ["cannot listen on 192.0.2.1:0: Cannot assign"]),
     "no such host": (_set(AUDITRACE_HOST="a..b"), "listening", ["cannot listen on a..b:0"]),
     "another kind of database": (

@@ -7,6 +7,7 @@ import pytest
 from service.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError, RefusedError
 from service.jobs.model import TenantId
 from service.operations.keys import KeyOperations
+from service.ports import ApiKey, PutKey, Transition
 from service.records import AuditContext
 from service.roles import EMITTER, OPERATOR, VIEWER
 from telemetry import names
@@ -53,6 +54,64 @@ def test_a_name_is_given_once_in_a_tenant(api: ApiUnderTest) -> None:
     assert keys.create("anna", [VIEWER], TenantId("other")).value.tenant == "other"
 
 
+@pytest.mark.parametrize("other", ["Anna", "ANNA", "annA"])
+def test_a_name_in_another_case_is_the_same_name(api: ApiUnderTest, other: str) -> None:
+    """People would take the two for one actor. Refused and recorded, also after the first one was revoked."""
+    keys = _keys(api)
+    keys.create("anna", [VIEWER], DEFAULT)
+    keys.revoke("anna", DEFAULT)
+    with pytest.raises(ConflictError, match="looks like 'anna'") as refused:
+        keys.create(other, [VIEWER], DEFAULT)
+    assert api.records()[-1].row.record_id == refused.value.receipt.record_id
+    assert keys.create(other, [VIEWER], TenantId("other")).value.name == other
+
+
+def test_a_tenant_in_another_case_is_the_same_tenant(api: ApiUnderTest) -> None:
+    """A key of a tenant that looks like another one is refused; each tenant goes on to get keys."""
+    keys = _keys(api)
+    keys.create("anna", [VIEWER], TenantId("acme"))
+    with pytest.raises(ConflictError, match="looks like the tenant acme"):
+        keys.create("ben", [VIEWER], TenantId("Acme"))
+    assert keys.create("ben", [VIEWER], TenantId("acme")).value.tenant == "acme"
+
+
+def test_names_that_look_alike_already_continue_to_work(api: ApiUnderTest) -> None:
+    """An older version made them: both keys are accepted, revoked by their exact names, and their tenants get keys."""
+    keys = _keys(api)
+    secret = hashlib.sha256(b"secret").hexdigest()
+    for key_id, name, tenant in (("k1", "a", "t"), ("k2", "A", "t"), ("k3", "a", "T")):
+        key = ApiKey(
+            key_id=key_id, name=name, tenant_id=TenantId(tenant), roles=(VIEWER,), secret_sha256=secret, created_ns=1
+        )
+        made = Transition(record=api.store.record(CREATE), writes=(PutKey(key),))
+        api.lane.submit(lambda transaction, made=made: transaction.save(made)).result()
+    clients = [Client(api, f"atk_{key_id}_secret") for key_id in ("k1", "k2", "k3")]
+    assert [client.get("/v1/me").json()["actor_id"] for client in clients] == ["a", "A", "a"]
+    keys.revoke("A", TenantId("t"))
+    assert [client.get("/v1/me").status_code for client in clients] == [200, 401, 200]
+    for tenant in ("t", "T"):
+        assert keys.create("c", [VIEWER], TenantId(tenant)).value.tenant == tenant
+
+
+def test_a_key_states_whose_it_is(api: ApiUnderTest) -> None:
+    """The person is in the record of its making and in what it does, and the database itself refuses to change it."""
+    with api.leaves(CREATE) as left:
+        made = _keys(api).create("ci-bot", [VIEWER], DEFAULT, person="anna@example.com").value
+    assert left[0].changes["person"] == {"to": "anna@example.com"}
+    assert Client(api, made.key).get("/v1/me").json()["person"] == "anna@example.com"
+    for to in ("NULL", "'ben@example.com'"):
+        with pytest.raises(Exception, match="not changed otherwise"):
+            api.store.execute(f"UPDATE api_keys SET person = {to} WHERE name = 'ci-bot'")
+
+
+@pytest.mark.parametrize("person", ["", " anna", "an\u200bna", "\u0430nna", "\udcff", "x" * 257])
+def test_a_person_that_nobody_could_tell_apart_is_refused(shared_api: ApiUnderTest, person: str) -> None:
+    """The refusal says what is wrong with the name, and is recorded."""
+    with shared_api.leaves(CREATE) as left, pytest.raises(InvalidRequestError, match="the person of a key cannot"):
+        _keys(shared_api).create("ok", [VIEWER], DEFAULT, person=person)
+    assert left[0].result == "rejected"
+
+
 def test_revoking_again_is_a_noop(api: ApiUnderTest) -> None:
     """A revoked key stays revoked, and the second time is on record as `noop`."""
     keys = _keys(api)
@@ -75,6 +134,12 @@ def test_revoking_again_is_a_noop(api: ApiUnderTest) -> None:
         ("\udcff", [VIEWER], "default"),
         ("anonymous", [VIEWER], "default"),
         ("auditrace", [VIEWER], "default"),
+        ("Anonymous", [VIEWER], "default"),
+        ("AUDITRACE", [VIEWER], "default"),
+        ("node-7", [VIEWER], "default"),
+        ("Node-7", [VIEWER], "default"),
+        ("os:root@db1", [VIEWER], "default"),
+        ("\u0430nna", [VIEWER], "default"),
         ("ok", [], "default"),
         ("ok", ["root"], "default"),
         ("ok", ["\udcff"], "default"),

@@ -19,7 +19,7 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 METHODS = {"get", "post", "put"}
 # Members and parameters whose values people and identity providers choose.
-FREE = {"tenant_id", "actor_id", "worker_id", "target_id"}
+FREE = {"tenant_id", "actor_id", "worker_id", "target_id", "credential_id"}
 ENUMS = {
     "status": [set(Status), set(RunStatus), {"live", "ready", "not ready"}],
     "action": [set(names.ACTIONS.values())],

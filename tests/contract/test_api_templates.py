@@ -20,6 +20,7 @@ def test_templates_say_what_a_job_asks_for(shared_api: ApiUnderTest) -> None:
         "description": "Count the lines of a file",
         "requires_confirmation": True,
         "distinct_confirmer": True,
+        "requires_person": False,
         "timeout_ms": 300_000,
         "max_attempts": 3,
         "limits": {"memory_bytes": 2**29, "cpu_seconds": 300, "output_bytes": 2**23},
@@ -94,6 +95,9 @@ def test_everybody_may_ask_who_it_is(shared_api: ApiUnderTest, role: str) -> Non
     assert answer.json() == {
         "actor_id": client.name,
         "actor_type": "service" if role == EMITTER else "user",
+        "issuer": "key",
+        "credential_id": client.key_id,
+        "person": None,
         "tenant_id": "ours",
         "roles": [role],
         "credential_kind": "api_key",

@@ -74,7 +74,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         actor=Actor("root", "system", "service"), tenant_id=TenantId("default"), source="cli", roles=frozenset({ADMIN})
     )
     keys = KeyOperations(jobs.services, context, jobs.services.tracing.root("keys"))
-    keys.create("kept", ["viewer", "operator"], TenantId("default"))
+    keys.create("kept", ["viewer", "operator"], TenantId("default"), person="kim@example.com")
     keys.create("revoked", ["admin"], TenantId("acme"))
     keys.revoke("revoked", TenantId("acme"))
     writer = jobs.store.checkpoints(jobs.lane, Signer(KEY), Signer(FOREIGN_KEY))

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from service.errors import BrokenLedgerError, LedgerBusyError, LedgerUnavailableError
-from service.jobs.model import Job, Status
-from service.ports import Receipt, RecordFilter, Transaction, Work
+from service.jobs.model import Job, Status, TenantId
+from service.ports import ApiKey, PutKey, Receipt, RecordFilter, Transaction, Transition, Work
 from service.store.postgres.lanes import MAX_GROUP, PostgresLanes
 from telemetry import names
 from tests.support.both_stores import POSTGRES
@@ -146,6 +146,29 @@ def test_a_job_that_stays_taken_is_a_reason_to_try_later(store: PostgresStore, m
     with _locking(store, "job-1"), pytest.raises(LedgerBusyError):
         lane.submit(_cancelled(store, "job-1")).result()
     assert store.rows("SELECT count(*) FROM audit_records") == [(2,)]
+
+
+def test_the_names_of_keys_are_read_by_one_transaction_at_a_time(store: PostgresStore) -> None:
+    """Two lanes cannot both find that a name is free: the second one waits, and finds the key of the first."""
+    lanes = [store.lane(f"node-{number}") for number in range(2)]
+    has_read, may_go_on = threading.Event(), threading.Event()
+    key = ApiKey(key_id="k", name="anna", tenant_id=TenantId("t"), roles=("admin",), secret_sha256="h", created_ns=1)
+
+    def create(transaction: Transaction) -> None:
+        assert transaction.keys() == []
+        has_read.set()
+        may_go_on.wait(60)
+        transaction.save(Transition(record=store.record("key.create"), writes=(PutKey(key),)))
+
+    first = lanes[0].submit(create)
+    has_read.wait(60)
+    second = lanes[1].submit(lambda transaction: transaction.keys())
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = ("
+    waiting += "SELECT oid FROM pg_database WHERE datname = current_database())"
+    poll_until(lambda: second.done() or store.rows(waiting) == [(1,)], "the second lane to wait")
+    may_go_on.set()
+    first.result()
+    assert second.result() == [key]
 
 
 def test_lanes_that_lock_each_other_out_both_succeed(store: PostgresStore) -> None:

@@ -76,6 +76,7 @@ def test_nothing_is_replaced(store: SqliteStore, table: str) -> None:
         "UPDATE api_keys SET revoked_ns = NULL",
         "UPDATE api_keys SET revoked_ns = 99",
         "UPDATE api_keys SET secret_sha256 = 'x'",
+        "UPDATE api_keys SET person = 'x'",
         "DELETE FROM api_keys",
         "UPDATE audit_envelopes SET resource = x'00'",
         "DELETE FROM audit_envelopes",
@@ -85,7 +86,7 @@ def test_keys_and_envelopes_stay_as_they_were_made(store: SqliteStore, statement
     """A key is revoked once and not changed otherwise; what records are shipped in is not changed at all."""
     with _as_anybody(store) as connection:
         connection.execute("INSERT INTO audit_envelopes VALUES (1, x'01', x'02')")
-        connection.execute("INSERT INTO api_keys VALUES ('k', 't', 'n', 'viewer', 'h', 1, NULL, NULL)")
+        connection.execute("INSERT INTO api_keys VALUES ('k', 't', 'n', 'viewer', 'h', 1, NULL, NULL, NULL)")
         connection.execute("UPDATE api_keys SET revoked_ns = 5")
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute(statement)

@@ -119,10 +119,13 @@ def test_the_list_of_keys_shows_when_each_was_made_was_used_and_ends(service: Se
     with service:
         service.command("keys", "create", "idle", "--role", "viewer")
         made = json.loads(
-            service.command("keys", "create", "ann", "--role", "viewer", "--expires", "2h", "--json").stdout
+            service.command(
+                *("keys", "create", "ann", "--role", "viewer", "--expires", "2h", "--person", "Ann Smith", "--json")
+            ).stdout
         )
+        assert made["person"] == "Ann Smith"
         seen = httpx.get(f"{service.url}/v1/me", headers={"Authorization": f"Bearer {made['key']}"}, timeout=60).json()
-        assert seen["expires_at"] == made["expires_at"]
+        assert (seen["expires_at"], seen["person"]) == (made["expires_at"], "Ann Smith")
 
         def is_noted() -> bool:
             (listed,) = [one for one in _listed(service) if one["name"] == "ann"]
@@ -135,12 +138,13 @@ def test_the_list_of_keys_shows_when_each_was_made_was_used_and_ends(service: Se
     assert (keys["idle"]["last_used_at"], keys["idle"]["expires_at"]) == (None, None)
     shown = service.command("keys", "list").stdout
     headings, *rows = [re.split(r" {2,}", line) for line in shown.splitlines()]
-    assert headings == ["ID", "NAME", "TENANT", "ROLES", "CREATED", "LAST USE", "EXPIRES"]
+    assert headings == ["ID", "NAME", "TENANT", "ROLES", "PERSON", "CREATED", "LAST USE", "EXPIRES"]
     (row,) = [row for row in rows if row[1] == "ann"]
     times = [f"{str(keys['ann'][name])[:19]}Z" for name in ("created_at", "last_used_at", "expires_at")]
-    assert row == [made["id"], "ann", "default", "viewer", *times]
+    assert row == [made["id"], "ann", "default", "viewer", "Ann Smith", *times]
     (row,) = [row for row in rows if row[1] == "idle"]
-    assert row[5:] == ["never", "never"]
+    assert (row[4], row[6:]) == ("-", ["never", "never"])
+    assert (keys["ann"]["person"], keys["idle"]["person"]) == ("Ann Smith", None)
 
 
 def _listed(service: Service) -> list[dict[str, object]]:

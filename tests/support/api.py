@@ -99,6 +99,7 @@ class ApiUnderTest:
         authenticate: Callable[[Authenticator], Authenticator] = BearerAuthenticator,
         bounds: Bounds | None = None,
         settings: ApiSettings | None = None,
+        templates: str = TEMPLATES,
         poll_s: float = POLL_S,
         max_waiting: int = MAX_WAITING,
     ) -> None:
@@ -112,7 +113,7 @@ class ApiUnderTest:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
         tracer = provider.get_tracer("test")
-        (folder / "jobs.toml").write_text(TEMPLATES, encoding="utf-8")
+        (folder / "jobs.toml").write_text(templates, encoding="utf-8")
         self.services = Services(
             ledger=self.lane,
             templates=load_templates(folder / "jobs.toml"),
@@ -158,9 +159,9 @@ class ApiUnderTest:
         """Run a coroutine on the application's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
-    def key(self, name: str, *roles: str, tenant: str = "default") -> NewKey:
+    def key(self, name: str, *roles: str, tenant: str = "default", person: str | None = None) -> NewKey:
         """Create an API key."""
-        return self._keys(tenant).create(name, roles, TenantId(tenant)).value
+        return self._keys(tenant).create(name, roles, TenantId(tenant), person=person).value
 
     def revoke(self, name: str, tenant: str = "default") -> None:
         """Revoke an API key."""
@@ -174,7 +175,8 @@ class ApiUnderTest:
 
     def client(self, name: str = "anna", *roles: str, tenant: str = "default") -> "Client":
         """Return a client with a key of its own; without roles, one that may do everything."""
-        return Client(self, self.key(name, *(roles or (ADMIN,)), tenant=tenant).key, name)
+        key = self.key(name, *(roles or (ADMIN,)), tenant=tenant)
+        return Client(self, key.key, name, key_id=key.id)
 
     def finish_run(
         self,
@@ -332,12 +334,18 @@ class Client:
     """An API client."""
 
     def __init__(
-        self, api: ApiUnderTest, token: str | None, name: str = "anonymous", source: str = "192.0.2.7"
+        self,
+        api: ApiUnderTest,
+        token: str | None,
+        name: str = "anonymous",
+        source: str = "192.0.2.7",
+        key_id: str | None = None,
     ) -> None:
         self.api = api
         self.token = token
         self.name = name
         self.source = source
+        self.key_id = key_id
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Send one request and return its answer; takes what `ask` takes."""

@@ -89,6 +89,25 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert template.limits == Limits(memory_bytes=512 * 2**20, cpu_seconds=300, output_bytes=8 * 2**20)
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("true", (True, False)), ("false", (False, False)), ('"person"', (True, True))],
+)
+def test_four_eyes_may_need_to_know_people(tmp_path: Path, written: str, read: tuple[bool, bool]) -> None:
+    """`distinct_confirmer` is true, false, or names that people must be known."""
+    text = DESIGN.replace("distinct_confirmer = true", f"distinct_confirmer = {written}")
+    template = _load(tmp_path, text)
+    assert (template.distinct_confirmer, template.requires_person) == read
+
+
+@pytest.mark.parametrize("written", ["1", '"email"', '"true"', "[]", "{ claim = 'email' }"])
+def test_another_rule_of_four_eyes_is_a_problem(tmp_path: Path, written: str) -> None:
+    """A rule that is not understood never counts as none."""
+    text = DESIGN.replace("distinct_confirmer = true", f"distinct_confirmer = {written}")
+    (problem,) = _problems(tmp_path, text)
+    assert problem == 'templates.line-count.distinct_confirmer: must be true, false or "person"'
+
+
 def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     """One start of the service is enough to learn every mistake, each with its place."""
     problems = _problems(

@@ -89,10 +89,11 @@ SELECT job_id, name, ciphertext FROM job_secrets ORDER BY job_id, name
 COPY job_secrets (job_id, name, ciphertext) FROM STDIN
 
 -- name: read_api_keys
-SELECT key_id, tenant_id, name, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys ORDER BY key_id
+SELECT key_id, tenant_id, name, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person
+FROM api_keys ORDER BY key_id
 
 -- name: write_api_keys
-COPY api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, revoked_ns, expires_ns) FROM STDIN
+COPY api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person) FROM STDIN
 
 -- name: read_key_uses
 SELECT key_id, used_ns FROM api_key_uses ORDER BY key_id

@@ -188,8 +188,14 @@ VALUES (%(job_id)s, %(run)s, %(name)s, %(size)s, %(sha256)s, %(payload)b)
 INSERT INTO job_secrets (job_id, name, ciphertext) VALUES (%(job_id)s, %(name)s, %(ciphertext)b)
 
 -- name: put_key
-INSERT INTO api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, expires_ns)
-VALUES (%(key_id)s, %(tenant_id)s, %(name)s, %(roles)s, %(secret_sha256)s, %(created_ns)s, %(expires_ns)s)
+INSERT INTO api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, expires_ns, person)
+VALUES (
+    %(key_id)s, %(tenant_id)s, %(name)s, %(roles)s, %(secret_sha256)s, %(created_ns)s, %(expires_ns)s, %(person)s
+)
+
+-- name: lock_key_names
+-- Two names that look the same are not the same row, so no constraint keeps two transactions from making both.
+SELECT pg_advisory_xact_lock(hashtextextended('names of API keys', 0))
 
 -- name: revoke_key
 UPDATE api_keys SET revoked_ns = %(revoked_ns)s WHERE key_id = %(key_id)s AND revoked_ns IS NULL
@@ -250,15 +256,15 @@ SELECT payload FROM job_artifacts WHERE job_id = %(job_id)s AND run = %(run)s AN
 SELECT name, ciphertext FROM job_secrets WHERE job_id = %(job_id)s
 
 -- name: key
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
 WHERE key_id = %(key_id)s
 
 -- name: key_named
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
 WHERE tenant_id = %(tenant_id)s AND name = %(name)s
 
 -- name: keys
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
 ORDER BY created_ns, name
 
 -- name: key_uses

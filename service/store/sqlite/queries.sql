@@ -143,23 +143,23 @@ INSERT INTO job_secrets (job_id, name, ciphertext) VALUES (:job_id, :name, :ciph
 SELECT name, ciphertext FROM job_secrets WHERE job_id = :job_id
 
 -- name: put_key
-INSERT INTO api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, expires_ns)
-VALUES (:key_id, :tenant_id, :name, :roles, :secret_sha256, :created_ns, :expires_ns)
+INSERT INTO api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, expires_ns, person)
+VALUES (:key_id, :tenant_id, :name, :roles, :secret_sha256, :created_ns, :expires_ns, :person)
 
 -- name: revoke_key
 UPDATE api_keys SET revoked_ns = :revoked_ns WHERE key_id = :key_id AND revoked_ns IS NULL
 RETURNING key_id
 
 -- name: key
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
 WHERE key_id = :key_id
 
 -- name: key_named
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
 WHERE tenant_id = :tenant_id AND name = :name
 
 -- name: keys
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns FROM api_keys
+SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
 ORDER BY created_ns, name
 
 -- name: note_use

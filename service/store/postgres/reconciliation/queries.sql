@@ -89,7 +89,7 @@ WITH stated AS (
     SELECT event_name, target_id, comparable_json(body) -> 'attributes' -> 'auditrace.changes' AS changes
     FROM audit_records WHERE event_name IN ('key.create', 'key.revoke') AND result = 'success'
 )
-SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles and this end'
+SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles, this end and this person'
 FROM api_keys
 WHERE NOT EXISTS (
     SELECT FROM stated
@@ -102,6 +102,7 @@ WHERE NOT EXISTS (
             to_char(to_timestamp(expires_ns / 1000000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
             || '.' || lpad((expires_ns % 1000000000)::text, 9, '0') || 'Z'
         )
+        AND changes -> 'person' ->> 'to' IS NOT DISTINCT FROM api_keys.person
 )
 UNION ALL
 SELECT

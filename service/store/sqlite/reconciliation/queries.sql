@@ -83,7 +83,7 @@ WHERE sha256 IS NOT (
 )
 
 -- name: key_without_record
-SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles and this end'
+SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles, this end and this person'
 FROM api_keys
 WHERE NOT EXISTS (
     SELECT 1 FROM audit_records
@@ -97,6 +97,7 @@ WHERE NOT EXISTS (
             strftime('%Y-%m-%dT%H:%M:%S', expires_ns / 1000000000, 'unixepoch')
             || printf('.%09dZ', expires_ns % 1000000000)
         )
+        AND json_extract(body, '$.attributes."auditrace.changes".person.to') IS api_keys.person
 )
 UNION ALL
 SELECT

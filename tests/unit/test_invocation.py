@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from service.bootstrap.command_args import without_secrets
-from service.bootstrap.person import Process, person_of
+from service.bootstrap.invocation import Process, invocation_of
 from telemetry.audit.record import Actor
 
 USERS: Mapping[int, str] = {
@@ -23,24 +23,28 @@ HOST = Process(real_uid=1000, effective_uid=1000, login_uid=None, host="db-1")
 def test_the_actor_is_the_real_user_on_the_host_of_the_kernel() -> None:
     """Not the one that variables name; beside it stand the host, the user whose rights count, and the command."""
     environment = {"USER": "eve", "LOGNAME": "eve", "USERNAME": "eve", "HOSTNAME": "elsewhere", "SUDO_UID": "1001"}
-    person = person_of(["auditrace", "keys", "rotate"], environment, HOST, USERS.get)
-    assert person.actor == Actor("os:anna@db-1", "user", "os")
-    assert (person.host, person.owner, person.command) == ("db-1", "anna", ("auditrace", "keys", "rotate"))
-    assert (person.login_id, person.sudo_id) == (None, None)
+    invocation = invocation_of(["auditrace", "keys", "rotate"], environment, HOST, USERS.get)
+    assert invocation.actor == Actor("os:anna@db-1", "user", "os")
+    assert (invocation.host, invocation.owner, invocation.command) == ("db-1", "anna", ("auditrace", "keys", "rotate"))
+    assert (invocation.login_id, invocation.sudo_id) == (None, None)
 
 
 def test_a_setuid_program_is_run_by_its_caller() -> None:
     """The real user is the person; the owner of the process is the user whose rights it has."""
-    person = person_of([], {}, msgspec.structs.replace(HOST, effective_uid=0), USERS.get)
-    assert (person.actor.id, person.owner) == ("os:anna@db-1", "root")
+    invocation = invocation_of([], {}, msgspec.structs.replace(HOST, effective_uid=0), USERS.get)
+    assert (invocation.actor.id, invocation.owner) == ("os:anna@db-1", "root")
 
 
 def test_who_logged_in_is_told_if_it_is_another_user() -> None:
     """From the kernel's login uid; `sudo` adds the user that it names, which a variable says."""
     as_root = msgspec.structs.replace(HOST, real_uid=0, effective_uid=0, login_uid=1000)
-    person = person_of([], {"SUDO_USER": "anna"}, as_root, USERS.get)
-    assert (person.actor.id, person.login_id, person.sudo_id) == ("os:root@db-1", "os:anna@db-1", "os:anna@db-1")
-    same = person_of([], {"SUDO_USER": ""}, msgspec.structs.replace(as_root, login_uid=0), USERS.get)
+    invocation = invocation_of([], {"SUDO_USER": "anna"}, as_root, USERS.get)
+    assert (invocation.actor.id, invocation.login_id, invocation.sudo_id) == (
+        "os:root@db-1",
+        "os:anna@db-1",
+        "os:anna@db-1",
+    )
+    same = invocation_of([], {"SUDO_USER": ""}, msgspec.structs.replace(as_root, login_uid=0), USERS.get)
     assert (same.login_id, same.sudo_id) == (None, None)
 
 
@@ -58,11 +62,11 @@ def test_who_logged_in_is_told_if_it_is_another_user() -> None:
 def test_no_name_breaks_a_record_or_reads_like_another(uid: int, host: str, expected: str) -> None:
     """Other characters than letters, digits and a few marks of ASCII are written as bytes; a user may have no name."""
     process = msgspec.structs.replace(HOST, real_uid=uid, effective_uid=uid, host=host)
-    person = person_of([], {"SUDO_USER": "x" * 5000}, process, USERS.get)
-    assert person.actor.id == expected
-    assert expected == f"os:{person.owner}@{person.host}"
-    assert person.sudo_id is not None
-    assert len(person.sudo_id) < 600
+    invocation = invocation_of([], {"SUDO_USER": "x" * 5000}, process, USERS.get)
+    assert invocation.actor.id == expected
+    assert expected == f"os:{invocation.owner}@{invocation.host}"
+    assert invocation.sudo_id is not None
+    assert len(invocation.sudo_id) < 600
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import msgspec
 
 from service.bootstrap.command_args import without_secrets
 from service.jobs.model import DEFAULT_TENANT
-from service.records import AuditContext, Person
+from service.records import AuditContext, Invocation
 from telemetry.audit.record import OS_ISSUER, Actor
 
 _LOGIN_UID: Final = Path("/proc/self/loginuid")
@@ -47,12 +47,12 @@ def user_name(uid: int) -> str | None:
         return None
 
 
-def person_of(
+def invocation_of(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     process: Process | None = None,
     name_of: Callable[[int], str | None] = user_name,
-) -> Person:
+) -> Invocation:
     """Return who runs a command.
 
     Args:
@@ -69,7 +69,7 @@ def person_of(
         return f"uid-{uid}" if name is None else _written(name)
 
     login, sudo = process.login_uid, environment.get("SUDO_USER")
-    return Person(
+    return Invocation(
         actor=Actor(f"os:{written_name(process.real_uid)}@{host}", "user", OS_ISSUER),
         host=host,
         owner=written_name(process.effective_uid),
@@ -79,9 +79,9 @@ def person_of(
     )
 
 
-def context_of(person: Person) -> AuditContext:
-    """Return the context of what this person does by a command."""
-    return AuditContext(actor=person.actor, tenant_id=DEFAULT_TENANT, source="cli", person=person)
+def context_of(invocation: Invocation) -> AuditContext:
+    """Return the context of what a command does."""
+    return AuditContext(actor=invocation.actor, tenant_id=DEFAULT_TENANT, source="cli", invocation=invocation)
 
 
 def _login_uid() -> int | None:

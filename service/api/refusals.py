@@ -12,7 +12,7 @@ from service.api.routing import EVENT
 from service.api.texts import is_uuid
 from service.errors import RefusedError, TryLaterError
 from service.operations.base import result_of
-from service.operations.budgets import Kind
+from service.operations.budgets import EventKind
 from service.operations.tallies import LEDGER
 from telemetry import names
 from telemetry.audit.record import Target
@@ -39,7 +39,7 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
     if error.receipt is not None:
         parts.tallies.refused(context, result_of(error))
         return
-    tried = Kind(
+    tried = EventKind(
         event_name=error.event_name or event_name,
         result=result_of(error),
         target=error.target or _target(event_name, request),

@@ -39,7 +39,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """The actors and kinds of actors in memory. Whatever finds no place gets records, and is never counted."""
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True):
+class EventKind(msgspec.Struct, frozen=True, kw_only=True):
     """What a tally counts: events of one kind are equal in all of this.
 
     `filter_text` is that of a read; `reason` and `source` are those of a request without a valid credential.
@@ -55,7 +55,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     is_folded: bool = False
 
 
-def folded(kind: Kind) -> Kind:
+def folded(kind: EventKind) -> EventKind:
     """Return the folded kind that stands for `kind` among others."""
     if kind.source is not None:
         return msgspec.structs.replace(kind, source=None, is_folded=True)
@@ -84,24 +84,24 @@ class _Budget:
 
     def __init__(self, max_kinds: int) -> None:
         self._max_kinds = max_kinds
-        self._kinds: dict[Result, set[Kind]] = defaultdict(set)
-        self._folds: set[Kind] = set()
+        self._kinds: dict[Result, set[EventKind]] = defaultdict(set)
+        self._folds: set[EventKind] = set()
         self.records: Counter[Result] = Counter()
         self.admitted = 0
 
-    def counted_as(self, kind: Kind) -> Kind:
+    def counted_as(self, kind: EventKind) -> EventKind:
         """Return the kind under which an event is counted: its own while there is room, else the folded one."""
         known = self._kinds[kind.result]
         return kind if kind in known or len(known) < self._max_kinds else folded(kind)
 
-    def add(self, kind: Kind) -> bool:
+    def add(self, kind: EventKind) -> bool:
         """Count this kind apart from now on; return whether it is new."""
         known = self._folds if kind.is_folded else self._kinds[kind.result]
         is_new = kind not in known
         known.add(kind)
         return is_new
 
-    def has(self, kind: Kind) -> bool:
+    def has(self, kind: EventKind) -> bool:
         """Return whether the kind is counted apart."""
         return kind in (self._folds if kind.is_folded else self._kinds[kind.result])
 
@@ -112,7 +112,7 @@ class Budgets:
     No budget takes anything from another one. Where the room for all actors is used up, events get records.
     """
 
-    def __init__(self, bounds: Bounds, kept: Iterable[tuple[Owner | None, Kind]] = ()) -> None:
+    def __init__(self, bounds: Bounds, kept: Iterable[tuple[Owner | None, EventKind]] = ()) -> None:
         """Begin a minute; `kept` are the kinds whose counts of earlier minutes are still in memory, by owner."""
         self._bounds = bounds
         self._denied = _Budget(bounds.denied_kinds)
@@ -124,13 +124,13 @@ class Budgets:
             self._rows += owner is not None
         self._rows += len(self._actors)
 
-    def place_denied(self, kind: Kind) -> Kind:
+    def place_denied(self, kind: EventKind) -> EventKind:
         """Return the kind under which a request without a valid credential is counted."""
         counted = self._denied.counted_as(kind)
         self._denied.add(counted)
         return counted
 
-    def place(self, owner: Owner, kind: Kind) -> Kind | None:
+    def place(self, owner: Owner, kind: EventKind) -> EventKind | None:
         """Return the kind under which an event of an actor is counted; None means that it gets a record of its own."""
         budget = self._budget(owner)
         if budget is None:

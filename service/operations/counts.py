@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from service.errors import ThrottledError, UnauthenticatedError
-from service.operations.budgets import Kind
+from service.operations.budgets import EventKind
 from service.records import AuditContext, Fact, change
 from telemetry import names
 from telemetry.audit.record import Result
@@ -25,7 +25,7 @@ class Count(msgspec.Struct, frozen=True):
     context: AuditContext
 
 
-def one(kind: Kind, context: AuditContext) -> Count:
+def one(kind: EventKind, context: AuditContext) -> Count:
     """Return the count of one event."""
     shared = AuditContext(
         actor=context.actor,
@@ -53,7 +53,7 @@ def together(count: Count | None, more: Count | None) -> Count | None:
     return Count(count.number + more.number, kinds, context)
 
 
-def fact_of(kind: Kind, reason: str | None, count: int = 1, kinds: int = 1) -> Fact:
+def fact_of(kind: EventKind, reason: str | None, count: int = 1, kinds: int = 1) -> Fact:
     """Return the fact of so many events of a kind; that of a folded kind also states how many `kinds` they are of.
 
     `reason` is that of the first event. Refusals are recorded as `request.throttled`, with the event that was tried.

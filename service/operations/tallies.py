@@ -15,7 +15,7 @@ import msgspec
 
 from service.errors import AuditraceError, RefusedError, ThrottledError, UnauthenticatedError
 from service.operations.base import Operation, Services, refused_fact
-from service.operations.budgets import OTHERS, Bounds, Budgets, Kind, Owner, cut
+from service.operations.budgets import OTHERS, Bounds, Budgets, EventKind, Owner, cut
 from service.operations.counts import Count, fact_of, one, together
 from service.operations.steps import Decision, Step
 from service.ports import Receipt
@@ -32,7 +32,7 @@ MINUTE_NS: Final = 60 * 1_000_000_000
 
 
 class _Tally(msgspec.Struct, kw_only=True, eq=False):
-    kind: Kind
+    kind: EventKind
     reason: str | None
     first: "asyncio.Future[Receipt] | None" = None
     count: Count | None = None
@@ -40,7 +40,7 @@ class _Tally(msgspec.Struct, kw_only=True, eq=False):
     """How many requests and commits may still change the count."""
     is_of_ended_minute: bool = False
 
-    def add(self, kind: Kind, context: AuditContext) -> None:
+    def add(self, kind: EventKind, context: AuditContext) -> None:
         self.count = together(self.count, one(kind, context))
 
     @property
@@ -62,7 +62,7 @@ class Tallies:
         self._bounds = bounds or Bounds()
         self._minute = 0
         self._budgets = Budgets(self._bounds)
-        self._tallies: dict[tuple[Owner | None, Kind], _Tally] = {}
+        self._tallies: dict[tuple[Owner | None, EventKind], _Tally] = {}
         self._flushing = asyncio.Lock()
 
     async def denied(self, context: AuditContext, span: AuditedSpan, refusal: UnauthenticatedError) -> None:
@@ -70,7 +70,7 @@ class Tallies:
 
         When it cannot be recorded now, it is counted: the answer is 401 in any case.
         """
-        kind = Kind(
+        kind = EventKind(
             event_name=names.EVENT_AUTH_DENIED,
             result=Result.DENIED,
             target=Target("http.endpoint", context.http_route or OTHERS.id),
@@ -93,7 +93,7 @@ class Tallies:
         Raises:
             TryLaterError: its record, or the one of the first read of its kind, could not be committed.
         """
-        kind = Kind(event_name=event_name, result=Result.SUCCESS, target=LEDGER, filter_text=cut(filter_text))
+        kind = EventKind(event_name=event_name, result=Result.SUCCESS, target=LEDGER, filter_text=cut(filter_text))
         fact = fact_of(msgspec.structs.replace(kind, filter_text=filter_text), None)
         tally = self._placed(context, kind, None)
         if tally is None:
@@ -102,7 +102,7 @@ class Tallies:
             await self._count(tally, kind, context, span, fact)
 
     async def refuse(
-        self, context: AuditContext, span: AuditedSpan, tried: Kind, refusal: RefusedError
+        self, context: AuditContext, span: AuditedSpan, tried: EventKind, refusal: RefusedError
     ) -> RefusedError:
         """Record or count a refusal, and return the error for the client, which names the record if there is one.
 
@@ -162,20 +162,20 @@ class Tallies:
             tally.turn()
         self._budgets = Budgets(self._bounds, self._tallies)
 
-    def _placed(self, context: AuditContext, kind: Kind, reason: str | None) -> _Tally | None:
+    def _placed(self, context: AuditContext, kind: EventKind, reason: str | None) -> _Tally | None:
         self._turn()
         owner = _owner(context)
         counted = self._budgets.place(owner, kind)
         return None if counted is None else self._tally(owner, counted, reason)
 
-    def _tally(self, owner: Owner | None, kind: Kind, reason: str | None) -> _Tally:
+    def _tally(self, owner: Owner | None, kind: EventKind, reason: str | None) -> _Tally:
         known = self._tallies.get((owner, kind))
         if known is None:
             known = self._tallies[owner, kind] = _Tally(kind=kind, reason=None if reason is None else cut(reason))
         return known
 
     async def _count(
-        self, tally: _Tally, kind: Kind, context: AuditContext, span: AuditedSpan, first: Fact
+        self, tally: _Tally, kind: EventKind, context: AuditContext, span: AuditedSpan, first: Fact
     ) -> Receipt | None:
         """Commit the first event of a minute and return its receipt; later events wait for it and are only counted."""
         is_first = tally.first is None

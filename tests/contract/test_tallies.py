@@ -10,7 +10,7 @@ import pytest
 from service.errors import ForbiddenError, NotFoundError, RefusedError
 from service.jobs.model import TenantId
 from service.operations.base import result_of
-from service.operations.budgets import MAX_TEXT, Bounds, Kind
+from service.operations.budgets import MAX_TEXT, Bounds, EventKind
 from service.operations.counts import MAX_COUNTED_KINDS
 from service.records import AuditContext
 from telemetry import names
@@ -47,7 +47,7 @@ def _refuse(api: ApiUnderTest, context: AuditContext, targets: Iterable[Target],
         throttled, span = 0, api.services.tracing.root("test")
         for target in targets:
             error = refusal("no")
-            tried = Kind(event_name=RUN, result=result_of(error), target=target)
+            tried = EventKind(event_name=RUN, result=result_of(error), target=target)
             throttled += await api.tallies.refuse(context, span, tried, error) is not error
         return throttled
 

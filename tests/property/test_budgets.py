@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.jobs.model import TenantId
-from service.operations.budgets import OTHERS, Bounds, Budgets, Kind, Owner, cut, folded
+from service.operations.budgets import OTHERS, Bounds, Budgets, EventKind, Owner, cut, folded
 from service.operations.counts import MAX_COUNTED_KINDS, Count, one, together
 from service.records import AuditContext
 from telemetry import names
@@ -28,13 +28,15 @@ CONTEXT: Final = AuditContext(actor=Actor("anna", "user", KEY_ISSUER), tenant_id
 REFUSABLE: Final = (names.EVENT_JOB_CREATE, names.EVENT_JOB_CONFIRM)
 
 
-def _refused(event_name: str, result: Result, number: int) -> Kind:
-    return Kind(event_name=event_name, result=result, target=Target("job", str(number)))
+def _refused(event_name: str, result: Result, number: int) -> EventKind:
+    return EventKind(event_name=event_name, result=result, target=Target("job", str(number)))
 
 
-def _read(number: int) -> Kind:
+def _read(number: int) -> EventKind:
     target = Target("ledger", "auditrace")
-    return Kind(event_name=names.EVENT_AUDIT_READ, result=Result.SUCCESS, target=target, filter_text=f"job_id={number}")
+    return EventKind(
+        event_name=names.EVENT_AUDIT_READ, result=Result.SUCCESS, target=target, filter_text=f"job_id={number}"
+    )
 
 
 NUMBERS: Final = st.integers(1, 9)
@@ -45,8 +47,8 @@ KINDS: Final = st.one_of(
 EVENTS: Final = st.lists(st.tuples(st.sampled_from(OWNERS), KINDS), max_size=120)
 
 
-def _source(number: int) -> Kind:
-    return Kind(
+def _source(number: int) -> EventKind:
+    return EventKind(
         event_name=names.EVENT_AUTH_DENIED,
         result=Result.DENIED,
         target=Target("http.endpoint", "/v1/jobs"),
@@ -57,10 +59,10 @@ def _source(number: int) -> Kind:
 
 @given(EVENTS)
 @settings(max_examples=examples(300))
-def test_an_actor_has_what_it_would_have_alone(events: Sequence[tuple[Owner, Kind]]) -> None:
+def test_an_actor_has_what_it_would_have_alone(events: Sequence[tuple[Owner, EventKind]]) -> None:
     """Events of other actors and of callers without a key, in any order, change nothing of where an event is placed."""
     together_with_others = Budgets(BOUNDS)
-    placed: list[tuple[Owner, Kind | None]] = []
+    placed: list[tuple[Owner, EventKind | None]] = []
     for number, (owner, kind) in enumerate(events):
         placed.append((owner, together_with_others.place(owner, kind)))
         together_with_others.place_denied(_source(number))
@@ -73,7 +75,7 @@ def test_an_actor_has_what_it_would_have_alone(events: Sequence[tuple[Owner, Kin
 
 @given(EVENTS)
 @settings(max_examples=examples(300))
-def test_a_result_takes_nothing_from_another(events: Sequence[tuple[Owner, Kind]]) -> None:
+def test_a_result_takes_nothing_from_another(events: Sequence[tuple[Owner, EventKind]]) -> None:
     """An actor's reads, denied and rejected requests have budgets of their own: none costs another a record."""
     owner, budgets = OWNERS[0], Budgets(BOUNDS)
     placed = [(kind.result, budgets.place(owner, kind)) for _, kind in events]
@@ -86,9 +88,13 @@ def test_a_result_takes_nothing_from_another(events: Sequence[tuple[Owner, Kind]
 
 @given(EVENTS)
 @settings(max_examples=examples(300))
-def test_the_bounds_hold_and_the_first_ones_are_apart(events: Sequence[tuple[Owner, Kind]]) -> None:
+def test_the_bounds_hold_and_the_first_ones_are_apart(events: Sequence[tuple[Owner, EventKind]]) -> None:
     """The first events have records, the first kinds after them are apart, and all others keep event and result."""
-    budgets, records, apart = Budgets(BOUNDS), Counter[tuple[Owner, Result]](), dict[tuple[Owner, Result], set[Kind]]()
+    budgets, records, apart = (
+        Budgets(BOUNDS),
+        Counter[tuple[Owner, Result]](),
+        dict[tuple[Owner, Result], set[EventKind]](),
+    )
     for owner, kind in events:
         place, budget = budgets.place(owner, kind), (owner, kind.result)
         known = apart.setdefault(budget, set())
@@ -106,7 +112,7 @@ def test_the_bounds_hold_and_the_first_ones_are_apart(events: Sequence[tuple[Own
 
 @given(EVENTS, st.integers(0, 12))
 @settings(max_examples=examples(300))
-def test_without_room_events_have_records(events: Sequence[tuple[Owner, Kind]], rows: int) -> None:
+def test_without_room_events_have_records(events: Sequence[tuple[Owner, EventKind]], rows: int) -> None:
     """With little room in all, never more is in memory, and an event has a record where else it would be counted."""
     roomy, narrow = Budgets(BOUNDS), Budgets(msgspec.structs.replace(BOUNDS, rows=rows))
     for owner, kind in events:
@@ -119,7 +125,7 @@ def test_without_room_events_have_records(events: Sequence[tuple[Owner, Kind]], 
 @settings(max_examples=examples(100))
 def test_sources_are_apart_until_there_are_too_many(numbers: Sequence[int]) -> None:
     """The first sources are counted apart; further ones keep route and reason."""
-    budgets, known = Budgets(BOUNDS), set[Kind]()
+    budgets, known = Budgets(BOUNDS), set[EventKind]()
     for kind in map(_source, numbers):
         place = budgets.place_denied(kind)
         if kind in known or len(known) < BOUNDS.denied_kinds:
@@ -132,7 +138,7 @@ def test_sources_are_apart_until_there_are_too_many(numbers: Sequence[int]) -> N
 
 @given(EVENTS)
 @settings(max_examples=examples(100))
-def test_what_is_kept_of_a_minute_is_apart_in_the_next(events: Sequence[tuple[Owner, Kind]]) -> None:
+def test_what_is_kept_of_a_minute_is_apart_in_the_next(events: Sequence[tuple[Owner, EventKind]]) -> None:
     """Kinds with a count that is not committed yet stay what they are, take room, and cost nobody a record."""
     before = Budgets(BOUNDS)
     kept = {(owner, place) for owner, kind in events if (place := before.place(owner, kind)) is not None}
@@ -182,7 +188,7 @@ def test_counts_add_up_in_any_grouping(counts: Sequence[Count], at: int) -> None
 
 def test_hostile_actors_fill_no_memory() -> None:
     """When actors with the longest filters use up all room, their kinds and counts take less than 64 MB."""
-    budgets, counts = Budgets(Bounds()), dict[tuple[Owner, Kind], Count | None]()
+    budgets, counts = Budgets(Bounds()), dict[tuple[Owner, EventKind], Count | None]()
     tracemalloc.start()
     for number in range(Bounds().rows):
         owner = ("default", "https://id.example", f"user-{number}")
@@ -199,5 +205,5 @@ def test_hostile_actors_fill_no_memory() -> None:
     assert used < 64_000_000
 
 
-def _long_read(number: int, text: int) -> Kind:
+def _long_read(number: int, text: int) -> EventKind:
     return msgspec.structs.replace(_read(0), filter_text=cut(f"target_id={number}-{text}-" + "x" * 5000))

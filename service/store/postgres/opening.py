@@ -5,7 +5,6 @@ from typing import Final, TypeVar
 
 from service.errors import SettingsError
 from service.ports import Durability
-from service.store.leases import LEASE_NS
 from service.store.postgres.connection import connect, translated
 from service.store.postgres.migrate import migrate, missing_steps
 from service.store.postgres.statements import SQL, executing
@@ -32,29 +31,6 @@ def read(url: str, work: Callable[[Execute], T]) -> T:
             return work(executing(session))
     finally:
         session.close()
-
-
-def unapplied(url: str) -> Sequence[str]:
-    """Return the names of the steps that `migrate_database` would apply; nothing is changed.
-
-    Raises:
-        SettingsError: this version does not work on the server or database.
-        LedgerUnavailableError: no connection can be opened.
-    """
-    session = connect(url, read_only=True)
-    try:
-        return [step.name for step in missing_steps(session)]
-    finally:
-        session.close()
-
-
-def is_at_work(url: str) -> bool:
-    """Tell whether a living process has a stream open in the database.
-
-    Raises:
-        LedgerUnavailableError: no connection can be opened.
-    """
-    return bool(read(url, lambda execute: list(execute("streams_at_work", {"own": "", "lease_ns": LEASE_NS}))))
 
 
 def migrate_database(url: str) -> Sequence[str]:

@@ -23,6 +23,7 @@ from service.jobs.model import DEFAULT_TENANT
 from service.operations.base import Services
 from service.operations.keys import KeyOperations
 from service.operations.runs import RunOperations
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import RegisteredKey
 from service.private_files import create_private_file
 from service.records import AuditContext, Fact, record_of
@@ -94,7 +95,7 @@ class Node:
         self.writes = WatchedLedger(self.opened.ledger, self._trial_record, self.monotonic)
         self.services = Services(
             ledger=self.writes,
-            templates=named.templates,
+            templates=TemplatesInForce(named.templates),
             secret=self.secret,
             tracing=self.tracing,
             clock=self.clock,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from service.errors import AuditraceError, ForbiddenError, OperationFailedError, RefusedError
-from service.jobs.templates import Templates
 from service.operations.steps import Decision, Step
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition
 from service.records import AuditContext, Fact, record_of
 from service.secrets import DeploymentSecret
@@ -30,7 +30,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The services that operations use; the composition root makes them once."""
 
     ledger: Ledger
-    templates: Templates
+    templates: TemplatesInForce
     secret: DeploymentSecret
     tracing: Tracing
     clock: Clock

@@ -40,13 +40,13 @@ class JobOperations(Operation):
 
     async def create(self, template_name: str, parameters: Mapping[str, object]) -> Committed[Job]:
         """Create a job from a template; the same Idempotency-Key and body return the same job, and are a no-op."""
+        template = self.services.templates.now.get(template_name)
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[Job]:
             require(self.context.roles, OPERATOR)
             made_before = job_made_before(transaction, self.context, None)
             if made_before is not None:
                 return self._replay(transaction, names.EVENT_JOB_CREATE, made_before)
-            template = self.services.templates.get(template_name)
             if template is None:
                 raise InvalidRequestError(f"there is no template {template_name!r}: see `auditrace templates`")
             checked = template.check(parameters)
@@ -72,8 +72,7 @@ class JobOperations(Operation):
             step = changed(names.EVENT_JOB_CREATE, job, changes, writes=secrets)
             return remembering(Decision([step], job), self.context, now_ns)
 
-        known = self.services.templates.get(template_name) is not None
-        target = Target("template", template_name) if known else Target("http.endpoint", "/v1/jobs")
+        target = Target("template", template_name) if template else Target("http.endpoint", "/v1/jobs")
         return await self.attempt(names.EVENT_JOB_CREATE, target, decide)
 
     async def write_input(self, job_id: str, name: str, payload: bytes, if_match: int | None) -> Committed[Job]:
@@ -212,7 +211,7 @@ class JobOperations(Operation):
         return await self.attempt(event_name, Target("job", job_id), on_job)
 
     def _template(self, job: Job) -> Template:
-        template = self.services.templates.get(job.template)
+        template = self.services.templates.now.get(job.template)
         if template is None:
             raise ConflictError(f"the template {job.template} is not offered any more: cancel the job")
         return template

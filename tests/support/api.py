@@ -28,6 +28,7 @@ from service.jobs.model import Job, TenantId
 from service.operations.base import Services
 from service.operations.keys import KeyOperations, NewKey
 from service.operations.runs import RunOperations
+from service.operations.templates_in_force import TemplatesInForce
 from service.operations.steps import Ended
 from service.operations.tallies import MAX_KEYS, Tallies
 from service.ports import CheckpointWriter, RecordFilter, RecordRow, Transaction
@@ -114,7 +115,7 @@ class ApiUnderTest:
         (folder / "jobs.toml").write_text(TEMPLATES, encoding="utf-8")
         self.services = Services(
             ledger=self.lane,
-            templates=load_templates(folder / "jobs.toml"),
+            templates=TemplatesInForce(load_templates(folder / "jobs.toml")),
             secret=SECRET,
             tracing=Tracing(tracer),
             clock=self.clock,

@@ -22,8 +22,8 @@ from telemetry.otlp_settings import GRPC
 from telemetry.proxies import shown
 
 
-class Part(StrEnum):
-    """A part of a process, by the settings that it applies."""
+class ConfiguredPart(StrEnum):
+    """A part of a process, as far as it applies settings."""
 
     LEDGER = "ledger"
     """Lanes, checkpoints and self-check."""
@@ -35,17 +35,17 @@ class Part(StrEnum):
 Mask = Callable[[str], str]
 """Returns the keyed hash of a secret."""
 
-LISTED: Final[Mapping[str, Part]] = {
-    "needs_standby": Part.LEDGER,
-    "checkpoint_interval_ms": Part.LEDGER,
-    "self_check_interval_ms": Part.LEDGER,
-    "min_free_bytes": Part.LEDGER,
-    "shutdown_grace_ms": Part.LEDGER,
-    "host": Part.API,
-    "max_input_bytes": Part.API,
-    "worker_slots": Part.WORKER,
-    "run_lease_ms": Part.WORKER,
-    "run_renew_ms": Part.WORKER,
+LISTED: Final[Mapping[str, ConfiguredPart]] = {
+    "needs_standby": ConfiguredPart.LEDGER,
+    "checkpoint_interval_ms": ConfiguredPart.LEDGER,
+    "self_check_interval_ms": ConfiguredPart.LEDGER,
+    "min_free_bytes": ConfiguredPart.LEDGER,
+    "shutdown_grace_ms": ConfiguredPart.LEDGER,
+    "host": ConfiguredPart.API,
+    "max_input_bytes": ConfiguredPart.API,
+    "worker_slots": ConfiguredPart.WORKER,
+    "run_lease_ms": ConfiguredPart.WORKER,
+    "run_renew_ms": ConfiguredPart.WORKER,
 }
 """The settings whose values count as they are, each with the part that applies it."""
 
@@ -99,7 +99,7 @@ class Stated(msgspec.Struct, frozen=True):
 
 def stated(
     settings: Settings,
-    parts: frozenset[Part],
+    parts: frozenset[ConfiguredPart],
     mask: Mask,
     *,
     version: str,
@@ -120,11 +120,11 @@ def stated(
     if fingerprint is not None:
         values["signing_key"] = fingerprint
     values |= {name: getattr(settings, name) for name, part in LISTED.items() if part in parts}
-    if Part.API in parts and settings.jwt is not None:
+    if ConfiguredPart.API in parts and settings.jwt is not None:
         jwt = settings.jwt
         values |= {f"jwt.{name}": value for name, value in msgspec.structs.asdict(jwt).items() if value is not None}
         values |= _address("jwt.jwks", jwt.jwks, mask) if "://" in jwt.jwks else {"jwt.jwks": _path(Path(jwt.jwks))}
-    if Part.RELAY in parts:
+    if ConfiguredPart.RELAY in parts:
         values |= dict(_sink(settings, mask))
     values |= dict(_telemetry(settings, mask))
     texts = {name: template_text(template) for name, template in (templates or {}).items()}
@@ -202,5 +202,5 @@ def _path(path: Path) -> str:
     return str(path.resolve())
 
 
-def _listed(names: frozenset[str] | frozenset[Part]) -> str:
+def _listed(names: frozenset[str] | frozenset[ConfiguredPart]) -> str:
     return ", ".join(sorted(map(str, names)))

@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Final
 
 from service.bootstrap.checked import found_right
-from service.bootstrap.configuration import Part, Stated, stated
+from service.bootstrap.configuration import ConfiguredPart, Stated, stated
 from service.bootstrap.examined import RECORDED_RELAY
 from service.bootstrap.node import SYSTEM, VERSION, Node
 from service.bootstrap.sink_before import open_sink_before
@@ -49,7 +49,7 @@ def host_name() -> str:
     return os.uname().nodename
 
 
-def configure(node: Node, parts: frozenset[Part], wait: Wait) -> None:
+def configure(node: Node, parts: frozenset[ConfiguredPart], wait: Wait) -> None:
     """Put the configuration of a process on record, before it begins to work.
 
     Raises:
@@ -59,11 +59,11 @@ def configure(node: Node, parts: frozenset[Part], wait: Wait) -> None:
     done = _record(node, _stated(node, parts, node.services.templates.now), SYSTEM)
     with closing(node.opened.outbox()) as outbox:
         _offer_pending(outbox, node.settings, node.secret, timeout)
-    if done is not None and done.value.had_sink and Part.RELAY not in parts:
+    if done is not None and done.value.had_sink and ConfiguredPart.RELAY not in parts:
         _wait_until_delivered(node, done, timeout)
 
 
-def reconfigure(node: Node, parts: frozenset[Part], templates: Templates, actor: Actor, wait: Wait) -> bool:
+def reconfigure(node: Node, parts: frozenset[ConfiguredPart], templates: Templates, actor: Actor, wait: Wait) -> bool:
     """Put other templates on record, and then in force; True if they differ from those that were in force.
 
     They apply once the record is delivered, or could not be delivered in time.
@@ -99,7 +99,7 @@ def configure_relay(settings: Settings, wait: Wait) -> None:
     database.require()
     secret = deployment_secret(settings.ledger_secret, may_create=False)
     timeout = _timeout(settings, wait)
-    now = stated(settings, frozenset({Part.RELAY}), secret.mask, version=VERSION)
+    now = stated(settings, frozenset({ConfiguredPart.RELAY}), secret.mask, version=VERSION)
     known = database.configuration("relay", host_name())
     if known is None or not known.is_authentic(secret) or known.document != now.configuration.document:
         with closing(Node(settings, "relay", is_daemon=False)) as node:
@@ -112,7 +112,7 @@ def configure_relay(settings: Settings, wait: Wait) -> None:
         give_up_name()
 
 
-def _stated(node: Node, parts: frozenset[Part], templates: Templates) -> Stated:
+def _stated(node: Node, parts: frozenset[ConfiguredPart], templates: Templates) -> Stated:
     return stated(
         node.settings,
         parts,
@@ -120,7 +120,7 @@ def _stated(node: Node, parts: frozenset[Part], templates: Templates) -> Stated:
         version=VERSION,
         fingerprint=node.signer.fingerprint,
         # A worker executes plans, which clients made by the templates of the API.
-        templates=templates if Part.API in parts else None,
+        templates=templates if ConfiguredPart.API in parts else None,
     )
 
 
@@ -134,7 +134,7 @@ def _record(node: Node, now: Stated, actor: Actor) -> Committed[Configured] | No
     if done is not None:
         _log.info(
             "record %s states the configuration that this process applies: %d settings and %d templates differ",
-            done.receipt.record_id,
+            done.receipts[-1].record_id,
             len(done.value.settings),
             len(done.value.templates),
         )
@@ -175,7 +175,7 @@ def _offer(
 
 
 def _wait_until_delivered(node: Node, done: Committed[Configured], timeout: StallTimeout) -> None:
-    record_id = done.receipt.record_id
+    record_id = done.receipts[-1].record_id
     while (record := node.reads.record(record_id, None)) is not None and record.delivery == "committed":
         if not timeout.pause(_POLL_S):
             _log.warning("record %s of a changed configuration applies, and is not delivered yet", record_id)

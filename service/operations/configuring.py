@@ -31,6 +31,8 @@ class Configuring(Operation):
     def configure(self, host: str, now: Configuration, texts: Mapping[str, str]) -> Committed[Configured] | None:
         """Record the configuration of this process, and store it in the same transaction; return after the commit.
 
+        Each template that differs has a record of its own. The last record is that of the service.
+
         What the ledger knows is the newest configuration of this source on this host, or if there is none, on any host.
         Nothing is recorded if the configuration is that one. If it is only the newest one of another host, it is
         stored for this host, and the record of the other host counts: processes on many hosts make one record.
@@ -110,12 +112,13 @@ def _decision(
     settings = _differing(before.settings, now.settings)
     templates = _differing(before.templates, now.templates)
     whole = {HASH: change(None if known is None else before.sha256, now.sha256)}
-    first = Step(fact=_fact(Target("service", host), {**whole, **settings}), record_id=record_id)
-    others = [
+    steps = [
         Step(fact=_fact(Target("template", name), {"sha256": differs, "text": change(None, texts.get(name))}))
         for name, differs in templates.items()
     ]
-    return Decision([first, *others], Configured(list(settings), list(templates), had_sink))
+    # Behind those of the templates: whoever has it has all of them.
+    steps.append(Step(fact=_fact(Target("service", host), {**whole, **settings}), record_id=record_id))
+    return Decision(steps, Configured(list(settings), list(templates), had_sink))
 
 
 def _differing(known: Mapping[str, Value], now: Mapping[str, Value]) -> dict[str, Value]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from service.bootstrap.configuration import Part
+from service.bootstrap.configuration import ConfiguredPart
 from service.bootstrap.configuring import Wait, host_name, reconfigure
 from service.bootstrap.node import SYSTEM, Node
 from service.bootstrap.templates import load_templates
@@ -81,7 +81,7 @@ class Reload:
     """Puts the templates of the file in force, once their difference is on record; a broken file changes nothing."""
 
     def __init__(
-        self, node: Node, parts: frozenset[Part], wait: Wait, others: Sequence[Callable[[], None]] = ()
+        self, node: Node, parts: frozenset[ConfiguredPart], wait: Wait, others: Sequence[Callable[[], None]] = ()
     ) -> None:
         """Reload for this process; `others` are called too, whatever becomes of the templates."""
         self._node = node

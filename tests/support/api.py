@@ -28,9 +28,9 @@ from service.jobs.model import Job, TenantId
 from service.operations.base import Services
 from service.operations.keys import KeyOperations, NewKey
 from service.operations.runs import RunOperations
-from service.operations.templates_in_force import TemplatesInForce
 from service.operations.steps import Ended
 from service.operations.tallies import MAX_KEYS, Tallies
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import CheckpointWriter, RecordFilter, RecordRow, Transaction
 from service.records import AuditContext
 from service.roles import ADMIN

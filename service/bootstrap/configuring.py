@@ -59,7 +59,7 @@ def configure(node: Node, parts: frozenset[ConfiguredPart], wait: Wait) -> None:
     done = _record(node, _stated(node, parts, node.services.templates.now), SYSTEM)
     with closing(node.opened.outbox()) as outbox:
         _offer_pending(outbox, node.settings, node.secret, timeout)
-    if done is not None and done.value.had_sink and ConfiguredPart.RELAY not in parts:
+    if done is not None and done.value.waits:
         _wait_until_delivered(node, done, timeout)
 
 

@@ -21,8 +21,8 @@ class Configured(msgspec.Struct, frozen=True):
 
     settings: Sequence[str]
     templates: Sequence[str]
-    had_sink: bool
-    """Whether records were delivered anywhere until then."""
+    waits: bool
+    """True if only relays of other processes bring the records to a sink, because this process offers them to none."""
 
 
 class Configuring(Operation):
@@ -59,15 +59,14 @@ class Configuring(Operation):
                 self._store(transaction, host, now, anywhere.record_id, None)
                 return None
             known = own or anywhere
-            before = self._authentic(transaction.configuration(delivers=True))
+            delivering = self._authentic(transaction.configuration(delivers=True))
+            # A process that delivers nothing may not reach the sink.
+            reached = delivering if now.sink else None
+            before = known if known is not None and known.delivers else reached
             record_id = self.services.new_id()
-            decision = _decision(known, now, texts, host, record_id, had_sink=before is not None)
+            waits = before is None and delivering is not None
+            decision = _decision(known, now, texts, host, record_id, waits=waits)
             saved = self.save(transaction, decision, self.services.clock())
-            if known is not None and known.delivers:
-                before = known
-            elif not now.sink:
-                # A process that delivers nothing may not reach the sink; the relays deliver its records.
-                before = None
             self._store(transaction, host, now, record_id, before)
             return saved
 
@@ -106,7 +105,7 @@ def _decision(
     host: str,
     record_id: str,
     *,
-    had_sink: bool,
+    waits: bool,
 ) -> Decision[Configured]:
     before = Configuration({}, {}) if known is None else known.configuration
     settings = _differing(before.settings, now.settings)
@@ -118,7 +117,7 @@ def _decision(
     ]
     # Behind those of the templates: whoever has it has all of them.
     steps.append(Step(fact=_fact(Target("service", host), {**whole, **settings}), record_id=record_id))
-    return Decision(steps, Configured(list(settings), list(templates), had_sink))
+    return Decision(steps, Configured(list(settings), list(templates), waits))
 
 
 def _differing(known: Mapping[str, Value], now: Mapping[str, Value]) -> dict[str, Value]:

@@ -62,7 +62,7 @@ def test_the_first_configuration_is_recorded_as_a_whole(jobs: Jobs) -> None:
     now = _configuration({**SINK, "version": "1", "slots": 2}, texts)
     done = _configure(jobs, now.settings, texts)
     assert done is not None
-    assert done.value == Configured(["sink.archive", "slots", "version"], ["hello"], had_sink=False)
+    assert done.value == Configured(["sink.archive", "slots", "version"], ["hello"], waits=False)
     template, service = _records(jobs)
     assert service.changes == {
         "configuration": {"to": hashlib.sha256(now.document.encode()).hexdigest()},
@@ -256,10 +256,14 @@ def test_an_offer_is_pending_until_it_has_ended(jobs: Jobs) -> None:
 def test_a_process_that_delivers_nothing_offers_nothing(jobs: Jobs) -> None:
     """It may not reach the sink; the relays deliver its records. One that no longer delivers still reaches it."""
     _configure(jobs, SINK)
-    _configure(jobs, {"interval": 1}, source="worker")
+    worker = _configure(jobs, {"interval": 1}, source="worker")
+    assert worker is not None
+    assert worker.value.waits
     outbox = jobs.store.outbox()
     assert outbox.pending_offers() == []
-    _configure(jobs, {"parts": "api"})
+    without_relay = _configure(jobs, {"parts": "api"})
+    assert without_relay is not None
+    assert not without_relay.value.waits
     (pending,) = outbox.pending_offers()
     assert pending.known.configuration.sink == SINK
 

@@ -19,11 +19,12 @@ from service.ports import (
     RefusedStream,
     RegisteredKey,
     Replays,
+    StoredConfiguration,
 )
 from service.secrets import DeploymentSecret
 from service.store.checkpointing import Checkpoints
 from service.store.lanes import Lanes
-from service.store.opening import is_empty, keys_of, last_and_refused, records_in
+from service.store.opening import configuration_of, is_empty, keys_of, last_and_refused, records_in
 from service.store.queries import Execute
 from service.store.streams import StreamSettings
 from service.store.writing import LedgerTransaction
@@ -182,6 +183,12 @@ class Database(ABC):
         self.require()
         with self._snapshot() as execute:
             return last_and_refused(execute)
+
+    def configuration(self, source: str, host: str) -> StoredConfiguration | None:
+        """Return the newest configuration of a source on a host; None if there is none."""
+        self.require()
+        with self._snapshot() as execute:
+            return configuration_of(execute, source, host)
 
     def discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         """Yield everything that is wrong in the database itself; nothing is changed."""

@@ -63,20 +63,21 @@ def invocation_of(
     """
     process = process or this_process()
     host = _written(process.host)
-
-    def written_name(uid: int) -> str:
-        name = name_of(uid)
-        return f"uid-{uid}" if name is None else _written(name)
-
     login, sudo = process.login_uid, environment.get("SUDO_USER")
     return Invocation(
-        actor=Actor(f"os:{written_name(process.real_uid)}@{host}", "user", OS_ISSUER),
+        actor=user_at_host(process.real_uid, host, name_of),
         host=host,
-        owner=written_name(process.effective_uid),
+        owner=_written_name(process.effective_uid, name_of),
         command=without_secrets(arguments),
-        login_id=None if login is None or login == process.real_uid else f"os:{written_name(login)}@{host}",
+        login_id=None if login is None or login == process.real_uid else user_at_host(login, host, name_of).id,
         sudo_id=f"os:{_written(sudo)}@{host}" if sudo else None,
     )
+
+
+def user_at_host(uid: int, host: str | None = None, name_of: Callable[[int], str | None] = user_name) -> Actor:
+    """Return a user of a machine as an actor; `host` None is this machine."""
+    host = _written(os.uname().nodename) if host is None else host
+    return Actor(f"os:{_written_name(uid, name_of)}@{host}", "user", OS_ISSUER)
 
 
 def context_of(invocation: Invocation) -> AuditContext:
@@ -90,6 +91,11 @@ def _login_uid() -> int | None:
     except (OSError, ValueError):
         return None
     return None if uid == _NO_LOGIN else uid
+
+
+def _written_name(uid: int, name_of: Callable[[int], str | None]) -> str:
+    name = name_of(uid)
+    return f"uid-{uid}" if name is None else _written(name)
 
 
 def _written(name: str) -> str:

@@ -25,6 +25,7 @@ from service.jobs.model import DEFAULT_TENANT
 from service.operations.base import Services
 from service.operations.keys import KeyOperations
 from service.operations.runs import RunOperations
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import RegisteredKey
 from service.private_files import create_private_file
 from service.records import Invocation
@@ -61,9 +62,10 @@ class Node:
     ) -> None:
         """Open it after the checks of these names; if they find something wrong, nothing is made.
 
-        What operators ask for is recorded as the act of `person`; None where the service acts by itself.
+        What operators ask for is recorded as the act of `invocation`; None where the service acts by itself.
         """
         self.settings = settings
+        self.source: Source = source
         instance_id = str(uuid.uuid4())
         self.clock: Callable[[], int] = time.time_ns
         self.monotonic: Callable[[], float] = time.monotonic
@@ -110,7 +112,7 @@ class Node:
         self.writes = WatchedLedger(self.opened.ledger, records.trial, self.monotonic)
         self.services = Services(
             ledger=self.writes,
-            templates=named.templates,
+            templates=TemplatesInForce(named.templates),
             secret=self.secret,
             tracing=self.tracing,
             clock=self.clock,

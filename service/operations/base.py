@@ -14,8 +14,9 @@ import msgspec
 from service.errors import AuditraceError, ForbiddenError, OperationFailedError, RefusedError
 from service.jobs.model import Job
 from service.jobs.people import Participant, is_one_person, require_known_people
-from service.jobs.templates import Templates
+from service.jobs.templates import Template
 from service.operations.steps import Decision, Step
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition
 from service.records import AuditContext, Fact, record_of
 from service.secrets import DeploymentSecret
@@ -32,7 +33,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The services that operations use; the composition root makes them once."""
 
     ledger: Ledger
-    templates: Templates
+    templates: TemplatesInForce
     secret: DeploymentSecret
     tracing: Tracing
     clock: Clock
@@ -152,13 +153,7 @@ class Operation:
         """True when the actor of this operation created the job, or the same person did with another credential."""
         return is_one_person(_creator(job), self._participant)
 
-    def _asks_for_another(self, job: Job) -> bool:
-        """True when another than the creator must decide on the job, or when its template, which says so, is gone."""
-        template = self.services.templates.get(job.template)
-        return template is None or template.distinct_confirmer
-
-    def _require_known_people(self, job: Job) -> None:
-        template = self.services.templates.get(job.template)
+    def _require_known_people(self, job: Job, template: Template | None) -> None:
         if template is not None and template.requires_person and not self._is_creator(job):
             require_known_people(_creator(job), self._participant)
 
@@ -209,6 +204,11 @@ class Operation:
             receipts.append(transaction.save(Transition(record=record, job=step.job, writes=step.writes)))
             marks.append((span, record))
         return marks, receipts
+
+
+def asks_for_another(template: Template | None) -> bool:
+    """True when another than the creator must decide on a job; also when its template, which says so, is gone."""
+    return template is None or template.distinct_confirmer
 
 
 def _creator(job: Job) -> Participant:

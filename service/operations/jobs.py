@@ -10,7 +10,7 @@ from service.jobs.model import Confirmation, Content, Job, JobId, ParameterValue
 from service.jobs.plan import plan_text, render_plan
 from service.jobs.templates import Template
 from service.jobs.texts import is_blank
-from service.operations.base import Committed
+from service.operations.base import Committed, asks_for_another
 from service.operations.idempotency import job_made_before, remembering
 from service.operations.on_job import OperationOnJob
 from service.operations.steps import Decision, Step, changed, content_change, moved, noop, stating
@@ -33,13 +33,13 @@ class JobOperations(OperationOnJob):
 
     async def create(self, template_name: str, parameters: Mapping[str, object]) -> Committed[Job]:
         """Create a job from a template; the same Idempotency-Key and body return the same job, and are a no-op."""
+        template = self.services.templates.now.get(template_name)
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[Job]:
             require(self.context.roles, OPERATOR)
             made_before = job_made_before(transaction, self.context, None)
             if made_before is not None:
                 return self._replay(transaction, names.EVENT_JOB_CREATE, made_before)
-            template = self.services.templates.get(template_name)
             if template is None:
                 raise InvalidRequestError(f"there is no template {template_name!r}: see `auditrace templates`")
             checked = template.check(parameters)
@@ -67,8 +67,7 @@ class JobOperations(OperationOnJob):
             step = changed(names.EVENT_JOB_CREATE, job, changes, writes=secrets)
             return remembering(Decision([step], job), self.context, now_ns)
 
-        known = self.services.templates.get(template_name) is not None
-        target = Target("template", template_name) if known else Target("http.endpoint", "/v1/jobs")
+        target = Target("template", template_name) if template else Target("http.endpoint", "/v1/jobs")
         return await self.attempt(names.EVENT_JOB_CREATE, target, decide)
 
     async def write_input(self, job_id: str, name: str, payload: bytes, if_match: int | None) -> Committed[Job]:
@@ -120,7 +119,7 @@ class JobOperations(OperationOnJob):
             if plan_sha256 is None:
                 raise InvalidRequestError("plan_sha256 is required: it names the plan that is confirmed")
             template = self._template(job)
-            self._require_known_people(job)
+            self._require_known_people(job, template)
             confirmation = Confirmation(
                 by=self.context.actor,
                 at_ns=now_ns,
@@ -164,9 +163,10 @@ class JobOperations(OperationOnJob):
                 plan_sha256=plan_sha256 or (job.plan.sha256 if job.plan else ""),
                 record_id=self.services.new_id(),
             )
-            self._require_known_people(job)
+            template = self.services.templates.now.get(job.template)
+            self._require_known_people(job, template)
             after = transitions.reject(
-                job, rejection, is_creator=self._is_creator(job), distinct_confirmer=self._asks_for_another(job)
+                job, rejection, is_creator=self._is_creator(job), distinct_confirmer=asks_for_another(template)
             )
             more = {"plan_sha256": change(None, rejection.plan_sha256)}
             moving = moved(names.EVENT_JOB_REJECT, job, after, more, record_id=rejection.record_id)

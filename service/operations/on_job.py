@@ -39,7 +39,7 @@ class OperationOnJob(Operation):
         return await self.attempt(event_name, Target("job", job_id), on_job)
 
     def _template(self, job: Job) -> Template:
-        template = self.services.templates.get(job.template)
+        template = self.services.templates.now.get(job.template)
         if template is None:
             raise ConflictError(f"the template {job.template} is not offered any more: cancel the job")
         return template

@@ -10,7 +10,7 @@ import msgspec
 from service.errors import ForbiddenError, NotFoundError, RefusedError
 from service.jobs.model import Job
 from service.jobs.transitions import may_decide
-from service.operations.base import Operation, Services
+from service.operations.base import Operation, Services, asks_for_another
 from service.operations.proofs import Proof, proof_of
 from service.operations.tallies import LEDGER, Tallies
 from service.ports import CheckpointRow, Page, Reads, RecordFilter, RecordRow, StreamRow
@@ -128,11 +128,12 @@ class AuditReading(Operation):
         return job is not None and has_one(self.context.roles, APPROVER) and self._may_decide(job)
 
     def _may_decide(self, job: Job) -> bool:
+        template = self.services.templates.now.get(job.template)
         try:
-            self._require_known_people(job)
+            self._require_known_people(job, template)
         except ForbiddenError:
             return False
-        return may_decide(job, is_creator=self._is_creator(job), distinct_confirmer=self._asks_for_another(job))
+        return may_decide(job, is_creator=self._is_creator(job), distinct_confirmer=asks_for_another(template))
 
 
 def filter_text(where: RecordFilter) -> str:

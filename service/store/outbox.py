@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from service.errors import NotFoundError
-from service.ports import Clock, Lag, OutboxRecord
+from service.ports import Clock, Lag, OutboxRecord, PendingOffer
+from service.store.configurations import pending_offers
 from service.store.connections import Transactions
 from service.store.queries import Execute, Row, one
 from telemetry import names
@@ -141,6 +142,23 @@ class LedgerOutbox(ABC):
                 break
             found.append(record)
         return found
+
+    def committed_behind(self, stream_id: str, number: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
+        """Return the next records of a stream behind a number, whichever relay holds its lease."""
+
+        def read(execute: Execute) -> Sequence[OutboxRecord]:
+            return _next(execute, stream_id, number, 0, max_records, max_bytes, is_first=True)
+
+        return self._connection.run(read)
+
+    def pending_offers(self) -> Sequence[PendingOffer]:
+        """Return the changed configurations whose records were not offered yet to the sink before, oldest first."""
+        return self._connection.run(pending_offers)
+
+    def end_offer(self, number: int, answer: str | None) -> None:
+        """Store that the offer of this configuration has ended."""
+        values = {"number": number, "answer": answer, "now_ns": self._clock()}
+        self._connection.run(lambda execute: execute("end_offer", values))
 
     def _move(self, execute: Execute, first: OutboxRecord, last: OutboxRecord) -> bool:
         lease = {"stream_id": first.stream_id, "owner": self._owner, "epoch": first.epoch}

@@ -320,7 +320,10 @@ def test_a_query_beside_one_record_or_one_job_is_checked_as_well(shared_api: Api
         ("result=fine", "result=fine: allowed are denied, error, noop, rejected, success, unknown"),
         ("action=nope", "action=nope: allowed are APPROVE, CANCEL, CHECKPOINT, CREATE, DELETE, EXECUTE, EXPORT"),
         ("action=create", "action=create: allowed are APPROVE"),
-        ("target_type=jobs", "did you mean job? allowed are artifact, http.endpoint, job, key, ledger, service, template"),
+        (
+            "target_type=jobs",
+            "did you mean job? allowed are artifact, http.endpoint, job, key, ledger, service, template",
+        ),
         ("event_name=job.*", "event_name=job.*: "),
         ("event_name=job.created", "did you mean job.create? allowed are job.create, job.draft"),
         ("event_name=%00", "control characters"),

@@ -31,6 +31,7 @@ from service.operations.keys import KeyOperations, NewKey
 from service.operations.runs import RunOperations
 from service.operations.steps import Ended
 from service.operations.tallies import Tallies
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import CheckpointWriter, RecordFilter, RecordRow, Transaction
 from service.records import AuditContext
 from service.roles import ADMIN
@@ -116,7 +117,7 @@ class ApiUnderTest:
         (folder / "jobs.toml").write_text(templates, encoding="utf-8")
         self.services = Services(
             ledger=self.lane,
-            templates=load_templates(folder / "jobs.toml"),
+            templates=TemplatesInForce(load_templates(folder / "jobs.toml")),
             secret=SECRET,
             tracing=Tracing(tracer),
             clock=self.clock,

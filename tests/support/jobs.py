@@ -23,6 +23,7 @@ from service.jobs.model import Job, Run, Status, TenantId
 from service.operations.base import Committed, Services
 from service.operations.jobs import JobOperations
 from service.operations.runs import RunOperations
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import Ledger, Transaction
 from service.records import AuditContext
 from service.roles import ADMIN
@@ -185,7 +186,7 @@ class Jobs:
             path.write_text(text, "utf-8")
         self.services = Services(
             ledger=self._around(self.lane),
-            templates=load_templates(path),
+            templates=TemplatesInForce(load_templates(path)),
             secret=SECRET,
             tracing=Tracing(self.tracer),
             clock=self.clock,

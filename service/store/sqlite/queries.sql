@@ -162,6 +162,29 @@ WHERE tenant_id = :tenant_id AND name = :name
 SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
 ORDER BY created_ns, name
 
+-- name: configuration
+SELECT number, source, host, document, delivers, record_id, before, mac
+FROM configurations WHERE {where} ORDER BY number DESC LIMIT 1
+
+-- name: put_configuration
+INSERT INTO configurations (number, source, host, document, delivers, record_id, before, mac)
+VALUES (:number, :source, :host, :document, :delivers, :record_id, :before, :mac)
+
+-- name: pending_offers
+SELECT
+    changed.number, changed.document, records.stream_id, records.number,
+    known.number, known.source, known.host, known.document, known.delivers, known.record_id, known.before, known.mac
+FROM configurations AS changed
+JOIN configurations AS known ON known.number = changed.before
+JOIN audit_records AS records ON records.record_id = changed.record_id
+LEFT JOIN configuration_offers AS offers ON offers.number = changed.number
+WHERE offers.number IS NULL
+ORDER BY changed.number
+
+-- name: end_offer
+INSERT INTO configuration_offers (number, answer, ended_ns) VALUES (:number, :answer, :now_ns)
+ON CONFLICT (number) DO NOTHING
+
 -- name: note_use
 INSERT INTO api_key_uses (key_id, used_ns) VALUES (:key_id, :used_ns)
 ON CONFLICT (key_id) DO UPDATE SET used_ns = max(used_ns, excluded.used_ns)

@@ -485,3 +485,11 @@ CREATE TABLE api_key_uses (
     key_id  TEXT PRIMARY KEY REFERENCES api_keys (key_id),
     used_ns INTEGER NOT NULL
 ) STRICT;
+
+CREATE INDEX audit_records_by_initiator ON audit_records (
+    CASE WHEN instr(body, '"auditrace.initiator.id":') > 0 AND json_valid(body)
+    THEN json_extract(replace(body, '\u0000', '\ufffd'), '$.attributes."auditrace.initiator.id"') END, position
+) WHERE CASE WHEN instr(body, '"auditrace.initiator.id":') > 0 AND json_valid(body)
+    THEN json_extract(replace(body, '\u0000', '\ufffd'), '$.attributes."auditrace.initiator.id"') END IS NOT NULL;
+
+CREATE INDEX audit_records_by_result ON audit_records (result, position);

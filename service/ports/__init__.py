@@ -9,13 +9,12 @@ from service.ports.checkpoints import (
     RegisteredKey,
 )
 from service.ports.delivering import Lag, Outbox, OutboxRecord, ReplayBegun, Replays
+from service.ports.filters import TRAIL_EVENTS, FilterValues, JobFilter, ListingOrder, RecordFilter, small
 from service.ports.reading import (
     CheckpointRow,
-    JobFilter,
     OutboxState,
     Page,
     Reads,
-    RecordFilter,
     RecordRow,
     StoredRecord,
     StreamRow,
@@ -43,6 +42,7 @@ from service.ports.writing import (
 from telemetry.audit.record import Receipt
 
 __all__ = [
+    "TRAIL_EVENTS",
     "ApiKey",
     "CheckpointRow",
     "CheckpointWriter",
@@ -51,11 +51,13 @@ __all__ = [
     "Discrepancy",
     "Durability",
     "EndRun",
+    "FilterValues",
     "IdempotencyEntry",
     "JobFilter",
     "Lag",
     "LastCheckpoint",
     "Ledger",
+    "ListingOrder",
     "NewId",
     "Outbox",
     "OutboxRecord",
@@ -82,4 +84,5 @@ __all__ = [
     "Transition",
     "Work",
     "Write",
+    "small",
 ]

@@ -13,8 +13,8 @@ from service.store.connections import Connections
 from service.store.queries import Execute, Row
 from service.store.rows import decode_cursor, encode_cursor, record_of_row, stored_of
 
-NEAR: Final = 1000
-"""How many records are looked at one by one, before those that an exclusion leaves are looked for by their values."""
+NEAR: Final = 3
+"""How many pages are looked at record by record, before what an exclusion leaves is looked for by its values."""
 _STATEMENTS: Final = {ListingOrder.DESC: ("places_before", "records"), ListingOrder.ASC: ("places_behind", "stored")}
 
 
@@ -113,9 +113,9 @@ class _Listing:
         if where.tenant_id is None or by_value_left(where, lambda _: ()) is None:
             return self.all_rows(where, limit)
         period = RecordFilter(tenant_id=where.tenant_id, since_ns=where.since_ns, until_ns=where.until_ns)
-        near = self._found(self._places_statement, period, NEAR)
+        near = self._found(self._places_statement, period, NEAR * limit)
         rows = self._chosen(near, where, limit)
-        if len(near) < NEAR or len(rows) == limit:
+        if len(near) < NEAR * limit or len(rows) == limit:
             return rows
         return self._merged(by_value_left(where, lambda each: self._present(each, where)) or (), limit)
 

@@ -95,9 +95,9 @@ def _check(store: Store, rows: Sequence[RecordRow], where: RecordFilter, limit: 
     assert _exported(store, where) == expected[::-1]
 
 
-@pytest.fixture(params=[1000, 5], ids=["near", "far"])
+@pytest.fixture(params=[1000, 1], ids=["near", "far"])
 def near(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many records are looked at one by one, before an exclusion is looked for by the values that it leaves."""
+    """How many pages are looked at record by record, before an exclusion is looked for by the values that it leaves."""
     monkeypatch.setattr(listing, "NEAR", request.param)
     return int(request.param)
 
@@ -204,7 +204,7 @@ def test_pages_have_each_record_once_while_others_write(
     running_store: Store, monkeypatch: pytest.MonkeyPatch, where: RecordFilter, order: ListingOrder
 ) -> None:
     """In both orders, what was committed before the first page is on exactly one page, and nothing that comes later."""
-    monkeypatch.setattr(listing, "NEAR", 5)
+    monkeypatch.setattr(listing, "NEAR", 1)
     store = running_store
     lanes = [store.lane() for _ in range(2)]
     before = [lanes[number % 2].submit(_writing(store)).result().record_id for number in range(40)]

@@ -532,3 +532,11 @@ CREATE TABLE configuration_offers (
     answer   TEXT,
     ended_ns INTEGER NOT NULL
 ) STRICT;
+
+CREATE INDEX audit_records_by_initiator ON audit_records (
+    CASE WHEN instr(body, '"auditrace.initiator.id":') > 0 AND json_valid(body)
+    THEN json_extract(replace(body, '\u0000', '\ufffd'), '$.attributes."auditrace.initiator.id"') END, position
+) WHERE CASE WHEN instr(body, '"auditrace.initiator.id":') > 0 AND json_valid(body)
+    THEN json_extract(replace(body, '\u0000', '\ufffd'), '$.attributes."auditrace.initiator.id"') END IS NOT NULL;
+
+CREATE INDEX audit_records_by_result ON audit_records (result, position);

@@ -21,10 +21,11 @@ from service.api.audit_answers import (
 )
 from service.api.fields import RecordIdPath, sends
 from service.api.problems import refusals
-from service.api.queries import WHERE, Cursor, Limit, Where
+from service.api.queries import WHERE, Cursor, Direction, Limit, Where
 from service.api.request import ApiRequest, AuditReads, context_of
 from service.api.routing import EVENT, MEDIA_TYPES, get
 from service.operations.exports import AuditExport, ExportFormat
+from service.ports import ListingOrder
 from telemetry import names
 
 Form = Annotated[
@@ -44,10 +45,18 @@ _get: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusa
 
 @_list("/v1/audit/records", dependencies=WHERE)
 async def list_records(
-    request: ApiRequest, reading: AuditReads, where: Where, cursor: Cursor = None, limit: Limit = 100
+    request: ApiRequest,
+    reading: AuditReads,
+    where: Where,
+    order: Direction = ListingOrder.DESC,
+    cursor: Cursor = None,
+    limit: Limit = 100,
 ) -> RecordsAnswer:
-    """List the records of the tenant that match all filters. The read is recorded too."""
-    return records_answer(request, await reading.records(where, cursor, limit))
+    """List the records of the tenant that match all filters. The read is recorded too.
+
+    A filter that is given several times matches any of its values; `not_` before its name excludes them.
+    """
+    return records_answer(request, await reading.records(where, cursor, limit, order))
 
 
 @_get("/v1/audit/records/{record_id:str}")

@@ -10,13 +10,12 @@ from service.ports.checkpoints import (
 )
 from service.ports.configuring import SINK, Configuration, PendingOffer, SettingValue, StoredConfiguration
 from service.ports.delivering import Lag, Outbox, OutboxRecord, ReplayBegun, Replays
+from service.ports.filters import TRAIL_EVENTS, FilterValues, JobFilter, ListingOrder, RecordFilter, small
 from service.ports.reading import (
     CheckpointRow,
-    JobFilter,
     OutboxState,
     Page,
     Reads,
-    RecordFilter,
     RecordRow,
     StoredRecord,
     StreamRow,
@@ -45,6 +44,7 @@ from telemetry.audit.record import Receipt
 
 __all__ = [
     "SINK",
+    "TRAIL_EVENTS",
     "ApiKey",
     "CheckpointRow",
     "CheckpointWriter",
@@ -54,11 +54,13 @@ __all__ = [
     "Discrepancy",
     "Durability",
     "EndRun",
+    "FilterValues",
     "IdempotencyEntry",
     "JobFilter",
     "Lag",
     "LastCheckpoint",
     "Ledger",
+    "ListingOrder",
     "NewId",
     "Outbox",
     "OutboxRecord",
@@ -88,4 +90,5 @@ __all__ = [
     "Transition",
     "Work",
     "Write",
+    "small",
 ]

@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
+from service.ports.filters import JobFilter, ListingOrder, RecordFilter
 from service.ports.writing import ApiKey
 from telemetry.audit.request import StoredBytes
 
@@ -23,34 +24,6 @@ class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
     observed_ns: int
     body: str
     delivery: str
-
-
-class RecordFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Filters of `GET /v1/audit/records`; None means any."""
-
-    actor_id: str | None = None
-    action: str | None = None
-    event_name: str | None = None
-    outcome: str | None = None
-    result: str | None = None
-    target_type: str | None = None
-    target_id: str | None = None
-    trace_id: str | None = None
-    span_id: str | None = None
-    job_id: str | None = None
-    stream_id: str | None = None
-    request_id: str | None = None
-    tenant_id: str | None = None
-    since_ns: int | None = None
-    until_ns: int | None = None
-
-
-class JobFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Filters of `GET /v1/jobs`; None means any."""
-
-    status: Status | None = None
-    template: str | None = None
-    created_by: str | None = None
 
 
 class Page(msgspec.Struct, Generic[R], frozen=True):
@@ -140,8 +113,14 @@ class Reads(Protocol):
         """Return a committed record."""
         ...
 
-    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[RecordRow]:
-        """Return one page of records, last committed first; each page fixes the upper bound of the next."""
+    def records(
+        self, where: RecordFilter, cursor: str | None, limit: int, order: ListingOrder = ListingOrder.DESC
+    ) -> Page[RecordRow]:
+        """Return one page of records. The first page fixes the upper bound of all later pages, in both orders.
+
+        Raises:
+            InvalidRequestError: `cursor` is not one of this order.
+        """
         ...
 
     def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:

@@ -233,7 +233,10 @@ class ApiUnderTest:
         return [Record(row) for row in reversed(self._newest(5000, **where))]
 
     def _newest(self, limit: int, **where: Any) -> Sequence[RecordRow]:
-        return self.store.reads.records(RecordFilter(**where), None, limit).rows
+        stated = {
+            name: (value,) if isinstance(value, str) and name != "tenant_id" else value for name, value in where.items()
+        }
+        return self.store.reads.records(RecordFilter(**stated), None, limit).rows
 
     def record(self, **where: Any) -> "Record":
         """Return the one record that matches; anything but one fails the test."""

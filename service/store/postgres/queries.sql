@@ -336,6 +336,23 @@ LEFT JOIN parked_records
 WHERE observed_ns <= %(before_ns)s AND (observed_ns, records.stream_id) < (%(before_ns)s, %(before_id)s) AND {where}
 ORDER BY observed_ns DESC, records.stream_id DESC LIMIT %(limit)s
 
+-- name: places_before
+SELECT observed_ns, stream_id FROM audit_records AS records
+WHERE observed_ns <= %(before_ns)s AND (observed_ns, stream_id) < (%(before_ns)s, %(before_id)s) AND {where}
+ORDER BY observed_ns DESC, stream_id DESC LIMIT %(limit)s
+
+-- name: places_behind
+SELECT observed_ns, stream_id FROM audit_records AS records
+WHERE observed_ns >= %(behind_ns)s AND (observed_ns, stream_id) > (%(behind_ns)s, %(behind_id)s)
+    AND observed_ns < %(newest)s AND {where}
+ORDER BY observed_ns, stream_id LIMIT %(limit)s
+
+-- name: next_event_name
+SELECT min(event_name) FROM audit_records WHERE tenant_id = %(tenant_id)s AND event_name > %(behind)s
+
+-- name: next_result
+SELECT min(result) FROM audit_records WHERE tenant_id = %(tenant_id)s AND result > %(behind)s
+
 -- name: record
 SELECT
     records.record_id, records.stream_id, records.number, hash, event_name, records.observed_ns, body,

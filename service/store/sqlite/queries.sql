@@ -238,6 +238,21 @@ LEFT JOIN parked_records ON parked_records.stream_id = records.stream_id AND par
 WHERE position < :before_position AND {where}
 ORDER BY position DESC LIMIT :limit
 
+-- name: places_before
+SELECT position FROM audit_records AS records WHERE position < :before_position AND {where}
+ORDER BY position DESC LIMIT :limit
+
+-- name: places_behind
+SELECT position FROM audit_records AS records WHERE position > :behind_position AND position < :newest AND {where}
+ORDER BY position LIMIT :limit
+
+-- name: next_event_name
+-- Of any tenant, because the index knows none.
+SELECT min(event_name) FROM audit_records WHERE event_name > :behind
+
+-- name: next_result
+SELECT min(result) FROM audit_records WHERE result > :behind
+
 -- name: stored
 SELECT
     otlp, resource, scope,
@@ -252,7 +267,7 @@ FROM audit_records AS records
 JOIN audit_envelopes USING (envelope_id)
 JOIN delivery_cursors USING (stream_id)
 LEFT JOIN parked_records ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
-WHERE position > :behind_position AND position <= :newest AND {where}
+WHERE position > :behind_position AND position < :newest AND {where}
 ORDER BY position LIMIT :limit
 
 -- name: stored_of_stream

@@ -11,6 +11,7 @@ from service.ports.checkpoints import (
 from service.ports.delivering import Lag, Outbox, OutboxRecord, ReplayBegun, Replays
 from service.ports.reading import (
     CheckpointRow,
+    FollowedRecord,
     JobFilter,
     OutboxState,
     Page,
@@ -19,6 +20,7 @@ from service.ports.reading import (
     RecordRow,
     StoredRecord,
     StreamRow,
+    TrailPosition,
 )
 from service.ports.writing import (
     ApiKey,
@@ -51,6 +53,7 @@ __all__ = [
     "Discrepancy",
     "Durability",
     "EndRun",
+    "FollowedRecord",
     "IdempotencyEntry",
     "JobFilter",
     "Lag",
@@ -78,6 +81,7 @@ __all__ = [
     "StartRun",
     "StoredRecord",
     "StreamRow",
+    "TrailPosition",
     "Transaction",
     "Transition",
     "Work",

@@ -158,16 +158,13 @@ class LedgerReads(ABC):
 
     def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
         """Return one page of records with their bytes, first committed first, up to the bound of the first page."""
-        conditions, values = _matching(where, self.nul_as)
 
         def read(execute: Execute) -> tuple[list[Row], int]:
             if cursor is None:
                 behind, newest = self.start, self._newest(execute)
             else:
                 *behind, newest = decode_cursor(cursor, self.cursor_and_newest)
-            named = {f"behind_{name}": value for name, value in zip(self.order, behind, strict=True)}
-            found = execute("stored", {**values, **named, "newest": newest, "limit": limit + 1}, conditions)
-            return list(found), newest
+            return self._stored_behind(execute, where, behind, newest, limit + 1), newest
 
         rows, newest = self._connections.run(read)
         more = encode_cursor(*self._order_of(rows[limit - 1]), newest) if len(rows) > limit else None
@@ -249,6 +246,14 @@ class LedgerReads(ABC):
     def _number(self, name: str, values: Mapping[str, object]) -> int:
         ((number,),) = self._all(name, values)
         return int(number)
+
+    def _stored_behind(
+        self, execute: Execute, where: RecordFilter, behind: Sequence[int | str], newest: int, limit: int
+    ) -> list[Row]:
+        """Return the rows of `stored` behind a place, up to the bound `newest`."""
+        conditions, values = _matching(where, self.nul_as)
+        named = {f"behind_{name}": value for name, value in zip(self.order, behind, strict=True)}
+        return list(execute("stored", {**values, **named, "newest": newest, "limit": limit}, conditions))
 
     def _order_of(self, row: Row) -> Row:
         """Return the last columns of a row of `records` or `stored`, by which it is ordered."""

@@ -69,7 +69,7 @@ class Instruments:
         """Record one HTTP request.
 
         Args:
-            duration_s: from the arrival of the request to the end of the answer.
+            duration_s: from the arrival of the request to the end of the answer; of server-sent events, to its head.
             method: one of the known methods, or `_OTHER`.
             scheme: `http` or `https`.
             route: the path template; None when no route matched.

@@ -277,5 +277,5 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
     "auditrace.audit.delivery.duration": ("s", "Duration of one delivery attempt."),
     "auditrace.jobs": ("{job}", "Jobs by status."),
     "auditrace.job.run.duration": ("s", "Duration of one run."),
-    "http.server.request.duration": ("s", "Duration of HTTP requests."),
+    "http.server.request.duration": ("s", "Duration of HTTP requests; of server-sent events, up to the head of the answer."),
 })

@@ -60,7 +60,7 @@ def require_ids(scope: HTTPScope) -> None:
 
 def require_once(headers: Headers) -> None:
     """Refuse doubled headers that decide what is done: two readers of the request could read them differently."""
-    for name in ("if-match", "idempotency-key", "content-type"):
+    for name in ("if-match", "idempotency-key", "content-type", "last-event-id"):
         if len(headers.getall(name, [])) > 1:
             raise InvalidRequestError(f"the header {name} is given twice")
 

@@ -13,12 +13,14 @@ from service.ports.delivering import Lag, Outbox, OutboxRecord, ReplayBegun, Rep
 from service.ports.filters import TRAIL_EVENTS, FilterValues, JobFilter, ListingOrder, RecordFilter, small
 from service.ports.reading import (
     CheckpointRow,
+    FollowedRecord,
     OutboxState,
     Page,
     Reads,
     RecordRow,
     StoredRecord,
     StreamRow,
+    TrailPosition,
 )
 from service.ports.writing import (
     ApiKey,
@@ -55,6 +57,7 @@ __all__ = [
     "Durability",
     "EndRun",
     "FilterValues",
+    "FollowedRecord",
     "IdempotencyEntry",
     "JobFilter",
     "Lag",
@@ -86,6 +89,7 @@ __all__ = [
     "StoredConfiguration",
     "StoredRecord",
     "StreamRow",
+    "TrailPosition",
     "Transaction",
     "Transition",
     "Work",

@@ -62,6 +62,20 @@ class StoredRecord(StoredBytes, frozen=True, kw_only=True):
     record: RecordRow
 
 
+class TrailPosition(msgspec.Struct, frozen=True, order=True):
+    """The position of a record in the order in which a follow sends records; `cursor` is its text for clients."""
+
+    at: tuple[int | str, ...]
+    cursor: str
+
+
+class FollowedRecord(msgspec.Struct, frozen=True):
+    """A committed record and its position."""
+
+    position: TrailPosition
+    record: RecordRow
+
+
 class OutboxState(msgspec.Struct, frozen=True):
     """The committed records that are not delivered: their number and the time of the oldest; and the number parked."""
 
@@ -128,6 +142,28 @@ class Reads(Protocol):
 
         The first page fixes the upper bound of all later pages, so they hold no record that is committed afterwards.
         """
+        ...
+
+    def first_position(self) -> TrailPosition:
+        """Return the position before all records."""
+        ...
+
+    def newest_position(self) -> TrailPosition:
+        """Return the position of the newest record before which no other record can be committed any more."""
+        ...
+
+    def position_of(self, cursor: str) -> TrailPosition:
+        """Return the position that a cursor names.
+
+        Raises:
+            InvalidRequestError: it is not the cursor of a position, or its record is not in this ledger.
+        """
+        ...
+
+    def followed(
+        self, where: RecordFilter, behind: TrailPosition, up_to: TrailPosition, limit: int
+    ) -> Sequence[FollowedRecord]:
+        """Return at most `limit` records behind a position, up to a newest position, in their order."""
         ...
 
     def streams(self, cursor: str | None, limit: int) -> Page[StreamRow]:

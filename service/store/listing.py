@@ -68,13 +68,26 @@ class RecordListings(ABC):
 
         def read(execute: Execute) -> tuple[Sequence[Row], int]:
             *behind, newest = place or (*self.start, self._newest(execute))
-            bounds = {**self._named("behind", behind), "newest": newest}
-            listing = _Listing(execute, self.dialect, ListingOrder.ASC, bounds)
-            return (listing.rows if is_led else listing.all_rows)(where, limit + 1), newest
+            return self._stored_behind(execute, where, behind, newest, limit + 1, is_led=is_led), newest
 
         rows, newest = self._connections.run(read)
         more = encode_cursor(*self._place_of(rows[limit - 1]), newest) if len(rows) > limit else None
         return Page([stored_of(row) for row in rows[:limit]], more)
+
+    def _stored_behind(
+        self,
+        execute: Execute,
+        where: RecordFilter,
+        behind: Sequence[int | str],
+        newest: int,
+        limit: int,
+        *,
+        is_led: bool = True,
+    ) -> Sequence[Row]:
+        """Return the first rows of `stored` behind a place, up to the bound `newest`."""
+        bounds = {**self._named("behind", behind), "newest": newest}
+        listing = _Listing(execute, self.dialect, ListingOrder.ASC, bounds)
+        return (listing.rows if is_led else listing.all_rows)(where, limit)
 
     def _named(self, side: str, place: Sequence[int | str]) -> dict[str, object]:
         return {f"{side}_{name}": value for name, value in zip(self.order, place, strict=True)}

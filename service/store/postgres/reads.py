@@ -1,10 +1,10 @@
 """Reads of a PostgreSQL database: records are ordered by their observed time, up to the listing horizon."""
 
 from service.store.conditions import Dialect
+from service.store.following import FollowedReads
 from service.store.postgres.listing_horizon import horizon_ns
 from service.store.postgres.pool import SessionPool
 from service.store.queries import Execute
-from service.store.reading import LedgerReads
 from service.store.rows import Stored
 
 _POSTGRES = Dialect(
@@ -22,7 +22,7 @@ _POSTGRES = Dialect(
 )
 
 
-class PostgresReads(LedgerReads):
+class PostgresReads(FollowedReads):
     """Implements `service.ports.Reads`, on sessions that read only."""
 
     dialect = _POSTGRES
@@ -30,6 +30,8 @@ class PostgresReads(LedgerReads):
     start = (0, "")
     cursor = tuple[Stored, str]
     cursor_and_newest = tuple[Stored, str, Stored]
+    cursor_and_record = tuple[Stored, str, str]
+    newest_exceeds = 1
 
     def __init__(self, url: str) -> None:
         super().__init__(SessionPool(url, read_only=True))

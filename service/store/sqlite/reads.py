@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Final
 
 from service.store.conditions import Dialect
+from service.store.following import FollowedReads
 from service.store.queries import Execute
-from service.store.reading import LedgerReads
 from service.store.rows import Stored
 from service.store.sqlite.connections import ThreadConnections
 from service.store.sqlite.untouched import OpenFile, in_use
 from telemetry import names
 
-# As the index of the initiator has it (migration 0004). SQLite ends a text at a NUL, and refuses a damaged JSON text.
+# As the index of the initiator has it (migration 0006). SQLite ends a text at a NUL, and refuses a damaged JSON text.
 _ATTRIBUTE: Final = (
     """CASE WHEN instr(body, '"{0}":') > 0 AND json_valid(body) """
     """THEN json_extract(replace(body, '\\u0000', '\\ufffd'), '$.attributes."{0}"') END"""
@@ -30,7 +30,7 @@ _SQLITE: Final = Dialect(
 )
 
 
-class SqliteReads(LedgerReads):
+class SqliteReads(FollowedReads):
     """Implements `service.ports.Reads`, each thread on a connection of its own."""
 
     dialect = _SQLITE
@@ -38,6 +38,8 @@ class SqliteReads(LedgerReads):
     start = (0,)
     cursor = tuple[Stored]
     cursor_and_newest = tuple[Stored, Stored]
+    cursor_and_record = tuple[Stored, str]
+    newest_exceeds = 0
 
     def __init__(self, path: Path, reading: OpenFile = in_use) -> None:
         super().__init__(ThreadConnections(path, reading))

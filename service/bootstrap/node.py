@@ -15,6 +15,7 @@ from service.bootstrap.checked import checked
 from service.bootstrap.database import LedgerParts
 from service.bootstrap.databases import database_of
 from service.bootstrap.examined import COMMAND
+from service.bootstrap.webhooks import webhooks_of
 from service.config import Settings
 from service.errors import ConflictError
 from service.ids import new_id_from
@@ -29,6 +30,7 @@ from service.records import AuditContext, Fact, record_of
 from service.roles import ADMIN
 from service.store.watermark import DiskWatermark, WatermarkedLedger
 from service.store.writability import WatchedLedger
+from service.webhooks import Webhooks
 from telemetry import names
 from telemetry.audit.ledger import AuditLogger
 from telemetry.audit.record import SERVICE_ISSUER, Actor, AuditRecord, Result, Source, SpanRef, Target
@@ -111,6 +113,10 @@ class Node:
     def place(self) -> str:
         """Which database this is: the absolute path of a file, or the host and name of a database on a server."""
         return self._database.place
+
+    def webhooks(self) -> Webhooks | None:
+        """Open the webhooks that the settings name; None when they name none."""
+        return webhooks_of(self.settings, self._database, f"{self.owner}-webhooks", self.telemetry.instruments)
 
     def registered_keys(self) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger, read on a connection of its own; any thread may call this."""

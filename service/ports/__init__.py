@@ -20,6 +20,7 @@ from service.ports.reading import (
     StoredRecord,
     StreamRow,
 )
+from service.ports.webhooks import WebhookOutbox, WebhookRecord, WebhookState, WebhookStream
 from service.ports.writing import (
     ApiKey,
     Clock,
@@ -80,6 +81,10 @@ __all__ = [
     "StreamRow",
     "Transaction",
     "Transition",
+    "WebhookOutbox",
+    "WebhookRecord",
+    "WebhookState",
+    "WebhookStream",
     "Work",
     "Write",
 ]

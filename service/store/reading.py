@@ -144,7 +144,7 @@ class LedgerReads(ABC):
 
         Each page fixes the upper bound of the next, so nothing is skipped or shown twice while records are added.
         """
-        conditions, values = _matching(where, self.nul_as)
+        conditions, values = matching(where, self.nul_as)
         before = decode_cursor(cursor, self.cursor) if cursor else None
 
         def read(execute: Execute) -> list[Row]:
@@ -158,7 +158,7 @@ class LedgerReads(ABC):
 
     def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
         """Return one page of records with their bytes, first committed first, up to the bound of the first page."""
-        conditions, values = _matching(where, self.nul_as)
+        conditions, values = matching(where, self.nul_as)
 
         def read(execute: Execute) -> tuple[list[Row], int]:
             if cursor is None:
@@ -255,7 +255,8 @@ class LedgerReads(ABC):
         return row[-len(self.order) :]
 
 
-def _matching(where: RecordFilter, nul_as: str) -> tuple[Sequence[str], dict[str, Any]]:
+def matching(where: RecordFilter, nul_as: str) -> tuple[Sequence[str], dict[str, Any]]:
+    """Return the conditions of a filter on `audit_records AS records`, and their values; `nul_as` stands for NUL."""
     values: dict[str, Any] = {
         # The columns are written with the same replacement, because not every database can hold NUL in them.
         name: value.replace("\0", nul_as) if isinstance(value, str) else value

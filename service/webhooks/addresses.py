@@ -22,7 +22,14 @@ PRIVATE: Final[Networks] = tuple(
 """What `allow_private = true` allows. Link-local addresses are not among them: clouds have their metadata there."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-_TUNNELS: Final[Networks] = (IPv6Network("2002::/16"), IPv6Network("2001::/32"), IPv6Network("64:ff9b:1::/48"))
+# Not public, but global for this or an earlier version of the standard library.
+_SPECIAL: Final[Networks] = tuple(
+    ip_network(text)
+    for text in (
+        *("192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "100::/64", "2001::/23", "2002::/16", "3fff::/20"),
+        *("5f00::/16", "fec0::/10"),
+    )
+)
 
 
 def refusal_of(text: str, allowed: Networks) -> str | None:
@@ -77,6 +84,6 @@ def _is_public(address: Address) -> bool:
         or address.is_loopback
         or address.is_link_local
         or address.is_unspecified
-        or any(address in network for network in _TUNNELS)
+        or any(address in network for network in _SPECIAL)
     )
     return address.is_global and not is_special

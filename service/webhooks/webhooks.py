@@ -167,6 +167,9 @@ class _EndpointThread:
     def stop(self, left_s: float) -> None:
         is_failing = self.progress.state.failures > 0
         self.loop.stop(_LAST_STEP_S if is_failing else left_s + _LAST_STEP_S)
+        if self.loop.is_alive:
+            # It waits for an answer, which does not count any more; the next process need not wait too.
+            self._deliveries.release()
 
     def close(self) -> None:
         self.progress.end()

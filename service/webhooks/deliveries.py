@@ -137,6 +137,10 @@ class Deliveries:
         for stream in streams:
             part = self._deliver_stream(stream)
             sent += part.sent
+            if part.sent:
+                # The failures in a row begin anew: an endpoint that takes some records is not waited for longer.
+                self._progress.progressed()
+                self._holds.accepted(stream.stream_id)
             has_more = has_more or part.has_more
             if isinstance(part.refusal, Refused) and part.refusal.status in _OF_ONE_RECORD:
                 refusals.append(part.refusal)

@@ -20,7 +20,7 @@ from service.webhooks.filters import filter_of
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 _PORTS: Final[Mapping[str, int]] = {"https": 443, "http": 80}
-_KEYS: Final = (
+KEYS: Final = (
     *("url", "secret_file", "tenant", "filter", "from_start", "timeout", "allow_private", "allow_http", "ca_file"),
 )
 
@@ -95,7 +95,7 @@ def endpoints_of(
 
 
 def _endpoint_of(name: str, table: Table, folder: Path) -> WebhookEndpoint:
-    table.allow(_KEYS)
+    table.allow(KEYS)
     allowed = _allowed(table)
     may_be_plain = table.take("allow_http", bool, default=False)
     url = _url_of(table, may_be_plain=may_be_plain)

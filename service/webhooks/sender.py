@@ -110,10 +110,13 @@ class _Opened:
         """Read the files.
 
         Raises:
-            ValueError, OSError: they cannot be used.
+            ValueError: they cannot be used.
         """
         self.secrets = secrets_of(endpoint)
-        context = ssl.create_default_context(cafile=endpoint.ca_file)
+        try:
+            context = ssl.create_default_context(cafile=endpoint.ca_file)
+        except OSError as error:
+            raise ValueError(f"the certificates {endpoint.ca_file}: {error}") from error
         # A client with its own transport reads no proxy variables: a proxy would connect to addresses of its own.
         self.client = httpx.Client(
             transport=httpx.HTTPTransport(verify=context),

@@ -203,6 +203,27 @@ def test_a_record_that_is_refused_for_ever_holds_its_stream_alone(
         poll_until(lambda: not webhooks.text, "the end of it", PATIENCE_S)
 
 
+@pytest.mark.parametrize("status", [500, 400])
+def test_an_endpoint_that_takes_some_records_is_not_waited_for_longer(
+    store: Store, receiver: WebhookReceiver, tmp_path: Path, status: int
+) -> None:
+    """Each acknowledged record begins the back-off anew: an endpoint that often fails gets its records nevertheless."""
+    commit(store, store.lane(), 60)
+    webhooks = webhooks_over(store, [endpoint_to(receiver, tmp_path)])
+    pauses: list[float] = []
+
+    def ask(arrival: Arrival) -> Reply:
+        pauses.append(webhooks.states()["one"].pause_s)
+        return Reply(status if arrival.number % 4 == 0 else 200)
+
+    receiver.script = ask
+    webhooks.start()
+    arrives(store, receiver)
+    webhooks.retire(GRACE_S)
+    webhooks.stop()
+    assert max(pauses) <= 0.1
+
+
 def test_endpoints_do_not_wait_for_each_other(store: Store, receiver: WebhookReceiver, tmp_path: Path) -> None:
     """One that hangs delays neither the others nor the stop; what it lacks is there for the next start."""
     commit(store, store.lane(), 20)

@@ -22,6 +22,7 @@ from service.ports.reading import (
     StreamRow,
     TrailPosition,
 )
+from service.ports.webhooks import WebhookOutbox, WebhookRecord, WebhookState, WebhookStream
 from service.ports.writing import (
     ApiKey,
     Clock,
@@ -92,6 +93,10 @@ __all__ = [
     "TrailPosition",
     "Transaction",
     "Transition",
+    "WebhookOutbox",
+    "WebhookRecord",
+    "WebhookState",
+    "WebhookStream",
     "Work",
     "Write",
     "small",

@@ -17,6 +17,8 @@ from tests.support.poll_until import poll_until
 from tests.support.prometheus import ALERTS, Prometheus
 from tests.support.service import Service
 from tests.support.telemetry_maker import audit_request
+from tests.support.webhook_receiver import WebhookReceiver
+from tests.support.webhooks import secret_file
 
 _METRIC = re.compile(r"\b((?:auditrace|otelcol|http_server)_\w+)")
 _SERIES = re.compile(r"^(\w+)(?:\{.*\})? ", re.MULTILINE)
@@ -30,10 +32,18 @@ def asked_for(rules: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that verifies itself every second."""
-    settings = {"AUDITRACE_SELF_CHECK_INTERVAL": "1s", "AUDITRACE_CHECKPOINT_INTERVAL": "1s"}
-    with Service(tmp_path_factory.mktemp("service"), settings) as running:
-        yield running
+    """A service that verifies itself every second, and has an endpoint of webhooks that takes everything."""
+    folder = tmp_path_factory.mktemp("service")
+    settings = {
+        "AUDITRACE_SELF_CHECK_INTERVAL": "1s",
+        "AUDITRACE_CHECKPOINT_INTERVAL": "1s",
+        "AUDITRACE_WEBHOOKS": str(folder / "webhooks.toml"),
+    }
+    with WebhookReceiver() as receiver:
+        endpoint = f'url = "{receiver.url}"\nsecret_file = "{secret_file(folder)}"\nallow_private = true\n'
+        (folder / "webhooks.toml").write_text(f"[endpoints.siem]\n{endpoint}")
+        with Service(folder, settings) as running:
+            yield running
 
 
 def exported(url: str) -> set[str]:

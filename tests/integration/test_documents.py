@@ -29,6 +29,7 @@ README, API, CONFIGURATION, RUNBOOK, VERIFYING = FOLLOWED = [
 ELSEWHERE = {
     "docs/audit-format.md": ("tests/integration/test_audit_format_by_hand.py",),
     "docs/correlation.md": ("tests/integration/test_correlation.py", "tests/integration/test_opensearch.py"),
+    "docs/webhooks.md": ("tests/integration/test_webhooks.py",),
     "CONTRIBUTING.md": (".ci/run",),
 }
 """What other tests follow."""

@@ -521,6 +521,52 @@ SELECT count(*) FROM parked_records
 SELECT position, body, otlp, resource, scope FROM audit_records JOIN audit_envelopes USING (envelope_id)
 ORDER BY position
 
+-- Webhooks ------------------------------------------------------------------------------------------------------------
+
+-- name: register_webhook
+INSERT INTO webhook_endpoints (name, registered_ns) VALUES (:endpoint, :now_ns) ON CONFLICT DO NOTHING RETURNING name
+
+-- name: webhook_begins_at_the_end
+INSERT INTO webhook_cursors (endpoint, stream_id, number) SELECT :endpoint, stream_id, number FROM audit_streams
+
+-- name: webhook_streams
+SELECT streams.stream_id, coalesce(cursors.number, 0), streams.number
+FROM audit_streams AS streams
+LEFT JOIN webhook_cursors AS cursors ON cursors.endpoint = :endpoint AND cursors.stream_id = streams.stream_id
+WHERE streams.number > coalesce(cursors.number, 0)
+ORDER BY streams.opened_ns, streams.stream_id
+
+-- name: webhook_records
+SELECT records.record_id, records.number, hash, event_name, body FROM audit_records AS records
+WHERE records.stream_id = :of_stream AND records.number > :after AND records.number <= :upto AND {where}
+ORDER BY records.number LIMIT :limit
+
+-- name: webhook_is_held
+SELECT 1 FROM leases WHERE name = :name AND owner = :owner
+
+-- name: move_webhook_cursor
+-- A cursor that is already further stays there.
+INSERT INTO webhook_cursors (endpoint, stream_id, number) VALUES (:endpoint, :stream_id, :number)
+ON CONFLICT (endpoint, stream_id) DO UPDATE SET number = max(number, excluded.number)
+
+-- name: note_webhook
+UPDATE webhook_endpoints SET error = :error, failing_since_ns = :failing_since_ns WHERE name = :endpoint
+
+-- name: webhook_state
+SELECT error, failing_since_ns FROM webhook_endpoints WHERE name = :endpoint
+
+-- name: webhook_backlog
+WITH behind AS (
+    SELECT streams.stream_id, coalesce(cursors.number, 0) AS passed, streams.number AS committed
+    FROM audit_streams AS streams
+    LEFT JOIN webhook_cursors AS cursors ON cursors.endpoint = :endpoint AND cursors.stream_id = streams.stream_id
+    WHERE streams.number > coalesce(cursors.number, 0)
+)
+SELECT
+    (SELECT coalesce(sum(committed - passed), 0) FROM behind),
+    (SELECT min(observed_ns) FROM behind CROSS JOIN audit_records
+        ON audit_records.stream_id = behind.stream_id AND audit_records.number = behind.passed + 1)
+
 -- Checkpoints ---------------------------------------------------------------------------------------------------------
 
 -- name: lease

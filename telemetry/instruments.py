@@ -117,16 +117,21 @@ class Instruments:
         for name, read in readings.items():
             self._gauge(name, partial(_observed, read))
 
-    def observe_webhooks(self, endpoints: Callable[[], Mapping[str, tuple[int, float]]]) -> None:
-        """Read this at every collection of metrics. Call this once, and only where webhooks are delivered.
+    def observe_webhooks(
+        self, endpoints: Iterable[str], backlog: Callable[[], Mapping[str, tuple[int, float]]]
+    ) -> None:
+        """Read the backlog at every collection of metrics. Call this once, and only where webhooks are delivered.
 
         Args:
-            endpoints: returns, by endpoint, the number of records behind its cursors, and the age of the oldest of them
+            endpoints: their names; the counter of their deliveries begins at 0.
+            backlog: returns, by endpoint, the number of records behind its cursors, and the age of the oldest of them
                 in seconds.
         """
+        for endpoint in endpoints:
+            self._webhook_deliveries.add(0, {names.AUDITRACE_WEBHOOK_NAME: endpoint})
 
         def each(index: int, _: CallbackOptions) -> Iterable[Observation]:
-            found = endpoints().items()
+            found = backlog().items()
             return [Observation(values[index], {names.AUDITRACE_WEBHOOK_NAME: name}) for name, values in found]
 
         self._gauge(names.METRIC_AUDITRACE_WEBHOOK_LAG, partial(each, 0))

@@ -73,7 +73,7 @@ class Webhooks:
             logging.WARNING,
         )
         self._leases = Loop("webhook-lease", self._renew)
-        instruments.observe_webhooks(self._backlog)
+        instruments.observe_webhooks(self._names, self._backlog)
 
     def start(self) -> None:
         """Start to deliver. A new endpoint gets what is committed from now on, unless its file says otherwise."""

@@ -21,13 +21,16 @@ from tests.support.webhook_receiver import WebhookReceiver
 from tests.support.webhooks import secret_file
 
 _METRIC = re.compile(r"\b((?:auditrace|otelcol|http_server)_\w+)")
+_LABELS = re.compile(r"\bby \([^)]*\)")
 _SERIES = re.compile(r"^(\w+)(?:\{.*\})? ", re.MULTILINE)
 
 
 def asked_for(rules: str) -> set[str]:
     """Return the metrics that the expressions of a file of rules name."""
     groups = yaml.safe_load((ALERTS / rules).read_text())["groups"]
-    return {name for group in groups for rule in group["rules"] for name in _METRIC.findall(rule["expr"])}
+    return {
+        name for group in groups for rule in group["rules"] for name in _METRIC.findall(_LABELS.sub("", rule["expr"]))
+    }
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from service.bootstrap.webhooks import load_webhooks
 from service.config import Settings
 from service.jobs.templates import Template, Templates
+from service.operations.filters import filter_text
 from service.ports import SINK, Configuration, SettingValue
 from telemetry.audit.canonical import Value, canonical_bytes, sha256_hex
 from telemetry.delivery.settings import SinkSettings, sink_settings
@@ -54,6 +56,7 @@ OTHERWISE: Final[Mapping[str, str]] = {
     "audit_endpoint": "sink.endpoint",
     "audit_token_file": "sink.token_file",
     "archive": "sink.archive",
+    "webhooks": "webhooks.…",
     "environment": "telemetry.… and sink.…, from its OTEL_* variables",
     "templates": "the templates themselves",
     "signing_key": "the fingerprint of the key that signs",
@@ -126,6 +129,7 @@ def stated(
         values |= _address("jwt.jwks", jwt.jwks, mask) if "://" in jwt.jwks else {"jwt.jwks": _path(Path(jwt.jwks))}
     if ConfiguredPart.RELAY in parts:
         values |= dict(_sink(settings, mask))
+        values |= dict(_webhooks(settings, mask))
     values |= dict(_telemetry(settings, mask))
     texts = {name: template_text(template) for name, template in (templates or {}).items()}
     hashes = {name: sha256_hex(text.encode()) for name, text in texts.items()}
@@ -166,6 +170,16 @@ def _sink(settings: Settings, mask: Mask) -> Iterator[tuple[str, SettingValue]]:
         path: Path | None = getattr(sink, name)
         if path is not None:
             yield f"{SINK}{name}", _path(path)
+
+
+def _webhooks(settings: Settings, mask: Mask) -> Iterator[tuple[str, SettingValue]]:
+    for endpoint in load_webhooks(settings.webhooks):
+        prefix = f"webhooks.{endpoint.name}."
+        yield f"{prefix}address", f"{endpoint.scheme}://{endpoint.authority}"
+        # A path may hold a secret.
+        yield f"{prefix}path.secret", mask(endpoint.target)
+        yield f"{prefix}filter", filter_text(endpoint.where)
+        yield f"{prefix}allow_private", ", ".join(map(str, endpoint.allowed))
 
 
 def _telemetry(settings: Settings, mask: Mask) -> Iterator[tuple[str, SettingValue]]:

@@ -13,7 +13,7 @@ from service.jobs.texts import is_blank
 from service.operations.base import Committed, asks_for_another
 from service.operations.idempotency import job_made_before, remembering
 from service.operations.on_job import OperationOnJob
-from service.operations.steps import Decision, Step, changed, content_change, moved, noop, stating
+from service.operations.steps import Decision, Step, attempt_change, changed, content_change, moved, noop, stating
 from service.ports import PutInput, PutSecrets, Transaction, Write
 from service.records import Fact, change
 from service.roles import APPROVER, ARTIFACT_READERS, OPERATOR, require
@@ -191,6 +191,10 @@ class JobOperations(OperationOnJob):
             requires_confirmation = self._template(job).requires_confirmation
             after = transitions.retry(job, request, requires_confirmation=requires_confirmation, now_ns=now_ns)
             more = {"run": change(job.run, job.run + 1)}
+            if after is not None:
+                more |= attempt_change(job, after)
+            if last is not None and last.error_type is not None:
+                more["error_type"] = change(last.error_type, None)
             moving = moved(names.EVENT_JOB_RETRY, job, after, more, span=span, record_id=request.record_id)
             return stating(moving, reason=reason)
 

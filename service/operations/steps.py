@@ -151,7 +151,7 @@ def stating(
     return msgspec.structs.replace(decision, steps=[msgspec.structs.replace(first, fact=fact), *others])
 
 
-def attempt_change(before: Job, after: Job) -> dict[str, Value]:
+def attempt_change(before: Job, after: Job) -> dict[str, Mapping[str, Value]]:
     """Return the change of a job's attempt, from 1 to the plan's `max_attempts`, in the form of `auditrace.changes`.
 
     `from` is the attempt that ended, and `to` the one that runs now or comes next.

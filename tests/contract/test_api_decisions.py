@@ -269,7 +269,7 @@ def test_a_cancellation_says_why(api: ApiUnderTest, reason: str | None) -> None:
 
 @pytest.mark.parametrize("reason", [None, "the disk was full"])
 def test_a_retry_says_why(api: ApiUnderTest, reason: str | None) -> None:
-    """`job.retry` has exactly these attributes; a reason is optional."""
+    """`job.retry` has exactly these attributes: also which failure it follows, and a reason if one is given."""
     client = api.client("anna", OPERATOR)
     job = client.finished_job("exit")
     stated = {} if reason is None else {names.AUDITRACE_REASON: reason}
@@ -279,7 +279,12 @@ def test_a_retry_says_why(api: ApiUnderTest, reason: str | None) -> None:
     assert _own(left[0]) == {
         **_of_job(answer.json(), job["version"] + 1),
         **stated,
-        names.AUDITRACE_CHANGES: {"status": {"from": "failed", "to": "queued"}, "run": {"from": 1, "to": 2}},
+        names.AUDITRACE_CHANGES: {
+            "status": {"from": "failed", "to": "queued"},
+            "run": {"from": 1, "to": 2},
+            "attempt": {"from": 1, "to": 1},
+            "error_type": {"from": "exit"},
+        },
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import SettingsError
-from service.ports import RecordFilter
+from service.ports import FilterValues, RecordFilter
 from service.webhooks import WebhookEndpoint, endpoints_of
 from service.webhooks.addresses import PRIVATE
 
@@ -46,9 +46,10 @@ def test_an_endpoint_has_what_its_table_says() -> None:
         allow_http = true
         ca_file = "/ca.pem"
         [endpoints.siem.filter]
-        event_name = "job.confirm"
-        outcome = "failure"
+        event_name = ["job.*", "key.create"]
+        not_result = "noop"
         actor_id = "anna"
+        include_trail = false
         """
     )
     assert found == WebhookEndpoint(
@@ -58,7 +59,13 @@ def test_an_endpoint_has_what_its_table_says() -> None:
         port=8443,
         target="/in?key=1",
         secret_file=FOLDER / "siem.secret",
-        where=RecordFilter(tenant_id="acme", event_name="job.confirm", outcome="failure", actor_id="anna"),
+        where=RecordFilter(
+            tenant_id="acme",
+            event_name=("job.*", "key.create"),
+            actor_id=("anna",),
+            include_trail=False,
+            excluded=FilterValues(result=("noop",)),
+        ),
         from_start=True,
         timeout_s=5.0,
         allowed=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
@@ -137,6 +144,10 @@ def test_a_wrong_url_is_named(url: str) -> None:
         ("filter.event_name = 1", "filter.event_name"),
         ('filter.event_name = "job.creat"', "filter.event_name"),
         ('filter.actor_id = ""', "filter.actor_id"),
+        ("filter.actor_id = []", "filter.actor_id"),
+        ('filter.q = ["a", "b"]', "filter.q"),
+        ('filter.not_event_name = "job.c*"', "filter.not_event_name"),
+        ("filter.include_trail = 1", "filter.include_trail"),
         ('filter.tenant_id = "acme"', "filter.tenant_id"),
         ('filter.actor = "anna"', "filter.actor"),
     ],

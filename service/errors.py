@@ -30,7 +30,7 @@ AuditraceError
 from collections.abc import Sequence
 from typing import ClassVar
 
-from telemetry.audit.record import Receipt
+from telemetry.audit.record import Receipt, Target
 
 
 class AuditraceError(Exception):
@@ -58,9 +58,14 @@ class SettingsError(AuditraceError):
 
 
 class RefusedError(AuditraceError):
-    """The request is refused; `detail` is one sentence: why, and what to do."""
+    """The request is refused; `detail` is one sentence: why, and what to do.
+
+    `event_name` and `target` are what its operation tried, where the operation left it to the caller to record that.
+    """
 
     error_type = "refused"
+    event_name: str | None = None
+    target: Target | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

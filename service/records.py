@@ -17,6 +17,20 @@ class Initiator(msgspec.Struct, frozen=True):
     record_id: str
 
 
+class Invocation(msgspec.Struct, frozen=True, kw_only=True):
+    """Who runs a command, on which host, and how the command reads; without secrets."""
+
+    actor: Actor
+    host: str
+    owner: str
+    """The user whose rights the process has."""
+    command: tuple[str, ...]
+    login_id: str | None
+    """The user of the login session, None if it is the same user or unknown."""
+    sudo_id: str | None
+    """The user that `sudo` names, None without `sudo`."""
+
+
 class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     """Who acts, in which tenant and from where; made once for a request, a run or a command."""
 
@@ -36,9 +50,11 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     url_path: str | None = None
     idempotency_key_sha256: str | None = None
     body_sha256: str | None = None
-    counts_refusals: bool = False
-    """True when refusals of this actor are only counted, not recorded one by one, because there were too many."""
+    leaves_refusals: bool = False
+    """True when an operation leaves it to the tallies to record or count its refusal: this actor has many requests."""
     initiator: Initiator | None = None
+    invocation: Invocation | None = None
+    """The command that acts; None in requests and runs."""
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +65,9 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     result: Result
     changes: Mapping[str, Value] | None = None
     reason: str | None = None
+    notes: str | None = None
+    plan: str | None = None
+    """The canonical text of the plan that was made."""
     error_type: str | None = None
     job: Job | None = None
     run: int | None = None
@@ -76,6 +95,8 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         names.AUDITRACE_INITIATOR_RECORD_ID: initiator.record_id if initiator else None,
         names.AUDITRACE_CHANGES: fact.changes or None,
         names.AUDITRACE_REASON: fact.reason,
+        names.AUDITRACE_NOTES: fact.notes,
+        names.AUDITRACE_JOB_PLAN: fact.plan,
         names.ERROR_TYPE: fact.error_type,
         names.AUDITRACE_IDEMPOTENCY_KEY_HASH: context.idempotency_key_sha256,
         names.USER_AGENT_ORIGINAL: context.user_agent,
@@ -91,6 +112,8 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         more[names.AUDITRACE_JOB_TEMPLATE] = fact.job.template
         more[names.AUDITRACE_JOB_PLAN_SHA256] = fact.job.plan.sha256 if fact.job.plan else None
         more[names.AUDITRACE_JOB_RUN] = fact.run
+    if context.invocation is not None:
+        more.update(_of_invocation(context.invocation))
     return audit_record(
         record_id=record_id,
         event_name=fact.event_name,
@@ -103,6 +126,16 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         source=context.source,
         more=more,
     )
+
+
+def _of_invocation(invocation: Invocation) -> Mapping[str, Value | None]:
+    return {
+        names.HOST_NAME: invocation.host,
+        names.PROCESS_OWNER: invocation.owner,
+        names.PROCESS_COMMAND_ARGS: invocation.command,
+        names.AUDITRACE_ACTOR_LOGIN_ID: invocation.login_id,
+        names.AUDITRACE_ACTOR_SUDO_ID: invocation.sudo_id,
+    }
 
 
 def _source_type(address: str | None) -> str | None:

@@ -28,6 +28,7 @@ class DeploymentSecret:
         self._anchor_key = _derive(secret, b"auditrace anchor")
         self._checkpoint_key = _derive(secret, b"auditrace checkpoint")
         self._signing_key_key = _derive(secret, b"auditrace signing key")
+        self._configuration_key = _derive(secret, b"auditrace configuration")
         self._mask_key = _derive(secret, b"auditrace mask")
         self._parameters = AESGCM(_derive(secret, b"auditrace parameters"))
 
@@ -48,6 +49,10 @@ class DeploymentSecret:
     def key_mac(self, number: int, public_pem: str, first_checkpoint: int, rotation: str) -> str:
         """Return the MAC over the registration of a signing key."""
         return _mac(self._signing_key_key, number, public_pem, first_checkpoint, rotation)
+
+    def configuration_mac(self, *values: str | int) -> str:
+        """Return the MAC over all values of a stored configuration."""
+        return _mac(self._configuration_key, *values)
 
     def mask(self, value: str) -> str:
         """Return the visible form of a sensitive value: equal values have equal masks, and no value can be read."""

@@ -42,6 +42,8 @@ class SignalSettings(msgspec.Struct, frozen=True):
     """The URL of the proxy, which may hold credentials; None connects to the endpoint directly."""
     compression: str = "none"
     """`none`, `gzip` or `deflate`."""
+    endpoint: str | None = None
+    """Where OTLP is sent, as the variable says it; it may hold credentials. None without OTLP."""
 
 
 class OtelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +102,8 @@ def _signal(reader: SettingsReader, signal: Signal) -> SignalSettings:
         proxy = otlp.proxy(protocol, address.partition("://")[2] or address)
     else:
         proxy = otlp.proxy(protocol, address) if _is_http_url(address) else None
-    return SignalSettings(exporters, protocol, otlp.headers(protocol), proxy, otlp.compression(protocol, _COMPRESSIONS))
+    compression = otlp.compression(protocol, _COMPRESSIONS)
+    return SignalSettings(exporters, protocol, otlp.headers(protocol), proxy, compression, address)
 
 
 def _exporters(reader: SettingsReader, signal: Signal, *, has_endpoint: bool) -> frozenset[str]:

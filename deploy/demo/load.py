@@ -33,7 +33,7 @@ class Company:
         }
 
     def work(self, number: int) -> None:
-        """Do one round: a job that succeeds, one that fails, refusals by role, state and four eyes, a denied login.
+        """Do one round: jobs that succeed, fail, are rejected, refusals by role, state and four eyes, a denied login.
 
         Raises:
             UnexpectedAnswerError: an answer had another status than expected.
@@ -56,6 +56,10 @@ class Company:
         self._post("ann", f"/v1/jobs/{risky}/confirm", {**approval, "plan_sha256": "0" * 64}, 409)
         self._post("ann", f"/v1/jobs/{risky}/confirm", approval, 200)
         self._post("olga", f"/v1/jobs/{risky}/cancel", None, 200)
+
+        unwanted = self._post("olga", "/v1/jobs", old, 201)["id"]
+        self._post("olga", f"/v1/jobs/{unwanted}/draft", None, 200)
+        self._post("ann", f"/v1/jobs/{unwanted}/reject", {"reason": "not before the backup"}, 200)
 
         self._post("olga", "/v1/jobs", {"template": "no-such-template"}, 400)
         self._get("stranger", "/v1/jobs", 401)

@@ -72,7 +72,11 @@ async def list_checkpoints(
     return CheckpointsAnswer([checkpoint_answer(request, row) for row in page.rows], page.next_cursor)
 
 
-@_get("/v1/audit/records/{record_id:str}/proof")
+@get(
+    "/v1/audit/records/{record_id:str}/proof",
+    opt={EVENT: names.EVENT_AUDIT_VERIFY},
+    responses=refusals(403, 404, 429),
+)
 async def get_proof(request: ApiRequest, reading: AuditReads, record_id: RecordIdPath) -> ProofAnswer:
     """Return what proves a record to a holder of the public key: see docs/audit-format.md, section 7."""
     return proof_answer(request, await reading.proof(record_id))

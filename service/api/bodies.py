@@ -7,9 +7,14 @@ from msgspec import Meta, Struct
 from service.api.fields import PLAN_SHA256, SHA256, about
 from service.api.texts import MAX_INTEGER, is_plain
 from service.jobs.model import ParameterValue
+from service.jobs.texts import is_blank
 
 MAX_PARAMETERS: Final = 64
+MAX_PROSE_BYTES: Final = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
+# The limit is one of bytes, which JSON Schema cannot say.
+Prose = Annotated[str, Meta(max_length=MAX_PROSE_BYTES)]
+PlanHash = Annotated[str, Meta(max_length=128, extra_json_schema=SHA256)]
 
 
 class CreateJob(Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,27 +41,67 @@ class CreateJob(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConfirmJob(Struct, frozen=True, forbid_unknown_fields=True):
-    """The approval of a plan. `confirmed` false changes nothing; `run` false stops at `confirmed`."""
+    """The approval of a plan. `confirmed` false rejects it; `run` false stops at `confirmed`."""
 
-    confirmed: Annotated[bool, about("Whether the plan is approved.", True)]
+    confirmed: Annotated[bool, about("Whether the plan is approved; false rejects it.", True)]
     plan_sha256: Annotated[
-        Annotated[str, Meta(max_length=128, extra_json_schema=SHA256)] | None,
-        about("The hash of the plan that is approved; required with `confirmed`.", PLAN_SHA256),
+        PlanHash | None, about("The hash of the plan that is approved; required with `confirmed` true.", PLAN_SHA256)
     ] = None
     notes: Annotated[
-        Annotated[str, Meta(max_length=4096)] | None,
-        about("The reason; the record holds its hash.", "the path is right"),
+        Prose | None,
+        about(
+            "What the approver says to it, at most 4096 bytes; with `confirmed` false required: the reason.",
+            "the path is right",
+        ),
     ] = None
     run: Annotated[bool, about("Whether the approval also puts the job on the queue.")] = True
 
     def __post_init__(self) -> None:
         _require_plain("plan_sha256", self.plan_sha256 or "")
-        if not is_plain(self.notes or "", line_breaks=True):
-            raise ValueError("notes must not hold control characters")
+        _require_prose("notes", self.notes)
+
+
+class RejectJob(Struct, frozen=True, forbid_unknown_fields=True):
+    """The rejection of a plan, for good."""
+
+    reason: Annotated[Prose, about("Why, at most 4096 bytes; not blank.", "the path is wrong", minLength=1)]
+    plan_sha256: Annotated[
+        PlanHash | None, about("The hash of the plan that is rejected; null for whatever plan it is.", PLAN_SHA256)
+    ] = None
+
+    def __post_init__(self) -> None:
+        _require_plain("plan_sha256", self.plan_sha256 or "")
+        _require_prose("reason", self.reason, is_blank_allowed=False)
+
+
+class GivenReason(Struct, frozen=True, forbid_unknown_fields=True):
+    """The reason of an act; no body at all means that none is given."""
+
+    reason: Annotated[Prose | None, about("Why, at most 4096 bytes; not blank.", "the disk was full", minLength=1)] = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        _require_prose("reason", self.reason, is_blank_allowed=False)
 
 
 class NoMembers(Struct, frozen=True, forbid_unknown_fields=True):
     """An object without members; no body at all means the same."""
+
+
+OPTIONAL_BODIES: Final[frozenset[type[Struct]]] = frozenset({NoMembers, GivenReason})
+
+
+def _require_prose(what: str, text: str | None, *, is_blank_allowed: bool = True) -> None:
+    if text is None:
+        return
+    if not is_plain(text, line_breaks=True):
+        raise ValueError(f"{what} must not hold control characters")
+    size = len(text.encode())
+    if size > MAX_PROSE_BYTES:
+        raise ValueError(f"{what} must have at most {MAX_PROSE_BYTES} bytes in UTF-8; it has {size}")
+    if not is_blank_allowed and is_blank(text):
+        raise ValueError(f"{what} must not be blank")
 
 
 def _require_plain(what: str, text: str) -> None:

@@ -6,6 +6,12 @@ from urllib.parse import quote
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
+from service.api.approval_answers import (
+    ConfirmationAnswer,
+    RejectionAnswer,
+    confirmation_answer,
+    rejection_answer,
+)
 from service.api.fields import (
     JOB,
     PLAN_SHA256,
@@ -25,6 +31,7 @@ from service.api.fields import (
 from service.api.request import ApiRequest
 from service.jobs.model import Content, Job, Limits, ParameterValue, Plan, Run, RunStatus, Status
 from service.ports import Receipt
+from service.roles import ARTIFACT_READERS, has_one
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import KEY_ISSUER
 
@@ -46,7 +53,10 @@ _JOB_LINKS = {"self": JOB, "runs": f"{JOB}/runs", "audit": f"{JOB}/audit"}
 
 
 class RunAnswer(Struct, frozen=True, kw_only=True):
-    """One attempt of a job. `stderr_end` is null when it succeeded or is not known, and absent in listings of jobs."""
+    """One attempt of a job. `stderr_end` is null when it succeeded or is not known.
+
+    It is absent in listings of jobs, and for credentials that may not read artifacts.
+    """
 
     number: Annotated[int, about("The number of the run, from 1.", 1)]
     status: Annotated[RunStatus, about("The state of the run.", "failed")]
@@ -63,7 +73,11 @@ class RunAnswer(Struct, frozen=True, kw_only=True):
     ]
     stderr_end: Annotated[
         str | UnsetType | None,
-        about("The last 4 KiB of its standard error, if it did not succeed; absent in listings of jobs.", _STDERR_END),
+        about(
+            "The last 4 KiB of its standard error, if it did not succeed; absent in listings of jobs, and for "
+            "credentials that may not read artifacts.",
+            _STDERR_END,
+        ),
     ] = UNSET
     trace_id: TraceId
     span_id: SpanId
@@ -90,6 +104,12 @@ class JobAnswer(Struct, frozen=True, kw_only=True):
     updated_at: Annotated[Time, about("When this version was made.")]
     trace_id: TraceId
     plan: Annotated[Plan | None, about("Exactly what would run; null before the draft.", _PLAN)]
+    confirmation: Annotated[
+        ConfirmationAnswer | None, about("Who confirmed the plan, and what they wrote; null before it is confirmed.")
+    ]
+    rejection: Annotated[
+        RejectionAnswer | None, about("Who rejected the plan, and why; null unless it is rejected.", None)
+    ]
     runs: Annotated[
         Sequence[RunAnswer] | UnsetType,
         about("Its runs, first to last; absent in the rare answer to a change after which they are not known."),
@@ -159,6 +179,8 @@ def job_answer(request: ApiRequest, job: Job, runs: Sequence[Run] | None, receip
         updated_at=rfc3339_nanos(job.updated_ns),
         trace_id=job.trace_id,
         plan=job.plan,
+        confirmation=confirmation_answer(job),
+        rejection=rejection_answer(job),
         runs=UNSET if runs is None else [run_answer(request, run) for run in runs],
         links={"self": path, "runs": f"{path}/runs", "audit": f"{path}/audit", **request.trace_link(job.trace_id)},
         audit=receipt or UNSET,
@@ -184,7 +206,7 @@ def run_answer(request: ApiRequest, run: Run) -> RunAnswer:
         exit_code=run.exit_code,
         duration_ms=run.duration_ms,
         error_type=run.error_type,
-        stderr_end=run.stderr_end,
+        stderr_end=run.stderr_end if has_one(request.exchange.credential.roles, *ARTIFACT_READERS) else UNSET,
         trace_id=trace_id,
         span_id=span_id,
         links={"job": path, "artifacts": f"{path}/runs/{run.number}/artifacts", **request.trace_link(trace_id)},

@@ -1,4 +1,4 @@
-"""The routes of jobs: create, read, draft, confirm, run, retry, cancel, and the records of a job."""
+"""The routes of jobs: create, read, draft, confirm, reject, run, retry, cancel, and the records of a job."""
 
 import asyncio
 from functools import partial
@@ -9,7 +9,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody, QueryParameter
 
 from service.api.audit_answers import RecordsAnswer, records_answer
-from service.api.bodies import ConfirmJob, CreateJob, NoMembers
+from service.api.bodies import ConfirmJob, CreateJob, GivenReason, NoMembers, RejectJob
 from service.api.fields import IfMatch, JobIdPath, sends
 from service.api.job_answers import JobAnswer, JobsAnswer, RunsAnswer, job_answer, listed_job, run_answer
 from service.api.problems import refusals
@@ -106,15 +106,22 @@ async def draft_job(
 async def confirm_job(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, data: JSONBody[ConfirmJob], if_match: IfMatch = None
 ) -> Response[JobAnswer]:
-    """Approve the plan with this hash and, unless `run` is false, trigger the run."""
-    done = await operations.confirm(
-        job_id,
-        confirmed=data.confirmed,
-        plan_sha256=data.plan_sha256,
-        notes=data.notes,
-        run=data.run,
-        if_match=version_of(if_match),
-    )
+    """Approve the plan with this hash and, unless `run` is false, trigger the run; or reject it (`confirmed` false)."""
+    version, plan = version_of(if_match), data.plan_sha256
+    if data.confirmed:
+        done = await operations.confirm(job_id, plan_sha256=plan, notes=data.notes, run=data.run, if_match=version)
+    else:
+        done = await operations.reject(job_id, reason=data.notes, plan_sha256=plan, if_match=version, member="notes")
+    return await _changed(request, done)
+
+
+@_change("/v1/jobs/{job_id:str}/reject", opt={EVENT: names.EVENT_JOB_REJECT, BODY: RejectJob})
+async def reject_job(
+    request: ApiRequest, operations: Operations, job_id: JobIdPath, data: JSONBody[RejectJob], if_match: IfMatch = None
+) -> Response[JobAnswer]:
+    """Reject the plan of a job for good: it cannot be confirmed or run any more."""
+    version = version_of(if_match)
+    done = await operations.reject(job_id, reason=data.reason, plan_sha256=data.plan_sha256, if_match=version)
     return await _changed(request, done)
 
 
@@ -126,20 +133,22 @@ async def run_job(
     return await _changed(request, await operations.run(job_id, version_of(if_match)))
 
 
-@_change("/v1/jobs/{job_id:str}/retry", opt={EVENT: names.EVENT_JOB_RETRY, BODY: NoMembers})
+@_change("/v1/jobs/{job_id:str}/retry", opt={EVENT: names.EVENT_JOB_RETRY, BODY: GivenReason})
 async def retry_job(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
     """Put a failed job on the queue again."""
-    return await _changed(request, await operations.retry(job_id, version_of(if_match)))
+    version, reason = version_of(if_match), await _reason_of(request)
+    return await _changed(request, await operations.retry(job_id, version, reason))
 
 
-@_change("/v1/jobs/{job_id:str}/cancel", opt={EVENT: names.EVENT_JOB_CANCEL, BODY: NoMembers})
+@_change("/v1/jobs/{job_id:str}/cancel", opt={EVENT: names.EVENT_JOB_CANCEL, BODY: GivenReason})
 async def cancel_job(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, if_match: IfMatch = None
 ) -> Response[JobAnswer]:
     """Cancel a job that is not final."""
-    return await _changed(request, await operations.cancel(job_id, version_of(if_match)))
+    version, reason = version_of(if_match), await _reason_of(request)
+    return await _changed(request, await operations.cancel(job_id, version, reason))
 
 
 @get("/v1/jobs/{job_id:str}/audit", opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404, 429))
@@ -148,6 +157,11 @@ async def get_job_trail(
 ) -> RecordsAnswer:
     """List the records of a job, newest first. The read is recorded too."""
     return records_answer(request, await reading.of_job(job_id, cursor, limit))
+
+
+async def _reason_of(request: ApiRequest) -> str | None:
+    # Read here, because Litestar takes an empty body for a missing one.
+    return (await request.json()).reason if await request.body() else None
 
 
 async def _changed(request: ApiRequest, done: Committed[Job], status: int = 200) -> Response[JobAnswer]:

@@ -71,6 +71,12 @@ class KeySet:
                 raise TryLaterError("the keys of the identity provider cannot be fetched", retry_after_s=30)
             return self._keys.get(key_id)
 
+    def expire(self) -> None:
+        """Fetch the keys again for the next token; from any thread. The known keys stay in use until then."""
+        self._tried_ns = None
+        if self._fetched_ns is not None:
+            self._fetched_ns = 0
+
     async def _refresh(self, now_ns: int) -> None:
         try:
             keys = _usable((await asyncio.to_thread(self._fetch)).decode())

@@ -1,4 +1,4 @@
-"""Records the requests that were refused before an operation began: a malformed body, a bad header."""
+"""Records the refusals that no operation recorded: a malformed body, a bad header, and those that come too often."""
 
 import logging
 from typing import cast
@@ -11,7 +11,8 @@ from service.api.request import context_of, exchange_of, route_of
 from service.api.routing import EVENT
 from service.api.texts import is_uuid
 from service.errors import RefusedError, TryLaterError
-from service.operations.base import Operation
+from service.operations.base import result_of
+from service.operations.budgets import EventKind
 from service.operations.tallies import LEDGER
 from telemetry import names
 from telemetry.audit.record import Target
@@ -36,21 +37,22 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
     request = cast("HTTPScope", scope)
     context, parts = context_of(request), parts_of(scope)
     if error.receipt is not None:
-        parts.tallies.refused(context)
+        parts.tallies.refused(context, result_of(error))
         return
+    tried = EventKind(
+        event_name=error.event_name or event_name,
+        result=result_of(error),
+        target=error.target or _target(event_name, request),
+    )
     try:
-        if exchange.is_too_often_refused:
-            exchange.failure = await parts.tallies.throttled(context, exchange.span, error)
-            return
-        parts.tallies.refused(context)
-        await Operation(parts.services, context, exchange.span).refuse(event_name, _target(event_name, request), error)
+        exchange.failure = await parts.tallies.refuse(context, exchange.span, tried, error)
     except Exception as failure:  # noqa: BLE001 - whatever it is, the client must get an answer, and this is it
         exchange.failure = error_of(failure)
         _log.warning("the refusal of request %s could not be recorded", exchange.request_id, exc_info=failure)
 
 
 def _target(event_name: str, scope: HTTPScope) -> Target:
-    if event_name in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT}:
+    if event_name in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT, names.EVENT_AUDIT_VERIFY}:
         return LEDGER
     job_id = str(scope["path_params"].get("job_id", ""))
     return Target("job", job_id) if is_uuid(job_id) else Target("http.endpoint", route_of(scope))

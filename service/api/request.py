@@ -47,7 +47,7 @@ class Exchange(msgspec.Struct, kw_only=True, eq=False):
     span: AuditedSpan
     credential: Credential = ANONYMOUS
     failure: Exception | None = None
-    is_too_often_refused: bool = False
+    leaves_refusals: bool = False
 
     @property
     def is_authenticated(self) -> bool:
@@ -103,7 +103,7 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
         url_path=shown(path),
         idempotency_key_sha256=_sha256(key.encode("latin-1", "replace")) if key is not None else None,
         body_sha256=_sha256(body) if body is not None else None,
-        counts_refusals=exchange.is_too_often_refused,
+        leaves_refusals=exchange.leaves_refusals,
     )
 
 
@@ -117,7 +117,7 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     scope = cast("HTTPScope", connection.scope)
     await identify(scope, connection.headers)
     if EVENT in handler.opt:
-        exchange_of(scope).is_too_often_refused = parts_of(scope).tallies.is_too_often_refused(context_of(scope))
+        exchange_of(scope).leaves_refusals = not parts_of(scope).tallies.admit(context_of(scope))
     require_ids(scope)
     require_once(connection.headers)
     require_sound_head(connection.headers, scope["method"], takes_json=BODY in handler.opt)

@@ -17,7 +17,7 @@ from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
-from service.api.bodies import NoMembers
+from service.api.bodies import OPTIONAL_BODIES
 from service.api.fields import EVERYWHERE, HEADERS, REQUEST_ID, example_of, text_of
 from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import Problem
@@ -144,7 +144,7 @@ def _describe_body(operation: dict[str, Any], method: str, handler: HTTPRouteHan
     kind: type[msgspec.Struct] | None = handler.opt.get(BODY)
     if kind is not None:
         about, content = _first_line(kind), {JSON: _shown(kind)}
-        operation["requestBody"] = {"description": about, "required": kind is not NoMembers, "content": content}
+        operation["requestBody"] = {"description": about, "required": kind not in OPTIONAL_BODIES, "content": content}
     elif method == "put":
         content = {BYTES: {"schema": _BINARY}}
         operation["requestBody"] = {"description": "The bytes.", "required": True, "content": content}

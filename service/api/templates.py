@@ -62,7 +62,7 @@ class TemplatesAnswer(Struct, frozen=True):
 async def list_templates(request: ApiRequest, jobs: Jobs) -> TemplatesAnswer:
     """List what may be run, by name, each with the JSON Schema of its parameters."""
     jobs.require_allowed()
-    templates = request.parts.services.templates
+    templates = request.parts.services.templates.now
     return TemplatesAnswer([template_answer(template) for template in templates.values()])
 
 

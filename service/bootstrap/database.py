@@ -19,11 +19,12 @@ from service.ports import (
     RefusedStream,
     RegisteredKey,
     Replays,
+    StoredConfiguration,
 )
 from service.secrets import DeploymentSecret
 from service.store.checkpointing import Checkpoints
 from service.store.lanes import Lanes
-from service.store.opening import is_empty, keys_of, last_and_refused, records_in
+from service.store.opening import configuration_of, is_empty, keys_of, last_and_refused, records_in
 from service.store.queries import Execute
 from service.store.streams import StreamSettings
 from service.store.writing import LedgerTransaction
@@ -80,12 +81,18 @@ class Opened:
         self.outbox = outbox
         self.owner_descriptor = owner_descriptor
         self._close_lanes = partial(lanes.close, checkpoints.write_last)
+        self._close_unsigned = lanes.close
         self._close_checkpoints = checkpoints.close
         self._last = last
 
     def close_ledger(self) -> None:
         """Close each stream with a record and write the last checkpoint; nothing is committed after that."""
         self._close_lanes()
+
+    def close_unsigned(self) -> None:
+        """Close each stream with a record, and leave the checkpoint to the service; then close the rest."""
+        self._close_unsigned()
+        self.close()
 
     def close(self) -> None:
         """Close the rest, after `close_ledger`."""
@@ -137,6 +144,14 @@ class Database(ABC):
             return is_empty(execute)
 
     @abstractmethod
+    def is_at_work(self) -> bool:
+        """Tell whether a living process has a stream open in it; nothing is changed."""
+
+    @abstractmethod
+    def unapplied(self) -> Sequence[str]:
+        """Return the names of the steps that `migrate` would apply; nothing is changed."""
+
+    @abstractmethod
     def migrate(self) -> Sequence[str]:
         """Migrate it to the newest schema, and return the names of the applied steps."""
 
@@ -168,6 +183,12 @@ class Database(ABC):
         self.require()
         with self._snapshot() as execute:
             return last_and_refused(execute)
+
+    def configuration(self, source: str, host: str) -> StoredConfiguration | None:
+        """Return the newest configuration of a source on a host; None if there is none."""
+        self.require()
+        with self._snapshot() as execute:
+            return configuration_of(execute, source, host)
 
     def discrepancies(self, secret: DeploymentSecret) -> Iterator[Discrepancy]:
         """Yield everything that is wrong in the database itself; nothing is changed."""

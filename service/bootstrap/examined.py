@@ -246,6 +246,8 @@ _CHECKS: Final[Mapping[str, Check]] = {
 
 EVERYTHING: Final = tuple(_CHECKS)
 RELAY: Final = (SETTINGS, DATABASE, "telemetry", DELIVERY)
+RECORDED_RELAY: Final = (*RELAY, "ledger secret")
+"""Of a relay whose configuration is put on record."""
 COMMAND: Final = (SETTINGS, DATABASE, "templates", "telemetry", "signing key", "ledger secret")
 WORKER: Final = (*COMMAND, "work folder")
 API: Final = (*COMMAND, "admin key", "tokens")

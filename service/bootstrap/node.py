@@ -15,6 +15,8 @@ from service.bootstrap.checked import checked
 from service.bootstrap.database import LedgerParts
 from service.bootstrap.databases import database_of
 from service.bootstrap.examined import COMMAND
+from service.bootstrap.invocation import context_of
+from service.bootstrap.ledger_records import LedgerRecords, service_context
 from service.config import Settings
 from service.errors import ConflictError
 from service.ids import new_id_from
@@ -23,21 +25,20 @@ from service.jobs.model import DEFAULT_TENANT
 from service.operations.base import Services
 from service.operations.keys import KeyOperations
 from service.operations.runs import RunOperations
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import RegisteredKey
 from service.private_files import create_private_file
-from service.records import AuditContext, Fact, record_of
+from service.records import Invocation
 from service.roles import ADMIN
 from service.store.watermark import DiskWatermark, WatermarkedLedger
 from service.store.writability import WatchedLedger
-from telemetry import names
 from telemetry.audit.ledger import AuditLogger
-from telemetry.audit.record import SERVICE_ISSUER, Actor, AuditRecord, Result, Source, SpanRef, Target
+from telemetry.audit.record import Source
 from telemetry.audit.verify import Found
 from telemetry.setup import set_up
 from telemetry.tracing import Tracing
 
 VERSION = version("auditrace")
-SYSTEM = Actor("auditrace", "system", SERVICE_ISSUER)
 
 _NS_PER_MS = 1_000_000
 
@@ -50,8 +51,19 @@ class Node:
         TryLaterError: the database cannot be used now.
     """
 
-    def __init__(self, settings: Settings, source: Source, *, is_daemon: bool, checks: Sequence[str] = COMMAND) -> None:
-        """Open it after the checks of these names; if they find something wrong, nothing is made."""
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        *,
+        is_daemon: bool,
+        checks: Sequence[str] = COMMAND,
+        invocation: Invocation | None = None,
+    ) -> None:
+        """Open it after the checks of these names; if they find something wrong, nothing is made.
+
+        What operators ask for is recorded as the act of `invocation`; None where the service acts by itself.
+        """
         self.settings = settings
         self.source: Source = source
         instance_id = str(uuid.uuid4())
@@ -69,6 +81,11 @@ class Node:
             is_daemon=is_daemon,
         )
         self.tracing = Tracing(self.telemetry.tracer)
+        service = service_context(source)
+        self._operator = service if invocation is None else context_of(invocation)
+        records = LedgerRecords(
+            tracing=self.tracing, new_id=self.new_id, clock=self.clock, service=service, operator=self._operator
+        )
         self.owner = f"node-{instance_id}"
         self.committed: list[Callable[[], None]] = []
         self._database = named.database
@@ -80,7 +97,8 @@ class Node:
                 secret=self.secret,
                 clock=self.clock,
                 new_stream_id=lambda: str(uuid.uuid4()),
-                system_record=self._system_record,
+                system_record=records.of_service,
+                operator_record=records.of_operator,
                 on_commit=self._on_commit,
                 on_hint=self._wake,
                 private_key=self.keys.find,
@@ -91,10 +109,10 @@ class Node:
         self.checkpoints.register(self.signer)
         volume = named.database.volume
         self.watermark = DiskWatermark(volume, settings.min_free_bytes, self.monotonic) if volume else None
-        self.writes = WatchedLedger(self.opened.ledger, self._trial_record, self.monotonic)
+        self.writes = WatchedLedger(self.opened.ledger, records.trial, self.monotonic)
         self.services = Services(
             ledger=self.writes,
-            templates=named.templates,
+            templates=TemplatesInForce(named.templates),
             secret=self.secret,
             tracing=self.tracing,
             clock=self.clock,
@@ -123,7 +141,7 @@ class Node:
     @contextmanager
     def key_operations(self) -> Generator[KeyOperations]:
         """Yield the key operations of an operator's command on this machine, in a trace of its own."""
-        context = AuditContext(actor=SYSTEM, tenant_id=DEFAULT_TENANT, source=self.source, roles=frozenset({ADMIN}))
+        context = msgspec.structs.replace(self._operator, roles=frozenset({ADMIN}))
         span = self.tracing.root("auditrace keys")
         try:
             yield KeyOperations(self.services, context, span)
@@ -166,22 +184,6 @@ class Node:
         self.telemetry.shutdown(telemetry_s)
         self.opened.close()
 
-    def _system_record(self, event_name: str) -> AuditRecord:
-        span = self.tracing.root(event_name)
-        record = self._record_of_ledger(event_name, span.ref)
-        span.mark(record)
-        span.end()
-        return record
-
-    def _trial_record(self) -> AuditRecord:
-        """Return a record that is never committed; so it has no real span."""
-        return self._record_of_ledger(names.EVENT_AUDIT_STREAM_OPEN, SpanRef("0" * 31 + "1", "0" * 15 + "1", 0))
-
-    def _record_of_ledger(self, event_name: str, span: SpanRef) -> AuditRecord:
-        context = AuditContext(actor=SYSTEM, tenant_id=DEFAULT_TENANT, source=self.source)
-        fact = Fact(event_name=event_name, target=Target("ledger", "auditrace"), result=Result.SUCCESS)
-        return record_of(fact, context, span, self.new_id(), self.clock())
-
     def _on_commit(self, outcomes: Sequence[str]) -> None:
         for outcome in outcomes:
             self.telemetry.instruments.record_committed(outcome)
@@ -193,22 +195,22 @@ class Node:
 
 
 @contextmanager
-def open_ledger(settings: Settings, source: Source) -> Generator[Node]:
-    """Open the existing ledger for one command; none is made, because it would be in the wrong folder.
+def open_ledger(settings: Settings, invocation: Invocation) -> Generator[Node]:
+    """Open the existing ledger for a person's command; none is made, because it would be in the wrong folder.
 
     Raises:
         SettingsError: there is no ledger, or settings are wrong.
     """
     if not settings.problems:
         database_of(settings.database).require()
-    with open_node(settings, source) as node:
+    with open_node(settings, "cli", invocation) as node:
         yield node
 
 
 @contextmanager
-def open_node(settings: Settings, source: Source) -> Generator[Node]:
+def open_node(settings: Settings, source: Source, invocation: Invocation | None = None) -> Generator[Node]:
     """Open the ledger for one command, and close it with its records committed; a missing ledger is made."""
-    node = Node(settings, source, is_daemon=False)
+    node = Node(settings, source, is_daemon=False, invocation=invocation)
     try:
         yield node
     finally:

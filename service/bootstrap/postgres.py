@@ -11,9 +11,11 @@ from service.bootstrap.database import Database, LedgerParts, Opened
 from service.errors import SettingsError
 from service.ports import Clock, Discrepancy, Durability
 from service.secrets import DeploymentSecret
+from service.store.leases import LEASE_NS
 from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
+from service.store.postgres.migrate import missing_steps
 from service.store.postgres.opening import durability, examine, migrate_database
 from service.store.postgres.outbox import PostgresOutbox, PostgresReplays
 from service.store.postgres.reads import PostgresReads
@@ -50,8 +52,18 @@ class PostgresDatabase(Database):
             to_do = "set AUDITRACE_DATABASE or the PG* variables; the first start of the service makes one"
             raise SettingsError([f"there is no ledger at {self.place}: {to_do}"])
 
-    @override
+    def is_at_work(self) -> bool:
+        """Tell whether a stream has a lease that has not ended by the server's clock."""
+        with self._snapshot() as execute:
+            return bool(list(execute("streams_at_work", {"own": "", "lease_ns": LEASE_NS})))
+
+    def unapplied(self) -> Sequence[str]:
+        """Return what is missing in the schema on the server."""
+        with snapshot(self._url, is_long=False) as session:
+            return [step.name for step in missing_steps(session)]
+
     def migrate(self) -> Sequence[str]:
+        """Apply what is missing in the schema on the server, and return the names of these steps."""
         return migrate_database(self._url)
 
     def _reads(self) -> PostgresReads:

@@ -1,17 +1,25 @@
-"""Relays, in a process that has a ledger open or in a process of their own."""
+"""Relays, in a process that has a ledger open or in a process of their own; and records of what is sent again."""
 
 import hashlib
 import random
 import time
 import uuid
+from collections.abc import Mapping
+from contextlib import closing
 
 from service.bootstrap.checked import found_right
 from service.bootstrap.examined import RELAY
+from service.bootstrap.ledger_records import LEDGER
 from service.bootstrap.node import VERSION
+from service.bootstrap.recording import Recorder
 from service.config import Settings
 from service.errors import TryLaterError
-from service.ports import Outbox, Replays
-from service.relay import Relay, RelaySettings
+from service.ports import Outbox, ReplayBegun
+from service.records import Fact, Invocation, change
+from service.relay import Redelivered, Relay, RelaySettings, Replayed, ReplayObserver, StallTimeout
+from telemetry import names
+from telemetry.audit.canonical import Value
+from telemetry.audit.record import Result
 from telemetry.delivery import open_sink
 from telemetry.delivery.archive import ArchiveSink
 from telemetry.delivery.settings import SinkSettings, sink_settings
@@ -37,11 +45,6 @@ class RelayNode:
         self.relay = relay_of(settings, self._outbox, self.telemetry.instruments)
         self.place = self._database.place
         """Where the ledger is, as texts for people show it."""
-        self._sink = _name_of_sink(settings)
-
-    def replays(self) -> Replays:
-        """Open the delivered records, for a replay to this sink."""
-        return self._database.replays(self._sink)
 
     def left_out(self) -> tuple[int, int] | None:
         """Return how many records are parked, and how many are undelivered; None if the database cannot be read."""
@@ -56,6 +59,66 @@ class RelayNode:
         self.relay.close()
         self._give_up_name()
         self.telemetry.shutdown(telemetry_s)
+
+
+class Redelivery(RelayNode):
+    """A process in which a person sends records again. What is sent again is recorded, and committed, before.
+
+    Beside what a relay needs, it needs the ledger secret.
+
+    Raises (on opening):
+        SettingsError, TryLaterError: as a relay does, and if nothing can be recorded.
+    """
+
+    def __init__(self, settings: Settings, invocation: Invocation) -> None:
+        super().__init__(settings, is_daemon=False)
+        self._sink = _name_of_sink(settings)
+        try:
+            self._recorder = Recorder(settings, self._database, invocation, self.telemetry)
+        except BaseException:
+            self.close()
+            raise
+
+    def retry_parked(self) -> Redelivered:
+        """Send the parked records again, each alone; how many there are is recorded first."""
+        if self._record("parked", self._outbox.parked_count()):
+            return self.relay.retry_parked()
+        return Redelivered(0, ())
+
+    def replay(self, stream_id: str, first: int) -> Redelivered:
+        """Send the delivered records of a stream again, from a number on.
+
+        Raises:
+            NotFoundError: there is no such stream.
+        """
+        place = {"from": change(None, f"{stream_id}:{first}")}
+        if self._record("stream", self._outbox.delivered_count(stream_id, first), place):
+            return self.relay.replay(stream_id, first)
+        return Redelivered(0, ())
+
+    def replay_all(self, timeout: StallTimeout, observer: ReplayObserver, *, from_start: bool) -> Replayed:
+        """Send all delivered records to a new sink; a run that continues an earlier one is recorded as such."""
+
+        def record(begun: ReplayBegun) -> None:
+            more = {"earlier": change(None, begun.earlier)} if begun.earlier else {}
+            self._record("all", max(0, begun.total - begun.earlier), more)
+
+        with closing(self._database.replays(self._sink)) as replays:
+            return self.relay.replay_all(replays, timeout, observer, record, from_start=from_start)
+
+    def _record(self, selection: str, records: int, more: Mapping[str, Value] | None = None) -> bool:
+        """Commit the record; False if there is nothing to send."""
+        changes = {
+            "selection": change(None, selection),
+            "records": change(None, records),
+            "sink": change(None, self.relay.state().address),
+            **(more or {}),
+        }
+        result = Result.SUCCESS if records else Result.NOOP
+        self._recorder.record(
+            Fact(event_name=names.EVENT_AUDIT_REDELIVER, target=LEDGER, result=result, changes=changes)
+        )
+        return records > 0
 
 
 def relay_of(settings: Settings, outbox: Outbox, instruments: Instruments) -> Relay:

@@ -14,10 +14,10 @@ from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.connection import connect, create, database_path
 from service.store.sqlite.identity import hold
 from service.store.sqlite.lane import SqliteLane
-from service.store.sqlite.migrate import migrate
+from service.store.sqlite.migrate import migrate, missing_steps
 from service.store.sqlite.opening import examine, is_empty, require_ledger
 from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays
-from service.store.sqlite.owners import OwnerLocks
+from service.store.sqlite.owners import OwnerLocks, is_living
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.reconciliation import reconcile
 from service.store.sqlite.snapshot import snapshot
@@ -70,8 +70,19 @@ class SqliteDatabase(Database):
         """Tell whether the file is missing, or nothing was committed to it."""
         return is_empty(self._path, self._reading)
 
-    @override
+    def is_at_work(self) -> bool:
+        """Tell whether the process of an open stream holds its lock file."""
+        with self._snapshot() as execute:
+            owners = [owner for _, owner, _ in execute("open_streams", {"own": ""})]
+        return any(is_living(self._path, owner) for owner in owners)
+
+    def unapplied(self) -> Sequence[str]:
+        """Return the steps that the file lacks."""
+        with self._reading(self._path) as connection:
+            return [step.name for step in missing_steps(connection)]
+
     def migrate(self) -> Sequence[str]:
+        """Make the file if it is missing, apply the steps that it lacks, and return their names."""
         create(self._path)
         connection = connect(self._path)
         try:
@@ -82,8 +93,8 @@ class SqliteDatabase(Database):
     def _reads(self) -> SqliteReads:
         return SqliteReads(self._path, self._reading)
 
-    @override
     def durability(self, *, needs_standby: bool) -> Durability:
+        """Return what an acknowledged commit promises: a file has no standby."""
         del needs_standby
         return Durability("an acknowledged commit is on disk")
 
@@ -94,8 +105,8 @@ class SqliteDatabase(Database):
     def _replays(self, sink: str) -> SqliteReplays:
         return SqliteReplays(self._path, sink)
 
-    @override
     def open(self, parts: LedgerParts) -> Opened:
+        """Open the ledger with one lane, under a lock file of its owner."""
         locks = OwnerLocks(self._path, parts.owner)
         lane = SqliteLane(parts, self._path, locks)
         return Opened(

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.bootstrap.node import open_node
+from service.cli.invocation import invocation_at
 from service.cli.output import print_answer, print_error, print_line, table
 from service.cli.story import CAST, DemoError, Story
 from service.config import Settings, read_settings, shipped_templates
 from service.jobs.model import DEFAULT_TENANT
+from service.jobs.texts import visible
 from service.keyfiles import SigningKeys
 from service.processes.serve import LISTENING
+from service.records import Invocation
 from telemetry import names
 from telemetry.audit.verify import read_copy, verify
 
@@ -47,7 +50,8 @@ def _demo(arguments: argparse.Namespace) -> int:
             modified_s = forgotten.stat().st_mtime - _OLD_S
             os.utime(forgotten, (modified_s, modified_s))
             # With --json, standard output holds one document only.
-            story = Story(url, _keys(settings), Path(stage), print_error if arguments.json else print_line)
+            say = print_error if arguments.json else print_line
+            story = Story(url, _keys(settings, invocation_at(arguments, settings)), Path(stage), say)
             try:
                 records = story.records(story.tell())
             except DemoError as error:
@@ -113,8 +117,8 @@ def _url(server: "subprocess.Popen[str]", log: Path) -> str:
     raise DemoError(f"the server did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
-def _keys(settings: Settings) -> Mapping[str, str]:
-    with open_node(settings, "cli") as node, node.key_operations() as operations:
+def _keys(settings: Settings, invocation: Invocation) -> Mapping[str, str]:
+    with open_node(settings, "cli", invocation) as node, node.key_operations() as operations:
         return {name: operations.create(name, roles.split(), DEFAULT_TENANT).value.key for name, roles in CAST.items()}
 
 
@@ -125,7 +129,7 @@ def _table(records: Sequence[Mapping[str, Any]]) -> list[str]:
             record["event_name"],
             _who(record["attributes"]),
             record["attributes"][names.AUDITRACE_RESULT],
-            record["attributes"].get(names.AUDITRACE_REASON, _status(record["attributes"]))[:44],
+            visible(record["attributes"].get(names.AUDITRACE_REASON, _status(record["attributes"])))[:44],
             record["trace_id"],
         )
         for record in records

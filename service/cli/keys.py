@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from telemetry.audit.chain import rfc3339_nanos
 if TYPE_CHECKING:
     from service.bootstrap.node import Node
 
+_WHOLE_KEY: Final = re.compile(r"atk_[0-9A-Za-z]+_")
 _HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "PERSON", "CREATED", "LAST USE", "EXPIRES", "")
 
 
@@ -58,15 +60,18 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 # Each action imports what it needs, because loading telemetry takes as long as a whole `list`.
-def _open_ledger() -> "AbstractContextManager[Node]":
+def _open_ledger(arguments: argparse.Namespace) -> "AbstractContextManager[Node]":
     with without_otel_variables():
         from service.bootstrap.node import open_ledger
-    return open_ledger(examine_settings(), "cli")
+        from service.cli.invocation import invocation_at
+    settings = examine_settings()
+    return open_ledger(settings, invocation_at(arguments, settings))
 
 
 def _create(arguments: argparse.Namespace) -> int:
+    _require_no_secret(arguments.name)
     expires_ns = _end_of(arguments.expires)
-    with _open_ledger() as node, node.key_operations() as operations:
+    with _open_ledger(arguments) as node, node.key_operations() as operations:
         created = operations.create(
             arguments.name, arguments.roles, TenantId(arguments.tenant), expires_ns, arguments.person
         ).value
@@ -84,10 +89,17 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    with _open_ledger() as node, node.key_operations() as operations:
+    _require_no_secret(arguments.name)
+    with _open_ledger(arguments) as node, node.key_operations() as operations:
         operations.revoke(arguments.name, TenantId(arguments.tenant))
     print_line(f"revoked {arguments.name}")
     return 0
+
+
+def _require_no_secret(name: str) -> None:
+    """Raise if a whole key was given for its name, because names are recorded."""
+    if _WHOLE_KEY.match(name):
+        raise InvalidRequestError("NAME is a whole key with its secret: give the name of the key (auditrace keys list)")
 
 
 def _end_of(text: str | None) -> int | None:
@@ -156,7 +168,7 @@ def _public(arguments: argparse.Namespace) -> int:
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
-    with _open_ledger() as node:
+    with _open_ledger(arguments) as node:
         first = node.keys.rotate(
             lambda: node.checkpoints.registered()[-1].fingerprint, arguments.new_key, node.checkpoints.rotate
         )

@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 """Each command with its purpose. The module of its name in this folder adds its options and carries it out."""
 
+_PROGRAM: Final = "auditrace"
 _TIMES: Final = frozenset({"--since", "--until"})
 _AGO: Final = re.compile("-[0-9]+[a-z]+")
 
@@ -46,7 +47,7 @@ class _Version(argparse.Action):
 def parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the whole command line; only the module of the chosen command is imported."""
     top = argparse.ArgumentParser(
-        prog="auditrace",
+        prog=_PROGRAM,
         description="Job operations with an audit trail that can be trusted and followed.",
         epilog="Settings are environment variables: see docs/configuration.md.",
     )
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _with_times(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = parser(given[0] if given else None).parse_args(given)
+        parsed.command_line = (_PROGRAM, *given)
         status: int = parsed.command(parsed)
     except (SettingsError, TelemetrySettingsError) as error:
         return _could_not(error.problems)

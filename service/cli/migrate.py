@@ -4,6 +4,7 @@ import argparse
 
 from service.bootstrap.databases import database_of
 from service.bootstrap.node import open_node
+from service.cli.invocation import invocation_at
 from service.cli.output import print_answer
 from service.config import read_settings
 
@@ -32,7 +33,7 @@ def _migrate(arguments: argparse.Namespace) -> int:
     document: dict[str, object] = {"applied": applied}
     lines = [f"applied {name}" for name in applied] or ["the database is up to date"]
     if arguments.after_restore:
-        with open_node(settings, "cli") as node:
+        with open_node(settings, "cli", invocation_at(arguments, settings)) as node:
             done = node.checkpoints.restore()
         document["restored"] = {"first_checkpoint": done.numbers[0], "closed": done.closed}
         lines += [

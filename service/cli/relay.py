@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Callable
 from typing import Final
 
-from service.bootstrap.relaying import RelayNode
+from service.bootstrap.relaying import Redelivery
+from service.cli.invocation import invocation_at
 from service.cli.output import print_answer, print_error, say_line
 from service.cli.replay import refused_record, replay
 from service.config import examine_settings
 from service.errors import InvalidRequestError
 from service.processes.alone import relay, relay_once
-from service.relay import Drained, Redelivered, Relay, parse_place
+from service.relay import Drained, Redelivered, parse_place
 
 _SHOWN_STREAMS: Final = 10
 
@@ -52,11 +53,11 @@ def _relay(arguments: argparse.Namespace) -> int:
     if arguments.replay_all:
         return replay(arguments)
     if arguments.retry_parked:
-        return _again(arguments, Relay.retry_parked, "auditrace relay --retry-parked")
+        return _again(arguments, Redelivery.retry_parked, "auditrace relay --retry-parked")
     if arguments.replay_from is not None:
         stream_id, first = parse_place(arguments.replay_from)
         go_on = f"auditrace relay --replay-from {stream_id}:{{number}}"
-        return _again(arguments, lambda opened: opened.replay(stream_id, first), go_on)
+        return _again(arguments, lambda node: node.replay(stream_id, first), go_on)
     if arguments.once:
         return _once(arguments)
     return relay(examine_settings(), say_line)
@@ -108,10 +109,11 @@ def _count(done: Drained) -> int:
     return sum(lag.committed - lag.delivered for lag in done.left or ())
 
 
-def _again(arguments: argparse.Namespace, send: Callable[[Relay], Redelivered], go_on: str) -> int:
-    node = RelayNode(examine_settings(), is_daemon=False)
+def _again(arguments: argparse.Namespace, send: Callable[[Redelivery], Redelivered], go_on: str) -> int:
+    settings = examine_settings()
+    node = Redelivery(settings, invocation_at(arguments, settings))
     try:
-        done = send(node.relay)
+        done = send(node)
         address = node.relay.state().address
     finally:
         node.close()

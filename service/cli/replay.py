@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Final
 
+from service.cli.invocation import invocation_at
 from service.cli.output import print_answer, print_error
 from service.config import examine_settings
 from service.ports import OutboxRecord
@@ -16,7 +17,8 @@ _LISTED: Final = 1000
 def replay(arguments: argparse.Namespace) -> int:
     """Send the records, show the progress on standard error, and return the exit status."""
     shown = _Shown()
-    done = replay_all(examine_settings(), shown, from_start=arguments.from_start)
+    settings = examine_settings()
+    done = replay_all(settings, invocation_at(arguments, settings), shown, from_start=arguments.from_start)
     shown.end()
     print_answer(arguments, _document(done, shown.refused_records), _lines(done))
     if done.replayed.reason is not None:

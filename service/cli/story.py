@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import httpx
 
+from service.jobs.texts import visible, visible_command
+
 _TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.2
 _MARGIN: Final = " " * 11
@@ -49,7 +51,7 @@ class Story:
         Raises:
             DemoError: an answer was not the expected one.
         """
-        return [self._four_eyes(), self._failure(), self._cancellation()]
+        return [self._four_eyes(), self._rejection(), self._failure(), self._cancellation()]
 
     def records(self, job_ids: Sequence[str]) -> list[JsonObject]:
         """Return every record of these jobs as the auditor sees them, in the order of commits."""
@@ -75,7 +77,7 @@ class Story:
         )
         path = f"/{job['id']}"
         plan = self._post("omar", "looks at the plan: the exact command, and its hash", f"{path}/draft", 200)["plan"]
-        self._line(f"{_MARGIN}{' '.join(plan['argv'])}\n{_MARGIN}sha256 {plan['sha256']}")
+        self._line(f"{_MARGIN}{visible_command(plan['argv'])}\n{_MARGIN}sha256 {plan['sha256']}")
         approval = {"confirmed": True, "plan_sha256": plan["sha256"], "notes": "checked with the team"}
         self._post("omar", "tries to confirm his own job, and is refused", f"{path}/confirm", 403, approval)
         self._post("ann", "confirms exactly this plan, which also queues the run", f"{path}/confirm", 200, approval)
@@ -83,6 +85,22 @@ class Story:
         artifact = self._clients["omar"].get(f"/v1/jobs{path}/runs/1/artifacts/stdout")
         self._say("omar", "reads what was deleted", artifact, 200)
         self._line(f"{_MARGIN}{artifact.text.strip()}")
+        return str(job["id"])
+
+    def _rejection(self) -> str:
+        parameters = {"path": "/var/cache/apt", "days": 1}
+        job = self._post(
+            "olga",
+            "creates a job that deletes files which nobody changed for a day",
+            "",
+            201,
+            {"template": "delete-old-files", "parameters": parameters},
+        )
+        path = f"/{job['id']}"
+        self._post("olga", "makes the draft", f"{path}/draft", 200)
+        reason = {"reason": "one day is too short: keep a month"}
+        rejection = self._post("ann", "rejects the plan, and says why", f"{path}/reject", 200, reason)["rejection"]
+        self._line(f"{_MARGIN}{visible(rejection['reason'])}")
         return str(job["id"])
 
     def _failure(self) -> str:

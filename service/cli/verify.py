@@ -16,6 +16,7 @@ from service.cli.output import print_answer
 from service.cli.progress import reading_progress
 from service.cli.public_keys import NO_KEY, read_public_keys
 from service.cli.receipts import read_receipts
+from service.cli.verification import record_verification
 from service.config import read_settings
 from service.errors import SettingsError
 from service.times import parse_time_ns
@@ -143,7 +144,12 @@ def _report(arguments: argparse.Namespace, scope: Scope, expected: Expected) -> 
     with reading_copies(), reading_progress() as progress:
         require_copies(paths)
         report = verify_copy(paths, found, public_keys=keys, scope=scope, expected=expected, progress=progress)
-    _require_reached(report, scope)
+    unreached = _unreached(report, scope)
+    if arguments.database is not None:
+        verdict = report.verdict if unreached is None else "not_checked"
+        record_verification(arguments, settings, arguments.database or settings.database, scope, report, verdict)
+    if unreached is not None:
+        raise SettingsError([unreached])
     return report
 
 
@@ -161,12 +167,13 @@ def _proof_report(arguments: argparse.Namespace, keys: Sequence[Ed25519PublicKey
     return None
 
 
-def _require_reached(report: Report, scope: Scope) -> None:
-    """Raise when nothing wrong was found, but the copy ends before the checkpoint at which verification begins."""
+def _unreached(report: Report, scope: Scope) -> str | None:
+    """Return what is wrong if there is no finding, but the copy ends before the checkpoint that the window names."""
     last = 0 if report.last_checkpoint is None else report.last_checkpoint.number
     if scope.behind is not None and last < scope.behind and report.verdict != "broken":
         found = f"its last one is {last}" if last else "it has none"
-        raise SettingsError([f"the copy does not go as far as checkpoint {scope.behind}: {found}"])
+        return f"the copy does not go as far as checkpoint {scope.behind}: {found}"
+    return None
 
 
 def _compare(names: Sequence[str], scope: Scope) -> Comparison:

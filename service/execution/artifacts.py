@@ -22,11 +22,15 @@ NOTES: Final = "notes"
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """Artifacts as pairs of name and bytes; `found_bytes` is the size of all files before anything was cut.
 
+    `stdout_bytes` and `stderr_bytes` are the sizes of the two streams before they were cut.
+
     `stderr_end` holds the last `WINDOW_BYTES` of standard error, also when the artifact was cut.
     """
 
     artifacts: Sequence[tuple[str, bytes]]
     found_bytes: int
+    stdout_bytes: int
+    stderr_bytes: int
     notes: tuple[str, ...]
     stderr_end: bytes
 
@@ -34,6 +38,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 class _Found(msgspec.Struct, frozen=True):
     payload: bytes
     end: bytes
+    size: int
 
 
 class _Collector:
@@ -64,7 +69,7 @@ class _Collector:
         self._left -= len(payload)
         if size > len(payload):
             self.notes.append(f"{shown} was cut from {size} to {len(payload)} bytes")
-        return _Found(payload, end)
+        return _Found(payload, end, size)
 
     def read_outputs(self, work: int) -> list[tuple[str, bytes]]:
         """Return the files directly in `out/`, sorted by name."""
@@ -101,7 +106,7 @@ def collect(folder: int, work: int, *, max_artifact_bytes: int, max_total_bytes:
             files by name.
     """
     collector = _Collector(max_artifact_bytes, max_total_bytes)
-    streams = {name: collector.read(folder, name, name) or _Found(b"", b"") for name in reversed(STREAMS)}
+    streams = {name: collector.read(folder, name, name) or _Found(b"", b"", 0) for name in reversed(STREAMS)}
     artifacts = [(name, streams[name].payload) for name in STREAMS]
     artifacts += collector.read_outputs(work)
     if collector.notes:
@@ -109,6 +114,8 @@ def collect(folder: int, work: int, *, max_artifact_bytes: int, max_total_bytes:
     return Collected(
         artifacts=tuple(artifacts),
         found_bytes=collector.found_bytes,
+        stdout_bytes=streams[STREAMS[0]].size,
+        stderr_bytes=streams[STREAMS[1]].size,
         notes=tuple(collector.notes),
         stderr_end=streams[STREAMS[1]].end,
     )

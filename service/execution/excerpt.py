@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from service.jobs.parameters import MAX_LENGTH, is_unprintable
+from service.jobs.parameters import MAX_LENGTH
+from service.jobs.texts import is_unprintable
 
 EXCERPT_BYTES: Final = 4096
 WINDOW_BYTES: Final = EXCERPT_BYTES + 4 * MAX_LENGTH

@@ -1,5 +1,6 @@
 """Carries out one claimed run, from its start to the result that is recorded. Other threads may stop it."""
 
+import signal
 import threading
 
 import msgspec
@@ -82,11 +83,23 @@ def _ended(result: RunResult, job: Job, prepared: Prepared) -> Ended:
         error_type=result.error_type,
         reason=prepared.hide(result.detail) if result.detail else None,
         exit_code=result.exit_code,
+        signal=None if result.signal is None else _signal_name(result.signal),
+        stdout_bytes=result.stdout_bytes,
+        stderr_bytes=result.stderr_bytes,
+        peak_memory_bytes=result.peak_memory_bytes,
         duration_ms=result.duration_ms,
         is_retryable=_is_retryable(result, job),
         stderr_end=excerpt(result.stderr_end, prepared.secrets.values()),
         artifacts=tuple({prepared.hide(name): payload for name, payload in result.artifacts}.items()),
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Realtime signals between the first and the last have no name.
+        return f"SIG{number}"
 
 
 def _is_retryable(result: RunResult, job: Job) -> bool:

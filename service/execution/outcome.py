@@ -39,6 +39,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     `error_type` is None after a success, the reason given to `cancel` after a cancellation, else `reason`.
     `detail` is one sentence, or None. `exit_code` and `signal` are the command's; both are None when it did not start
     or its end was not seen. `stderr_end` is the end of standard error as written, sensitive values included.
+    The sizes of the streams are those before they were cut. The sizes and `peak_memory_bytes` are None when the
+    supervisor reported no end.
     """
 
     reason: Reason
@@ -47,6 +49,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     signal: int | None = None
     duration_ms: int = 0
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    peak_memory_bytes: int | None = None
     artifacts: Sequence[tuple[str, bytes]] = ()
     stderr_end: bytes = b""
 
@@ -79,6 +84,9 @@ def result_of(
         exit_code=report.get("exit_code"),
         signal=report.get("signal"),
         duration_ms=report.get("duration_ms", 0),
+        stdout_bytes=collected.stdout_bytes,
+        stderr_bytes=collected.stderr_bytes,
+        peak_memory_bytes=report.get("peak_memory_bytes"),
         artifacts=collected.artifacts,
         stderr_end=collected.stderr_end,
     )

@@ -71,12 +71,21 @@ def cpu_s(pids: Iterable[int]) -> float:
     return ticks / _TICKS_PER_S + reaped.ru_utime + reaped.ru_stime
 
 
-def uses_more_memory(pids: list[int], limit_bytes: int) -> bool:
-    """Return whether the resident memory of these processes exceeds the limit; a shared page counts once."""
-    # The first sum counts a shared page once for each process. The exact sum is slow, and needed only above the limit.
-    if sum(_resident_bytes(pid) for pid in pids) <= limit_bytes:
-        return False
-    return sum(_proportional_bytes(pid) for pid in pids) > limit_bytes
+def resident_bytes(pids: list[int]) -> int:
+    """Return the resident memory of these processes; a shared page counts once for each process."""
+    return sum(_resident_bytes(pid) for pid in pids)
+
+
+def uses_more_memory(pids: list[int], together_bytes: int, limit_bytes: int) -> bool:
+    """Return whether the resident memory of these processes exceeds the limit; a shared page counts once.
+
+    Args:
+        pids: the processes.
+        together_bytes: the result of `resident_bytes` for them.
+        limit_bytes: the limit.
+    """
+    # The exact sum is slow, and needed only above the limit.
+    return together_bytes > limit_bytes and sum(_proportional_bytes(pid) for pid in pids) > limit_bytes
 
 
 def _resident_bytes(pid: int) -> int:

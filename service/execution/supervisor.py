@@ -23,7 +23,7 @@ from typing import Final, TypedDict
 
 from service.execution.command import PR_SET_CHILD_SUBREAPER, Order, become_command, boot_ms, control_process
 from service.execution.folder import OUTPUTS, STREAMS, WORK, remove_folder
-from service.execution.procfs import cpu_s, descendants, stat_fields, uses_more_memory
+from service.execution.procfs import cpu_s, descendants, resident_bytes, stat_fields, uses_more_memory
 
 GRACE_S: Final = 5.0
 _SAMPLE_S: Final = 0.1
@@ -42,6 +42,7 @@ class SupervisorReport(TypedDict, total=False):
     signal: int | None
     duration_ms: int
     cpu_ms: int
+    peak_memory_bytes: int
 
 
 class SupervisedCommand:
@@ -56,6 +57,7 @@ class SupervisedCommand:
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         self._samples = 0
+        self._most_resident_bytes = 0
         self._lease_until_ms = order["lease_until_ms"]
         self._controlled = bytearray()
         self._stopped: str | None = None
@@ -88,6 +90,8 @@ class SupervisedCommand:
             "signal": -code if code < 0 else None,
             "duration_ms": round((ended - started) * 1000),
             "cpu_ms": round((usage.ru_utime + usage.ru_stime) * 1000),
+            # The kernel knows the peak of each process, also between samples; only a sample has their sum.
+            "peak_memory_bytes": max(self._most_resident_bytes, usage.ru_maxrss * 1024),
         }
 
     def _start(self) -> str:
@@ -165,7 +169,9 @@ class SupervisedCommand:
             except ChildProcessError:
                 continue
         if is_running:
-            if uses_more_memory(pids, self._order["memory_bytes"]):
+            together = resident_bytes(pids)
+            self._most_resident_bytes = max(self._most_resident_bytes, together)
+            if uses_more_memory(pids, together, self._order["memory_bytes"]):
                 self._stop("memory", 0.0)
             if cpu_s(pids) > self._order["cpu_seconds"]:
                 self._stop("cpu", 0.0)

@@ -27,11 +27,12 @@ class Status(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    REJECTED = "rejected"
 
     @property
     def is_final(self) -> bool:
         """True when no worker changes the job unless a client retries it."""
-        return self in {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}
+        return self in {Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.REJECTED}
 
 
 class RunStatus(StrEnum):
@@ -81,6 +82,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
+class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
+    """The confirmation of a plan: who gave it, when, what they wrote, and the record of it."""
+
+    by: Actor
+    at_ns: int
+    notes: str | None
+    plan_sha256: str
+    record_id: str
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """The rejection of a plan: who rejected it, when, why, and the record of it."""
+
+    by: Actor
+    at_ns: int
+    reason: str
+    plan_sha256: str
+    record_id: str
+
+
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The request for the next run: who made it, and the span that the run continues."""
 
@@ -93,7 +114,11 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a job."""
+    """One version of a job.
+
+    `confirmed_by` is the id of the actor of `confirmation`. Only it is there where version 0.1.0 confirmed the job, or
+    changed it afterwards.
+    """
 
     job_id: JobId
     tenant_id: TenantId
@@ -111,6 +136,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str
     plan: Plan | None = None
     confirmed_by: str | None = None
+    confirmation: Confirmation | None = None
+    rejection: Rejection | None = None
     run: int = 0
     attempts_left: int = 0
     not_before_ns: int = 0

@@ -1,7 +1,6 @@
 """The parameters of templates: reads their tables, and checks the values that clients send."""
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
@@ -10,6 +9,7 @@ import msgspec
 
 from service.jobs.model import ParameterValue
 from service.jobs.tables import Table
+from service.jobs.texts import unfit_character
 from telemetry.audit.canonical import MAX_INTEGER
 
 MASKED: Final = re.compile(r"hmac-sha256:[0-9a-f]{64}")
@@ -18,9 +18,6 @@ MASKED: Final = re.compile(r"hmac-sha256:[0-9a-f]{64}")
 DEFAULT_LENGTH: Final = 1024
 MAX_LENGTH: Final = 8192
 _EVERYWHERE: Final = ("type", "description", "default")
-# An approver reads the command before the confirmation, so no character may change how it looks.
-_REORDERING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class ParameterType(StrEnum):
@@ -100,8 +97,11 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     def _string(self, value: str) -> str:
         if len(value) > self.max_length:
             raise ValueError(f"must have at most {self.max_length} characters")
-        if _has_unprintable(value):
-            raise ValueError("must not hold control characters, line breaks, surrogates or marks of text direction")
+        unfit = unfit_character(value)
+        if unfit is not None:
+            # No part of a sensitive value gets into the refusal, which is recorded.
+            named = "a character that" if self.sensitive else f"{unfit}, which"
+            raise ValueError(f"must not hold {named} is a control character or cannot be seen")
         if self.pattern is not None and re.fullmatch(self.pattern, value, re.ASCII) is None:
             raise ValueError(f"must match {self.pattern} as a whole")
         if self.pattern is None and value.startswith("-"):
@@ -126,6 +126,8 @@ def read_parameter(name: str, table: Table) -> Parameter:
         values=_values(table, kind),
         sensitive=table.take("sensitive", bool, False),
     )
+    table.require_seen("description", parameter.description)
+    table.require_seen("pattern", parameter.pattern or "")
     if parameter.minimum > parameter.maximum:
         table.complain("minimum", f"is above maximum, {parameter.maximum}")
     if not table.has("default"):
@@ -168,15 +170,8 @@ def _values(table: Table, kind: ParameterType) -> tuple[str, ...]:
     values = table.require("values", tuple[str, ...], ("",))
     if not values or len(set(values)) != len(values):
         table.complain("values", "must be a list of at least one text, each once")
-    if any(len(value) > MAX_LENGTH or _has_unprintable(value) for value in values):
-        table.complain("values", f"must be printable and of at most {MAX_LENGTH} characters each")
+    for position, value in enumerate(values):
+        table.require_seen("values", value, f"value {position}", line_breaks=False)
+        if len(value) > MAX_LENGTH:
+            table.complain("values", f"value {position} has more than {MAX_LENGTH} characters")
     return values
-
-
-def is_unprintable(character: str) -> bool:
-    """True for controls, surrogates, line separators and marks of text direction."""
-    return character in _REORDERING or unicodedata.category(character) in _UNPRINTABLE
-
-
-def _has_unprintable(value: str) -> bool:
-    return any(map(is_unprintable, value))

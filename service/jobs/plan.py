@@ -9,6 +9,7 @@ from service.jobs.model import Content, ParameterValue, Plan
 from service.jobs.parameters import MASKED
 from service.jobs.placeholders import fill
 from service.jobs.templates import Template
+from service.jobs.texts import unfit_character
 from telemetry.audit.canonical import Value, canonical_bytes, sha256_hex
 
 
@@ -27,12 +28,16 @@ def render_plan(
         mask: returns the masked form of a sensitive value that is not masked yet, so that no plan can hold one.
 
     Raises:
-        ConflictError: the template now has a parameter for which the job holds no value.
+        ConflictError: the template now has a parameter for which the job holds no value, or an older version took a
+            value that no plan may hold.
     """
     missing = [name for name in template.parameters if name not in parameters]
     if missing:
         raise ConflictError(f"the template has changed and now needs {', '.join(missing)}: create the job again")
     texts = {name: _text(value) for name, value in parameters.items()}
+    for name, text in texts.items():
+        if unfit_character(text) is not None:
+            raise ConflictError(f"{name} holds {unfit_character(text)}, which cannot be seen: create the job again")
     for name in template.sensitive_names:
         if MASKED.fullmatch(texts[name]) is None:
             texts[name] = mask(texts[name])
@@ -50,14 +55,19 @@ def render_plan(
     return msgspec.structs.replace(unhashed, sha256=plan_sha256(unhashed))
 
 
-def plan_sha256(plan: Plan) -> str:
-    """Return SHA-256 over the RFC 8785 text of all other members of the plan, 64 lower-case hex digits.
+def plan_text(plan: Plan) -> str:
+    """Return the RFC 8785 text of all members of the plan except `sha256`.
 
     The members have the names of `Plan` and, within `limits`, of `Limits`; `retry_exit_codes` is left out when None.
     """
     plain: dict[str, Value | None] = msgspec.to_builtins(plan)
     members = {name: value for name, value in plain.items() if name != "sha256" and value is not None}
-    return sha256_hex(canonical_bytes(members))
+    return canonical_bytes(members).decode()
+
+
+def plan_sha256(plan: Plan) -> str:
+    """Return SHA-256 over the UTF-8 bytes of `plan_text`, 64 lower-case hex digits."""
+    return sha256_hex(plan_text(plan).encode())
 
 
 def executable_argv(plan: Plan, secrets: Mapping[str, str]) -> list[str]:

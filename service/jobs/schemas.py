@@ -9,13 +9,12 @@ from typing import Any, Final
 from service.jobs.parameters import Parameter, ParameterType
 from service.jobs.patterns import ecma_pattern
 from service.jobs.templates import Template
+from service.jobs.texts import UNFIT
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-# Texts that no parameter may hold: unprintable characters (`is_unprintable`), and the form of a masked value.
-NEVER: Final = (
-    r"[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|hmac-sha256:[0-9a-f]{64}"
-)
+# Texts that no parameter may hold: what no text of a plan may hold, and the form of a masked value.
+NEVER: Final = f"{UNFIT}|hmac-sha256:[0-9a-f]{{64}}"
 _OPTION: Final = "|^-"
 
 

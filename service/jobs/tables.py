@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
+from service.jobs.texts import unfit_character
+
 T = TypeVar("T")
 
 
@@ -28,6 +30,15 @@ class Table:
     def complain(self, key: str, problem: str) -> None:
         """Add a problem with the value of `key`."""
         self._problems.append(f"{self.place}.{key}: {problem}")
+
+    def require_seen(self, key: str, text: str, what: str = "", *, line_breaks: bool = True) -> None:
+        """Add a problem with the value of `key` if `text`, which is a part of it, holds what nobody can see.
+
+        `what` says which part it is.
+        """
+        unfit = unfit_character(text, line_breaks=line_breaks)
+        if unfit is not None:
+            self.complain(key, f"{what} holds {unfit}, which is a control character or cannot be seen".lstrip())
 
     def allow(self, keys: Collection[str], why: str = "") -> None:
         """Add a problem for every key that is not one of `keys`."""

@@ -128,6 +128,7 @@ def _template(name: str, declared: Table) -> Template:
         pass_environment=table.take("pass_environment", tuple[str, ...], ()),
         limits=_limits(table.table("limits")),
     )
+    table.require_seen("description", template.description)
     for variable in template.pass_environment:
         _check_variable(table, "pass_environment", variable)
     if template.distinct_confirmer and not template.requires_confirmation:
@@ -159,8 +160,9 @@ def _command(table: Table, parameters: Mapping[str, Parameter]) -> tuple[str, ..
         table.complain("command", "must name a program")
         return command
     for position, argument in enumerate(command):
-        if "\0" in argument or MASKED.search(argument):
-            table.complain("command", f"argument {position} holds a NUL character or the form of a masked value")
+        table.require_seen("command", argument, f"argument {position}")
+        if MASKED.search(argument):
+            table.complain("command", f"argument {position} holds the form of a masked value")
         try:
             named = placeholders(argument)
         except ValueError as error:
@@ -187,8 +189,7 @@ def _environment(table: Table) -> dict[str, str]:
     environment = table.take("environment", dict[str, str], {})
     for name, value in environment.items():
         _check_variable(table, "environment", name)
-        if "\0" in value:
-            table.complain("environment", f"the value of {name} holds a NUL character")
+        table.require_seen("environment", value, f"the value of {name}")
     return environment
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from service.errors import ForbiddenError, PlanMismatchError, TransitionRefusedError
-from service.jobs.model import Job, Plan, RunRequest, Status
+from service.jobs.model import Confirmation, Job, Plan, Rejection, RunRequest, Status
 
 _BEYOND_CONFIRMED = frozenset({Status.CONFIRMED, Status.QUEUED, Status.RUNNING})
 
@@ -29,21 +29,53 @@ def draft(job: Job, render: Callable[[], Plan], now_ns: int) -> Job | None:
     return _next(job, now_ns, status=Status.DRAFT_READY, plan=render())
 
 
-def confirm(
-    job: Job, confirmer_id: str, plan_sha256: str, *, is_creator: bool, distinct_confirmer: bool, now_ns: int
-) -> Job | None:
-    """`draft_ready → confirmed`, for exactly the plan with this hash."""
+def may_decide(job: Job, *, is_creator: bool, distinct_confirmer: bool) -> bool:
+    """True when there is or was something to confirm or reject, and the four-eyes rule does not exclude the actor."""
+    return job.plan is not None and not (distinct_confirmer and is_creator)
+
+
+def confirm(job: Job, confirmation: Confirmation, *, is_creator: bool, distinct_confirmer: bool) -> Job | None:
+    """`draft_ready → confirmed`, for exactly the plan that the confirmation names.
+
+    Args:
+        job: the present version.
+        confirmation: what would be stored with the job.
+        is_creator: whether the confirmer created the job.
+        distinct_confirmer: whether the template asks for another confirmer than the creator.
+    """
     if distinct_confirmer and is_creator:
         raise ForbiddenError(
             "the creator of this job may not confirm it, not even with another key or token: ask another approver"
         )
     if job.status in _BEYOND_CONFIRMED and job.confirmed_by is not None:
-        _require_plan(job, plan_sha256)
+        _require_plan(job, confirmation.plan_sha256)
         return None
     if job.status is not Status.DRAFT_READY:
         raise TransitionRefusedError(f"only a draft can be confirmed; the job is {job.status}")
-    _require_plan(job, plan_sha256)
-    return _next(job, now_ns, status=Status.CONFIRMED, confirmed_by=confirmer_id)
+    _require_plan(job, confirmation.plan_sha256)
+    changed = {"confirmed_by": confirmation.by.id, "confirmation": confirmation}
+    return _next(job, confirmation.at_ns, status=Status.CONFIRMED, **changed)
+
+
+def reject(job: Job, rejection: Rejection, *, is_creator: bool, distinct_confirmer: bool) -> Job | None:
+    """`draft_ready | confirmed → rejected`, for exactly the plan that the rejection names.
+
+    Args:
+        job: the present version.
+        rejection: what would be stored with the job.
+        is_creator: whether the rejecter created the job.
+        distinct_confirmer: whether the template asks for another confirmer than the creator.
+    """
+    if distinct_confirmer and is_creator:
+        raise ForbiddenError(
+            "the creator of this job may not reject it, not even with another key or token: cancel it instead"
+        )
+    if job.status not in {Status.DRAFT_READY, Status.CONFIRMED, Status.REJECTED}:
+        raise TransitionRefusedError(f"only a draft or a confirmed job can be rejected; the job is {job.status}")
+    _require_plan(job, rejection.plan_sha256)
+    if job.status is Status.REJECTED:
+        return None
+    return _next(job, rejection.at_ns, status=Status.REJECTED, rejection=rejection)
 
 
 def trigger(job: Job, request: RunRequest, *, requires_confirmation: bool, now_ns: int) -> Job | None:

@@ -14,8 +14,9 @@ import msgspec
 from service.errors import AuditraceError, ForbiddenError, OperationFailedError, RefusedError
 from service.jobs.model import Job
 from service.jobs.people import Participant, is_one_person, require_known_people
-from service.jobs.templates import Template, Templates
+from service.jobs.templates import Template
 from service.operations.steps import Decision, Step
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition
 from service.records import AuditContext, Fact, record_of
 from service.secrets import DeploymentSecret
@@ -32,7 +33,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The services that operations use; the composition root makes them once."""
 
     ledger: Ledger
-    templates: Templates
+    templates: TemplatesInForce
     secret: DeploymentSecret
     tracing: Tracing
     clock: Clock
@@ -152,8 +153,8 @@ class Operation:
         """True when the actor of this operation created the job, or the same person did with another credential."""
         return is_one_person(_creator(job), self._participant)
 
-    def _require_known_people(self, job: Job, template: Template) -> None:
-        if template.requires_person and not self._is_creator(job):
+    def _require_known_people(self, job: Job, template: Template | None) -> None:
+        if template is not None and template.requires_person and not self._is_creator(job):
             require_known_people(_creator(job), self._participant)
 
     @property
@@ -168,9 +169,10 @@ class Operation:
             try:
                 decision = decide(transaction, now_ns)
             except RefusedError as refusal:
-                if self.context.counts_refusals:
+                if self.context.leaves_refusals:
+                    refusal.event_name, refusal.target = event_name, target
                     raise
-                step = Step(fact=_refused(event_name, target, refusal))
+                step = Step(fact=refused_fact(event_name, target, refusal))
                 return Saved(*self._save(transaction, [step], now_ns), refusal)
             return self.save(transaction, decision, now_ns)
 
@@ -204,12 +206,26 @@ class Operation:
         return marks, receipts
 
 
+def asks_for_another(template: Template | None) -> bool:
+    """True when another than the creator must decide on a job; also when its template, which says so, is gone."""
+    return template is None or template.distinct_confirmer
+
+
 def _creator(job: Job) -> Participant:
     return Participant(job.created_by, job.created_by_issuer, job.created_by_person)
 
 
-def _refused(event_name: str, target: Target, refusal: RefusedError) -> Fact:
-    result = Result.DENIED if isinstance(refusal, ForbiddenError) else Result.REJECTED
+def result_of(refusal: RefusedError) -> Result:
+    """Return the result of a refused request: `denied` for lack of a right, else `rejected`."""
+    return Result.DENIED if isinstance(refusal, ForbiddenError) else Result.REJECTED
+
+
+def refused_fact(event_name: str, target: Target, refusal: RefusedError) -> Fact:
+    """Return the fact that a request was refused."""
     return Fact(
-        event_name=event_name, target=target, result=result, reason=refusal.detail, error_type=refusal.error_type
+        event_name=event_name,
+        target=target,
+        result=result_of(refusal),
+        reason=refusal.detail,
+        error_type=refusal.error_type,
     )

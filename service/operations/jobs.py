@@ -1,36 +1,29 @@
-"""The operations of API clients on jobs: create, write input, draft, confirm, run, retry, cancel, read an artifact."""
+"""The operations of API clients on jobs, from their creation to the read of an artifact."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
-from service.errors import (
-    ConflictError,
-    InvalidRequestError,
-    LimitExceededError,
-    NotFoundError,
-    PreconditionFailedError,
-)
+from service.errors import InvalidRequestError, LimitExceededError, NotFoundError
 from service.jobs import transitions
-from service.jobs.model import Content, Job, JobId, ParameterValue, Plan, RunRequest, Status
-from service.jobs.plan import render_plan
+from service.jobs.model import Confirmation, Content, Job, JobId, ParameterValue, Plan, Rejection, Status
+from service.jobs.plan import plan_text, render_plan
 from service.jobs.templates import Template
-from service.operations.base import Committed, Operation
+from service.jobs.texts import is_blank
+from service.operations.base import Committed, asks_for_another
 from service.operations.idempotency import job_made_before, remembering
-from service.operations.steps import Decision, Step, changed, content_change, moved, noop
+from service.operations.on_job import OperationOnJob
+from service.operations.steps import Decision, Step, changed, content_change, moved, noop, stating
 from service.ports import PutInput, PutSecrets, Transaction, Write
 from service.records import Fact, change
-from service.roles import APPROVER, JOB_READERS, OPERATOR, require
+from service.roles import APPROVER, ARTIFACT_READERS, OPERATOR, require
 from telemetry import names
 from telemetry.audit.record import Result, Target
-from telemetry.tracing import AuditedSpan
 
 MAX_INPUTS: Final = 32
 
-Decide = Callable[[Transaction, Job, int], Decision[Job]]
 
-
-class JobOperations(Operation):
+class JobOperations(OperationOnJob):
     """The operations of one request; each returns after its record is committed.
 
     Raises (each method):
@@ -40,13 +33,13 @@ class JobOperations(Operation):
 
     async def create(self, template_name: str, parameters: Mapping[str, object]) -> Committed[Job]:
         """Create a job from a template; the same Idempotency-Key and body return the same job, and are a no-op."""
+        template = self.services.templates.now.get(template_name)
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[Job]:
             require(self.context.roles, OPERATOR)
             made_before = job_made_before(transaction, self.context, None)
             if made_before is not None:
                 return self._replay(transaction, names.EVENT_JOB_CREATE, made_before)
-            template = self.services.templates.get(template_name)
             if template is None:
                 raise InvalidRequestError(f"there is no template {template_name!r}: see `auditrace templates`")
             checked = template.check(parameters)
@@ -74,8 +67,7 @@ class JobOperations(Operation):
             step = changed(names.EVENT_JOB_CREATE, job, changes, writes=secrets)
             return remembering(Decision([step], job), self.context, now_ns)
 
-        known = self.services.templates.get(template_name) is not None
-        target = Target("template", template_name) if known else Target("http.endpoint", "/v1/jobs")
+        target = Target("template", template_name) if template else Target("http.endpoint", "/v1/jobs")
         return await self.attempt(names.EVENT_JOB_CREATE, target, decide)
 
     async def write_input(self, job_id: str, name: str, payload: bytes, if_match: int | None) -> Committed[Job]:
@@ -105,8 +97,10 @@ class JobOperations(Operation):
 
             after = transitions.draft(job, render, now_ns)
             plan = after.plan if after else None
-            more = {"plan_sha256": change(None, plan.sha256)} if plan else None
-            return moved(names.EVENT_JOB_DRAFT, job, after, more)
+            if plan is None:
+                return moved(names.EVENT_JOB_DRAFT, job, after)
+            more = {"plan_sha256": change(None, plan.sha256)}
+            return stating(moved(names.EVENT_JOB_DRAFT, job, after, more), plan=plan_text(plan))
 
         return await self._on_job(names.EVENT_JOB_DRAFT, job_id, if_match, (OPERATOR,), decide)
 
@@ -114,7 +108,6 @@ class JobOperations(Operation):
         self,
         job_id: str,
         *,
-        confirmed: bool,
         plan_sha256: str | None,
         notes: str | None,
         run: bool,
@@ -123,30 +116,63 @@ class JobOperations(Operation):
         """Approve the plan with this hash, and trigger the run in the same transaction unless `run` is false."""
 
         def decide(_: Transaction, job: Job, now_ns: int) -> Decision[Job]:
-            if not confirmed:
-                return Decision([noop(names.EVENT_JOB_CONFIRM, job)], job)
             if plan_sha256 is None:
                 raise InvalidRequestError("plan_sha256 is required: it names the plan that is confirmed")
             template = self._template(job)
             self._require_known_people(job, template)
+            confirmation = Confirmation(
+                by=self.context.actor,
+                at_ns=now_ns,
+                notes=notes,
+                plan_sha256=plan_sha256,
+                record_id=self.services.new_id(),
+            )
             after = transitions.confirm(
-                job,
-                self.context.actor.id,
-                plan_sha256,
-                is_creator=self._is_creator(job),
-                distinct_confirmer=template.distinct_confirmer,
-                now_ns=now_ns,
+                job, confirmation, is_creator=self._is_creator(job), distinct_confirmer=template.distinct_confirmer
             )
             more = {"confirmed": change(False, True), "plan_sha256": change(None, plan_sha256)}
-            if notes is not None:
-                more["notes_sha256"] = change(None, hashlib.sha256(notes.encode()).hexdigest())
-            decision = moved(names.EVENT_JOB_CONFIRM, job, after, more)
+            moving = moved(names.EVENT_JOB_CONFIRM, job, after, more, record_id=confirmation.record_id)
+            decision = stating(moving, notes=notes)
             if not run or decision.value.status is not Status.CONFIRMED:
                 return decision
             queued = self._trigger(decision.value, template, now_ns)
             return Decision([*decision.steps, *queued.steps], queued.value)
 
         return await self._on_job(names.EVENT_JOB_CONFIRM, job_id, if_match, (APPROVER,), decide)
+
+    async def reject(
+        self, job_id: str, *, reason: str | None, plan_sha256: str | None, if_match: int | None, member: str = "reason"
+    ) -> Committed[Job]:
+        """Refuse the plan for good, or the plan with this hash only.
+
+        Args:
+            job_id: the job.
+            reason: why; it must not be blank.
+            plan_sha256: the hash of the plan that is rejected; None for the plan of the job, whatever it is.
+            if_match: the version that the job must have; None for any.
+            member: the name of the reason in the request.
+        """
+
+        def decide(_: Transaction, job: Job, now_ns: int) -> Decision[Job]:
+            if reason is None or is_blank(reason):
+                raise InvalidRequestError(f"{member} is required: it says why the plan is rejected")
+            rejection = Rejection(
+                by=self.context.actor,
+                at_ns=now_ns,
+                reason=reason,
+                plan_sha256=plan_sha256 or (job.plan.sha256 if job.plan else ""),
+                record_id=self.services.new_id(),
+            )
+            template = self.services.templates.now.get(job.template)
+            self._require_known_people(job, template)
+            after = transitions.reject(
+                job, rejection, is_creator=self._is_creator(job), distinct_confirmer=asks_for_another(template)
+            )
+            more = {"plan_sha256": change(None, rejection.plan_sha256)}
+            moving = moved(names.EVENT_JOB_REJECT, job, after, more, record_id=rejection.record_id)
+            return stating(moving, reason=reason)
+
+        return await self._on_job(names.EVENT_JOB_REJECT, job_id, if_match, (APPROVER,), decide)
 
     async def run(self, job_id: str, if_match: int | None) -> Committed[Job]:
         """Put the job on the queue."""
@@ -156,7 +182,7 @@ class JobOperations(Operation):
 
         return await self._on_job(names.EVENT_JOB_RUN_TRIGGER, job_id, if_match, (OPERATOR,), decide)
 
-    async def retry(self, job_id: str, if_match: int | None) -> Committed[Job]:
+    async def retry(self, job_id: str, if_match: int | None, reason: str | None = None) -> Committed[Job]:
         """Put a failed job on the queue again; its trace links to the span of the last run."""
 
         def decide(transaction: Transaction, job: Job, now_ns: int) -> Decision[Job]:
@@ -165,15 +191,16 @@ class JobOperations(Operation):
             requires_confirmation = self._template(job).requires_confirmation
             after = transitions.retry(job, request, requires_confirmation=requires_confirmation, now_ns=now_ns)
             more = {"run": change(job.run, job.run + 1)}
-            return moved(names.EVENT_JOB_RETRY, job, after, more, span=span, record_id=request.record_id)
+            moving = moved(names.EVENT_JOB_RETRY, job, after, more, span=span, record_id=request.record_id)
+            return stating(moving, reason=reason)
 
         return await self._on_job(names.EVENT_JOB_RETRY, job_id, if_match, (OPERATOR,), decide)
 
-    async def cancel(self, job_id: str, if_match: int | None) -> Committed[Job]:
+    async def cancel(self, job_id: str, if_match: int | None, reason: str | None = None) -> Committed[Job]:
         """Cancel a job that is not final; the worker of a run in progress kills it."""
 
         def decide(_: Transaction, job: Job, now_ns: int) -> Decision[Job]:
-            return moved(names.EVENT_JOB_CANCEL, job, transitions.cancel(job, now_ns))
+            return stating(moved(names.EVENT_JOB_CANCEL, job, transitions.cancel(job, now_ns)), reason=reason)
 
         return await self._on_job(names.EVENT_JOB_CANCEL, job_id, if_match, (OPERATOR,), decide)
 
@@ -182,7 +209,7 @@ class JobOperations(Operation):
         target_id = f"{job_id}/runs/{run}/{content.name}" if content else f"{job_id}/runs/{run}"
 
         def decide(transaction: Transaction, _now_ns: int) -> Decision[None]:
-            require(self.context.roles, *JOB_READERS)
+            require(self.context.roles, *ARTIFACT_READERS)
             job = transaction.job(job_id, self.context.tenant_id)
             if job is None or content is None:
                 raise NotFoundError("there is no such artifact")
@@ -198,29 +225,6 @@ class JobOperations(Operation):
 
         return await self.attempt(names.EVENT_ARTIFACT_READ, Target("artifact", target_id), decide)
 
-    async def _on_job(
-        self, event_name: str, job_id: str, if_match: int | None, roles: Sequence[str], decide: Decide
-    ) -> Committed[Job]:
-        def on_job(transaction: Transaction, now_ns: int) -> Decision[Job]:
-            require(self.context.roles, *roles)
-            made_before = job_made_before(transaction, self.context, job_id)
-            if made_before is not None:
-                return self._replay(transaction, event_name, made_before)
-            job = transaction.job(job_id, self.context.tenant_id)
-            if job is None:
-                raise NotFoundError("there is no such job")
-            if if_match is not None and if_match != job.version:
-                raise PreconditionFailedError(f"If-Match names version {if_match}; the job is at version {job.version}")
-            return remembering(decide(transaction, job, now_ns), self.context, now_ns)
-
-        return await self.attempt(event_name, Target("job", job_id), on_job)
-
-    def _template(self, job: Job) -> Template:
-        template = self.services.templates.get(job.template)
-        if template is None:
-            raise ConflictError(f"the template {job.template} is not offered any more: cancel the job")
-        return template
-
     def _hide(
         self, template: Template, parameters: Mapping[str, ParameterValue], job_id: str
     ) -> tuple[dict[str, ParameterValue], tuple[Write, ...]]:
@@ -229,28 +233,3 @@ class JobOperations(Operation):
         visible = {name: secret.mask(hidden[name]) if name in hidden else parameters[name] for name in parameters}
         ciphertexts = {name: secret.encrypt(value, job_id) for name, value in hidden.items()}
         return visible, (PutSecrets(ciphertexts),) if ciphertexts else ()
-
-    def _trigger(self, job: Job, template: Template, now_ns: int) -> Decision[Job]:
-        request, span = self._request(job, None)
-        after = transitions.trigger(job, request, requires_confirmation=template.requires_confirmation, now_ns=now_ns)
-        return moved(names.EVENT_JOB_RUN_TRIGGER, job, after, span=span, record_id=request.record_id)
-
-    def _request(self, job: Job, linked: str | None) -> tuple[RunRequest, AuditedSpan]:
-        # When the operation is refused, this span never ends. The SDK exports only spans that end.
-        links = (linked,) if linked else ()
-        span = self.services.tracing.enqueue(self.span, job.job_id, job.template, links=links)
-        request = RunRequest(
-            initiator=self.context.actor,
-            record_id=self.services.new_id(),
-            request_id=self.context.request_id,
-            traceparent=span.traceparent,
-            tracestate=span.tracestate,
-            linked_traceparent=linked,
-        )
-        return request, span
-
-    def _replay(self, transaction: Transaction, event_name: str, job_id: JobId) -> Decision[Job]:
-        job = transaction.job(job_id, self.context.tenant_id)
-        if job is None:
-            raise NotFoundError("the job that this Idempotency-Key made is gone")
-        return Decision([noop(event_name, job)], job, is_replay=True)

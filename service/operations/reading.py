@@ -8,12 +8,14 @@ from urllib.parse import urlencode
 import msgspec
 
 from service.errors import ForbiddenError, NotFoundError, RefusedError
-from service.operations.base import Operation, Services
+from service.jobs.model import Job
+from service.jobs.transitions import may_decide
+from service.operations.base import Operation, Services, asks_for_another
 from service.operations.proofs import Proof, proof_of
 from service.operations.tallies import LEDGER, Tallies
 from service.ports import CheckpointRow, Page, Reads, RecordFilter, RecordRow, StreamRow
 from service.records import AuditContext
-from service.roles import ADMIN, AUDITOR, require
+from service.roles import APPROVER, AUDITOR, has_one, require
 from telemetry import names
 from telemetry.audit.body_view import view_body
 from telemetry.audit.chain import rfc3339_nanos
@@ -52,17 +54,25 @@ class AuditReading(Operation):
         return await self._for_auditors(filter_text(where), read)
 
     async def of_job(self, job_id: str, cursor: str | None, limit: int) -> Page[RecordRow]:
-        """Return one page of the trail of a job, newest first."""
+        """Return one page of the records of a job, newest first; for approvers, of a job that they may decide."""
 
         def read() -> Page[RecordRow]:
-            if self._reads.job(job_id, self.context.tenant_id) is None:
+            require(self.context.roles, AUDITOR, APPROVER)
+            job = self._reads.job(job_id, self.context.tenant_id)
+            if job is None:
                 raise NotFoundError("there is no such job")
+            if not has_one(self.context.roles, AUDITOR) and not self._may_decide(job):
+                raise ForbiddenError("this needs the role auditor, or a job that you may confirm or reject")
             return self._reads.records(RecordFilter(job_id=job_id, tenant_id=self.context.tenant_id), cursor, limit)
 
-        return await self._for_auditors(filter_text(RecordFilter(job_id=job_id)), read)
+        return await self._recorded(filter_text(RecordFilter(job_id=job_id)), read)
 
     async def record(self, record_id: str) -> RecordRow:
-        """Return one record. An actor may read the records of its own acts, to follow their delivery."""
+        """Return one record.
+
+        An actor may read the records of its own acts, to follow their delivery. Approvers may read those of the jobs
+        that they may decide.
+        """
         return await self._recorded(urlencode({"record_id": record_id}), lambda: self._readable(record_id))
 
     async def streams(self, cursor: str | None, limit: int) -> Page[StreamRow]:
@@ -77,7 +87,9 @@ class AuditReading(Operation):
     async def proof(self, record_id: str) -> Proof:
         """Return the proof of one record, for a holder of the public key."""
         what = urlencode({"proof_of": record_id})
-        return await self._recorded(what, lambda: proof_of(self._readable(record_id), self._reads))
+        return await self._recorded(
+            what, lambda: proof_of(self._readable(record_id), self._reads), names.EVENT_AUDIT_VERIFY
+        )
 
     async def _for_auditors(self, what: str, read: Callable[[], T]) -> T:
         def allowed() -> T:
@@ -86,28 +98,42 @@ class AuditReading(Operation):
 
         return await self._recorded(what, allowed)
 
-    async def _recorded(self, what: str, read: Callable[[], T]) -> T:
+    async def _recorded(self, what: str, read: Callable[[], T], event_name: str = names.EVENT_AUDIT_READ) -> T:
         try:
             found = await asyncio.to_thread(read)
         except RefusedError as refusal:
-            await self.refuse(names.EVENT_AUDIT_READ, LEDGER, refusal)
+            await self.refuse(event_name, LEDGER, refusal)
             raise
-        await self._tallies.audit_read(self.context, self.span, what)
+        await self._tallies.audit_read(self.context, self.span, what, event_name)
         return found
 
     def _readable(self, record_id: str) -> RecordRow:
         row = self._reads.record(record_id, self.context.tenant_id)
-        if self.context.roles.isdisjoint({AUDITOR, ADMIN}) and (row is None or not self._is_own(row)):
-            raise ForbiddenError("this needs the role auditor, or a record of your own act")
+        if not has_one(self.context.roles, AUDITOR) and (row is None or not self._is_allowed(row)):
+            raise ForbiddenError(
+                "this needs the role auditor, or a record of your own act or of a job that you may confirm or reject"
+            )
         if row is None:
             raise NotFoundError("there is no such record")
         return row
 
-    def _is_own(self, row: RecordRow) -> bool:
+    def _is_allowed(self, row: RecordRow) -> bool:
+        attributes = view_body(row.body).attributes
         # Version 1.0.0 states no issuer. Such a record counts as one of an API key, so a token needs the role for it.
-        stated, actor = view_body(row.body).attributes, self.context.actor
-        issuer = stated.get(names.AUDITRACE_ACTOR_ISSUER, KEY_ISSUER)
-        return (stated.get(names.AUDIT_ACTOR_ID), issuer) == (actor.id, actor.issuer)
+        issuer = attributes.get(names.AUDITRACE_ACTOR_ISSUER, KEY_ISSUER)
+        if (attributes.get(names.AUDIT_ACTOR_ID), issuer) == (self.context.actor.id, self.context.actor.issuer):
+            return True
+        job_id = attributes.get(names.AUDITRACE_JOB_ID)
+        job = self._reads.job(str(job_id), self.context.tenant_id) if job_id else None
+        return job is not None and has_one(self.context.roles, APPROVER) and self._may_decide(job)
+
+    def _may_decide(self, job: Job) -> bool:
+        template = self.services.templates.now.get(job.template)
+        try:
+            self._require_known_people(job, template)
+        except ForbiddenError:
+            return False
+        return may_decide(job, is_creator=self._is_creator(job), distinct_confirmer=asks_for_another(template))
 
 
 def filter_text(where: RecordFilter) -> str:

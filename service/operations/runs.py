@@ -9,7 +9,7 @@ from service.errors import TransitionRefusedError
 from service.jobs import transitions
 from service.jobs.model import Job, Run, RunRequest, RunStatus, Status
 from service.operations.base import Operation, Services
-from service.operations.steps import Decision, Ended, changed, closed, noop, status_change
+from service.operations.steps import Decision, Ended, attempt_change, changed, closed, noop, status_change
 from service.ports import Ledger, StartRun, Transaction
 from service.records import AuditContext, Initiator, change
 from telemetry import names
@@ -89,7 +89,11 @@ class RunOperations:
                 traceparent=span.traceparent,
                 started_ns=now_ns,
             )
-            changes = {**status_change(job, after), "run": change(job.run or None, after.run)}
+            changes = {
+                **status_change(job, after),
+                **attempt_change(job, after),
+                "run": change(job.run or None, after.run),
+            }
             start = StartRun(run, now_ns + self.lease_ns)
             step = changed(names.EVENT_JOB_STATUS_TRANSITION, after, changes, run=run, writes=(start,))
             operation = self._operation(job, span)
@@ -193,7 +197,8 @@ class RunOperations:
         if job.status is Status.RUNNING and job.run == run.number:
             follow_up = self._next_request(span, job, request, run)
             after, spans = self._fail(job, *follow_up, is_retryable=True, now_ns=now_ns)
-        step = closed(job, after, run, ended, status=RunStatus.UNKNOWN, result=Result.UNKNOWN, now_ns=now_ns)
+        lost = {"worker": change(run.worker_id, None)}
+        step = closed(job, after, run, ended, status=RunStatus.UNKNOWN, result=Result.UNKNOWN, now_ns=now_ns, more=lost)
         return Decision([step], after, spans=spans)
 
     def _end(self, claimed: Claimed, ended: Ended, conclude: Conclude) -> Job:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from service.jobs.model import Content, Job, Run, RunStatus
+from service.jobs.model import Content, Job, Run, RunStatus, Status
 from service.ports import EndRun, PutArtifact, Write
 from service.records import Fact, change
 from telemetry import names
@@ -43,6 +43,9 @@ class Decision(msgspec.Struct, Generic[T], frozen=True):
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended; `error_type` None means success. Artifacts are pairs of name and bytes.
 
+    `exit_code`, or the name of the `signal` that ended the command, is None when it did not start or its end was not
+    seen. The sizes of the streams are those before they were cut.
+
     `stderr_end` is the end of its standard error with sensitive values masked; it is kept unless the run succeeded.
     """
 
@@ -51,6 +54,10 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None
     duration_ms: int
     is_retryable: bool
+    signal: str | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    peak_memory_bytes: int | None = None
     artifacts: Sequence[tuple[str, bytes]] = ()
     stderr_end: str | None = None
 
@@ -135,16 +142,48 @@ def moved(
     return Decision([changed(event_name, after, changes, span=span, record_id=record_id)], after)
 
 
-def closed(before: Job, after: Job, run: Run, ended: Ended, *, status: RunStatus, result: Result, now_ns: int) -> Step:
+def stating(
+    decision: Decision[T], *, reason: str | None = None, notes: str | None = None, plan: str | None = None
+) -> Decision[T]:
+    """Return the decision whose first record also states these texts."""
+    first, *others = decision.steps
+    fact = msgspec.structs.replace(first.fact, reason=reason, notes=notes, plan=plan)
+    return msgspec.structs.replace(decision, steps=[msgspec.structs.replace(first, fact=fact), *others])
+
+
+def attempt_change(before: Job, after: Job) -> dict[str, Value]:
+    """Return the change of a job's attempt, from 1 to the plan's `max_attempts`, in the form of `auditrace.changes`.
+
+    `from` is the attempt that ended, and `to` the one that runs now or comes next.
+    """
+    if after.plan is None:
+        return {}
+    ended = after.plan.max_attempts - before.attempts_left if before.status is not Status.QUEUED else None
+    follows = after.status in {Status.QUEUED, Status.RUNNING}
+    next_one = after.plan.max_attempts - after.attempts_left + (after.status is Status.QUEUED)
+    return {"attempt": change(ended, next_one if follows else None)}
+
+
+def closed(
+    before: Job,
+    after: Job,
+    run: Run,
+    ended: Ended,
+    *,
+    status: RunStatus,
+    result: Result,
+    now_ns: int,
+    more: Mapping[str, Value] | None = None,
+) -> Step:
     """Return the step that closes a run, with its artifacts.
 
-    When `after` is `before`, the step makes no version of the job, so its record states none.
+    When `after` is `before`, the step makes no version of the job, so its record states none. `more` are changes that
+    are recorded in addition to the status, the attempt and the end.
     """
     is_change = after is not before
+    contents = [Content(name, len(payload), hashlib.sha256(payload).hexdigest()) for name, payload in ended.artifacts]
     changes = status_change(before, after) if is_change else {}
-    changes["duration_ms"] = change(None, ended.duration_ms)
-    if ended.exit_code is not None:
-        changes["exit_code"] = change(None, ended.exit_code)
+    changes |= {**_end_changes(ended, contents), **attempt_change(before, after), **(more or {})}
     fact = Fact(
         event_name=names.EVENT_JOB_STATUS_TRANSITION,
         target=Target("job", after.job_id, after.version if is_change else None),
@@ -165,7 +204,19 @@ def closed(before: Job, after: Job, run: Run, ended: Ended, *, status: RunStatus
         stderr_end=None if status is RunStatus.SUCCEEDED else ended.stderr_end,
     )
     artifacts = [
-        PutArtifact(end, Content(name, len(payload), hashlib.sha256(payload).hexdigest()), payload)
-        for name, payload in ended.artifacts
+        PutArtifact(end, content, payload) for content, (_, payload) in zip(contents, ended.artifacts, strict=True)
     ]
     return Step(fact=fact, job=after if is_change else None, writes=(EndRun(end), *artifacts))
+
+
+def _end_changes(ended: Ended, contents: Sequence[Content]) -> dict[str, Value]:
+    known: dict[str, Value | None] = {
+        "duration_ms": ended.duration_ms,
+        "exit_code": ended.exit_code,
+        "signal": ended.signal,
+        "stdout_bytes": ended.stdout_bytes,
+        "stderr_bytes": ended.stderr_bytes,
+        "peak_memory_bytes": ended.peak_memory_bytes,
+        "artifacts": {content.name: content.sha256 for content in contents} or None,
+    }
+    return {name: change(None, value) for name, value in known.items() if value is not None}

@@ -8,6 +8,7 @@ from service.ports.checkpoints import (
     RefusedStream,
     RegisteredKey,
 )
+from service.ports.configuring import SINK, Configuration, PendingOffer, SettingValue, StoredConfiguration
 from service.ports.delivering import Lag, Outbox, OutboxRecord, ReplayBegun, Replays
 from service.ports.reading import (
     CheckpointRow,
@@ -43,11 +44,13 @@ from service.ports.writing import (
 from telemetry.audit.record import Receipt
 
 __all__ = [
+    "SINK",
     "ApiKey",
     "CheckpointRow",
     "CheckpointWriter",
     "Checkpointed",
     "Clock",
+    "Configuration",
     "Discrepancy",
     "Durability",
     "EndRun",
@@ -61,6 +64,7 @@ __all__ = [
     "OutboxRecord",
     "OutboxState",
     "Page",
+    "PendingOffer",
     "PutArtifact",
     "PutIdempotencyEntry",
     "PutInput",
@@ -75,7 +79,9 @@ __all__ = [
     "ReplayBegun",
     "Replays",
     "RevokeKey",
+    "SettingValue",
     "StartRun",
+    "StoredConfiguration",
     "StoredRecord",
     "StreamRow",
     "Transaction",

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from service.ports.configuring import PendingOffer
 from telemetry.audit.request import StoredBytes
 
 
@@ -111,12 +112,35 @@ class Outbox(Protocol):
         """Store the sink's latest answer to a record that stays parked."""
         ...
 
+    def delivered_count(self, stream_id: str, first: int) -> int:
+        """Return how many records `replay` would return in all.
+
+        Raises:
+            NotFoundError: there is no such stream.
+        """
+        ...
+
     def replay(self, stream_id: str, first: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
         """Return the delivered records of a stream from `first` to its cursor, without parked ones; nothing changes.
 
         Raises:
             NotFoundError: there is no such stream.
         """
+        ...
+
+    def committed_behind(self, stream_id: str, number: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
+        """Return the next records of a stream behind a number, whichever relay holds its lease; nothing changes.
+
+        They end before a checkpoint that names undelivered records. A record larger than `max_bytes` is returned alone.
+        """
+        ...
+
+    def pending_offers(self) -> Sequence[PendingOffer]:
+        """Return the changed configurations whose records were not offered yet to the sink before, oldest first."""
+        ...
+
+    def end_offer(self, number: int, answer: str | None) -> None:
+        """Store that the offer of this configuration has ended; `answer` is why the sink did not take it, or None."""
         ...
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import msgspec
 
 from service.jobs.model import Content, Job, JobId, Run, TenantId
+from service.ports.configuring import StoredConfiguration
 from telemetry.audit.ledger import OpenLedger
 from telemetry.audit.record import AuditRecord, Receipt
 
@@ -167,6 +168,23 @@ class Transaction(OpenLedger, Protocol):
 
     def note_use(self, key_id: str, used_ns: int) -> None:
         """Store the time of the last use of an API key, unless a later time is stored. This makes no record."""
+        ...
+
+    def one_configures(self) -> None:
+        """Wait until no other transaction reads or stores configurations, and keep others waiting until the end."""
+        ...
+
+    def configuration(
+        self, *, source: str | None = None, host: str | None = None, delivers: bool = False
+    ) -> StoredConfiguration | None:
+        """Return the newest stored configuration that is of this source and host, as far as they are given.
+
+        With `delivers`, of those whose processes deliver records.
+        """
+        ...
+
+    def put_configuration(self, stored: StoredConfiguration) -> None:
+        """Store a configuration behind the newest one."""
         ...
 
 

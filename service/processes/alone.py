@@ -5,34 +5,45 @@ from contextlib import closing
 
 import msgspec
 
+from service.bootstrap.configuring import configure, configure_relay
 from service.bootstrap.examined import WORKER
 from service.bootstrap.node import Node
-from service.bootstrap.relaying import RelayNode
+from service.bootstrap.relaying import Redelivery, RelayNode
 from service.config import Settings
 from service.processes.parts import Parts
+from service.processes.reloading import ReloadSignal, nothing_to_reload
 from service.processes.stopping import DELIVERIES_KEEP, LEAST_TELEMETRY_S, Grace, Say, StopSignal, left_of, tell
+from service.records import Invocation
 from service.relay import Drained, Replayed, ReplayObserver, StallTimeout
 
 
 def work(settings: Settings, say: Say) -> int:
     """Run jobs until a stop is asked for, and return the exit status of a clean stop; `say` gets lines for people."""
-    with StopSignal() as stop:
-        parts = Parts(Node(settings, "worker", is_daemon=True, checks=WORKER), say, with_worker=True, with_relay=False)
-        parts.start()
-        stop.wait()
-        stop.on_second(parts.grace.hurry)
-        parts.stop()
+    with StopSignal(reloads=True) as stop, ReloadSignal() as reload:
+        node = Node(settings, "worker", is_daemon=True, checks=WORKER)
+        parts = Parts(node, say, with_worker=True, with_relay=False)
+        try:
+            configure(node, parts.configured, stop.wait)
+            parts.start()
+            reload.listen(nothing_to_reload)
+            stop.wait()
+            stop.on_second(parts.grace.hurry)
+        finally:
+            reload.end()
+            parts.stop()
     return 0
 
 
 def relay(settings: Settings, say: Say) -> int:
     """Deliver until a stop is asked for, and return the exit status of a clean stop; `say` gets lines for people."""
     grace = Grace(settings.shutdown_grace_ms / 1000, time.monotonic)
-    with StopSignal() as stop:
+    with StopSignal(reloads=True) as stop, ReloadSignal() as reload:
+        configure_relay(settings, stop.wait)
         node = RelayNode(settings, is_daemon=True)
         grace.at_hurry(node.relay.hurry)
         try:
             node.relay.start()
+            reload.listen(nothing_to_reload)
             stop.wait()
             grace.begin()
             stop.on_second(grace.hurry)
@@ -47,8 +58,10 @@ def relay(settings: Settings, say: Say) -> int:
 
 def relay_once(settings: Settings) -> Drained:
     """Deliver what is committed now, unless the sink takes nothing for as long as the grace; return the result."""
-    with StopSignal() as stop, closing(RelayNode(settings, is_daemon=False)) as node:
-        return node.relay.deliver_all(_timeout(settings, stop))
+    with StopSignal() as stop:
+        configure_relay(settings, stop.wait)
+        with closing(RelayNode(settings, is_daemon=False)) as node:
+            return node.relay.deliver_all(_timeout(settings, stop))
 
 
 class ReplayedAll(msgspec.Struct, frozen=True):
@@ -64,11 +77,12 @@ class ReplayedAll(msgspec.Struct, frozen=True):
     undelivered: int | None
 
 
-def replay_all(settings: Settings, observer: ReplayObserver, *, from_start: bool) -> ReplayedAll:
-    """Send everything that was delivered before to the sink of the settings, and return the result."""
-    with StopSignal() as stop, closing(RelayNode(settings, is_daemon=False)) as node:
-        with closing(node.replays()) as replays:
-            replayed = node.relay.replay_all(replays, _timeout(settings, stop), observer, from_start=from_start)
+def replay_all(
+    settings: Settings, invocation: Invocation, observer: ReplayObserver, *, from_start: bool
+) -> ReplayedAll:
+    """Send everything that was delivered before to the sink of the settings, as an act of this command."""
+    with StopSignal() as stop, closing(Redelivery(settings, invocation)) as node:
+        replayed = node.replay_all(_timeout(settings, stop), observer, from_start=from_start)
         parked, undelivered = node.left_out() or (None, None)
         return ReplayedAll(replayed, node.place, node.relay.state().address, parked, undelivered)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from service.api.parts import FAILED, READY
+from service.bootstrap.configuration import ConfiguredPart
 from service.bootstrap.node import Node
 from service.bootstrap.relaying import relay_of
 from service.checkpointer import Checkpointer
@@ -34,6 +35,13 @@ class Parts:
         self._node = node
         self._say = say
         self._is_retired = False
+        has = {
+            ConfiguredPart.API: node.source == "api",
+            ConfiguredPart.WORKER: with_worker,
+            ConfiguredPart.RELAY: with_relay,
+        }
+        self.configured = frozenset({ConfiguredPart.LEDGER, *(part for part, is_there in has.items() if is_there)})
+        """What this process has, by the settings that it applies."""
         self.grace = Grace(node.settings.shutdown_grace_ms / 1000, node.monotonic)
         self._checkpointer = Checkpointer(
             node.checkpoints, node.settings.checkpoint_interval_ms / 1000, node.clock, node.monotonic

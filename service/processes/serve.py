@@ -17,6 +17,7 @@ from service.api.jwt_keys import KeySet, fetch_from
 from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import JobWaits
+from service.bootstrap.configuring import configure
 from service.bootstrap.examined import API, DELIVERY, WORKER
 from service.bootstrap.listening import BACKLOG, listen
 from service.bootstrap.node import VERSION, Node
@@ -25,6 +26,7 @@ from service.errors import SettingsError
 from service.operations.tallies import Tallies
 from service.processes.connections import ACCEPTED_AT_ONCE, IDLE_S, allowed_connections, bounded
 from service.processes.parts import Parts
+from service.processes.reloading import Reload, ReloadSignal
 from service.processes.stopping import Say, StopSignal
 from telemetry.server import ServerSpans
 
@@ -43,7 +45,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
         TryLaterError: the database cannot be used now.
     """
     checks = [*API, *(WORKER if with_worker else ()), *([DELIVERY] if with_relay else ())]
-    with StopSignal() as stop, ExitStack() as undo:
+    with StopSignal(reloads=True) as stop, ReloadSignal() as reload, ExitStack() as undo:
         listeners: list[socket.socket] = []
         try:
             listeners.append(undo.enter_context(listen(settings)))
@@ -53,6 +55,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
         node = Node(settings, "api", is_daemon=True, checks=list(dict.fromkeys(checks)))
         parts = Parts(node, say, with_worker=with_worker, with_relay=with_relay)
         try:
+            configure(node, parts.configured, stop.wait)
             admin_key = node.ensure_admin_key()
             if admin_key is not None:
                 say(f"the ledger is in {node.place}")
@@ -60,10 +63,13 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
             parts.start()
             waits = JobWaits(node.reads)
             node.committed.append(waits.wake)
-            app = create_app(_api(node, parts, waits))
+            key_set = _key_set(node)
+            reload.listen(Reload(node, parts.configured, stop.wait, [key_set.expire] if key_set else []))
+            app = create_app(_api(node, parts, waits, key_set))
             spans = ServerSpans(app, node.telemetry.tracer, node.telemetry.instruments, node.monotonic)
             _Server(spans, parts, say, stop, waits).run(listeners)
         finally:
+            reload.end()
             parts.stop()
     return 0
 
@@ -135,12 +141,12 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
 
-def _api(node: Node, parts: Parts, waits: JobWaits) -> ApiServices:
+def _api(node: Node, parts: Parts, waits: JobWaits, key_set: KeySet | None) -> ApiServices:
     services = node.client_services()
     return ApiServices(
         services=services,
         reads=node.reads,
-        authenticator=_authenticator(node),
+        authenticator=_authenticator(node, key_set),
         tallies=Tallies(services),
         waits=waits,
         ready=parts.ready,
@@ -153,10 +159,14 @@ def _api(node: Node, parts: Parts, waits: JobWaits) -> ApiServices:
     )
 
 
-def _authenticator(node: Node) -> Authenticator:
+def _key_set(node: Node) -> KeySet | None:
+    jwt = node.settings.jwt
+    return None if jwt is None else KeySet(fetch_from(jwt.jwks, node.settings.environment), node.clock)
+
+
+def _authenticator(node: Node, key_set: KeySet | None) -> Authenticator:
     keys = ApiKeyAuthenticator(node.reads, ApiKeyUses(node.client_services().ledger, node.clock), node.clock)
     jwt = node.settings.jwt
-    if jwt is None:
+    if jwt is None or key_set is None:
         return BearerAuthenticator(keys)
-    provided = KeySet(fetch_from(jwt.jwks, node.settings.environment), node.clock)
-    return BearerAuthenticator(keys, JwtAuthenticator(jwt, provided, node.clock))
+    return BearerAuthenticator(keys, JwtAuthenticator(jwt, key_set, node.clock))

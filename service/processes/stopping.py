@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _ONCE: Final = b"h"
 _REQUEST: Final = b"."
 
@@ -26,19 +26,20 @@ Say = Callable[[str], None]
 class StopSignal:
     """Notes that a stop was asked for, by SIGTERM, SIGINT or SIGHUP. To be entered on the main thread.
 
+    In a process that reloads, SIGHUP asks for a stop only if there is a controlling terminal (`reloading.py`).
+
     It is a pipe and no event, because the handler may interrupt a wait for the event, which holds the event's lock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reloads: bool = False) -> None:
+        self._reloads = reloads
         self._reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before: dict[int, object] = {}
         self._listening: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        # `nohup` makes a process ignore SIGHUP, so that it outlives its terminal.
-        heeded = [
-            number for number in _SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
-        ]
+        is_hangup = heeds_hangup() and (not self._reloads or has_terminal())
+        heeded = [*_SIGNALS, *([signal.SIGHUP] if is_hangup else [])]
         self._before = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
@@ -87,6 +88,20 @@ class StopSignal:
         # A full pipe holds more requests than are counted.
         with contextlib.suppress(BlockingIOError):
             os.write(self._writing, _ONCE if number == signal.SIGHUP else _REQUEST)
+
+
+def has_terminal() -> bool:
+    """Tell whether this process has a controlling terminal, whose end the kernel or a shell reports by SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def heeds_hangup() -> bool:
+    """Tell whether SIGHUP counts: `nohup` makes a process ignore it, so that it outlives its terminal."""
+    return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 
 class Grace:

@@ -1,6 +1,7 @@
 """Delivers committed records to the sink, tries on through outages, and parks records that the sink refuses alone."""
 
 from service.relay.attempts import RelaySettings
+from service.relay.offering import offer, offer_backlog
 from service.relay.redelivery import Redelivered, parse_place
 from service.relay.relay import Relay
 from service.relay.replaying import Replayed, ReplayObserver
@@ -17,5 +18,7 @@ __all__ = [
     "ReplayObserver",
     "Replayed",
     "StallTimeout",
+    "offer",
+    "offer_backlog",
     "parse_place",
 ]

@@ -6,7 +6,7 @@ from typing import Final
 
 from service.errors import AuditraceError
 from service.loop import Loop
-from service.ports import Clock, Outbox, Replays
+from service.ports import Clock, Outbox, ReplayBegun, Replays
 from service.relay.attempts import AttemptResult, Attempts, RelaySettings
 from service.relay.delivery import Delivery
 from service.relay.leases import Leases
@@ -158,14 +158,20 @@ class Relay:
         return replay(self._outbox, self._delivery, stream_id, first, settings.max_records, settings.max_bytes)
 
     def replay_all(
-        self, replays: Replays, timeout: StallTimeout, observer: ReplayObserver, *, from_start: bool
+        self,
+        replays: Replays,
+        timeout: StallTimeout,
+        observer: ReplayObserver,
+        record: Callable[[ReplayBegun], object],
+        *,
+        from_start: bool,
     ) -> Replayed:
-        """Send everything that was delivered until now to a new sink; no cursor moves.
+        """Call `record`, then send everything that was delivered until now to a new sink; no cursor moves.
 
         The database keeps how far it got, so that the next call goes on there, or begins anew with `from_start`.
         """
         run = Replaying(replays, self._delivery, self._progress, self._settings, timeout, observer)
-        return run.run(from_start=from_start)
+        return run.run(record, from_start=from_start)
 
     def close(self) -> None:
         """Close the connections to database and sink; a request in progress fails, which is not logged."""

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from service.errors import TryLaterError
-from service.ports import OutboxRecord, Replays
+from service.ports import OutboxRecord, ReplayBegun, Replays
 from service.relay.attempts import RelaySettings
 from service.relay.delivery import Delivery, RefusedAlone
 from service.relay.stall_timeout import StallTimeout
@@ -63,13 +63,19 @@ class Replaying:
         self._limit = settings.max_records
         self._accepted = self._refused = self._earlier = self._done = self._total = 0
 
-    def run(self, *, from_start: bool) -> Replayed:
-        """Send the delivered records that were not sent yet; after a crash at most one batch is sent a second time."""
+    def run(self, record: Callable[[ReplayBegun], object], *, from_start: bool) -> Replayed:
+        """Send the delivered records that were not sent yet; after a crash at most one batch is sent a second time.
+
+        Args:
+            record: commits the record of what is going to be sent. It is called before anything is sent.
+            from_start: begin at the first record.
+        """
         reason = None
         try:
             begun = self._tried(lambda: self._replays.begin(from_start=from_start))
             self._earlier, self._refused, self._total = begun.earlier, begun.refused, begun.total
             self._done = begun.earlier
+            self._tried(lambda: record(begun))
             self._observer.progressed(self._done, self._total)
             while self._sends_batch():
                 pass

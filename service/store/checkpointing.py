@@ -185,7 +185,7 @@ class Checkpoints(ABC, Generic[T]):
         # Each stream is closed at its stored tip.
         closed = [stream_id for (stream_id,) in execute("end_streams", own)]
         first = first_after_restore(last, transaction.now_ns)
-        record = self._settings.system_record(names.EVENT_AUDIT_RESTORE)
+        record = self._settings.operator_record(names.EVENT_AUDIT_RESTORE)
         transaction.save(Transition(record=restore_record(record, last, first, len(closed))))
         written = self._write(transaction, {}, first)
         if written is None:
@@ -253,7 +253,7 @@ class Checkpoints(ABC, Generic[T]):
         last = last_to_follow(execute, secret, keys)
         first = last.number + 1 if last else 1
         transaction.certify(old.fingerprint)
-        record = self._settings.system_record(names.EVENT_AUDIT_KEY_ROTATE)
+        record = self._settings.operator_record(names.EVENT_AUDIT_KEY_ROTATE)
         sealed = transaction.save_signed(stating_rotation(record, old, new, first), old)
         register(
             execute,

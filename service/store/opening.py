@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from service.ports import LastCheckpoint, RefusedStream, RegisteredKey
+from service.ports import LastCheckpoint, RefusedStream, RegisteredKey, StoredConfiguration
 from service.secrets import DeploymentSecret
 from service.store.anchors import last_stored
+from service.store.configurations import last_configuration
 from service.store.queries import Execute
 from service.store.signing_keys import registered_keys
 from telemetry.audit.verify import Found, SourcePlace
@@ -20,6 +21,12 @@ def is_empty(execute: Execute) -> bool:
 def keys_of(execute: Execute, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
     """Return all keys as `registered_keys` does; none if the database was not migrated yet."""
     return registered_keys(execute, secret) if _is_true(execute, "has_table", "signing_keys") else ()
+
+
+def configuration_of(execute: Execute, source: str, host: str) -> StoredConfiguration | None:
+    """Return the newest configuration of a source on a host; None also if the database was not migrated yet."""
+    has_table = _is_true(execute, "has_table", "configurations")
+    return last_configuration(execute, source=source, host=host) if has_table else None
 
 
 def last_and_refused(execute: Execute) -> tuple[LastCheckpoint | None, Sequence[RefusedStream]]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from service.errors import NotFoundError
-from service.ports import Clock, Lag, OutboxRecord
+from service.ports import Clock, Lag, OutboxRecord, PendingOffer
+from service.store.configurations import pending_offers
 from service.store.connections import Transactions
 from service.store.queries import Execute, Row, one
 from telemetry import names
@@ -120,11 +121,18 @@ class LedgerOutbox(ABC):
         """Store the sink's latest answer to a record that stays parked."""
         self._connection.run(lambda execute: execute("answered", {**_place(record), "reason": reason}))
 
+    def delivered_count(self, stream_id: str, first: int) -> int:
+        """Return how many records `replay` would return in all."""
+        row = one(self._all("delivered_count_from", {"stream_id": stream_id, "first": first}))
+        if row is None:
+            raise _no_stream(stream_id)
+        return int(row[0])
+
     def replay(self, stream_id: str, first: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
         """Return delivered records of a stream from `first` to its cursor, without parked ones."""
         cursor = self._all("cursor", {"stream_id": stream_id})
         if not cursor:
-            raise NotFoundError(f"there is no stream {stream_id}: `GET /v1/audit/streams` lists those there are")
+            raise _no_stream(stream_id)
         values = {"stream_id": stream_id, "first": first, "last": cursor[0][0], "limit": max_records}
         found: list[OutboxRecord] = []
         for row in self._all("delivered_from", values):
@@ -135,12 +143,33 @@ class LedgerOutbox(ABC):
             found.append(record)
         return found
 
+    def committed_behind(self, stream_id: str, number: int, max_records: int, max_bytes: int) -> Sequence[OutboxRecord]:
+        """Return the next records of a stream behind a number, whichever relay holds its lease."""
+
+        def read(execute: Execute) -> Sequence[OutboxRecord]:
+            return _next(execute, stream_id, number, 0, max_records, max_bytes, is_first=True)
+
+        return self._connection.run(read)
+
+    def pending_offers(self) -> Sequence[PendingOffer]:
+        """Return the changed configurations whose records were not offered yet to the sink before, oldest first."""
+        return self._connection.run(pending_offers)
+
+    def end_offer(self, number: int, answer: str | None) -> None:
+        """Store that the offer of this configuration has ended."""
+        values = {"number": number, "answer": answer, "now_ns": self._clock()}
+        self._connection.run(lambda execute: execute("end_offer", values))
+
     def _move(self, execute: Execute, first: OutboxRecord, last: OutboxRecord) -> bool:
         lease = {"stream_id": first.stream_id, "owner": self._owner, "epoch": first.epoch}
         return one(execute("move_cursor", {**lease, "first": first.number, "last": last.number})) is not None
 
     def _all(self, name: str, values: Mapping[str, object]) -> Sequence[Row]:
         return self._connection.run(lambda execute: list(execute(name, values)))
+
+
+def _no_stream(stream_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no stream {stream_id}: `GET /v1/audit/streams` lists those there are")
 
 
 def outbox_record(row: Row) -> OutboxRecord:

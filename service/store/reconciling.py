@@ -17,10 +17,12 @@ from service.ports import Discrepancy
 from service.secrets import DeploymentSecret
 from service.store.anchors import StoredCheckpoint
 from service.store.columns import contradicting
+from service.store.configurations import stored_configuration
 from service.store.opening import records_in
 from service.store.queries import Execute, Row
 from service.store.signing_keys import keys_and_forged
 from service.store.survey import survey
+from telemetry.audit.canonical import sha256_hex
 from telemetry.audit.verify import verify
 
 Contradictions: TypeAlias = Iterator[tuple[str, str]]
@@ -174,6 +176,18 @@ def _keys(examined: Examined) -> Contradictions:
             yield f"checkpoint {stored.number}", f"it is signed with {stored.fingerprint}, which signed elsewhere"
 
 
+def _configurations(examined: Examined) -> Contradictions:
+    """Yield the configurations that are not those that their records state, and the records without one."""
+    for *columns, stated in examined.rows("configurations"):
+        stored = stored_configuration(columns)
+        if not stored.is_authentic(examined.secret):
+            yield f"configuration {stored.number}", "it was not stored by a process of this deployment"
+        elif stated != sha256_hex(stored.document.encode()):
+            yield f"configuration {stored.number}", f"record {stored.record_id} does not state it"
+    for (record_id,) in examined.rows("configured"):
+        yield f"record {record_id}", "the configuration that it states is not there"
+
+
 def _refused(examined: Examined) -> Contradictions:
     """Yield the streams that the next checkpoint would refuse, with the disowned ones."""
     for one in survey(examined.execute, examined.secret).refused:
@@ -204,6 +218,7 @@ _CODE: Final[Mapping[str, Callable[[Examined], Contradictions]]] = {
     "content_differs": _contents,
     "mac": _macs,
     "signing_key": _keys,
+    "configuration_differs": _configurations,
     "refused": _refused,
     "verify": _verify,
 }
@@ -213,7 +228,7 @@ CHECKS: Final = (
     # Jobs and records
     *("version_without_record", "record_without_version", "version_gap", "job_differs", "document_differs"),
     *("change_differs", "column_differs", "run_differs", "content_differs", "input_without_record"),
-    "key_without_record",
+    *("key_without_record", "configuration_differs"),
     # Streams and delivery
     *("tip_differs", "cursor_differs", "outbox_differs", "parked"),
     # Checkpoints

@@ -37,6 +37,8 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     new_stream_id: Callable[[], str]
     owner: str
     system_record: SystemRecord
+    operator_record: SystemRecord
+    """Returns a record about the ledger itself that an operator asked for: a rotation, a restore."""
     on_commit: Callable[[Sequence[str]], None]
     """Called by any lane after each commit, with the outcomes of the records; must not raise or block."""
 

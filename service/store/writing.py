@@ -22,9 +22,11 @@ from service.ports import (
     Receipt,
     RevokeKey,
     StartRun,
+    StoredConfiguration,
     Transition,
     Write,
 )
+from service.store.configurations import last_configuration, put_configuration
 from service.store.queries import Execute, one
 from service.store.rows import decode_job, decode_run, encode, entry_of, key_of, run_values
 from telemetry import names
@@ -209,6 +211,20 @@ class LedgerTransaction(ABC):
     def note_use(self, key_id: str, used_ns: int) -> None:
         """Store when an API key was used, unless a later use is stored already."""
         self.execute("note_use", {"key_id": key_id, "used_ns": used_ns})
+
+    def one_configures(self) -> None:
+        """Let transactions that read and store configurations run one after another; they also wait for checkpoints."""
+        self.execute("one_at_a_time", {})
+
+    def configuration(
+        self, *, source: str | None = None, host: str | None = None, delivers: bool = False
+    ) -> StoredConfiguration | None:
+        """Return the newest stored configuration that is as asked for."""
+        return last_configuration(self.execute, source=source, host=host, delivers=delivers)
+
+    def put_configuration(self, stored: StoredConfiguration) -> None:
+        """Store a configuration behind the newest one."""
+        put_configuration(self.execute, stored)
 
     def _add_record(self, values: Mapping[str, object]) -> None:
         """Insert the row of a record.

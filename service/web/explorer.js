@@ -12,6 +12,25 @@ let listed = null;
 let matched = null;
 let generation = 0;
 
+// What cannot be seen, and what is written from right to left; the same as on the command line.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ud800-\udfff\ue000-\uf8ff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}\u{f0000}-\u{10ffff}]|\\(?=u\{)/gu;
+const BACKWARD = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/gu;
+
+function escaped(text, characters) {
+  return text.replaceAll(characters, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
+}
+
+// Prose keeps its direction.
+function visible(text) {
+  return escaped(text, HIDDEN);
+}
+
+// What would run is read in one direction.
+function visiblePlan(text) {
+  const shown = visible(text).replaceAll(/[\n\t]/g, (each) => (each === "\n" ? "\\u{a}" : "\\u{9}"));
+  return /[\p{L}\p{N}]/u.test(shown.replaceAll(BACKWARD, "")) ? escaped(shown, BACKWARD) : shown;
+}
+
 function node(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
@@ -105,7 +124,7 @@ function row(record) {
   const made = node("tr", {},
     node("td", {}, time(record.timestamp)),
     node("td", {}, open),
-    node("td", { title: attributes["audit.actor.id"] }, ends(attributes["audit.actor.id"])),
+    node("td", { title: visible(attributes["audit.actor.id"]) }, ends(attributes["audit.actor.id"])),
     node("td", {}, `${attributes["audit.target.type"]} `, short(attributes["audit.target.id"])),
     node("td", {}, resultMark(attributes["auditrace.result"])),
     node("td", {}, deliveryMark(record.delivery)),
@@ -122,12 +141,12 @@ function time(text) {
 
 // Ids of the same time have the same begin; their ends differ.
 function ends(text) {
-  return text.replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, (id) => `…${id.slice(-8)}`);
+  return visible(text).replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, (id) => `…${id.slice(-8)}`);
 }
 
 function short(text) {
   const shown = ends(text);
-  return node("span", { className: "id", title: text, textContent: shown.length > 32 ? `${shown.slice(0, 30)}…` : shown });
+  return node("span", { className: "id", title: visible(text), textContent: shown.length > 32 ? `${shown.slice(0, 30)}…` : shown });
 }
 
 function mark(text, kind, sign) {
@@ -197,8 +216,9 @@ async function detail(record) {
   const parts = [
     node("p", {}, resultMark(attributes["auditrace.result"]), " ", deliveryMark(record.delivery), " ", await hashMark(record)),
   ];
-  if (attributes["auditrace.reason"]) parts.push(node("p", { className: "reason" }, attributes["auditrace.reason"]));
-  parts.push(ways(record));
+  if (attributes["auditrace.reason"]) parts.push(prose(attributes["auditrace.reason"]));
+  if (attributes["auditrace.notes"]) parts.push(prose(attributes["auditrace.notes"]));
+  parts.push(ways(record), ...plan(attributes["auditrace.job.plan"]));
   const changes = Object.entries(attributes["auditrace.changes"] ?? {});
   if (changes.length) {
     const rows = changes.map(([field, change]) => node("tr", {},
@@ -215,6 +235,25 @@ async function detail(record) {
   parts.push(node("h3", {}, "Everything that is known"), table(["Name", "Value"], rows));
   parts.push(node("details", {}, node("summary", {}, "Body, byte for byte"), node("pre", {}, record.body)));
   return parts;
+}
+
+function prose(text) {
+  return node("p", { className: "reason", dir: "auto" }, visible(text));
+}
+
+function plan(canonical) {
+  let members;
+  try {
+    members = Object.entries(JSON.parse(canonical));
+  } catch {
+    // There is none, or it was cut.
+    return [];
+  }
+  const lines = members.flatMap(([name, value]) =>
+    Array.isArray(value) ? value.map((each, index) => [`${name} ${index}`, each]) : [[name, value]]);
+  const rows = lines.map(([name, value]) => node("tr", {},
+    node("th", { scope: "row" }, name), node("td", { className: "value" }, visiblePlan(typeof value === "string" ? value : JSON.stringify(value)))));
+  return [node("h3", {}, "Plan"), table(["Part", "Value"], rows, "plan")];
 }
 
 // The links from a record.
@@ -250,7 +289,7 @@ function table(titles, rows, className = "") {
 
 function text(value) {
   if (value === undefined) return "–";
-  return typeof value === "string" ? value : JSON.stringify(value);
+  return visible(typeof value === "string" ? value : JSON.stringify(value));
 }
 
 async function hashMark(record) {

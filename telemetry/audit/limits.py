@@ -14,6 +14,8 @@ _RESERVED_BYTES: Final = 4 * 1024
 _KEPT_CHARACTERS: Final = 256
 _FREE_TEXTS: Final = (
     names.AUDITRACE_REASON,
+    names.AUDITRACE_NOTES,
+    names.AUDITRACE_JOB_PLAN,
     names.USER_AGENT_ORIGINAL,
     names.URL_PATH,
     names.AUDIT_TARGET_ID,
@@ -24,16 +26,19 @@ _FREE_TEXTS: Final = (
 def fit(attributes: Mapping[str, Value]) -> Mapping[str, Value]:
     """Return `attributes`, cut if necessary, so that their body fits in `MAX_BODY_BYTES`.
 
-    The largest value is cut first. A free text keeps its beginning; a value under `auditrace.changes` is replaced by
-    the beginning of its JSON text. `auditrace.truncated` lists the keys of the cut values, as
-    `auditrace.changes.<field>` for a field.
+    The largest value is cut first, and the plan of a job last, because the hash of a cut plan cannot be computed again.
+    A free text keeps its beginning; a value under `auditrace.changes` is replaced by the beginning of its JSON text.
+    `auditrace.truncated` lists the keys of the cut values, as `auditrace.changes.<field>` for a field.
     """
     if _size(attributes) <= MAX_BODY_BYTES - _RESERVED_BYTES:
         return attributes
     fitted = dict(attributes)
     cut: list[str] = []
-    for _, key, field in sorted(_cuttable(attributes), reverse=True):
-        fitted[key] = _cut_field(fitted[key], field) if field else _cut(fitted[key])
+    for *_, key, field in sorted(_cuttable(attributes), reverse=True):
+        before = fitted[key]
+        fitted[key] = _cut_field(before, field) if field else _cut(before)
+        if fitted[key] == before:
+            continue
         cut.append(f"{key}.{field}" if field else key)
         fitted[names.AUDITRACE_TRUNCATED] = sorted(cut)
         if _size(fitted) <= MAX_BODY_BYTES - _RESERVED_BYTES:
@@ -45,12 +50,13 @@ def _size(value: Value) -> int:
     return len(msgspec.json.encode(value))
 
 
-def _cuttable(attributes: Mapping[str, Value]) -> list[tuple[int, str, str]]:
-    sizes = [(_size(attributes[key]), key, "") for key in _FREE_TEXTS if key in attributes]
+def _cuttable(attributes: Mapping[str, Value]) -> list[tuple[bool, int, str, str]]:
+    present = [key for key in _FREE_TEXTS if key in attributes]
+    ranked = [(key != names.AUDITRACE_JOB_PLAN, _size(attributes[key]), key, "") for key in present]
     changes = attributes.get(names.AUDITRACE_CHANGES)
     if isinstance(changes, Mapping):
-        sizes += [(_size(change), names.AUDITRACE_CHANGES, field) for field, change in changes.items()]
-    return sizes
+        ranked += [(True, _size(change), names.AUDITRACE_CHANGES, field) for field, change in changes.items()]
+    return ranked
 
 
 def _cut(value: Value) -> Value:

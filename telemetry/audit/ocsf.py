@@ -143,7 +143,8 @@ def _api(record: _Body) -> dict[str, Any]:
     response = {
         "code": attributes.get(names.HTTP_RESPONSE_STATUS_CODE),
         "error": attributes.get(names.ERROR_TYPE),
-        "error_message": attributes.get(names.AUDITRACE_REASON),
+        # Without an error the reason is what a person gave for the act.
+        "error_message": attributes.get(names.AUDITRACE_REASON) if names.ERROR_TYPE in attributes else None,
     }
     return {
         "operation": record.event_name,

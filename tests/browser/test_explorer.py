@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from service.jobs.texts import visible
 from service.roles import AUDITOR, VIEWER
 from tests.browser.browser import Browser, require_chromium
 from tests.support.service import Service
@@ -148,6 +149,41 @@ def test_texts_of_strangers_stay_texts(service: Service, story: dict[str, Any], 
     assert HOSTILE in page.evaluate(DETAIL)
     assert page.evaluate("document.querySelectorAll('img').length") == 0
     assert page.evaluate("document.title") == "job.create · auditrace explorer"
+
+
+def test_a_plan_and_a_reason_hide_nothing(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """What cannot be seen, and in a plan what is written from right to left, is shown as an escape."""
+    client = service.client()
+    job = client.create("greet", name="/srv/א/ב x\u00a0y")
+    drafted = client.post(f"/v1/jobs/{job['id']}/draft")
+    cancelled = client.post(f"/v1/jobs/{job['id']}/cancel", {"reason": "a\u202eb \u200bשלום"})
+    _sign_in(page, service.admin())
+    _go(page, f"record={drafted['audit']['record_id']}")
+    page.wait("document.getElementById('detail-title').textContent === 'job.draft'", "the record")
+    plan = page.evaluate("document.querySelector('.plan').innerText")
+    assert "argv 2\t/srv/\\u{5d0}/\\u{5d1} x\\u{a0}y" in plan
+    assert "timeout_ms" in plan
+    _go(page, f"record={cancelled['audit']['record_id']}")
+    page.wait("document.getElementById('detail-title').textContent === 'job.cancel'", "the record")
+    assert page.evaluate("document.querySelector('.reason').textContent") == "a\\u{202e}b \\u{200b}שלום"
+    assert page.evaluate("document.querySelectorAll('.plan').length") == 0
+
+
+def test_the_page_escapes_what_the_service_escapes(service: Service, page: Browser) -> None:
+    """Every character of Unicode, behind a letter: the page and the command line show the same."""
+    escaped = page.evaluate(
+        """(() => {
+            const found = [];
+            for (let point = 0; point <= 0x10ffff; point++) {
+                const text = `a${String.fromCodePoint(point)}`;
+                if ((point < 0xd800 || point > 0xdfff) && visiblePlan(text) !== text) found.push(point);
+            }
+            return found;
+        })()"""
+    )
+    points = [*range(0xD800), *range(0xE000, 0x110000)]
+    assert escaped == [point for point in points if visible(f"a{chr(point)}") != f"a{chr(point)}"]
+    assert page.evaluate("visiblePlan('a\\\\u{202e} \\u202e')") == visible("a\\u{202e} \u202e")
 
 
 def test_the_page_loads_nothing_from_elsewhere(service: Service, story: dict[str, Any], page: Browser) -> None:

@@ -90,6 +90,12 @@ BREAKS: Final[Mapping[str, Break]] = {
         ["UPDATE api_keys SET person = 'mallory' WHERE name = 'kept'"], {"key_without_record"}
     ),
     "an API key is of nobody": Break(["UPDATE api_keys SET person = NULL WHERE name = 'kept'"], {"key_without_record"}),
+    "a stored configuration was changed": Break(
+        ["UPDATE configurations SET document = replace(document, '2', '1') WHERE number = 2"], {"configuration_differs"}
+    ),
+    "a stored configuration is gone": Break(
+        ["DELETE FROM configuration_offers", "DELETE FROM configurations WHERE number = 2"], {"configuration_differs"}
+    ),
     "a tip has another time": Break(
         [f"UPDATE audit_streams SET observed_ns = 1 WHERE {_OF_CLOSED_STREAM}"], {"tip_differs"}
     ),

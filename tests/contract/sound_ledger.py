@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Final, TypeAlias
 import psycopg
 
 from service.jobs.model import Status, TenantId
+from service.operations.configuring import Configuring
 from service.operations.keys import KeyOperations
-from service.ports import Discrepancy
+from service.ports import Configuration, Discrepancy
 from service.records import AuditContext
 from service.roles import ADMIN
 from service.secrets import DeploymentSecret
@@ -167,6 +168,12 @@ def _let_everything_happen(jobs: Jobs) -> None:
     keys.create("kept", ["viewer", "operator"], TenantId("default"), person="kim@example.com")
     keys.create("revoked", ["admin"], TenantId("acme"), jobs.clock() + _YEAR_NS)
     keys.revoke("revoked", TenantId("acme"))
+    configuring = Configuring(jobs.services, context, jobs.services.tracing.root("service.configure"))
+    for interval in (1, 2):
+        configuring.configure("one", Configuration({"sink.archive": "/a", "interval": interval}, {}), {})
+    outbox = jobs.store.outbox()
+    (pending,) = outbox.pending_offers()
+    outbox.end_offer(pending.number, "401 no")
     _sign_and_deliver(jobs.store, jobs.lane)
 
 

@@ -87,7 +87,7 @@ def test_a_parameter_outside_its_pattern_names_the_template_it_was_for(shared_ap
 @pytest.mark.parametrize("step", ["draft", "run", "retry", "cancel"])
 @pytest.mark.parametrize("body", [b"null", b"[]", b'{"force":true}', b"{", b" ", b"\xff"])
 def test_a_step_without_members_takes_none(shared_api: ApiUnderTest, step: str, body: bytes) -> None:
-    """`/draft`, `/run`, `/retry` and `/cancel` take `{}` or nothing; anything else is refused, not ignored."""
+    """They take `{}` or nothing, `/retry` and `/cancel` a reason; anything else is refused, not ignored."""
     client = shared_api.someone()
     job = client.new_job()
     events = {
@@ -114,6 +114,7 @@ def test_a_step_without_members_takes_none(shared_api: ApiUnderTest, step: str, 
         {"confirmed": True, "plan_sha256": "x" * 129},
         {"confirmed": True, "plan_sha256": "a\u0000"},
         {"confirmed": True, "plan_sha256": "a", "notes": "x" * 4097},
+        {"confirmed": True, "plan_sha256": "a", "notes": "é" * 2049},
         {"confirmed": True, "plan_sha256": "a", "notes": "bell\u0007"},
         {"confirmed": True, "plan_sha256": "a", "run": "no"},
         {"confirmed": True, "plan_sha256": "a", "force": True},
@@ -319,7 +320,10 @@ def test_a_query_beside_one_record_or_one_job_is_checked_as_well(shared_api: Api
         ("result=fine", "result=fine: allowed are denied, error, noop, rejected, success, unknown"),
         ("action=nope", "action=nope: allowed are APPROVE, CANCEL, CHECKPOINT, CREATE, DELETE, EXECUTE, EXPORT"),
         ("action=create", "action=create: allowed are APPROVE"),
-        ("target_type=jobs", "did you mean job? allowed are artifact, http.endpoint, job, key, ledger, template"),
+        (
+            "target_type=jobs",
+            "did you mean job? allowed are artifact, http.endpoint, job, key, ledger, service, template",
+        ),
         ("event_name=job.*", "event_name=job.*: "),
         ("event_name=job.created", "did you mean job.create? allowed are job.create, job.draft"),
         ("event_name=%00", "control characters"),

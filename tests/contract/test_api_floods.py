@@ -1,4 +1,4 @@
-"""What may come in floods leaves few records: the first at once, and how many more there were at the minute's end."""
+"""What may come in floods leaves few records: so many at once, and how many more there were at the minute's end."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.operations.tallies import MAX_REFUSALS
+from service.operations.budgets import Bounds
 from service.roles import AUDITOR, OPERATOR, VIEWER
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.stores(*BOTH)
 DENIED = names.EVENT_AUTH_DENIED
 READ = names.EVENT_AUDIT_READ
 THROTTLED = names.EVENT_REQUEST_THROTTLED
+BUDGET = Bounds().records
 
 
 @pytest.mark.stores(SQLITE)
@@ -95,16 +96,17 @@ def test_sources_and_routes_are_counted_apart(api: ApiUnderTest) -> None:
 
 
 def test_a_flood_from_everywhere_is_bounded(store: Store, tmp_path: Path) -> None:
-    """Beyond so many keys at a time all others are counted together, and none goes uncounted."""
-    api = ApiUnderTest(store, tmp_path, max_keys=3)
+    """Beyond so many sources at a time all others are counted together, by route, and none goes uncounted."""
+    api = ApiUnderTest(store, tmp_path, bounds=Bounds(denied_kinds=3))
     for number in range(10):
         Client(api, None, source=f"192.0.2.{number}").get("/v1/jobs")
-    assert len(api.records(event_name=DENIED)) == 4
+    assert [record[names.CLIENT_ADDRESS][-1] for record in api.records(event_name=DENIED)] == ["0", "1", "2", "3"]
     api.clock.advance(60)
     api.wait(api.tallies.flush_ended())
     records = api.records(event_name=DENIED)
     assert sum(record.changes["count"]["to"] for record in records) == 10
-    assert records[-1].target == ("http.endpoint", "other")
+    assert records[-1].changes == {"count": {"to": 6}, "kinds": {"to": 6}}
+    assert records[-1].target == ("http.endpoint", "/v1/jobs")
     assert names.CLIENT_ADDRESS not in records[-1].attributes
     api.close()
 
@@ -118,35 +120,49 @@ def test_a_clean_stop_commits_what_was_counted(api: ApiUnderTest) -> None:
     assert left[0].changes == {"count": {"to": 2}}
 
 
-def test_reads_of_the_trail_are_recorded_once_and_counted(api: ApiUnderTest) -> None:
-    """The same filter by the same actor within a minute is one record and a count; filters are equal in any order."""
-    auditor, other = api.client("alma", AUDITOR), api.client("otto", AUDITOR)
-    with api.leaves(READ) as left:
+def test_reads_within_the_budget_have_a_record_each(api: ApiUnderTest) -> None:
+    """Each of the first reads of an actor in a minute is on record with its filter; filters are equal in any order."""
+    auditor = api.client("alma", AUDITOR)
+    with api.leaves(READ, READ, READ, READ) as left:
         auditor.get("/v1/audit/records?actor_id=anna&outcome=failure")
         auditor.get("/v1/audit/records?outcome=failure&actor_id=anna&limit=5")
         auditor.request("HEAD", "/v1/audit/records?outcome=failure&actor_id=anna")
-    assert left[0].changes == {"filter": {"to": "actor_id=anna&outcome=failure"}, "count": {"to": 1}}
-    with api.leaves(READ, READ, READ):
-        auditor.get("/v1/audit/records?actor_id=anna")
         auditor.get("/v1/audit/records")
-        other.get("/v1/audit/records")
+    filters = ["actor_id=anna&outcome=failure"] * 3 + [""]
+    assert [record.changes for record in left] == [{"filter": {"to": text}, "count": {"to": 1}} for text in filters]
+    assert {record[names.AUDIT_ACTOR_ID] for record in left} == {"alma"}
+    api.clock.advance(60)
+    with api.leaves():
+        api.wait(api.tallies.flush_ended())
+
+
+def test_reads_beyond_the_budget_are_counted_by_filter(api: ApiUnderTest) -> None:
+    """The first read of each filter is on record at once, and the others as a count of that filter."""
+    auditor = api.client("alma", AUDITOR)
+    _use_up_reads(api, auditor)
+    with api.leaves(READ, READ) as left:
+        for actor in ("anna", "ben", "anna", "anna"):
+            auditor.get(f"/v1/audit/records?actor_id={actor}")
+    assert [record.changes["filter"]["to"] for record in left] == ["actor_id=anna", "actor_id=ben"]
     api.clock.advance(60)
     with api.leaves(READ) as left:
         api.wait(api.tallies.flush_ended())
-    assert left[0].changes == {"filter": {"to": "actor_id=anna&outcome=failure"}, "count": {"to": 2}}
-    assert left[0][names.AUDIT_ACTOR_ID] == "alma"
+    assert left[0].changes == {"filter": {"to": "actor_id=anna"}, "count": {"to": 2}}
+    with api.leaves(READ):
+        auditor.get("/v1/audit/records?actor_id=anna")
 
 
 def test_simultaneous_reads_wait_for_the_record_of_the_first(api: ApiUnderTest) -> None:
     """Of readers that come at once none is answered before the first one's record is committed."""
     auditor = api.client("alma", AUDITOR)
+    _use_up_reads(api, auditor)
 
     async def read_together() -> list[httpx.Response]:
         with api.held() as release:
             reading = [asyncio.create_task(auditor.ask("GET", "/v1/audit/records?outcome=unknown")) for _ in range(8)]
             # Requests without a record are answered meanwhile: so long that the readers come as far as they can.
             for _ in range(50):
-                assert (await auditor.ask("GET", "/v1/jobs")).status_code == 403
+                assert (await auditor.ask("GET", "/v1/me")).status_code == 200
             assert not any(task.done() for task in reading)
             release()
             return await asyncio.gather(*reading)
@@ -166,7 +182,7 @@ def test_an_actor_that_is_refused_too_often_is_throttled(api: ApiUnderTest) -> N
     What is allowed goes on: a client with one broken request can still cancel its job.
     """
     client, other = api.client("anna", OPERATOR), api.client("ben")
-    for _ in range(MAX_REFUSALS):
+    for _ in range(BUDGET):
         api.refused(names.EVENT_JOB_CREATE, 400, "invalid_request", lambda: client.post("/v1/jobs", {}))
     with api.leaves(THROTTLED) as left:
         answers = [client.post("/v1/jobs", {}) for _ in range(4)]
@@ -175,6 +191,8 @@ def test_an_actor_that_is_refused_too_often_is_throttled(api: ApiUnderTest) -> N
     assert left[0].result == "rejected"
     assert left[0][names.AUDIT_ACTOR_ID] == "anna"
     assert left[0].target == ("http.endpoint", "/v1/jobs")
+    assert left[0].changes == {"count": {"to": 1}, "event_name": {"to": names.EVENT_JOB_CREATE}}
+    assert problems[0]["detail"].endswith(f"this one: {left[0][names.AUDITRACE_REASON]}")
     assert {int(answer.headers["retry-after"]) for answer in answers} <= set(range(1, 61))
     assert all("this one:" in problem["detail"] for problem in problems)
     with api.leaves(names.EVENT_JOB_CREATE) as left_by_what_is_allowed:
@@ -184,8 +202,15 @@ def test_an_actor_that_is_refused_too_often_is_throttled(api: ApiUnderTest) -> N
     api.clock.advance(int(answers[-1].headers["retry-after"]))
     with api.leaves(THROTTLED) as left:
         api.wait(api.tallies.flush_ended())
-    assert left[0].changes == {"count": {"to": 3}}
+    assert left[0].changes == {"count": {"to": 3}, "event_name": {"to": names.EVENT_JOB_CREATE}}
     api.refused(names.EVENT_JOB_CREATE, 400, "invalid_request", lambda: client.post("/v1/jobs", {}))
+
+
+def _use_up_reads(api: ApiUnderTest, client: Client) -> None:
+    async def read() -> None:
+        await asyncio.gather(*(client.ask("GET", "/v1/audit/streams") for _ in range(BUDGET)))
+
+    api.wait(read())
 
 
 async def _start_and_stop(api: ApiUnderTest) -> None:

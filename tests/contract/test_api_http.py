@@ -11,7 +11,7 @@ import pytest
 from service.errors import LedgerUnavailableError
 from service.operations import exports
 from service.ports import Page, RecordFilter, StoredRecord
-from service.roles import AUDITOR
+from service.roles import EMITTER
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH
@@ -123,7 +123,7 @@ def test_a_change_that_fails_unexpectedly_is_recorded(
 @pytest.mark.parametrize("path", ["/v1/jobs/", "/v1/%6aobs", "/v1/jobs?"])
 def test_another_spelling_of_a_path_is_the_same_route(shared_api: ApiUnderTest, served: Served, path: str) -> None:
     """A trailing slash and encoded letters lead to the same guarded route."""
-    client = shared_api.someone(AUDITOR)
+    client = shared_api.someone(EMITTER)
     answer = served.ask(_request("GET", path, client))
     assert _status(answer) == 403
     nobody = Client(shared_api, None, source="127.0.0.1")

@@ -89,9 +89,11 @@ def test_a_key_stands_for_one_request_even_when_that_changed_nothing(api: ApiUnd
     client = api.client("anna")
     job = client.drafted_job()
     path = f"/v1/jobs/{job['id']}/confirm"
-    assert client.post(path, {"confirmed": False}, headers=KEY).status_code == 200
-    meant = {"confirmed": True, "plan_sha256": job["plan"]["sha256"]}
-    api.refused(names.EVENT_JOB_CONFIRM, 409, "idempotency_conflict", lambda: client.post(path, meant, headers=KEY))
+    body = {"confirmed": True, "plan_sha256": job["plan"]["sha256"], "run": False}
+    client.post(path, body)
+    assert client.post(path, body, headers=KEY).status_code == 200
+    meant = {"confirmed": False, "notes": "no"}
+    api.refused(names.EVENT_JOB_REJECT, 409, "idempotency_conflict", lambda: client.post(path, meant, headers=KEY))
 
 
 def test_the_same_key_on_another_route_is_another_request(api: ApiUnderTest) -> None:

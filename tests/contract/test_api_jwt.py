@@ -384,6 +384,22 @@ def test_forged_key_ids_do_not_flood_the_provider() -> None:
     asyncio.run(ask())
 
 
+def test_a_reload_fetches_the_set_again_for_the_next_token() -> None:
+    """However fresh the set is; the known keys stay in use until then."""
+    fetched, clock = _Fetches([_jwk(ED, kid="ed")]), ManualClock()
+
+    async def ask() -> None:
+        keys = KeySet(fetched, clock)
+        keys.expire()
+        for count in (1, 2):
+            assert await keys.key("ed") is not None
+            assert await keys.key("ed") is not None
+            assert fetched.count == count
+            keys.expire()
+
+    asyncio.run(ask())
+
+
 def test_a_slow_provider_holds_up_nobody_whose_key_is_known() -> None:
     """While one request waits for the set to be fetched again, tokens of known keys are checked at once."""
     fetched, clock = _Fetches([_jwk(ED, kid="ed")]), ManualClock()

@@ -130,10 +130,14 @@ def test_a_proof_is_shown_to_who_may_see_the_record(api: ApiUnderTest) -> None:
     """The actor and auditors of the tenant get it; others are refused, and other tenants learn nothing."""
     receipt = api.client("olga", OPERATOR).new_job()["audit"]
     path = f"/v1/audit/records/{receipt['record_id']}/proof"
-    assert api.client("alma", AUDITOR).get(path).status_code == 200
+    alma = api.client("alma", AUDITOR)
+    with api.leaves(names.EVENT_AUDIT_VERIFY) as left:
+        assert alma.get(path).status_code == 200
+    assert left[0].target == ("ledger", "auditrace")
+    assert left[0].changes == {"filter": {"to": f"proof_of={receipt['record_id']}"}, "count": {"to": 1}}
     vera, stranger = api.client("vera", VIEWER), api.client("alma", tenant="other")
-    api.refused(names.EVENT_AUDIT_READ, 403, "forbidden", lambda: vera.get(path))
-    api.refused(names.EVENT_AUDIT_READ, 404, "not_found", lambda: stranger.get(path))
+    api.refused(names.EVENT_AUDIT_VERIFY, 403, "forbidden", lambda: vera.get(path))
+    api.refused(names.EVENT_AUDIT_VERIFY, 404, "not_found", lambda: stranger.get(path))
 
 
 @pytest.mark.parametrize("path", [STREAMS, CHECKPOINTS])

@@ -44,6 +44,7 @@ OPERATIONS = {
     ("put", "/v1/jobs/{job_id}/inputs/{name}"),
     ("post", "/v1/jobs/{job_id}/draft"),
     ("post", "/v1/jobs/{job_id}/confirm"),
+    ("post", "/v1/jobs/{job_id}/reject"),
     ("post", "/v1/jobs/{job_id}/run"),
     ("post", "/v1/jobs/{job_id}/retry"),
     ("post", "/v1/jobs/{job_id}/cancel"),

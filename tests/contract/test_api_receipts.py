@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from service.operations.tallies import MAX_REFUSALS
-from service.roles import AUDITOR, OPERATOR, VIEWER
+from service.operations.budgets import Bounds
+from service.roles import AUDITOR, EMITTER, OPERATOR, VIEWER
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH
@@ -51,9 +51,9 @@ def _key_used_before(api: ApiUnderTest) -> httpx.Response:
 
 def _throttled(api: ApiUnderTest) -> httpx.Response:
     client = api.someone(VIEWER)
-    for _ in range(MAX_REFUSALS):
-        client.post("/v1/jobs", GREET)
-    return client.post("/v1/jobs", GREET)
+    for _ in range(Bounds().records):
+        client.post("/v1/jobs", {})
+    return client.post("/v1/jobs", {})
 
 
 KINDS: dict[str, tuple[int, str, Refused]] = {
@@ -93,7 +93,7 @@ def test_a_refusal_carries_the_receipt_of_its_record(shared_api: ApiUnderTest, k
 
 def test_a_refusal_without_a_record_says_so(shared_api: ApiUnderTest) -> None:
     """What leaves no record has a receipt of null: a look at jobs, a path that leads nowhere, a method."""
-    client = shared_api.someone(AUDITOR)
+    client = shared_api.someone(EMITTER)
     with shared_api.leaves():
         for method, path, status, error_type in (
             ("GET", "/v1/jobs", 403, "forbidden"),

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from service.jobs.model import Status
-from service.roles import ADMIN, APPROVER, AUDITOR, OPERATOR, ROLES, VIEWER
+from service.roles import ADMIN, APPROVER, ARTIFACT_READER, AUDITOR, OPERATOR, ROLES, VIEWER
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.stores(*BOTH)
 
 Ask = Callable[[Client, Mapping[str, Any]], httpx.Response]
 
-READERS = {VIEWER, OPERATOR, APPROVER, ADMIN}
+READERS = {VIEWER, OPERATOR, APPROVER, AUDITOR, ADMIN}
+OF_BYTES = {VIEWER, OPERATOR, APPROVER, ARTIFACT_READER, ADMIN}
 JOBS = "/v1/jobs"
 
 
@@ -47,6 +48,7 @@ ROUTES: Mapping[str, tuple[Ask, Status, set[str], str | None]] = {
     "input": (_input, Status.CREATED, {OPERATOR, ADMIN}, names.EVENT_INPUT_WRITE),
     "draft": (_act("/draft"), Status.CREATED, {OPERATOR, ADMIN}, names.EVENT_JOB_DRAFT),
     "confirm": (_confirm, Status.DRAFT_READY, {APPROVER, ADMIN}, names.EVENT_JOB_CONFIRM),
+    "reject": (_act("/reject", {"reason": "wrong"}), Status.DRAFT_READY, {APPROVER, ADMIN}, names.EVENT_JOB_REJECT),
     "run": (_act("/run"), Status.DRAFT_READY, {OPERATOR, ADMIN}, names.EVENT_JOB_RUN_TRIGGER),
     "retry": (_act("/retry"), Status.FAILED, {OPERATOR, ADMIN}, names.EVENT_JOB_RETRY),
     "cancel": (_act("/cancel"), Status.CREATED, {OPERATOR, ADMIN}, names.EVENT_JOB_CANCEL),
@@ -56,8 +58,9 @@ ROUTES: Mapping[str, tuple[Ask, Status, set[str], str | None]] = {
     "job": (_job(), Status.CREATED, READERS, None),
     "runs": (_job("/runs"), Status.FAILED, READERS, None),
     "artifacts": (_job("/runs/1/artifacts"), Status.FAILED, READERS, None),
-    "artifact": (_job("/runs/1/artifacts/out.txt"), Status.FAILED, READERS, names.EVENT_ARTIFACT_READ),
+    "artifact": (_job("/runs/1/artifacts/out.txt"), Status.FAILED, OF_BYTES, names.EVENT_ARTIFACT_READ),
     "trail of a job": (_job("/audit"), Status.CREATED, {AUDITOR, ADMIN}, names.EVENT_AUDIT_READ),
+    "trail of a draft": (_job("/audit"), Status.DRAFT_READY, {APPROVER, AUDITOR, ADMIN}, names.EVENT_AUDIT_READ),
     "records": (
         lambda client, _: client.get("/v1/audit/records"),
         Status.CREATED,
@@ -74,6 +77,18 @@ ROUTES: Mapping[str, tuple[Ask, Status, set[str], str | None]] = {
         lambda client, job: client.get(f"/v1/audit/records/{job['audit']['record_id']}/proof"),
         Status.CREATED,
         {AUDITOR, ADMIN},
+        names.EVENT_AUDIT_VERIFY,
+    ),
+    "record of a draft": (
+        lambda client, job: client.get(f"/v1/audit/records/{job['audit']['record_id']}"),
+        Status.DRAFT_READY,
+        {APPROVER, AUDITOR, ADMIN},
+        names.EVENT_AUDIT_READ,
+    ),
+    "proof of a draft": (
+        lambda client, job: client.get(f"/v1/audit/records/{job['audit']['record_id']}/proof"),
+        Status.DRAFT_READY,
+        {APPROVER, AUDITOR, ADMIN},
         names.EVENT_AUDIT_READ,
     ),
     "streams": (
@@ -150,7 +165,7 @@ def test_what_machines_and_browsers_fetch_first_needs_no_credential(shared_api: 
 def test_the_roles_of_the_table_are_all_there_are() -> None:
     """The matrix above tries every role that a credential can have."""
     assert set(ROLES) >= set().union(*(allowed for _, _, allowed, _ in ROUTES.values()))
-    assert len(ROLES) == 6
+    assert len(ROLES) == 7
 
 
 def test_an_actor_may_read_the_record_of_its_own_act(shared_api: ApiUnderTest) -> None:
@@ -184,5 +199,5 @@ def _target(event: str, job: Mapping[str, Any]) -> tuple[str, str]:
         return "template", "greet"
     if event == names.EVENT_ARTIFACT_READ:
         return "artifact", f"{job['id']}/runs/1/out.txt"
-    is_look = event in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT}
+    is_look = event in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT, names.EVENT_AUDIT_VERIFY}
     return ("ledger", "auditrace") if is_look else ("job", job["id"])

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.api.waiting import MAX_OF_ONE_ACTOR
-from service.roles import AUDITOR, VIEWER
+from service.roles import EMITTER, VIEWER
 from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH, SQLITE, Store
 from tests.support.poll_until import poll_until
@@ -94,7 +94,7 @@ def test_a_final_job_is_answered_at_once(woken: ApiUnderTest) -> None:
     nothing = f"/v1/jobs/019b76da-a800-7000-8000-000000000000{LONGEST}"
     problem_of(client.get(nothing), 404, "not_found")
     problem_of(woken.client("theo", tenant="theirs").get(f"/v1/jobs/{job['id']}{LONGEST}"), 404, "not_found")
-    problem_of(woken.client("aude", AUDITOR).get(f"/v1/jobs/{job['id']}{LONGEST}"), 403, "forbidden")
+    problem_of(woken.client("emil", EMITTER).get(f"/v1/jobs/{job['id']}{LONGEST}"), 403, "forbidden")
     assert woken.waits.count == 0
 
 

@@ -101,6 +101,21 @@ def test_each_operation_leaves_one_record_of_its_name(jobs: Jobs) -> None:
     assert records[made[5].receipt.record_id].changes["run"] == {"from": 1, "to": 2}
 
 
+def test_a_plan_that_no_record_can_hold_is_cut_there_and_nowhere_else(jobs: Jobs) -> None:
+    """The draft is made, its record lists the plan as cut, and the job keeps the plan whose hash is confirmed."""
+    script = "é" * 40_000
+    jobs.templates(f'[templates.long]\ndescription = "d"\ncommand = ["echo", "{script}"]\n')
+    client = jobs.client("anna")
+    drafted = client.draft(client.create("long", {}).value.job_id).value
+    record = jobs.records(drafted.job_id)[-1]
+    assert drafted.plan is not None
+    assert drafted.plan.argv == ("echo", script)
+    assert record.attributes[names.AUDITRACE_TRUNCATED] == [names.AUDITRACE_JOB_PLAN]
+    assert record.attributes[names.AUDITRACE_JOB_PLAN].startswith('{"argv":["echo","é')
+    assert record.attributes[names.AUDITRACE_JOB_PLAN_SHA256] == drafted.plan.sha256
+    assert client.confirm(drafted.job_id).value.status is Status.QUEUED
+
+
 def test_a_confirmation_also_triggers_the_run(jobs: Jobs) -> None:
     """One request, two records in one transaction; the confirmer is the initiator of the run."""
     job = _drafted(jobs)
@@ -190,7 +205,10 @@ def test_roles_tenants_and_four_eyes_are_denied_on_record(jobs: Jobs) -> None:
 
 
 def test_a_template_that_is_gone_is_not_run(jobs: Jobs) -> None:
-    """What operators no longer offer cannot be drafted, confirmed, run or retried; it can be cancelled."""
+    """What operators no longer offer cannot be drafted, confirmed, run or retried; it can be cancelled or rejected.
+
+    Its template cannot say any more who may reject it, so the creator may not.
+    """
     anna, berta = jobs.client("anna"), jobs.client("berta")
     created = anna.create("guarded", {}).value
     drafted = _drafted(jobs)
@@ -207,6 +225,8 @@ def test_a_template_that_is_gone_is_not_run(jobs: Jobs) -> None:
         assert _refused(ConflictError, jobs, partial(call, job.job_id)) == "rejected"
         assert "not offered any more" in jobs.records()[-1].attributes[names.AUDITRACE_REASON]
     assert anna.cancel(created.job_id).value.status is Status.CANCELLED
+    assert _refused(ForbiddenError, jobs, lambda: anna.reject(drafted.job_id)) == "denied"
+    assert berta.reject(drafted.job_id).value.status is Status.REJECTED
 
 
 def test_a_template_that_became_stricter_counts(jobs: Jobs) -> None:

@@ -27,7 +27,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Service:
 PRINTING = {
     "JSON": ["templates", "--json"],
     "records": ["export"],
-    "a verdict": ["verify", "--database", "--without-key"],
+    "a verdict": ["verify", "--without-key"],
     "the version": ["--version"],
 }
 

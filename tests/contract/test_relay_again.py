@@ -61,6 +61,9 @@ def test_a_stream_is_replayed_from_a_number(store: Store, server: OtlpSink, sink
     drain(relay)
     commit(store, lane, 3)
     before = got(server)
+    outbox = store.outbox()
+    counts = [outbox.delivered_count(receipt.stream_id, first) for first in (10, 16, 21, 22, 1000)]
+    assert counts == [11, 6, 1, 0, 0]
     again = relay.replay(receipt.stream_id, 10)
     assert again.accepted == 11
     assert [each.number for each in got(server)[len(before) :]] == [10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21]
@@ -108,6 +111,8 @@ def test_a_stream_that_does_not_exist_is_named(store: Store, http: Sink) -> None
     """Instead of replaying nothing in silence."""
     with pytest.raises(NotFoundError, match="there is no stream elsewhere"):
         relay_over(store, http).replay("elsewhere", 1)
+    with pytest.raises(NotFoundError, match="there is no stream elsewhere"):
+        store.outbox().delivered_count("elsewhere", 1)
 
 
 def test_a_place_is_stream_and_number() -> None:

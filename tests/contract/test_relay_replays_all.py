@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.ports import OutboxRecord, Replays
+from service.errors import LedgerBusyError
+from service.ports import OutboxRecord, ReplayBegun, Replays
 from service.relay import Relay, Replayed, StallTimeout
 from telemetry.audit.verify import read_copy, verify
 from telemetry.delivery.answers import Accepted, Answer, Refused, Unreachable
@@ -49,9 +51,11 @@ def _replay(
     seconds: Seconds | None = None,
     *,
     from_start: bool = False,
+    record: Callable[[ReplayBegun], object] = lambda _: None,
 ) -> Replayed:
     clock = seconds or Seconds()
-    return relay.replay_all(replays, StallTimeout(20.0, clock, clock.wait), watch or Seen(), from_start=from_start)
+    timeout = StallTimeout(20.0, clock, clock.wait)
+    return relay.replay_all(replays, timeout, watch or Seen(), record, from_start=from_start)
 
 
 @pytest.fixture
@@ -83,6 +87,31 @@ def test_a_new_sink_gets_everything(ledger: Store) -> None:
         assert numbers == sorted(numbers)
     assert _cursors(ledger) == before
     assert seen.progress == [(0, 90), (20, 90), (40, 90), (60, 90), (80, 90), (90, 90)]
+
+
+def test_it_is_recorded_before_anything_is_sent(ledger: Store) -> None:
+    """It tells what an earlier run sent; while the record cannot be committed, nothing is sent."""
+    sink, begun = FakeSink(), list[ReplayBegun]()
+
+    def record(one: ReplayBegun) -> None:
+        assert len(sink.kept) == len(begun) * 20
+        begun.append(one)
+
+    def refuse(_one: ReplayBegun) -> None:
+        raise LedgerBusyError("the ledger is busy")
+
+    held = _replay(relay_over(ledger, sink), ledger.replays(), record=refuse)
+    assert (held.accepted, sink.kept, held.reason) == (0, [], "the ledger is busy")
+
+    def end() -> None:
+        if sink.kept:
+            raise Killed
+
+    for seen in (Seen(end), Seen()):
+        with suppress(Killed):
+            _replay(relay_over(ledger, sink, max_records=20), ledger.replays(), seen, record=record)
+    assert begun == [ReplayBegun(0, 0, 90), ReplayBegun(20, 0, 90)]
+    assert len(sink.kept) == 90
 
 
 def test_the_copy_verifies_all_the_way(ledger: Store, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service.bootstrap.templates import load_templates
@@ -295,6 +296,20 @@ def test_a_run_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
     result = _end(_python(tmp_path, script, timeout_ms=500))
     assert (result.reason, result.signal) == (Reason.TIMEOUT, signal.SIGKILL)
     assert result.duration_ms >= 5_500
+
+
+def test_the_most_memory_of_a_run_is_reported(tmp_path: Path) -> None:
+    """The peak is the kernel's, so that it counts although the memory was free again before any sample of it."""
+    peaks = [_end(_python(tmp_path, f"bytearray({size} * 2**20)")).peak_memory_bytes for size in (1, 100)]
+    assert [100 * 2**20 <= (peak or 0) < 200 * 2**20 for peak in peaks] == [False, True]
+
+
+def test_the_sizes_of_streams_are_those_before_the_cut(tmp_path: Path) -> None:
+    """What a command wrote is counted, also where the artifact holds only its beginning."""
+    spec = _python(tmp_path, "import sys; print('x' * 69_999); print('y' * 9, file=sys.stderr)")
+    result = _end(msgspec.structs.replace(spec, max_artifact_bytes=100))
+    assert (result.stdout_bytes, result.stderr_bytes) == (70_000, 10)
+    assert len(_artifacts(result)["stdout"]) == 100
 
 
 def test_memory_that_is_used_counts(tmp_path: Path) -> None:

@@ -101,6 +101,71 @@ def test_a_success_is_recorded_with_what_it_left(jobs: Jobs) -> None:
     assert jobs.artifacts(job.job_id) == {"out/a": b"abc"}
 
 
+def test_the_end_of_a_run_records_how_it_was(jobs: Jobs) -> None:
+    """The record of the end has what the run used and left: sizes, memory, and each artifact with its SHA-256."""
+    job = jobs.queued("true")
+    ended = Ended(
+        error_type="signal",
+        reason="the command was killed by SIGSEGV",
+        exit_code=None,
+        signal="SIGSEGV",
+        duration_ms=12,
+        stdout_bytes=70_000,
+        stderr_bytes=0,
+        peak_memory_bytes=4096,
+        is_retryable=False,
+        artifacts=[("stdout", b"abc"), ("out/a", b"")],
+    )
+    operations = jobs.operations()
+    operations.finish(_claim(operations), ended)
+    assert _last(jobs, job).changes == {
+        "status": {"from": "running", "to": "failed"},
+        "attempt": {"from": 1},
+        "signal": {"to": "SIGSEGV"},
+        "duration_ms": {"to": 12},
+        "stdout_bytes": {"to": 70_000},
+        "stderr_bytes": {"to": 0},
+        "peak_memory_bytes": {"to": 4096},
+        "artifacts": {
+            "to": {
+                "stdout": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+                "out/a": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            }
+        },
+    }
+
+
+def test_each_claim_and_end_states_the_attempt(jobs: Jobs) -> None:
+    """The attempts of a job are counted up to the plan's limit; a run that is handed back keeps its attempt."""
+    job = jobs.queued("true")
+    operations = jobs.operations()
+    operations.finish(_claim(operations), FAILURE)
+    operations.release(_claim(operations), STOPPED)
+    _claim(jobs.operations("lost", lease_s=0))
+    assert operations.reclaim()
+    operations.finish(_claim(operations), FAILURE)
+    assert [record.changes["attempt"] for record in jobs.records(job.job_id)[3:]] == [
+        {"to": 1},
+        {"from": 1, "to": 2},
+        {"to": 2},
+        {"from": 2, "to": 2},
+        {"to": 2},
+        {"from": 2, "to": 3},
+        {"to": 3},
+        {"from": 3},
+    ]
+
+
+def test_a_cancelled_run_states_its_attempt(jobs: Jobs) -> None:
+    """The run of a cancelled job ends behind the job; its record says which attempt it was, and that none follows."""
+    job = jobs.queued("true")
+    operations = jobs.operations()
+    claimed = _claim(operations)
+    jobs.client().cancel(job.job_id)
+    operations.finish(claimed, STOPPED)
+    assert _last(jobs, job).changes == {"attempt": {"from": 1}, "duration_ms": {"to": 5}}
+
+
 def test_a_failure_goes_back_to_the_queue_while_attempts_are_left(jobs: Jobs) -> None:
     """Three attempts by default; each failure is an error on record, the last one ends the job."""
     job = jobs.queued("true")
@@ -214,7 +279,8 @@ def test_a_reclaimed_run_is_closed_as_unknown(jobs: Jobs) -> None:
     assert record.attributes[names.ERROR_TYPE] == LEASE_EXPIRED
     assert record.attributes[names.AUDIT_ACTOR_ID] == "worker-2"
     assert _asked(record) == _asked(jobs.records(job.job_id)[-2])
-    assert "exit_code" not in record.changes
+    assert record.changes.keys() == {"status", "attempt", "duration_ms", "worker"}
+    assert record.changes["worker"] == {"from": "worker-1"}
     assert (run.status, run.exit_code, run.error_type) == (RunStatus.UNKNOWN, None, LEASE_EXPIRED)
     assert jobs.job(job.job_id).attempts_left == claimed.job.attempts_left == 2
 

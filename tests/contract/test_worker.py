@@ -40,8 +40,22 @@ def test_a_queued_job_runs(jobs: Jobs, tmp_path: Path) -> None:
     assert last.story == "job.status.transition success running>succeeded"
     assert last.changes["exit_code"] == {"to": 0}
     assert last.changes["duration_ms"] == {"to": run.duration_ms}
+    assert (last.changes["stdout_bytes"], last.changes["stderr_bytes"]) == ({"to": 17}, {"to": 2})
+    assert last.changes["artifacts"]["to"] == {
+        content.name: content.sha256 for content in jobs.store.reads.artifacts(job.job_id, 1)
+    }
     poll_until(lambda: jobs.durations.runs == [("shell", None)], "the run to be measured")
     assert list(jobs.runs_folder.iterdir()) == []
+
+
+def test_the_signal_that_ended_a_command_is_recorded(jobs: Jobs) -> None:
+    """A command that was killed has no exit code: its record names the signal."""
+    jobs.worker()
+    job = jobs.queued("kill -SEGV $$")
+    jobs.until(job.job_id, Status.FAILED)
+    last = jobs.records(job.job_id)[-1]
+    assert last.changes["signal"] == {"to": "SIGSEGV"}
+    assert "exit_code" not in last.changes
 
 
 def test_attempts_go_on_until_one_succeeds(jobs: Jobs, tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ from typing import Any, Final
 import msgspec
 from opentelemetry.metrics import NoOpMeter
 
+from service.bootstrap.configuration import ConfiguredPart
+from service.bootstrap.configuring import configure
+from service.bootstrap.node import Node
+from service.config import read_settings
 from service.errors import AuditraceError, TryLaterError
 from service.relay import Relay, RelaySettings
 from telemetry.delivery.archive import ArchiveSink
@@ -30,6 +34,8 @@ from tests.support.sqlite_stores import SqliteStore
 CONFIRMER: Final = "ben"
 KEY: Final = "one-confirmation"
 ARCHIVE: Final = "audit.jsonl"
+
+CONFIGURED: Final = frozenset({ConfiguredPart.LEDGER, ConfiguredPart.API, ConfiguredPart.RELAY})
 
 _PR_SET_PTRACER: Final = 0x59616D61
 _ANYBODY: Final = ctypes.c_ulong(-1)
@@ -115,6 +121,27 @@ def relay_step(folder: Path, max_bytes: int) -> tuple[int, Do]:
     return thread.native_id or 0, do
 
 
+def configure_node(folder: Path, settings: dict[str, str], watched: str) -> tuple[int, Do]:
+    """Configure a process that has just opened its ledger, as a start does, and say when it begins to work."""
+    node = Node(read_settings(settings), "api", is_daemon=False)
+    told = threading.Event()
+
+    def step() -> None:
+        told.wait()
+        configure(node, CONFIGURED, lambda _: False)
+
+    thread = threading.Thread(target=step, name="configure")
+    thread.start()
+    (found,) = (one for one in threading.enumerate() if one.name == watched)
+
+    def do() -> None:
+        told.set()
+        thread.join()
+        say(begins=True)
+
+    return found.native_id or 0, do
+
+
 def relay_of(store: SqliteStore, folder: Path, max_bytes: int) -> Relay:
     """Return a relay of the ledger in this folder to the archive beside it."""
     return Relay(
@@ -128,7 +155,11 @@ def relay_of(store: SqliteStore, folder: Path, max_bytes: int) -> Relay:
     )
 
 
-WORKS: Final[dict[str, Callable[..., tuple[int, Do]]]] = {"request": request, "relay": relay_step}
+WORKS: Final[dict[str, Callable[..., tuple[int, Do]]]] = {
+    "request": request,
+    "relay": relay_step,
+    "configure": configure_node,
+}
 
 
 def child(work: str, folder: Path, **more: Any) -> None:

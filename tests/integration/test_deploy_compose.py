@@ -220,6 +220,7 @@ def test_the_load_generator_plays_its_rounds_against_a_real_service(tmp_path: Pa
         ("job.confirm", "denied"),
         ("job.confirm", "rejected"),
         ("job.confirm", "success"),
+        ("job.reject", "success"),
         ("job.cancel", "denied"),
         ("job.cancel", "success"),
         ("job.status.transition", "success"),

@@ -124,7 +124,10 @@ def test_every_operation_can_be_called(generated: Generated) -> None:
     assert call("retry_job", failing).status == "queued"
     call("get_job", failing, wait="60s")
     spare = call("create_job", body=models.CreateJob(template="missing"), expect=201)
-    assert call("cancel_job", spare.id).status == "cancelled"
+    assert call("cancel_job", spare.id, body=models.GivenReason(reason="not needed")).status == "cancelled"
+    unwanted = call("create_job", body=models.CreateJob(template="missing"), expect=201).id
+    call("draft_job", unwanted)
+    assert call("reject_job", unwanted, body=models.RejectJob(reason="wrong")).rejection.reason == "wrong"
     refused = call("run_job", spare.id, expect=409)
     assert (refused.error_type, refused.audit.record_id) == ("transition_refused", refused.audit_record_id)
 

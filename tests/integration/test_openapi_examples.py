@@ -76,6 +76,7 @@ BEFORE: Mapping[str, Callable[[Client], str] | None] = {
     "create_job": None,
     "draft_job": _created,
     "confirm_job": _drafted,
+    "reject_job": _drafted,
     "run_job": _drafted,
     "cancel_job": _created,
     "retry_job": _failed,
@@ -104,6 +105,8 @@ def test_the_plan_that_is_shown_is_the_one_that_is_drafted(served: Served) -> No
     plan = served.client.get(f"/v1/jobs/{_drafted(served.client)}")["plan"]
     assert served.answer("get_job")["plan"] == plan
     assert served.body("confirm_job")["plan_sha256"] == plan["sha256"]
+    assert served.body("reject_job")["plan_sha256"] == plan["sha256"]
+    assert served.answer("get_job")["confirmation"]["plan_sha256"] == plan["sha256"]
 
 
 def test_the_template_that_is_shown_is_the_shipped_one(served: Served) -> None:

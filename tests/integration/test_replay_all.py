@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 from tests.support.service import Service
 from tests.support.sqlite_stores import SqliteStore
+from tests.support.stores import secret_file
 
 COMMAND = [sys.executable, "-m", "service", "relay", "--replay-all"]
 
@@ -23,7 +25,10 @@ COMMAND = [sys.executable, "-m", "service", "relay", "--replay-all"]
 @pytest.fixture
 def ledger(store: SqliteStore) -> SqliteStore:
     """Enough records for several requests, delivered to a sink that is left."""
-    commit(store, store.lane(), 1999)
+    lane = store.lane()
+    # This registers the signing key, as every start of a service does.
+    store.checkpoints(lane)
+    commit(store, lane, 1999)
     drain(relay_over(store, FakeSink()))
     return store
 
@@ -32,8 +37,14 @@ def _environment(ledger: SqliteStore, server: OtlpSink) -> Mapping[str, str]:
     return {
         "PATH": os.environ["PATH"],  # noqa: TID251 - of the test run
         "AUDITRACE_DATABASE": ledger.database,
+        "AUDITRACE_LEDGER_SECRET": str(secret_file(ledger.folder)),
         "AUDITRACE_AUDIT_ENDPOINT": f"{server.http_endpoint}/v1/logs",
     }
+
+
+def _recorded(ledger: SqliteStore) -> list[dict[str, Any]]:
+    rows = ledger.rows("SELECT body FROM audit_records WHERE event_name = 'audit.redeliver' ORDER BY position")
+    return [json.loads(body)["attributes"]["auditrace.changes"] for (body,) in rows]
 
 
 def _start(environment: Mapping[str, str], *arguments: str) -> Process:
@@ -43,7 +54,7 @@ def _start(environment: Mapping[str, str], *arguments: str) -> Process:
 
 def test_one_that_is_killed_goes_on_where_it_was(ledger: SqliteStore) -> None:
     """SIGKILL at a request: the next run says how many were sent before, sends the rest, and tells where they went."""
-    server = OtlpSink(lambda request: Answer(hang=request.number == 4))
+    server, delivered = OtlpSink(lambda request: Answer(hang=request.number == 4)), committed(ledger)
     with server:
         environment = _environment(ledger, server)
         killed = _start(environment)
@@ -55,11 +66,17 @@ def test_one_that_is_killed_goes_on_where_it_was(ledger: SqliteStore) -> None:
         process = _start(environment)
         printed, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
+    # Before anything was sent; the last batch that the killed process sent is sent again.
+    to_sink = {"selection": {"to": "all"}, "sink": {"to": f"{server.http_endpoint}/v1/logs"}}
+    assert _recorded(ledger) == [
+        {**to_sink, "records": {"to": 2000}},
+        {**to_sink, "records": {"to": 2000 - 512}, "earlier": {"to": 512}},
+    ]
     assert "delivered records were sent again" in printed
     assert f"from the ledger {ledger.path} to {server.http_endpoint}/v1/logs" in printed
     assert "by an earlier run" in printed
     assert "2000 of 2000 delivered records were sent again" in said
-    assert sorted(set(got(server))) == committed(ledger)
+    assert sorted(set(got(server))) == delivered
     assert len(got(server)) < 2000 + 512 + 1
 
 
@@ -72,7 +89,7 @@ def test_a_stop_is_told_with_how_to_go_on(ledger: SqliteStore) -> None:
             processes[0].terminate()
         return Answer()
 
-    server = OtlpSink(script)
+    server, delivered = OtlpSink(script), committed(ledger)
     with server:
         environment = _environment(ledger, server)
         processes.append(_start(environment, "--json"))
@@ -80,12 +97,13 @@ def test_a_stop_is_told_with_how_to_go_on(ledger: SqliteStore) -> None:
         document = json.loads(printed)
         assert processes[0].returncode == 1
         assert document["reason"] == "a stop was asked for"
-        assert (document["total"], document["undelivered"], document["parked"]) == (2000, 0, 0)
+        # Undelivered is the record of this act, with the first and the last one of its stream.
+        assert (document["total"], document["undelivered"], document["parked"]) == (2000, 3, 0)
         assert "goes on where this one stopped" in said
         again = _start(environment, "--json")
         assert json.loads(again.communicate(timeout=120)[0])["earlier"] == document["accepted"]
     assert again.returncode == 0
-    assert sorted(set(got(server))) == committed(ledger)
+    assert sorted(set(got(server))) == delivered
 
 
 def test_a_sink_that_is_away_is_named(ledger: SqliteStore) -> None:
@@ -93,6 +111,7 @@ def test_a_sink_that_is_away_is_named(ledger: SqliteStore) -> None:
     environment = {
         "PATH": os.environ["PATH"],  # noqa: TID251 - of the test run
         "AUDITRACE_DATABASE": ledger.database,
+        "AUDITRACE_LEDGER_SECRET": str(secret_file(ledger.folder)),
         "AUDITRACE_AUDIT_ENDPOINT": "http://127.0.0.1:1/v1/logs?key=s3cret",
         "OTEL_EXPORTER_OTLP_HEADERS": "x-key=s3cret",
         "AUDITRACE_SHUTDOWN_GRACE": "1s",
@@ -103,7 +122,7 @@ def test_a_sink_that_is_away_is_named(ledger: SqliteStore) -> None:
     assert "0 of 2000 delivered records were sent again" in printed
     assert "stopped before the end" in said
     assert "refused" in said
-    assert "s3cret" not in printed + said
+    assert "s3cret" not in printed + said + str(ledger.rows("SELECT body FROM audit_records"))
 
 
 def test_from_start_needs_a_replay(ledger: SqliteStore) -> None:

@@ -233,6 +233,8 @@ def test_the_demo_ends_with_an_intact_ledger(tmp_path: Path) -> None:
     assert last["report"]["verdict"] == "intact"
     results = {record["attributes"][names.AUDITRACE_RESULT] for record in last["records"]}
     assert results == {"success", "denied", "rejected", "error"}
+    assert names.EVENT_JOB_REJECT in {record["event_name"] for record in last["records"]}
+    assert "rejects the plan, and says why" in done.stderr
 
 
 def test_a_stop_that_is_asked_for_during_the_start_is_heeded(tmp_path: Path) -> None:
@@ -269,11 +271,13 @@ def test_a_stop_that_is_asked_for_before_the_api_is_up_is_heeded(tmp_path: Path)
 
 
 def test_a_terminal_that_is_closed_ends_the_service_as_cleanly_as_a_stop(tmp_path: Path) -> None:
-    """SIGHUP closes the stream and writes the last checkpoint, as SIGTERM does."""
+    """The hang-up closes the stream and writes the last checkpoint, as SIGTERM does."""
     service = Service(tmp_path)
+    master, service.terminal = os.openpty()
     service.start()
     assert service.process is not None
-    os.kill(service.process.pid, signal.SIGHUP)
+    os.close(service.terminal)
+    os.close(master)
     assert service.process.wait(30) == 0
     service.process = None
     assert service.rows("SELECT count(*) FROM audit_streams WHERE closed = 0") == [(0,)]

@@ -1,6 +1,7 @@
 """What a process says and does when it is asked to stop: once, twice, and with sinks that never answer."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -173,7 +174,9 @@ def test_a_process_says_what_it_could_not_deliver_and_why(tmp_path: Path, role: 
 
 def test_a_terminal_that_says_twice_that_it_closes_ends_nothing_at_once(tmp_path: Path) -> None:
     """Two SIGHUPs are one request to stop: the run that is waited for goes on to its end."""
-    with Service(tmp_path, {"AUDITRACE_SHUTDOWN_GRACE": LONG}) as service:
+    service = Service(tmp_path, {"AUDITRACE_SHUTDOWN_GRACE": LONG})
+    master, service.terminal = os.openpty()
+    with os.fdopen(master), os.fdopen(service.terminal), service:
         client = service.client()
         job_id = client.run("wait", file=str(tmp_path / "end"))
         client.until(job_id, "running")

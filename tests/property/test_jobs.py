@@ -164,7 +164,9 @@ def _change_a_job_silently(transaction: Any) -> None:
 ACTOR = st.sampled_from(["anna", "berta", "anna", "berta", "olga", "vera"])
 PROCESS = st.sampled_from([0, 1])
 PICK = st.integers(0, 7)
-ACTION = st.sampled_from(["draft", "confirm", "confirm", "confirm only", "run", "retry", "cancel", "write_input"])
+ACTION = st.sampled_from(
+    ["draft", "confirm", "confirm", "confirm only", "reject", "run", "retry", "cancel", "write_input"]
+)
 NEXT: Final = {
     Status.CREATED: "draft",
     Status.DRAFT_READY: "confirm",
@@ -232,7 +234,12 @@ class JobMachine(RuleBasedStateMachine):
         unexpected = [one for one in outcomes if isinstance(one, Exception) and not _is_expected(one)]
         assert unexpected == []
 
-    @rule(process=PROCESS, key=st.sampled_from("kl"), action=st.sampled_from(["run", "retry", "cancel"]), pick=PICK)
+    @rule(
+        process=PROCESS,
+        key=st.sampled_from("kl"),
+        action=st.sampled_from(["run", "retry", "cancel", "reject"]),
+        pick=PICK,
+    )
     def repeat(self, process: int, key: str, action: str, pick: int) -> None:
         """A request is sent with a key, and at once again."""
         client, job_id = self._processes[process].client(), self._pick(pick)

@@ -26,10 +26,12 @@ from service.api.waiting import MAX_WAITING, POLL_S, JobWaits
 from service.bootstrap.templates import load_templates
 from service.jobs.model import Job, TenantId
 from service.operations.base import Services
+from service.operations.budgets import Bounds
 from service.operations.keys import KeyOperations, NewKey
 from service.operations.runs import RunOperations
 from service.operations.steps import Ended
-from service.operations.tallies import MAX_KEYS, Tallies
+from service.operations.tallies import Tallies
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import CheckpointWriter, RecordFilter, RecordRow, Transaction
 from service.records import AuditContext
 from service.roles import ADMIN
@@ -96,7 +98,7 @@ class ApiUnderTest:
         folder: Path,
         *,
         authenticate: Callable[[Authenticator], Authenticator] = BearerAuthenticator,
-        max_keys: int = MAX_KEYS,
+        bounds: Bounds | None = None,
         settings: ApiSettings | None = None,
         templates: str = TEMPLATES,
         poll_s: float = POLL_S,
@@ -115,13 +117,13 @@ class ApiUnderTest:
         (folder / "jobs.toml").write_text(templates, encoding="utf-8")
         self.services = Services(
             ledger=self.lane,
-            templates=load_templates(folder / "jobs.toml"),
+            templates=TemplatesInForce(load_templates(folder / "jobs.toml")),
             secret=SECRET,
             tracing=Tracing(tracer),
             clock=self.clock,
             new_id=lambda: next(store.ids),
         )
-        self.tallies = Tallies(self.services, max_keys=max_keys)
+        self.tallies = Tallies(self.services, bounds)
         self.checks: dict[str, str] = {"ledger": "ok"}
         self.parts = ApiServices(
             services=self.services,
@@ -228,7 +230,7 @@ class ApiUnderTest:
 
     def records(self, **where: Any) -> Sequence["Record"]:
         """Return the records that match, oldest first."""
-        return [Record(row) for row in reversed(self._newest(1000, **where))]
+        return [Record(row) for row in reversed(self._newest(5000, **where))]
 
     def _newest(self, limit: int, **where: Any) -> Sequence[RecordRow]:
         return self.store.reads.records(RecordFilter(**where), None, limit).rows

@@ -33,6 +33,7 @@ WEAKENINGS: Final = {
     "a record may be of an empty stream": Weakening(fast_path, "or not stream_id\n", ""),
     "the two record ids may differ": Weakening(fast_path, "or uid != record_id\n", ""),
     "the result need not go with the outcome": Weakening(fast_path, "or OUTCOMES[result] != outcome\n", ""),
+    "no version needs more": Weakening(fast_path, "version != FIRST_VERSION and UNSET in since", "False"),
     "rotations are taken like other records": Weakening(fast_path, "or body.event_name in _NOT_COVERED\n", ""),
     "ids have any form": Weakening(fast_path, "or _IDS.fullmatch(body.trace_id + body.span_id) is None\n", ""),
     "a digit may be moved from one id to the other": Weakening(

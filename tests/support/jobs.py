@@ -23,6 +23,7 @@ from service.jobs.model import Job, Run, Status, TenantId
 from service.operations.base import Committed, Services
 from service.operations.jobs import JobOperations
 from service.operations.runs import RunOperations
+from service.operations.templates_in_force import TemplatesInForce
 from service.ports import Ledger, Transaction
 from service.records import AuditContext
 from service.roles import ADMIN
@@ -185,7 +186,7 @@ class Jobs:
             path.write_text(text, "utf-8")
         self.services = Services(
             ledger=self._around(self.lane),
-            templates=load_templates(path),
+            templates=TemplatesInForce(load_templates(path)),
             secret=SECRET,
             tracing=Tracing(self.tracer),
             clock=self.clock,
@@ -371,7 +372,13 @@ class Client:
         return self._call("draft", "", key, lambda operations: operations.draft(job_id, if_match))
 
     def confirm(
-        self, job_id: str, *, plan_sha256: str | None = None, run: bool = True, key: str | None = None
+        self,
+        job_id: str,
+        *,
+        plan_sha256: str | None = None,
+        notes: str | None = None,
+        run: bool = True,
+        key: str | None = None,
     ) -> Committed[Job]:
         """Confirm the job's plan, as it is or as named."""
         plan = self._jobs.job(job_id).plan
@@ -380,22 +387,31 @@ class Client:
             "confirm",
             f"{named} {run}",
             key,
-            lambda operations: operations.confirm(
-                job_id, confirmed=True, plan_sha256=named, notes=None, run=run, if_match=None
-            ),
+            lambda operations: operations.confirm(job_id, plan_sha256=named, notes=notes, run=run, if_match=None),
+        )
+
+    def reject(
+        self, job_id: str, *, reason: str = "wrong", plan_sha256: str | None = None, key: str | None = None
+    ) -> Committed[Job]:
+        """Reject the job's plan."""
+        return self._call(
+            "reject",
+            f"{reason} {plan_sha256}",
+            key,
+            lambda operations: operations.reject(job_id, reason=reason, plan_sha256=plan_sha256, if_match=None),
         )
 
     def run(self, job_id: str, *, key: str | None = None) -> Committed[Job]:
         """Trigger the run."""
         return self._call("run", "", key, lambda operations: operations.run(job_id, None))
 
-    def retry(self, job_id: str, *, key: str | None = None) -> Committed[Job]:
+    def retry(self, job_id: str, *, reason: str | None = None, key: str | None = None) -> Committed[Job]:
         """Ask for another run of a failed job."""
-        return self._call("retry", "", key, lambda operations: operations.retry(job_id, None))
+        return self._call("retry", reason or "", key, lambda operations: operations.retry(job_id, None, reason))
 
-    def cancel(self, job_id: str, *, key: str | None = None) -> Committed[Job]:
+    def cancel(self, job_id: str, *, reason: str | None = None, key: str | None = None) -> Committed[Job]:
         """Cancel the job."""
-        return self._call("cancel", "", key, lambda operations: operations.cancel(job_id, None))
+        return self._call("cancel", reason or "", key, lambda operations: operations.cancel(job_id, None, reason))
 
     def _call(
         self, route: str, body: str, key: str | None, call: Callable[[JobOperations], Coroutine[Any, Any, T]]

@@ -215,6 +215,7 @@ class LargeLedger:
             new_stream_id=lambda: self._new_id(version=4),
             owner="large",
             system_record=self._system_record,
+            operator_record=self._system_record,
             on_commit=lambda _: None,
         )
         lanes = PostgresLanes(settings, self._url, 1)

@@ -105,7 +105,8 @@ class Sealed:
 class Ledger:
     """A ledger in the making; `records` are in the order in which they were sealed.
 
-    Time moves on by `minutes_between` from record to record; `step_minutes` is by how much its clock was set.
+    Time moves on by `minutes_between` from record to record; `step_minutes` is by how much its clock was set. `version`
+    is that of the format in which records are sealed.
     """
 
     key: Ed25519PrivateKey = KEY
@@ -113,6 +114,7 @@ class Ledger:
     minutes_between: float = 0.001
     step_minutes: float = 0
     first_id: int = 1
+    version: str = "1.1.0"
 
     def append(self, stream: int, event_name: str = "job.create", **more: Any) -> Sealed:
         """Seal a record into a stream, which is opened first if it is new."""
@@ -124,7 +126,7 @@ class Ledger:
         record_id = f"019b76da-0000-7000-8000-{len(self.records) + self.first_id:012x}"
         before = of_stream[-1] if of_stream else None
         attributes: dict[str, Any] = {
-            "audit.schema.version": "1.0.0",
+            "audit.schema.version": self.version,
             "audit.record.id": record_id,
             "log.record.uid": record_id,
             "audit.actor.id": "auditrace" if event_name.startswith("audit.") else "alice",
@@ -139,6 +141,7 @@ class Ledger:
             "auditrace.changes": {"status": {"to": "created"}, "size": {"from": at, "to": -at}},
             "audit.sequence.stream_id": stream_id(stream),
             "audit.sequence.number": len(of_stream) + 1,
+            **({} if self.version == "1.0.0" else {"auditrace.actor.issuer": "key"}),
             **more,
         }
         if before is not None:

@@ -55,6 +55,7 @@ _FORGED: Final[tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...]] = (
     (("observed_timestamp",), _TIMES),
     (("event_name",), ("audit.checkpoint", "audit.key.rotate", "audit.stream.close", "job.create", "invoice.paid", "")),
     (("resource",), _RESOURCES),
+    (("audit.schema.version",), ("1.0.0", "1.1.0", "1.2.0", "")),
     (("audit.record.id",), _IDS),
     (("audit.record.id", "log.record.uid"), tuple((one, one) for one in _IDS)),
     (("audit.sequence.stream_id",), _IDS),

@@ -105,6 +105,8 @@ class Service:
             **(settings or {}),
         }
         self.process: Process | None = None
+        self.terminal: int | None = None
+        """A descriptor of the terminal that controls it; without one it has none, whatever the test run has."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -120,11 +122,13 @@ class Service:
 
     def start(self) -> None:
         """Start it and return when it takes requests."""
+        session = ["setsid"] if self.terminal is None else ["setsid", "--ctty"]
         with self.log.open("ab") as log:
             self.process = start_process(
-                [sys.executable, "-m", "service", "serve", "--port", "0", *self._arguments],
+                [*session, sys.executable, "-m", "service", "serve", "--port", "0", *self._arguments],
                 env=self.environment,
                 cwd=self.root,
+                stdin=self.terminal if self.terminal is not None else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

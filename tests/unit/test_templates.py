@@ -185,7 +185,9 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     [
         ("[]", "must name a program"),
         ('["{p}"]', "the program itself cannot be a placeholder"),
-        ('["x", "a\\u0000b"]', "holds a NUL character"),
+        ('["x", "a\\u0000b"]', "argument 1 holds U+0000"),
+        ('["x", "a\\u200bb"]', "argument 1 holds U+200B"),
+        ('["x", "a\\U000E0041b"]', "argument 1 holds U+E0041"),
         (f'["x", "hmac-sha256:{"a" * 64}"]', "the form of a masked value"),
         ('["x", "{p"]', "a single {"),
         ('["x", "p}"]', "a single }"),
@@ -245,6 +247,10 @@ def test_every_wrong_parameter_is_named(tmp_path: Path) -> None:
         ("text", "\ud800"),
         ("text", "\u2028"),
         ("text", "\u202e"),
+        ("text", "a\u200b"),
+        ("text", "a\u200d"),
+        ("text", "a\ufe0f"),
+        ("text", "a\U000e0041"),
         ("text", "-rf"),
         ("count", True),
         ("count", 1.0),
@@ -262,6 +268,49 @@ def test_values_that_are_refused(tmp_path: Path, name: str, value: object) -> No
     """A value of another type, out of range, not matching as a whole, or that looks like something else is refused."""
     template = _load(tmp_path, ALL_TYPES)
     assert name in _refusal(template, **{"text": "a", "token": "abc", name: value})
+
+
+def test_what_nobody_sees_is_named_by_its_code_point(tmp_path: Path) -> None:
+    """The refusal names parameter and character; of a sensitive value it names no part."""
+    template = _load(tmp_path, ALL_TYPES)
+    assert "text must not hold U+202E, which" in _refusal(template, text="a\u202e", token="abc")
+    refusal = _refusal(template, text="a", token="ab\u200b")
+    assert "token must not hold a character that is a control character or cannot be seen" in refusal
+    assert "U+" not in refusal
+
+
+def test_texts_in_any_script_are_taken(tmp_path: Path) -> None:
+    """Words of right-to-left scripts, and of those that are written with joiners, are values like others."""
+    template = _load(tmp_path, ALL_TYPES.replace("max_length = 5", "max_length = 20"))
+    for text in ("שלום", "مرحبا", "می\u200cخواهم", "क्\u200dष", "/srv/א", "日本語", "e\u0301"):
+        assert template.check({"text": text, "token": "abc"})["text"] == text
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ('description = "a\\u202Eb"', "description: holds U+202E"),
+        ('environment = { A = "\\u200B" }', "environment: the value of A holds U+200B"),
+        ('parameters.p.description = "\\uFEFF"', "parameters.p.description: holds U+FEFF"),
+        ('parameters.p.pattern = "[\\u2066]"', "parameters.p.pattern: holds U+2066"),
+        ('parameters.p.default = "a\\u200E"', "parameters.p.default: must not hold U+200E"),
+        ('parameters.e = { type = "enum", values = ["a", "a\\u2060"] }', "parameters.e.values: value 1 holds U+2060"),
+        ('parameters.e = { type = "enum", values = ["a\\n"] }', "parameters.e.values: value 0 holds U+000A"),
+        ('parameters.e = { type = "enum", values = [""], description = "\\u001b" }', "description: holds U+001B"),
+    ],
+)
+def test_no_text_of_a_template_hides_anything(tmp_path: Path, line: str, place: str) -> None:
+    """What nobody can see in a template is a mistake of the settings, told once, with its place and code point."""
+    text = f'[templates.t]\ncommand = ["x"]\nparameters.p.type = "string"\n{line}\n'
+    text += "" if line.startswith("description") else 'description = "d"\n'
+    (problem,) = _problems(tmp_path, text)
+    assert place in problem
+
+
+def test_a_script_may_have_lines(tmp_path: Path) -> None:
+    """Line breaks and tabs are allowed in commands and descriptions: a plan shows them as escapes."""
+    text = '[templates.t]\ndescription = "a\\nb"\ncommand = ["sh", "-c", "a\\n\\tb"]\n'
+    assert _load(tmp_path, text).command[2] == "a\n\tb"
 
 
 def test_a_refusal_does_not_repeat_values(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import ForbiddenError, PlanMismatchError, RefusedError, TransitionRefusedError
 from service.jobs import transitions
-from service.jobs.model import Job, JobId, Limits, Plan, RunRequest, Status, TenantId
+from service.jobs.model import Confirmation, Job, JobId, Limits, Plan, Rejection, RunRequest, Status, TenantId
 from telemetry.audit.record import Actor
 
 PLAN = Plan(
@@ -26,6 +26,9 @@ REQUEST = RunRequest(
     initiator=Actor("anna", "user", "key"), record_id="r-1", request_id="q-1", traceparent="00-1-1-01", tracestate=None
 )
 NOW_NS = 2_000
+BERTA = Actor("berta", "user", "key")
+CONFIRMATION = Confirmation(by=BERTA, at_ns=NOW_NS, notes="sound", plan_sha256=PLAN.sha256, record_id="r-2")
+REJECTION = Rejection(by=BERTA, at_ns=NOW_NS, reason="wrong", plan_sha256=PLAN.sha256, record_id="r-3")
 REFUSED: Final = "refused"
 NOOP: Final = "noop"
 
@@ -34,13 +37,10 @@ Change: TypeAlias = Callable[[Job], Job | None]
 OPERATIONS: Mapping[str, Change] = {
     "accept_input": lambda job: transitions.accept_input(job, NOW_NS),
     "draft": lambda job: transitions.draft(job, lambda: PLAN, NOW_NS),
-    "confirm": lambda job: transitions.confirm(
-        job, "berta", PLAN.sha256, is_creator=False, distinct_confirmer=True, now_ns=NOW_NS
-    ),
+    "confirm": lambda job: transitions.confirm(job, CONFIRMATION, is_creator=False, distinct_confirmer=True),
+    "reject": lambda job: transitions.reject(job, REJECTION, is_creator=False, distinct_confirmer=True),
     "trigger": lambda job: transitions.trigger(job, REQUEST, requires_confirmation=False, now_ns=NOW_NS),
-    "trigger, confirmation required": lambda job: transitions.trigger(
-        job, REQUEST, requires_confirmation=True, now_ns=NOW_NS
-    ),
+    "trigger, required": lambda job: transitions.trigger(job, REQUEST, requires_confirmation=True, now_ns=NOW_NS),
     "retry": lambda job: transitions.retry(job, REQUEST, requires_confirmation=True, now_ns=NOW_NS),
     "cancel": lambda job: transitions.cancel(job, NOW_NS),
     "claim": lambda job: transitions.claim(job, NOW_NS),
@@ -52,26 +52,27 @@ OPERATIONS: Mapping[str, Change] = {
 
 # Rows are operations, columns the states in the order of `Status`; a word is the state after, `-` a refusal.
 TABLE: Final = """
-operation                      | created     draft_ready confirmed queued    running   succeeded failed    cancelled
-accept_input                   | created     -           -         -         -         -         -         -
-draft                          | draft_ready noop        -         -         -         -         -         -
-confirm                        | -           confirmed   noop      noop      noop      -         -         -
-trigger                        | -           queued      queued    noop      noop      -         -         -
-trigger, confirmation required | -           -           queued    noop      noop      -         -         -
-retry                          | -           -           -         noop      noop      -         queued    -
-cancel                         | cancelled   cancelled   cancelled cancelled cancelled -         -         noop
-claim                          | -           -           -         running   -         -         -         -
-succeed                        | -           -           -         -         succeeded -         -         -
-fail                           | -           -           -         -         queued    -         -         -
-fail for good                  | -           -           -         -         failed    -         -         -
-release                        | -           -           -         -         queued    -         -         -
+operation         | created     draft_ready confirmed queued    running   succeeded failed    cancelled rejected
+accept_input      | created     -           -         -         -         -         -         -         -
+draft             | draft_ready noop        -         -         -         -         -         -         -
+confirm           | -           confirmed   noop      noop      noop      -         -         -         -
+reject            | -           rejected    rejected  -         -         -         -         -         noop
+trigger           | -           queued      queued    noop      noop      -         -         -         -
+trigger, required | -           -           queued    noop      noop      -         -         -         -
+retry             | -           -           -         noop      noop      -         queued    -         -
+cancel            | cancelled   cancelled   cancelled cancelled cancelled -         -         noop      -
+claim             | -           -           -         running   -         -         -         -         -
+succeed           | -           -           -         -         succeeded -         -         -         -
+fail              | -           -           -         -         queued    -         -         -         -
+fail for good     | -           -           -         -         failed    -         -         -         -
+release           | -           -           -         -         queued    -         -         -         -
 """
 
 
 def _job(status: Status) -> Job:
     """Return a job that came to this state in the ordinary way."""
     is_drafted = status is not Status.CREATED
-    is_confirmed = is_drafted and status is not Status.DRAFT_READY
+    is_confirmed = is_drafted and status not in {Status.DRAFT_READY, Status.REJECTED}
     has_run = status in {Status.RUNNING, Status.SUCCEEDED, Status.FAILED}
     return Job(
         job_id=JobId("job-1"),
@@ -149,35 +150,64 @@ def test_a_plan_is_rendered_only_when_a_draft_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("state", Status)
-def test_the_creator_never_confirms_where_two_are_asked_for(state: Status) -> None:
-    """Four eyes hold in every state, also where the confirmation would change nothing."""
+def test_the_creator_never_decides_where_two_are_asked_for(state: Status) -> None:
+    """Four eyes hold in every state, also where the decision would change nothing; the creator may cancel instead."""
     with pytest.raises(ForbiddenError):
-        transitions.confirm(_job(state), "anna", PLAN.sha256, is_creator=True, distinct_confirmer=True, now_ns=NOW_NS)
+        transitions.confirm(_job(state), CONFIRMATION, is_creator=True, distinct_confirmer=True)
+    with pytest.raises(ForbiddenError, match="cancel it instead"):
+        transitions.reject(_job(state), REJECTION, is_creator=True, distinct_confirmer=True)
+    assert not transitions.may_decide(_job(state), is_creator=True, distinct_confirmer=True)
 
 
-def test_the_creator_may_confirm_where_one_is_enough() -> None:
-    """Without the four-eyes rule the creator's confirmation counts, and names who gave it."""
-    after = transitions.confirm(
-        _job(Status.DRAFT_READY), "anna", PLAN.sha256, is_creator=True, distinct_confirmer=False, now_ns=NOW_NS
-    )
-    assert after is not None
-    assert after.confirmed_by == "anna"
+def test_the_creator_may_decide_where_one_is_enough() -> None:
+    """Without the four-eyes rule the creator's decision counts, and is stored with who made it."""
+    job = _job(Status.DRAFT_READY)
+    confirmed = transitions.confirm(job, CONFIRMATION, is_creator=True, distinct_confirmer=False)
+    rejected = transitions.reject(job, REJECTION, is_creator=True, distinct_confirmer=False)
+    assert confirmed is not None
+    assert rejected is not None
+    assert (confirmed.confirmed_by, confirmed.confirmation, confirmed.rejection) == ("berta", CONFIRMATION, None)
+    assert (rejected.confirmed_by, rejected.confirmation, rejected.rejection) == (None, None, REJECTION)
+
+
+def test_a_rejection_keeps_the_confirmation_before_it() -> None:
+    """What was confirmed first and then rejected tells both."""
+    confirmed = transitions.confirm(_job(Status.DRAFT_READY), CONFIRMATION, is_creator=False, distinct_confirmer=True)
+    assert confirmed is not None
+    rejected = transitions.reject(confirmed, REJECTION, is_creator=False, distinct_confirmer=True)
+    assert rejected is not None
+    assert (rejected.confirmation, rejected.rejection) == (CONFIRMATION, REJECTION)
+
+
+@pytest.mark.parametrize("state", Status)
+def test_what_has_a_plan_may_be_decided(state: Status) -> None:
+    """An approver may decide, and so look at the records, from the draft on, whatever became of the job."""
+    job = _job(state)
+    assert transitions.may_decide(job, is_creator=False, distinct_confirmer=True) == (state is not Status.CREATED)
+    assert transitions.may_decide(job, is_creator=True, distinct_confirmer=False) == (state is not Status.CREATED)
 
 
 @pytest.mark.parametrize("state", [Status.DRAFT_READY, Status.CONFIRMED, Status.QUEUED, Status.RUNNING])
 def test_only_the_plan_that_was_seen_is_confirmed(state: Status) -> None:
     """A confirmation of another plan is refused, also when the job is confirmed already."""
+    other = msgspec.structs.replace(CONFIRMATION, plan_sha256="b" * 64)
     with pytest.raises(PlanMismatchError):
-        transitions.confirm(_job(state), "berta", "b" * 64, is_creator=False, distinct_confirmer=False, now_ns=NOW_NS)
+        transitions.confirm(_job(state), other, is_creator=False, distinct_confirmer=False)
+
+
+@pytest.mark.parametrize("state", [Status.DRAFT_READY, Status.CONFIRMED, Status.REJECTED])
+def test_only_the_plan_that_is_named_is_rejected(state: Status) -> None:
+    """A rejection of another plan is refused, also when the job is rejected already."""
+    other = msgspec.structs.replace(REJECTION, plan_sha256="b" * 64)
+    with pytest.raises(PlanMismatchError):
+        transitions.reject(_job(state), other, is_creator=False, distinct_confirmer=False)
 
 
 def test_a_job_that_went_on_without_a_confirmation_cannot_be_confirmed() -> None:
     """Where nobody confirmed before the run, a later confirmation is no no-op: it would claim what never was."""
     unconfirmed = msgspec.structs.replace(_job(Status.RUNNING), confirmed_by=None)
     with pytest.raises(TransitionRefusedError):
-        transitions.confirm(
-            unconfirmed, "berta", PLAN.sha256, is_creator=False, distinct_confirmer=False, now_ns=NOW_NS
-        )
+        transitions.confirm(unconfirmed, CONFIRMATION, is_creator=False, distinct_confirmer=False)
 
 
 def test_a_retry_does_not_get_round_a_confirmation() -> None:

@@ -20,6 +20,7 @@ CopyStep: TypeAlias = Literal["look over the source", "copy", "compare", "look o
 TABLES: Final = (
     *("streams", "envelopes", "records", "cursors", "parked", "jobs", "versions", "runs", "turns", "inputs"),
     *("artifacts", "secrets", "api_keys", "key_uses", "idempotency_keys", "signing_keys", "checkpoints", "anchors"),
+    *("configurations", "configuration_offers"),
 )
 """All tables, in the order of writing: each one comes after the tables that it refers to."""
 

@@ -127,6 +127,18 @@ SELECT stream_id, number, hash, closed, checkpoint, mac FROM audit_anchors ORDER
 -- name: write_anchors
 COPY audit_anchors (stream_id, number, hash, closed, checkpoint, mac) FROM STDIN
 
+-- name: read_configurations
+SELECT number, source, host, document, delivers, record_id, before, mac FROM configurations ORDER BY number
+
+-- name: write_configurations
+COPY configurations (number, source, host, document, delivers, record_id, before, mac) FROM STDIN
+
+-- name: read_configuration_offers
+SELECT number, answer, ended_ns FROM configuration_offers ORDER BY number
+
+-- name: write_configuration_offers
+COPY configuration_offers (number, answer, ended_ns) FROM STDIN
+
 -- Before and after the copy -------------------------------------------------------------------------------------------
 
 -- name: source_begin

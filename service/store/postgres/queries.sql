@@ -201,6 +201,29 @@ SELECT pg_advisory_xact_lock(hashtextextended('names of API keys', 0))
 UPDATE api_keys SET revoked_ns = %(revoked_ns)s WHERE key_id = %(key_id)s AND revoked_ns IS NULL
 RETURNING key_id
 
+-- name: configuration
+SELECT number, source, host, document, delivers, record_id, before, mac
+FROM configurations WHERE {where} ORDER BY number DESC LIMIT 1
+
+-- name: put_configuration
+INSERT INTO configurations (number, source, host, document, delivers, record_id, before, mac)
+VALUES (%(number)s, %(source)s, %(host)s, %(document)s, %(delivers)s, %(record_id)s, %(before)s, %(mac)s)
+
+-- name: pending_offers
+SELECT
+    changed.number, changed.document, records.stream_id, records.number,
+    known.number, known.source, known.host, known.document, known.delivers, known.record_id, known.before, known.mac
+FROM configurations AS changed
+JOIN configurations AS known ON known.number = changed.before
+JOIN audit_record_keys AS records ON records.record_id = changed.record_id
+LEFT JOIN configuration_offers AS offers ON offers.number = changed.number
+WHERE offers.number IS NULL
+ORDER BY changed.number
+
+-- name: end_offer
+INSERT INTO configuration_offers (number, answer, ended_ns) VALUES (%(number)s, %(answer)s, %(now_ns)s)
+ON CONFLICT (number) DO NOTHING
+
 -- name: note_use
 -- Skipped while another transaction stores a use of the same key: two that store several uses could deadlock.
 INSERT INTO api_key_uses (key_id, used_ns)
@@ -733,6 +756,12 @@ DELETE FROM leases WHERE name = %(name)s
 
 -- name: cursor
 SELECT number FROM delivery_cursors WHERE stream_id = %(stream_id)s
+
+-- name: delivered_count_from
+SELECT greatest(0, cursors.number + 1 - %(first)s::bigint) - (
+    SELECT count(*) FROM parked_records AS parked
+    WHERE parked.stream_id = cursors.stream_id AND parked.number >= %(first)s
+) FROM delivery_cursors AS cursors WHERE stream_id = %(stream_id)s
 
 -- name: delivered_from
 SELECT keys.stream_id, keys.number, keys.record_id, otlp, resource, scope

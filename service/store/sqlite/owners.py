@@ -69,6 +69,27 @@ def living_owners(database: Path) -> Sequence[str]:
         os.close(folder)
 
 
+def is_living(database: Path, owner: str) -> bool:
+    """Tell whether the process of this name is alive; nothing is changed, not even where it is dead.
+
+    Raises:
+        OSError: its lock cannot be looked at.
+    """
+    if owner in _NO_NAMES or set(owner) & _IN_NO_NAME:
+        return False
+    try:
+        descriptor = os.open(folder_of_owners(database) / owner, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _is_locked(folder: int, owner: str) -> bool:
     """Tell whether a process holds the lock; if none does, the file is removed, since no process takes it again."""
     try:

@@ -162,6 +162,29 @@ WHERE tenant_id = :tenant_id AND name = :name
 SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
 ORDER BY created_ns, name
 
+-- name: configuration
+SELECT number, source, host, document, delivers, record_id, before, mac
+FROM configurations WHERE {where} ORDER BY number DESC LIMIT 1
+
+-- name: put_configuration
+INSERT INTO configurations (number, source, host, document, delivers, record_id, before, mac)
+VALUES (:number, :source, :host, :document, :delivers, :record_id, :before, :mac)
+
+-- name: pending_offers
+SELECT
+    changed.number, changed.document, records.stream_id, records.number,
+    known.number, known.source, known.host, known.document, known.delivers, known.record_id, known.before, known.mac
+FROM configurations AS changed
+JOIN configurations AS known ON known.number = changed.before
+JOIN audit_records AS records ON records.record_id = changed.record_id
+LEFT JOIN configuration_offers AS offers ON offers.number = changed.number
+WHERE offers.number IS NULL
+ORDER BY changed.number
+
+-- name: end_offer
+INSERT INTO configuration_offers (number, answer, ended_ns) VALUES (:number, :answer, :now_ns)
+ON CONFLICT (number) DO NOTHING
+
 -- name: note_use
 INSERT INTO api_key_uses (key_id, used_ns) VALUES (:key_id, :used_ns)
 ON CONFLICT (key_id) DO UPDATE SET used_ns = max(used_ns, excluded.used_ns)
@@ -437,6 +460,11 @@ SELECT stream_id, audit_records.number, record_id, otlp, resource, scope
 FROM audit_records JOIN audit_envelopes USING (envelope_id) LEFT JOIN parked_records USING (stream_id, number)
 WHERE stream_id = :stream_id AND audit_records.number BETWEEN :first AND :last AND parked_ns IS NULL
 ORDER BY audit_records.number LIMIT :limit
+
+-- name: delivered_count_from
+SELECT max(0, cursors.number + 1 - :first) - (
+    SELECT count(*) FROM parked_records AS parked WHERE parked.stream_id = cursors.stream_id AND parked.number >= :first
+) FROM delivery_cursors AS cursors WHERE stream_id = :stream_id
 
 -- name: delivered_count
 -- The count of delivered records; parked ones are not delivered.

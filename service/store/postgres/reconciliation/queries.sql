@@ -314,6 +314,20 @@ SELECT stream_id, number, hash, closed, checkpoint, mac FROM audit_anchors
 -- name: checkpoints
 SELECT number, record_id, hash, signature, fingerprint, streams, records, observed_ns, mac FROM audit_checkpoints
 
+-- name: configurations
+SELECT
+    configurations.number, configurations.source, configurations.host, configurations.document, configurations.delivers, configurations.record_id, configurations.before, configurations.mac,
+    comparable_json(body) -> 'attributes' -> 'auditrace.changes' -> 'configuration' ->> 'to'
+FROM configurations
+LEFT JOIN audit_records
+    ON audit_records.record_id = configurations.record_id AND event_name = 'service.configure'
+
+-- name: configured
+-- The records of services that no configuration names.
+SELECT audit_records.record_id FROM audit_records
+WHERE event_name = 'service.configure' AND target_type = 'service'
+    AND NOT EXISTS (SELECT FROM configurations WHERE configurations.record_id = audit_records.record_id)
+
 -- name: begin_fresh_schema
 -- Beside the schema of the ledger; all of it is rolled back.
 CREATE SCHEMA auditrace_as_migrated;

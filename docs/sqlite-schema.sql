@@ -532,3 +532,48 @@ CREATE TABLE configuration_offers (
     answer   TEXT,
     ended_ns INTEGER NOT NULL
 ) STRICT;
+
+CREATE INDEX audit_records_by_initiator ON audit_records (
+    CASE WHEN instr(body, '"auditrace.initiator.id":') > 0 AND json_valid(body)
+    THEN json_extract(replace(body, '\u0000', '\ufffd'), '$.attributes."auditrace.initiator.id"') END, position
+) WHERE CASE WHEN instr(body, '"auditrace.initiator.id":') > 0 AND json_valid(body)
+    THEN json_extract(replace(body, '\u0000', '\ufffd'), '$.attributes."auditrace.initiator.id"') END IS NOT NULL;
+
+CREATE INDEX audit_records_by_result ON audit_records (result, position);
+
+CREATE TABLE webhook_endpoints (
+    name             TEXT PRIMARY KEY,
+    registered_ns    INTEGER NOT NULL,
+    error            TEXT,
+    failing_since_ns INTEGER
+) STRICT;
+
+CREATE TABLE webhook_cursors (
+    endpoint  TEXT NOT NULL REFERENCES webhook_endpoints (name),
+    stream_id TEXT NOT NULL REFERENCES audit_streams (stream_id),
+    number    INTEGER NOT NULL CHECK (number >= 0),
+    PRIMARY KEY (endpoint, stream_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER webhook_cursors_move_forward BEFORE UPDATE ON webhook_cursors
+WHEN NEW.endpoint <> OLD.endpoint OR NEW.stream_id <> OLD.stream_id OR NEW.number < OLD.number
+BEGIN
+    SELECT RAISE(ABORT, 'a cursor only moves forward');
+END;
+
+CREATE TRIGGER webhook_cursors_begin_within_the_stream BEFORE INSERT ON webhook_cursors
+WHEN NEW.number > (SELECT number FROM audit_streams WHERE stream_id = NEW.stream_id)
+BEGIN
+    SELECT RAISE(ABORT, 'a cursor never passes the end of its stream');
+END;
+
+CREATE TRIGGER webhook_cursors_stay_within_the_stream BEFORE UPDATE OF number ON webhook_cursors
+WHEN NEW.number > (SELECT number FROM audit_streams WHERE stream_id = NEW.stream_id)
+BEGIN
+    SELECT RAISE(ABORT, 'a cursor never passes the end of its stream');
+END;
+
+CREATE TRIGGER webhook_cursors_stay BEFORE DELETE ON webhook_cursors
+BEGIN
+    SELECT RAISE(ABORT, 'cursors are never deleted');
+END;

@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     archive: Path
     archive_max_bytes: int
     templates: Path
+    webhooks: Path | None
+    """The file that declares endpoints of webhooks; None: there are none."""
     signing_key: Path
     signing_key_passphrase: Path | None
     ledger_secret: Path
@@ -131,6 +133,7 @@ def _settings(reader: SettingsReader, environment: Mapping[str, str]) -> Setting
         archive=Path(reader.text("AUDITRACE_AUDIT_ARCHIVE", "var/archive/audit.jsonl")),
         archive_max_bytes=_size(reader, "AUDITRACE_AUDIT_ARCHIVE_MAX", "100MiB"),
         templates=_templates(reader),
+        webhooks=reader.path("AUDITRACE_WEBHOOKS"),
         signing_key=Path(reader.text("AUDITRACE_SIGNING_KEY", "var/keys/signing.pem")),
         signing_key_passphrase=reader.path("AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE"),
         ledger_secret=Path(reader.text("AUDITRACE_LEDGER_SECRET", "var/keys/ledger.secret")),

@@ -50,8 +50,10 @@ def create_private_file(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
-def read_private_file(path: Path, what: str) -> bytes:
+def read_private_file(path: Path, what: str, to_do: str = "restore the file that belongs to the database") -> bytes:
     """Return the content of a file that only its owner may read; `what` names the file in errors.
+
+    `to_do` is said of a missing file.
 
     Raises:
         SettingsError: the file is missing, unreadable, or open to others; the text says what to do.
@@ -67,7 +69,7 @@ def read_private_file(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         where = f"{path} is a link to a file that is missing" if path.is_symlink() else f"{path} is missing"
-        raise SettingsError([f"the {what} {where}: restore the file that belongs to the database"]) from error
+        raise SettingsError([f"the {what} {where}: {to_do}"]) from error
     except OSError as error:
         raise SettingsError([f"the {what} {path} cannot be read: {error.strerror}"], is_unread=True) from error
 

@@ -28,6 +28,7 @@ class Instruments:
         self._parked = self._counter(names.METRIC_AUDITRACE_AUDIT_RECORDS_PARKED)
         self._delivery = self._histogram(names.METRIC_AUDITRACE_AUDIT_DELIVERY_DURATION, DELIVERY_BUCKETS_S)
         self._run = self._histogram(names.METRIC_AUDITRACE_JOB_RUN_DURATION, RUN_BUCKETS_S)
+        self._webhook_deliveries = self._counter(names.METRIC_AUDITRACE_WEBHOOK_DELIVERIES)
         self._request = self._histogram(names.METRIC_HTTP_SERVER_REQUEST_DURATION, REQUEST_BUCKETS_S)
         # A counter without a count is not exported, so an alert on its increase would miss the first count.
         for outcome in OUTCOMES:
@@ -51,6 +52,10 @@ class Instruments:
         """Record one delivery attempt; `error_type` is None when the sink acknowledged the whole request."""
         self._delivery.record(duration_s, _known({names.ERROR_TYPE: error_type}))
 
+    def webhook_delivery_ended(self, endpoint: str, error_type: str | None) -> None:
+        """Count one attempt to deliver a record to an endpoint; `error_type` is None when it was acknowledged."""
+        self._webhook_deliveries.add(1, _known({names.AUDITRACE_WEBHOOK_NAME: endpoint, names.ERROR_TYPE: error_type}))
+
     def run_ended(self, duration_s: float, template: str, error_type: str | None) -> None:
         """Record one run of a job; `error_type` is None when it succeeded."""
         attributes = {names.AUDITRACE_JOB_TEMPLATE: template, names.ERROR_TYPE: error_type}
@@ -69,7 +74,7 @@ class Instruments:
         """Record one HTTP request.
 
         Args:
-            duration_s: from the arrival of the request to the end of the answer.
+            duration_s: from the arrival of the request to the end of the answer; of server-sent events, to its head.
             method: one of the known methods, or `_OTHER`.
             scheme: `http` or `https`.
             route: the path template; None when no route matched.
@@ -111,6 +116,26 @@ class Instruments:
         """Read these gauges, by their names, at every collection of metrics; a gauge that returns None is left out."""
         for name, read in readings.items():
             self._gauge(name, partial(_observed, read))
+
+    def observe_webhooks(
+        self, endpoints: Iterable[str], backlog: Callable[[], Mapping[str, tuple[int, float]]]
+    ) -> None:
+        """Read the backlog at every collection of metrics. Call this once, and only where webhooks are delivered.
+
+        Args:
+            endpoints: their names; the counter of their deliveries begins at 0.
+            backlog: returns, by endpoint, the number of records behind its cursors, and the age of the oldest of them
+                in seconds.
+        """
+        for endpoint in endpoints:
+            self._webhook_deliveries.add(0, {names.AUDITRACE_WEBHOOK_NAME: endpoint})
+
+        def each(index: int, _: CallbackOptions) -> Iterable[Observation]:
+            found = backlog().items()
+            return [Observation(values[index], {names.AUDITRACE_WEBHOOK_NAME: name}) for name, values in found]
+
+        self._gauge(names.METRIC_AUDITRACE_WEBHOOK_LAG, partial(each, 0))
+        self._gauge(names.METRIC_AUDITRACE_WEBHOOK_AGE, partial(each, 1))
 
     def _counter(self, name: str) -> Counter:
         unit, description = names.METRICS[name]

@@ -67,6 +67,7 @@ AUDIT_INTEGRITY_ALGORITHM: Final = "audit.integrity.algorithm"
 AUDIT_INTEGRITY_CERTIFICATE: Final = "audit.integrity.certificate"
 AUDIT_RECORDED: Final = "audit.recorded"
 AUDITRACE_JOB_STATUS: Final = "auditrace.job.status"
+AUDITRACE_WEBHOOK_NAME: Final = "auditrace.webhook.name"
 SERVICE_NAME: Final = "service.name"
 SERVICE_NAMESPACE: Final = "service.namespace"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
@@ -132,6 +133,9 @@ METRIC_AUDITRACE_AUDIT_VERIFICATION_FINDINGS: Final = "auditrace.audit.verificat
 METRIC_AUDITRACE_AUDIT_VERIFICATION_AGE: Final = "auditrace.audit.verification.age"
 METRIC_AUDITRACE_LEDGER_DISK_FREE: Final = "auditrace.ledger.disk.free"
 METRIC_AUDITRACE_AUDIT_DELIVERY_DURATION: Final = "auditrace.audit.delivery.duration"
+METRIC_AUDITRACE_WEBHOOK_DELIVERIES: Final = "auditrace.webhook.deliveries"
+METRIC_AUDITRACE_WEBHOOK_LAG: Final = "auditrace.webhook.lag"
+METRIC_AUDITRACE_WEBHOOK_AGE: Final = "auditrace.webhook.age"
 METRIC_AUDITRACE_JOBS: Final = "auditrace.jobs"
 METRIC_AUDITRACE_JOB_RUN_DURATION: Final = "auditrace.job.run.duration"
 METRIC_HTTP_SERVER_REQUEST_DURATION: Final = "http.server.request.duration"
@@ -275,7 +279,10 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
     "auditrace.audit.verification.age": ("s", "Time since a verification of the own ledger last completed."),
     "auditrace.ledger.disk.free": ("By", "Free space on the disk of the embedded database."),
     "auditrace.audit.delivery.duration": ("s", "Duration of one delivery attempt."),
+    "auditrace.webhook.deliveries": ("{delivery}", "Attempts to deliver a record to an endpoint of webhooks."),
+    "auditrace.webhook.lag": ("{record}", "Committed records behind the cursors of an endpoint, also those that its filter does not match."),
+    "auditrace.webhook.age": ("s", "Age of the oldest record behind the cursors of an endpoint."),
     "auditrace.jobs": ("{job}", "Jobs by status."),
     "auditrace.job.run.duration": ("s", "Duration of one run."),
-    "http.server.request.duration": ("s", "Duration of HTTP requests."),
+    "http.server.request.duration": ("s", "Duration of HTTP requests; of server-sent events, up to the head of the answer."),
 })

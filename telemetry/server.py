@@ -37,7 +37,8 @@ class ServerSpans:
     """Serves each request in a server span. It continues the caller's trace and is current for the application.
 
     Every answer names the span in `traceresponse`. The span ends with the answer, also when the client has gone or the
-    application fails. The sampler alone decides whether the span is sampled.
+    application fails. Server-sent events have no planned end: their span and its duration end with the head of the
+    answer, so that the trace is complete at once. The sampler alone decides whether the span is sampled.
     """
 
     def __init__(self, app: App, tracer: Tracer, instruments: Instruments, monotonic: Callable[[], float]) -> None:
@@ -66,6 +67,7 @@ class _Exchange:
         self._started = monotonic()
         self._method = scope["method"] if scope["method"] in METHODS else OTHER
         self._status: int | None = None
+        self._has_ended = False
         headers = _headers(scope)
         self._span = tracer.start_span(
             self._name(None),
@@ -83,6 +85,8 @@ class _Exchange:
                 response = b"traceresponse", _traceresponse(self._span)
                 message = {**message, "headers": [*message.get("headers", ()), response]}
             await send(message)
+            if message["type"] == "http.response.start" and _is_endless(message):
+                self._end(None)
 
         failure: BaseException | None = None
         try:
@@ -95,6 +99,9 @@ class _Exchange:
             self._end(failure)
 
     def _end(self, failure: BaseException | None) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
         # The route is known only now, because the application finds it.
         route: str | None = self._scope.get("path_template") or None
         error_type = self._error_type(failure)
@@ -138,6 +145,13 @@ def _is_untraced(scope: AsgiScope) -> bool:
         return False
     # A request with an invalid credential leaves a record, and every record is made in a span.
     return all(name.lower() != b"authorization" for name, _ in scope["headers"])
+
+
+def _is_endless(head: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.partition(b";")[0].strip() == b"text/event-stream"
+        for name, value in head["headers"]
+    )
 
 
 def _headers(scope: AsgiScope) -> Mapping[str, list[str]]:

@@ -20,11 +20,13 @@ from service.api.audit_answers import (
     stream_answer,
 )
 from service.api.fields import RecordIdPath, sends
+from service.api.follow import EVENTS, Follow, LastEventId, follow_records
 from service.api.problems import refusals
-from service.api.queries import WHERE, Cursor, Limit, Where
+from service.api.queries import WHERE, Cursor, Direction, Limit, Where
 from service.api.request import ApiRequest, AuditReads, context_of
-from service.api.routing import EVENT, MEDIA_TYPES, get
+from service.api.routing import EVENT, MEDIA_TYPES, STREAM, get
 from service.operations.exports import AuditExport, ExportFormat
+from service.ports import ListingOrder
 from telemetry import names
 
 Form = Annotated[
@@ -42,12 +44,24 @@ _list: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refus
 _get: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404, 429))
 
 
-@_list("/v1/audit/records", dependencies=WHERE)
+@_list("/v1/audit/records", opt={EVENT: names.EVENT_AUDIT_READ, STREAM: EVENTS}, dependencies=WHERE)
 async def list_records(
-    request: ApiRequest, reading: AuditReads, where: Where, cursor: Cursor = None, limit: Limit = 100
-) -> RecordsAnswer:
-    """List the records of the tenant that match all filters. The read is recorded too."""
-    return records_answer(request, await reading.records(where, cursor, limit))
+    request: ApiRequest,
+    reading: AuditReads,
+    where: Where,
+    order: Direction = ListingOrder.DESC,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    follow: Follow = None,
+    last_event_id: LastEventId = None,
+) -> RecordsAnswer | Stream:
+    """List the records of the tenant that match all filters, or follow them. The read is recorded too.
+
+    A filter that is given several times matches any of its values; `not_` before its name excludes them.
+    """
+    if follow is not None:
+        return await follow_records(request, where, cursor, last_event_id)
+    return records_answer(request, await reading.records(where, cursor, limit, order))
 
 
 @_get("/v1/audit/records/{record_id:str}")

@@ -63,9 +63,9 @@ class RecordAnswer(Struct, frozen=True, kw_only=True):
 
 
 class RecordsAnswer(Struct, frozen=True):
-    """One page of records, newest first by observed time."""
+    """One page of records, newest first by observed time, or oldest first where the query asks for it."""
 
-    records: Annotated[Sequence[RecordAnswer], about("The records, newest first by observed time.")]
+    records: Annotated[Sequence[RecordAnswer], about("The records, in the order that was asked for.")]
     next_cursor: NextCursorField
 
 

@@ -5,8 +5,8 @@ signatures, from which the OpenAPI document is made too.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from enum import Enum
 from functools import lru_cache
 from typing import Final, cast
@@ -19,6 +19,7 @@ from litestar.typing import FieldDefinition
 
 from service.api.texts import is_idempotency_key, is_plain, is_uuid, shown
 from service.errors import InvalidRequestError, NotFoundError, UnsupportedMediaTypeError
+from service.forms import Form, meant
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _SHOWN: Final = 64
@@ -28,23 +29,25 @@ def require_declared(query: Sequence[tuple[str, str]], handler: BaseRouteHandler
     """Check the query of a request as a whole.
 
     Raises:
-        InvalidRequestError: a parameter is unknown, given twice, or has a value that is not allowed; the error names
-            it, its value as it was sent, and the allowed values.
+        InvalidRequestError: a parameter is unknown, given too often, or has a value that is not allowed; the error
+            names it, its value as it was sent, and the allowed values.
     """
     declared = _declared(handler)
-    seen: set[str] = set()
+    counts = Counter(name for name, _ in query)
     for name, value in query:
         field = declared.get(name)
         if field is None:
             raise InvalidRequestError(_unknown(name, declared))
-        if name in seen:
-            raise InvalidRequestError(f"query parameter {name} is given twice")
+        most = _rule(field).max_items
+        if counts[name] > (most or 1):
+            times = "twice" if most is None else f"{counts[name]} times: allowed are {most}"
+            raise InvalidRequestError(f"query parameter {name} is given {times}")
         if not is_plain(value):
             raise InvalidRequestError(f"query parameter {name} must not hold control characters")
-        problem = _problem(value, field)
+        # Values of a parameter that may be repeated are checked where they are read (service/operations/filters.py).
+        problem = _problem(value, field) if most is None else None
         if problem is not None:
             raise InvalidRequestError(f"{name}={shown(value, _SHOWN)}: {problem}")
-        seen.add(name)
 
 
 def require_ids(scope: HTTPScope) -> None:
@@ -57,7 +60,7 @@ def require_ids(scope: HTTPScope) -> None:
 
 def require_once(headers: Headers) -> None:
     """Refuse doubled headers that decide what is done: two readers of the request could read them differently."""
-    for name in ("if-match", "idempotency-key", "content-type"):
+    for name in ("if-match", "idempotency-key", "content-type", "last-event-id"):
         if len(headers.getall(name, [])) > 1:
             raise InvalidRequestError(f"the header {name} is given twice")
 
@@ -93,33 +96,27 @@ def _unknown(name: str, declared: Mapping[str, FieldDefinition]) -> str:
     text = f"unknown query parameter {shown(name, _SHOWN)!r}"
     if not declared:
         return f"{text}: this path takes none"
-    nearest = get_close_matches(name, declared, n=1)
-    meant = f": did you mean {nearest[0]}?" if nearest else ":"
-    return f"{text}{meant} known are {', '.join(sorted(declared))}"
+    return f"{text}: {meant(name, sorted(declared))}known are {', '.join(sorted(declared))}"
 
 
 def _problem(value: str, field: FieldDefinition) -> str | None:
-    rule = cast("QueryParameter", field.kwarg_definition)
-    choices = _choices(field)
-    if choices is not None:
-        nearest = get_close_matches(value, choices, n=1)
-        meant = f"did you mean {nearest[0]}? " if nearest else ""
-        return None if value in choices else f"{meant}allowed are {', '.join(choices)}"
+    rule = _rule(field)
     if rule.ge is not None and rule.le is not None:
         is_within = _INTEGER.fullmatch(value) and rule.ge <= int(value) <= rule.le
         return None if is_within else f"allowed are whole numbers from {rule.ge} to {rule.le}"
-    if not (rule.min_length or 0) <= len(value) <= (rule.max_length or len(value)):
-        return f"allowed are {rule.min_length or 0} to {rule.max_length} characters"
-    if rule.pattern is not None and re.fullmatch(rule.pattern, value) is None:
-        return f"allowed are {rule.title}"
-    return None
+    lengths = (rule.min_length or 0, rule.max_length or len(value))
+    return Form(choices=_choices(field), min_length=lengths[0], max_length=lengths[1]).problem(value)
 
 
-def _choices(field: FieldDefinition) -> Sequence[str] | None:
-    rule = cast("QueryParameter", field.kwarg_definition)
+def _rule(field: FieldDefinition) -> QueryParameter:
+    return cast("QueryParameter", field.kwarg_definition)
+
+
+def _choices(field: FieldDefinition) -> Sequence[str]:
+    rule = _rule(field)
     if rule.enum is not None:
         return [str(value) for value in rule.enum]
     for kind in (field.annotation, *(inner.annotation for inner in field.inner_types)):
         if isinstance(kind, type) and issubclass(kind, Enum):
             return [str(member.value) for member in kind]
-    return None
+    return []

@@ -7,6 +7,7 @@ import msgspec
 from litestar.types import Scope
 
 from service.api.auth import Authenticator
+from service.api.follows import Follows
 from service.api.waiting import JobWaits
 from service.operations.base import Services
 from service.operations.tallies import Tallies
@@ -43,6 +44,7 @@ class ApiServices(msgspec.Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     tallies: Tallies
     waits: JobWaits
+    follows: Follows
     ready: Callable[[], Mapping[str, str]]
     render_metrics: Callable[[], bytes]
     settings: ApiSettings

@@ -1,19 +1,16 @@
-"""The query parameters of listings: the values that each can have; service/api/head.py checks them."""
+"""The query parameters of listings. service/api/head.py checks those that are given once."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, TypeAlias
 
 from litestar.di import NamedDependency, Provide
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 
-from service.api.fields import REQUEST_ID, UUID
 from service.api.request import ApiRequest
 from service.errors import InvalidRequestError
-from service.ports import RecordFilter
-from service.times import parse_time_ns, require_order
-from telemetry import names
-
-_TIME: Final = "A day (UTC), an RFC 3339 time, or a duration ago: `2026-11-30`, `2026-11-30T08:00:00Z`, `-2h`."
+from service.forms import Form
+from service.operations.filters import FORMS, MAX_VALUES, NAMES, NOT, SINGLE, filter_of
+from service.ports import ListingOrder, RecordFilter
 
 Cursor = Annotated[
     str | None,
@@ -22,6 +19,10 @@ Cursor = Annotated[
     ),
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="The most rows of a page.")]
+Direction = Annotated[
+    ListingOrder,
+    QueryParameter(name="order", description="The last committed first, or the first. A cursor belongs to its order."),
+]
 Wait = Annotated[
     str | None,
     QueryParameter(
@@ -37,91 +38,87 @@ def text(description: str) -> QueryParameter:
     return QueryParameter(min_length=1, max_length=512, description=description)
 
 
-def _one_of(values: Iterable[str], description: str) -> QueryParameter:
-    return QueryParameter(enum=tuple(values), description=description)
+Several: TypeAlias = list[str] | None
 
 
-def _value_of(attribute: str, description: str) -> QueryParameter:
-    return _one_of(sorted(names.ATTRIBUTE_VALUES[attribute]), description)
+def _several(name: str) -> QueryParameter:
+    """Declare a filter or an exclusion of several values."""
+    form = FORMS[name.removeprefix(NOT)]
+    description = f"None of these: {form.description}" if name.startswith(NOT) else f"Any of these: {form.description}"
+    return QueryParameter(
+        name=name, description=description, max_items=MAX_VALUES, schema_extra={"items": _schema_of(form)}
+    )
 
 
-def _form(pattern: str, title: str, description: str, **schema: Any) -> QueryParameter:
-    """Declare a filter of this pattern; `title` is the pattern in words, for problems too."""
-    return QueryParameter(pattern=pattern, title=title, description=description, schema_extra=schema)
+def _single(name: str) -> QueryParameter:
+    form = SINGLE[name]
+    return QueryParameter(
+        name=name,
+        description=form.description,
+        enum=tuple(form.choices) or None,
+        min_length=form.min_length or None,
+        max_length=None if form.choices else form.max_length,
+    )
 
 
-def _hex(digits: int, description: str) -> QueryParameter:
-    return _form(f"^[0-9a-f]{{{digits}}}$", f"{digits} hexadecimal digits in small letters", description)
-
-
-def _uuid(description: str) -> QueryParameter:
-    pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-    return _form(pattern, "a UUID in small letters", description, **UUID)
-
-
-def _request_id(description: str) -> QueryParameter:
-    return _form(REQUEST_ID["pattern"], "1 to 128 letters, digits, dots, underscores and hyphens", description)
-
-
-def _time(description: str) -> QueryParameter:
-    return QueryParameter(max_length=64, description=f"{description} {_TIME}")
+def _schema_of(form: Form) -> Schema:
+    if form.choices:
+        return Schema(type=OpenAPIType.STRING, enum=list(form.choices), examples=[form.choices[0]])
+    if form.pattern:
+        examples = [form.example]
+        return Schema(type=OpenAPIType.STRING, pattern=form.pattern, examples=examples)
+    lengths = (form.min_length, form.max_length)
+    return Schema(type=OpenAPIType.STRING, min_length=lengths[0], max_length=lengths[1], examples=[form.example])
 
 
 async def _provide_where(
     request: ApiRequest,
-    actor_id: Annotated[str | None, text("The actor that acted.")] = None,
-    action: Annotated[str | None, _one_of(sorted(set(names.ACTIONS.values())), "What was done.")] = None,
-    event_name: Annotated[str | None, _one_of(names.ACTIONS, "What took place.")] = None,
-    outcome: Annotated[str | None, _value_of(names.AUDIT_OUTCOME, "How it ended.")] = None,
-    result: Annotated[str | None, _value_of(names.AUDITRACE_RESULT, "How it ended, by cause.")] = None,
-    target_type: Annotated[str | None, _value_of(names.AUDIT_TARGET_TYPE, "The kind of the target.")] = None,
-    target_id: Annotated[str | None, text("The id of the target.")] = None,
-    trace_id: Annotated[str | None, _hex(32, "The trace in which it took place.")] = None,
-    span_id: Annotated[str | None, _hex(16, "The span in which it took place.")] = None,
-    job_id: Annotated[str | None, _uuid("The job that it belongs to.")] = None,
-    stream_id: Annotated[str | None, _uuid("The stream in which the records stand.")] = None,
-    request_id: Annotated[str | None, _request_id("The request that caused it.")] = None,
-    tenant_id: Annotated[str | None, text("The tenant; no other than that of the credential.")] = None,
-    since: Annotated[str | None, _time("Observed at this time or later.")] = None,
-    until: Annotated[str | None, _time("Observed before this time.")] = None,
+    _actor_id: Annotated[Several, _several("actor_id")] = None,
+    _actor_issuer: Annotated[Several, _several("actor_issuer")] = None,
+    _initiator_id: Annotated[Several, _several("initiator_id")] = None,
+    _action: Annotated[Several, _several("action")] = None,
+    _event_name: Annotated[Several, _several("event_name")] = None,
+    _outcome: Annotated[Several, _several("outcome")] = None,
+    _result: Annotated[Several, _several("result")] = None,
+    _target_type: Annotated[Several, _several("target_type")] = None,
+    _target_id: Annotated[Several, _several("target_id")] = None,
+    _trace_id: Annotated[Several, _several("trace_id")] = None,
+    _span_id: Annotated[Several, _several("span_id")] = None,
+    _job_id: Annotated[Several, _several("job_id")] = None,
+    _stream_id: Annotated[Several, _several("stream_id")] = None,
+    _request_id: Annotated[Several, _several("request_id")] = None,
+    _not_actor_id: Annotated[Several, _several("not_actor_id")] = None,
+    _not_actor_issuer: Annotated[Several, _several("not_actor_issuer")] = None,
+    _not_initiator_id: Annotated[Several, _several("not_initiator_id")] = None,
+    _not_action: Annotated[Several, _several("not_action")] = None,
+    _not_event_name: Annotated[Several, _several("not_event_name")] = None,
+    _not_outcome: Annotated[Several, _several("not_outcome")] = None,
+    _not_result: Annotated[Several, _several("not_result")] = None,
+    _not_target_type: Annotated[Several, _several("not_target_type")] = None,
+    _not_target_id: Annotated[Several, _several("not_target_id")] = None,
+    _not_trace_id: Annotated[Several, _several("not_trace_id")] = None,
+    _not_span_id: Annotated[Several, _several("not_span_id")] = None,
+    _not_job_id: Annotated[Several, _several("not_job_id")] = None,
+    _not_stream_id: Annotated[Several, _several("not_stream_id")] = None,
+    _not_request_id: Annotated[Several, _several("not_request_id")] = None,
+    _tenant_id: Annotated[str | None, _single("tenant_id")] = None,
+    _since: Annotated[str | None, _single("since")] = None,
+    _until: Annotated[str | None, _single("until")] = None,
+    _q: Annotated[str | None, _single("q")] = None,
+    _include_trail: Annotated[str | None, _single("include_trail")] = None,
 ) -> RecordFilter:
-    """Return the filter of records that the query states.
+    """Return the filter of records that the query states. The parameters declare it; it is read as a whole.
 
     Raises:
-        InvalidRequestError: `since` or `until` is no time, or nothing can lie between them.
+        InvalidRequestError: a value is not allowed, there are too many, or nothing can lie between `since` and `until`.
     """
-    now_ns = request.parts.services.clock()
-    since_ns, until_ns = _time_ns("since", since, now_ns), _time_ns("until", until, now_ns)
+    stated = [(name, value) for name, value in request.query_params.multi_items() if name in NAMES]
     try:
-        require_order(since_ns, until_ns)
+        return filter_of(stated, request.parts.services.clock())
     except ValueError as error:
         raise InvalidRequestError(str(error)) from error
-    return RecordFilter(
-        actor_id=actor_id,
-        action=action,
-        event_name=event_name,
-        outcome=outcome,
-        result=result,
-        target_type=target_type,
-        target_id=target_id,
-        trace_id=trace_id,
-        span_id=span_id,
-        job_id=job_id,
-        stream_id=stream_id,
-        request_id=request_id,
-        tenant_id=tenant_id,
-        since_ns=since_ns,
-        until_ns=until_ns,
-    )
 
 
 Where = NamedDependency[RecordFilter]
 WHERE: Final = {"where": Provide(_provide_where)}
 """The dependency of routes that take a `Where`."""
-
-
-def _time_ns(name: str, text: str | None, now_ns: int) -> int | None:
-    try:
-        return None if text is None else parse_time_ns(text, now_ns)
-    except ValueError as error:
-        raise InvalidRequestError(f"{name}: {error}") from error

@@ -14,6 +14,8 @@ JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 MEDIA_TYPES: Final = "media_types"
 """The media types of the answer, where the handler chooses one of several; for the OpenAPI document."""
+STREAM: Final = "stream"
+"""The media type of an answer without an end, which a parameter asks for; for the OpenAPI document."""
 
 get: Final = partial(route, http_method=[HttpMethod.GET, HttpMethod.HEAD])
 """Litestar's `get`, which answers HEAD too, as RFC 9110 (9.1) requires: the same headers without the body.

@@ -22,7 +22,7 @@ from service.api.fields import EVERYWHERE, HEADERS, REQUEST_ID, example_of, text
 from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import Problem
 from service.api.request import ApiRequest
-from service.api.routing import BODY, BYTES, JSON, MEDIA_TYPES, get
+from service.api.routing import BODY, BYTES, JSON, MEDIA_TYPES, STREAM, get
 
 DOCUMENT_MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.1"
 
@@ -168,7 +168,9 @@ def _describe_answers(
             problems[status] = {**answer, "headers": _references([*EVERYWHERE, *_OF_PROBLEMS.get(status, ())])}
             answers[status] = {"$ref": f"#/components/responses/{status}"}
             continue
-        kind = kinds.get(content["schema"].get("$ref", "").rpartition("/")[2])
+        # A handler that answers with a stream when a parameter asks for one states two types.
+        first, *_ = content["schema"].get("oneOf", [content["schema"]])
+        kind = kinds.get(first.get("$ref", "").rpartition("/")[2])
         if kind is not None:
             content = _shown(kind)
         else:
@@ -177,6 +179,8 @@ def _describe_answers(
             answer["description"] = handler.response_description or _first_line(kind)
         answer["headers"] = headers
         answer["content"] = dict.fromkeys(handler.opt.get(MEDIA_TYPES, [media_type]), content)
+        if STREAM in handler.opt:
+            answer["content"][handler.opt[STREAM]] = {"schema": {"type": "string"}}
 
 
 def _references(headers: Iterable[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the composition root needs from each kind of database, before it opens a ledger and while it is open."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from service.ports import (
     RegisteredKey,
     Replays,
     StoredConfiguration,
+    WebhookOutbox,
+    WebhookState,
 )
 from service.secrets import DeploymentSecret
 from service.store.checkpointing import Checkpoints
@@ -27,6 +29,7 @@ from service.store.lanes import Lanes
 from service.store.opening import configuration_of, is_empty, keys_of, last_and_refused, records_in
 from service.store.queries import Execute
 from service.store.streams import StreamSettings
+from service.store.webhooks import require_webhooks, states_of
 from service.store.writing import LedgerTransaction
 from telemetry.audit.signer import Signer
 from telemetry.audit.verify import Found
@@ -216,6 +219,27 @@ class Database(ABC):
     @abstractmethod
     def _replays(self, sink: str) -> Replays:
         """Do this on a database that has a ledger."""
+
+    def webhooks(self, owner: str, clock: Clock) -> WebhookOutbox:
+        """Open the records for webhooks, as `owner`, a name that no other process ever has.
+
+        Raises:
+            SettingsError: the schema is older than webhooks.
+        """
+        self.require()
+        with self._snapshot() as execute:
+            require_webhooks(execute)
+        return self._webhooks(owner, clock)
+
+    @abstractmethod
+    def _webhooks(self, owner: str, clock: Clock) -> WebhookOutbox:
+        """Do this on a database that has the tables for it."""
+
+    def webhook_states(self, endpoints: Sequence[str]) -> Mapping[str, WebhookState | None]:
+        """Return the stored state of each endpoint; None for one that was never registered."""
+        self.require()
+        with self._snapshot() as execute:
+            return states_of(execute, endpoints)
 
     @abstractmethod
     def open(self, parts: LedgerParts) -> Opened:

@@ -14,6 +14,7 @@ from service.bootstrap.database import Database
 from service.bootstrap.databases import database_of
 from service.bootstrap.listening import examine_listening
 from service.bootstrap.templates import load_templates
+from service.bootstrap.webhooks import load_webhooks
 from service.config import Settings
 from service.errors import AuditraceError, SettingsError, TryLaterError
 from service.keyfiles import SigningKeys, examine_secret
@@ -33,6 +34,7 @@ SETTINGS: Final = "settings"
 LISTENING: Final = "listening"
 DATABASE: Final = "database"
 DELIVERY: Final = "delivery"
+WEBHOOKS: Final = "webhooks"
 
 
 class CheckResult(msgspec.Struct, frozen=True):
@@ -156,6 +158,11 @@ def _delivery(subject: Subject) -> str:
     return f"{sink.endpoint}{_through(sink.proxy)}"
 
 
+def _webhooks(subject: Subject) -> str:
+    path = subject.settings.webhooks
+    return "none are declared" if path is None else f"{len(load_webhooks(path))} endpoints in {path}"
+
+
 def _require_own_archive(subject: Subject) -> None:
     """Raise if the database is empty but the archive has records: two ledgers in one archive never verify."""
     held = archived_in(subject.settings.archive) if subject.is_empty else None
@@ -237,6 +244,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "templates": _templates,
     "telemetry": _telemetry,
     DELIVERY: _delivery,
+    WEBHOOKS: _webhooks,
     "signing key": _signing_key,
     "ledger secret": _ledger_secret,
     "admin key": _admin_key,
@@ -245,7 +253,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
 }
 
 EVERYTHING: Final = tuple(_CHECKS)
-RELAY: Final = (SETTINGS, DATABASE, "telemetry", DELIVERY)
+RELAY: Final = (SETTINGS, DATABASE, "telemetry", DELIVERY, WEBHOOKS)
 RECORDED_RELAY: Final = (*RELAY, "ledger secret")
 """Of a relay whose configuration is put on record."""
 COMMAND: Final = (SETTINGS, DATABASE, "templates", "telemetry", "signing key", "ledger secret")

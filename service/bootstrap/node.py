@@ -17,6 +17,7 @@ from service.bootstrap.databases import database_of
 from service.bootstrap.examined import COMMAND
 from service.bootstrap.invocation import context_of
 from service.bootstrap.ledger_records import LedgerRecords, service_context
+from service.bootstrap.webhooks import webhooks_of
 from service.config import Settings
 from service.errors import ConflictError
 from service.ids import new_id_from
@@ -32,6 +33,7 @@ from service.records import Invocation
 from service.roles import ADMIN
 from service.store.watermark import DiskWatermark, WatermarkedLedger
 from service.store.writability import WatchedLedger
+from service.webhooks import Webhooks
 from telemetry.audit.ledger import AuditLogger
 from telemetry.audit.record import Source
 from telemetry.audit.verify import Found
@@ -129,6 +131,10 @@ class Node:
     def place(self) -> str:
         """Which database this is: the absolute path of a file, or the host and name of a database on a server."""
         return self._database.place
+
+    def webhooks(self) -> Webhooks | None:
+        """Open the webhooks that the settings name; None when they name none."""
+        return webhooks_of(self.settings, self._database, f"{self.owner}-webhooks", self.telemetry.instruments)
 
     def registered_keys(self) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger, read on a connection of its own; any thread may call this."""

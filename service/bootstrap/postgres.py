@@ -17,7 +17,7 @@ from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
 from service.store.postgres.migrate import missing_steps
 from service.store.postgres.opening import durability, examine, migrate_database
-from service.store.postgres.outbox import PostgresOutbox, PostgresReplays
+from service.store.postgres.outbox import PostgresOutbox, PostgresReplays, PostgresWebhooks
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
 from service.store.postgres.snapshot import snapshot
@@ -78,6 +78,9 @@ class PostgresDatabase(Database):
 
     def _replays(self, sink: str) -> PostgresReplays:
         return PostgresReplays(self._url, sink)
+
+    def _webhooks(self, owner: str, clock: Clock) -> PostgresWebhooks:
+        return PostgresWebhooks(self._url, owner, clock)
 
     @override
     def open(self, parts: LedgerParts) -> Opened:

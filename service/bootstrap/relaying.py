@@ -12,6 +12,7 @@ from service.bootstrap.examined import RELAY
 from service.bootstrap.ledger_records import LEDGER
 from service.bootstrap.node import VERSION
 from service.bootstrap.recording import Recorder
+from service.bootstrap.webhooks import webhooks_of
 from service.config import Settings
 from service.errors import TryLaterError
 from service.ports import Outbox, ReplayBegun
@@ -45,6 +46,9 @@ class RelayNode:
         self.relay = relay_of(settings, self._outbox, self.telemetry.instruments)
         self.place = self._database.place
         """Where the ledger is, as texts for people show it."""
+        owner = f"node-{instance_id}-webhooks"
+        self.webhooks = webhooks_of(settings, self._database, owner, self.telemetry.instruments) if is_daemon else None
+        """Those that the settings name; None when they name none, and in a command that ends by itself."""
 
     def left_out(self) -> tuple[int, int] | None:
         """Return how many records are parked, and how many are undelivered; None if the database cannot be read."""
@@ -57,6 +61,8 @@ class RelayNode:
     def close(self, telemetry_s: float | None = None) -> None:
         """Close everything, after the relay has ended; telemetry is sent for at most `telemetry_s` seconds."""
         self.relay.close()
+        if self.webhooks is not None:
+            self.webhooks.close()
         self._give_up_name()
         self.telemetry.shutdown(telemetry_s)
 

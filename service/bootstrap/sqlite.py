@@ -16,7 +16,7 @@ from service.store.sqlite.identity import hold
 from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.migrate import migrate, missing_steps
 from service.store.sqlite.opening import examine, is_empty, require_ledger
-from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays
+from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays, SqliteWebhooks
 from service.store.sqlite.owners import OwnerLocks, is_living
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.reconciliation import reconcile
@@ -105,6 +105,10 @@ class SqliteDatabase(Database):
     def _replays(self, sink: str) -> SqliteReplays:
         return SqliteReplays(self._path, sink)
 
+    def _webhooks(self, owner: str, clock: Clock) -> SqliteWebhooks:
+        return SqliteWebhooks(self._path, owner, clock)
+
+    @override
     def open(self, parts: LedgerParts) -> Opened:
         """Open the ledger with one lane, under a lock file of its owner."""
         locks = OwnerLocks(self._path, parts.owner)

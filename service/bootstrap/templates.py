@@ -1,9 +1,8 @@
 """Reads the file of the templates."""
 
-import tomllib
 from pathlib import Path
 
-from service.errors import SettingsError
+from service.bootstrap.declared import read_declared
 from service.jobs.templates import Templates, templates_of
 
 
@@ -13,14 +12,4 @@ def load_templates(path: Path) -> Templates:
     Raises:
         SettingsError: lists every problem of the file, each with its place.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        is_unread = not isinstance(error, FileNotFoundError)
-        raise SettingsError([f"{path} cannot be read: {error.strerror}"], is_unread=is_unread) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{path} is not TOML: {error}"]) from error
-    try:
-        return templates_of(content)
-    except SettingsError as error:
-        raise SettingsError([f"{path}: {problem}" for problem in error.problems]) from error
+    return read_declared(path, templates_of)

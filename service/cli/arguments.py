@@ -6,9 +6,10 @@ from typing import TypeVar
 from service.errors import SettingsError
 
 T = TypeVar("T")
+X = TypeVar("X")
 
 
-def parsed(parse: Callable[[str], T], text: str | None, option: str, problems: list[str]) -> T | None:
+def parsed(parse: Callable[[X], T], text: X | None, option: str, problems: list[str]) -> T | None:
     """Return the value of an option; None, with a problem added, when `parse` raises ValueError."""
     try:
         return None if text is None else parse(text)

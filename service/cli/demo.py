@@ -134,12 +134,12 @@ def _table(records: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         for record in records
     ]
-    return table(("TIME", "EVENT", "ACTOR", "RESULT", "WHAT", "TRACE"), rows)
+    return table(("TIME", "EVENT", "WHO", "RESULT", "WHAT", "TRACE"), rows)
 
 
 def _who(attributes: Mapping[str, Any]) -> str:
     initiator = attributes.get(names.AUDITRACE_INITIATOR_ID)
-    return f"worker for {initiator}" if initiator else str(attributes[names.AUDIT_ACTOR_ID])
+    return f"{initiator} by worker" if initiator else str(attributes[names.AUDIT_ACTOR_ID])
 
 
 def _status(attributes: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ from contextlib import closing
 import httpx
 
 from service.bootstrap.database import Database
-from service.bootstrap.examined import EVERYTHING, LISTENING, Check, CheckResult, Subject, carry_out, examine
+from service.bootstrap.examined import EVERYTHING, LISTENING, WEBHOOKS, Check, CheckResult, Subject, carry_out, examine
+from service.bootstrap.webhooks import load_webhooks
 from service.cli.output import print_answer, table
 from service.config import Settings, examine_settings
 from service.errors import SettingsError, TryLaterError
@@ -115,6 +116,27 @@ def _outbox(subject: Subject) -> str:
     return f"{state.depth} records wait for delivery, none is parked"
 
 
+def _webhooks(subject: Subject) -> str:
+    endpoints = [endpoint.name for endpoint in load_webhooks(subject.settings.webhooks)]
+    ledger = _ledger(subject)
+    if not endpoints:
+        return "none are declared"
+    if ledger is None:
+        return f"{len(endpoints)} endpoints are declared; the first start begins to deliver"
+    states = ledger.webhook_states(endpoints)
+    failing = [
+        f"{name} holds {state.records} records back: {state.error}"
+        for name, state in states.items()
+        if state is not None and state.error is not None and state.records
+    ]
+    if failing:
+        raise SettingsError(failing)
+    return ", ".join(
+        f"{name} has no start yet" if state is None else f"{name} is {state.records} records behind"
+        for name, state in states.items()
+    )
+
+
 def _durability(subject: Subject) -> str:
     found = _database(subject).durability(needs_standby=subject.settings.needs_standby)
     if found.problems:
@@ -171,6 +193,7 @@ _FURTHER: Sequence[tuple[str, Check]] = (
     ("checkpoints", _checkpoints),
     ("durability", _durability),
     ("outbox", _outbox),
+    (WEBHOOKS, _webhooks),
 )
 """Checks that a start does not make, or not in this depth."""
 

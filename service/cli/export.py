@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -17,11 +17,19 @@ from service.cli.output import print_error, printing
 from service.config import read_settings
 from service.errors import BrokenLedgerError, SettingsError
 from service.operations.exports import ROWS_AT_ONCE, WRITERS, ExportFormat, Writer
+from service.operations.filters import filter_of
 from service.ports import Reads, RecordFilter, StoredRecord
 from service.times import parse_time_ns, require_order
 from telemetry.audit.ocsf import ocsf_event
 
 OCSF: Final = "ocsf"
+_OPTIONS: Final = {
+    "tenant_id": "--tenant",
+    "actor_id": "--actor",
+    "job_id": "--job",
+    "since_ns": "--since",
+    "until_ns": "--until",
+}
 
 
 def ocsf_lines(records: Sequence[StoredRecord], _is_first: bool) -> bytes:
@@ -50,6 +58,14 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", metavar="ID", help="only records of this tenant")
     parser.add_argument("--actor", metavar="ID", help="only records of this actor")
     parser.add_argument("--job", metavar="ID", help="only records of this job")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FILTER=VALUE",
+        help="only records that match this filter of GET /v1/audit/records, for example not_result=success, "
+        "event_name=job.*, q=disk or include_trail=false; repeat it for more filters, or for more values of one",
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -95,18 +111,34 @@ def _filter(arguments: argparse.Namespace) -> RecordFilter:
 
     since_ns = parsed(time_ns, arguments.since, "--since", problems)
     until_ns = parsed(time_ns, arguments.until, "--until", problems)
+    where = parsed(lambda stated: filter_of(map(_pair, stated), present_ns), arguments.where, "--where", problems)
+    options: dict[str, Any] = {
+        "tenant_id": arguments.tenant,
+        "actor_id": None if arguments.actor is None else (arguments.actor,),
+        "job_id": None if arguments.job is None else (arguments.job,),
+        "since_ns": since_ns,
+        "until_ns": until_ns,
+    }
+    stated = {name: value for name, value in options.items() if value is not None}
+    problems += [
+        f"{_OPTIONS[name]} and --where {name.removesuffix('_ns')}=… state the same filter: give one of them"
+        for name in stated
+        if where is not None and getattr(where, name)
+    ]
+    found = msgspec.structs.replace(where or RecordFilter(), **stated)
     try:
-        require_order(since_ns, until_ns, "--since", "--until")
+        require_order(found.since_ns, found.until_ns, "--since", "--until")
     except ValueError as error:
         problems.append(str(error))
     require_none(problems)
-    return RecordFilter(
-        tenant_id=arguments.tenant,
-        actor_id=arguments.actor,
-        job_id=arguments.job,
-        since_ns=since_ns,
-        until_ns=until_ns,
-    )
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text}: write the name of a filter, = and a value")
+    return name, value
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import msgspec
 
 from service.errors import ForbiddenError
 from service.operations.base import Operation, Services, naming
-from service.operations.reading import filter_text
+from service.operations.filters import filter_text
 from service.operations.steps import Decision, Step
 from service.operations.tallies import LEDGER
 from service.ports import Page, Reads, RecordFilter, StoredRecord, Transaction
@@ -114,6 +114,13 @@ COLUMNS: Final[Mapping[str, str]] = {
     "reason": names.AUDITRACE_REASON,
     "changes": names.AUDITRACE_CHANGES,
 }
+# At the end, so that readers by position find the columns of earlier versions where they were.
+LATER_COLUMNS: Final[Mapping[str, str]] = {
+    "initiator_id": names.AUDITRACE_INITIATOR_ID,
+    "template": names.AUDITRACE_JOB_TEMPLATE,
+    "run": names.AUDITRACE_JOB_RUN,
+    "user_agent": names.USER_AGENT_ORIGINAL,
+}
 _PLACE: Final = ("record_id", "stream_id", "sequence_number", "record_hash", "event_name")
 _TRACE: Final = ("trace_id", "span_id")
 # Spreadsheets read a text with this beginning as a formula (OWASP, "CSV Injection").
@@ -128,7 +135,7 @@ def csv_rows(records: Sequence[StoredRecord], is_first: bool) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     if is_first:
-        writer.writerow([*_PLACE, "timestamp", "observed_timestamp", *COLUMNS, *_TRACE])
+        writer.writerow([*_PLACE, "timestamp", "observed_timestamp", *COLUMNS, *_TRACE, *LATER_COLUMNS])
     writer.writerows([_cell(value) for value in _values(record)] for record in records)
     return text.getvalue().encode()
 
@@ -141,6 +148,7 @@ def _values(record: StoredRecord) -> Iterator[object]:
     yield from (body.attributes.get(name, "") for name in COLUMNS.values())
     yield body.trace_id
     yield body.span_id
+    yield from (body.attributes.get(name, "") for name in LATER_COLUMNS.values())
 
 
 def _cell(value: object) -> object:

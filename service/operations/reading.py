@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -11,20 +11,18 @@ from service.errors import ForbiddenError, NotFoundError, RefusedError
 from service.jobs.model import Job
 from service.jobs.transitions import may_decide
 from service.operations.base import Operation, Services, asks_for_another
+from service.operations.filters import filter_text
 from service.operations.proofs import Proof, proof_of
 from service.operations.tallies import LEDGER, Tallies
-from service.ports import CheckpointRow, Page, Reads, RecordFilter, RecordRow, StreamRow
+from service.ports import CheckpointRow, ListingOrder, Page, Reads, RecordFilter, RecordRow, StreamRow
 from service.records import AuditContext
 from service.roles import APPROVER, AUDITOR, has_one, require
 from telemetry import names
 from telemetry.audit.body_view import view_body
-from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import KEY_ISSUER
 from telemetry.tracing import AuditedSpan
 
 T = TypeVar("T")
-
-_TIMES: Final = {"since_ns": "since", "until_ns": "until"}
 
 
 class AuditReading(Operation):
@@ -42,14 +40,16 @@ class AuditReading(Operation):
         self._reads = reads
         self._tallies = tallies
 
-    async def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[RecordRow]:
-        """Return one page of the records that match, newest first."""
+    async def records(
+        self, where: RecordFilter, cursor: str | None, limit: int, order: ListingOrder = ListingOrder.DESC
+    ) -> Page[RecordRow]:
+        """Return one page of the records that match, newest first unless `order` says otherwise."""
 
         def read() -> Page[RecordRow]:
             if where.tenant_id not in {None, self.context.tenant_id}:
                 raise ForbiddenError("this credential reads the records of its own tenant only")
             own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
-            return self._reads.records(own, cursor, limit)
+            return self._reads.records(own, cursor, limit, order)
 
         return await self._for_auditors(filter_text(where), read)
 
@@ -63,9 +63,9 @@ class AuditReading(Operation):
                 raise NotFoundError("there is no such job")
             if not has_one(self.context.roles, AUDITOR) and not self._may_decide(job):
                 raise ForbiddenError("this needs the role auditor, or a job that you may confirm or reject")
-            return self._reads.records(RecordFilter(job_id=job_id, tenant_id=self.context.tenant_id), cursor, limit)
+            return self._reads.records(RecordFilter(job_id=(job_id,), tenant_id=self.context.tenant_id), cursor, limit)
 
-        return await self._recorded(filter_text(RecordFilter(job_id=job_id)), read)
+        return await self._recorded(filter_text(RecordFilter(job_id=(job_id,))), read)
 
     async def record(self, record_id: str) -> RecordRow:
         """Return one record.
@@ -134,17 +134,3 @@ class AuditReading(Operation):
         except ForbiddenError:
             return False
         return may_decide(job, is_creator=self._is_creator(job), distinct_confirmer=asks_for_another(template))
-
-
-def filter_text(where: RecordFilter) -> str:
-    """Return the canonical query text of a filter. Equal filters have the same text, whatever their order or form.
-
-    Example:
-        >>> filter_text(RecordFilter(outcome="failure", actor_id="ci bot", since_ns=0))
-        'actor_id=ci+bot&outcome=failure&since=1970-01-01T00%3A00%3A00.000000000Z'
-    """
-    stated = {name: value for name, value in msgspec.structs.asdict(where).items() if value is not None}
-    shown = {
-        _TIMES.get(name, name): rfc3339_nanos(value) if name in _TIMES else value for name, value in stated.items()
-    }
-    return urlencode(sorted(shown.items()))

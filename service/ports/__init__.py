@@ -10,17 +10,19 @@ from service.ports.checkpoints import (
 )
 from service.ports.configuring import SINK, Configuration, PendingOffer, SettingValue, StoredConfiguration
 from service.ports.delivering import Lag, Outbox, OutboxRecord, ReplayBegun, Replays
+from service.ports.filters import TRAIL_EVENTS, FilterValues, JobFilter, ListingOrder, RecordFilter, small
 from service.ports.reading import (
     CheckpointRow,
-    JobFilter,
+    FollowedRecord,
     OutboxState,
     Page,
     Reads,
-    RecordFilter,
     RecordRow,
     StoredRecord,
     StreamRow,
+    TrailPosition,
 )
+from service.ports.webhooks import WebhookOutbox, WebhookRecord, WebhookState, WebhookStream
 from service.ports.writing import (
     ApiKey,
     Clock,
@@ -45,6 +47,7 @@ from telemetry.audit.record import Receipt
 
 __all__ = [
     "SINK",
+    "TRAIL_EVENTS",
     "ApiKey",
     "CheckpointRow",
     "CheckpointWriter",
@@ -54,11 +57,14 @@ __all__ = [
     "Discrepancy",
     "Durability",
     "EndRun",
+    "FilterValues",
+    "FollowedRecord",
     "IdempotencyEntry",
     "JobFilter",
     "Lag",
     "LastCheckpoint",
     "Ledger",
+    "ListingOrder",
     "NewId",
     "Outbox",
     "OutboxRecord",
@@ -84,8 +90,14 @@ __all__ = [
     "StoredConfiguration",
     "StoredRecord",
     "StreamRow",
+    "TrailPosition",
     "Transaction",
     "Transition",
+    "WebhookOutbox",
+    "WebhookRecord",
+    "WebhookState",
+    "WebhookStream",
     "Work",
     "Write",
+    "small",
 ]

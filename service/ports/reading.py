@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
+from service.ports.filters import JobFilter, ListingOrder, RecordFilter
 from service.ports.writing import ApiKey
 from telemetry.audit.request import StoredBytes
 
@@ -23,34 +24,6 @@ class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
     observed_ns: int
     body: str
     delivery: str
-
-
-class RecordFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Filters of `GET /v1/audit/records`; None means any."""
-
-    actor_id: str | None = None
-    action: str | None = None
-    event_name: str | None = None
-    outcome: str | None = None
-    result: str | None = None
-    target_type: str | None = None
-    target_id: str | None = None
-    trace_id: str | None = None
-    span_id: str | None = None
-    job_id: str | None = None
-    stream_id: str | None = None
-    request_id: str | None = None
-    tenant_id: str | None = None
-    since_ns: int | None = None
-    until_ns: int | None = None
-
-
-class JobFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Filters of `GET /v1/jobs`; None means any."""
-
-    status: Status | None = None
-    template: str | None = None
-    created_by: str | None = None
 
 
 class Page(msgspec.Struct, Generic[R], frozen=True):
@@ -86,6 +59,20 @@ class CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
 class StoredRecord(StoredBytes, frozen=True, kw_only=True):
     """A committed record with the bytes that are delivered."""
 
+    record: RecordRow
+
+
+class TrailPosition(msgspec.Struct, frozen=True, order=True):
+    """The position of a record in the order in which a follow sends records; `cursor` is its text for clients."""
+
+    at: tuple[int | str, ...]
+    cursor: str
+
+
+class FollowedRecord(msgspec.Struct, frozen=True):
+    """A committed record and its position."""
+
+    position: TrailPosition
     record: RecordRow
 
 
@@ -140,8 +127,14 @@ class Reads(Protocol):
         """Return a committed record."""
         ...
 
-    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[RecordRow]:
-        """Return one page of records, last committed first; each page fixes the upper bound of the next."""
+    def records(
+        self, where: RecordFilter, cursor: str | None, limit: int, order: ListingOrder = ListingOrder.DESC
+    ) -> Page[RecordRow]:
+        """Return one page of records. The first page fixes the upper bound of all later pages, in both orders.
+
+        Raises:
+            InvalidRequestError: `cursor` is not one of this order.
+        """
         ...
 
     def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
@@ -149,6 +142,28 @@ class Reads(Protocol):
 
         The first page fixes the upper bound of all later pages, so they hold no record that is committed afterwards.
         """
+        ...
+
+    def first_position(self) -> TrailPosition:
+        """Return the position before all records."""
+        ...
+
+    def newest_position(self) -> TrailPosition:
+        """Return the position of the newest record before which no other record can be committed any more."""
+        ...
+
+    def position_of(self, cursor: str) -> TrailPosition:
+        """Return the position that a cursor names.
+
+        Raises:
+            InvalidRequestError: it is not the cursor of a position, or its record is not in this ledger.
+        """
+        ...
+
+    def followed(
+        self, where: RecordFilter, behind: TrailPosition, up_to: TrailPosition, limit: int
+    ) -> Sequence[FollowedRecord]:
+        """Return at most `limit` records behind a position, up to a newest position, in their order."""
         ...
 
     def streams(self, cursor: str | None, limit: int) -> Page[StreamRow]:

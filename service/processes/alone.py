@@ -12,7 +12,16 @@ from service.bootstrap.relaying import Redelivery, RelayNode
 from service.config import Settings
 from service.processes.parts import Parts
 from service.processes.reloading import ReloadSignal, nothing_to_reload
-from service.processes.stopping import DELIVERIES_KEEP, LEAST_TELEMETRY_S, Grace, Say, StopSignal, left_of, tell
+from service.processes.stopping import (
+    DELIVERIES_KEEP,
+    LEAST_TELEMETRY_S,
+    WEBHOOKS_SHARE,
+    Grace,
+    Say,
+    StopSignal,
+    left_of,
+    tell,
+)
 from service.records import Invocation
 from service.relay import Drained, Replayed, ReplayObserver, StallTimeout
 
@@ -42,12 +51,19 @@ def relay(settings: Settings, say: Say) -> int:
         node = RelayNode(settings, is_daemon=True)
         grace.at_hurry(node.relay.hurry)
         try:
+            if node.webhooks is not None:
+                grace.at_hurry(node.webhooks.hurry)
+                node.webhooks.start()
             node.relay.start()
             reload.listen(nothing_to_reload)
             stop.wait()
             grace.begin()
             stop.on_second(grace.hurry)
+            if node.webhooks is not None:
+                node.webhooks.retire(grace.seconds * WEBHOOKS_SHARE)
             node.relay.stop(grace.left_s(kept=DELIVERIES_KEEP))
+            if node.webhooks is not None:
+                node.webhooks.stop()
             left = node.left_out()
             held = node.relay.state().error
         finally:

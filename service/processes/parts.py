@@ -15,6 +15,7 @@ from service.processes.stopping import (
     KILL_SHARE,
     LEAST_TELEMETRY_S,
     RUNS_KEEP,
+    WEBHOOKS_SHARE,
     Grace,
     Say,
     left_of,
@@ -25,7 +26,7 @@ from service.worker.worker import Worker, WorkerSettings
 
 
 class Parts:
-    """The parts of a process over its node; worker and relay may be left out.
+    """The parts of a process over its node; worker and relay may be left out; webhooks belong to the relay.
 
     A clean stop has an order in which nothing is lost: claims end and the ends of runs are recorded, the stream is
     closed and the last checkpoint written, then the relay delivers as much as the sink takes within the grace.
@@ -56,8 +57,9 @@ class Parts:
         )
         self._worker = _worker(node) if with_worker else None
         self._relay = relay_of(node.settings, node.opened.outbox(), node.telemetry.instruments) if with_relay else None
-        node.committed += [part.wake for part in (self._worker, self._relay) if part is not None]
-        for part in (self._worker, self._relay):
+        self._webhooks = node.webhooks() if with_relay else None
+        node.committed += [part.wake for part in (self._worker, self._relay, self._webhooks) if part is not None]
+        for part in (self._worker, self._relay, self._webhooks):
             if part is not None:
                 self.grace.at_hurry(part.hurry)
         observe(node, self._checkpointer, self._selfcheck)
@@ -68,6 +70,8 @@ class Parts:
         self._selfcheck.start()
         if self._relay is not None:
             self._relay.start()
+        if self._webhooks is not None:
+            self._webhooks.start()
         if self._worker is not None:
             self._worker.start()
 
@@ -93,11 +97,18 @@ class Parts:
         self._selfcheck.stop()
         self._checkpointer.stop()
         self._node.opened.close_ledger()
+        if self._webhooks is not None:
+            # At the same time as the relay, and no longer than its share: what is left is for the next start.
+            self._webhooks.retire(min(self.grace.seconds * WEBHOOKS_SHARE, self.grace.left_s(kept=DELIVERIES_KEEP)))
         if self._relay is not None:
             self._relay.stop(self.grace.left_s(kept=DELIVERIES_KEEP))
+        if self._webhooks is not None:
+            self._webhooks.stop()
         left = self._left()
         if self._relay is not None:
             self._relay.close()
+        if self._webhooks is not None:
+            self._webhooks.close()
         self._node.close(max(LEAST_TELEMETRY_S, self.grace.left_s()))
         tell(self._say, f"auditrace stopped: {left}")
 
@@ -120,6 +131,8 @@ class Parts:
             checks["worker"] = READY
         if self._relay is not None:
             checks["delivery"] = self._relay.state().text or READY
+        if self._webhooks is not None:
+            checks["webhooks"] = self._webhooks.text or READY
         return checks
 
     def _ledger(self) -> str:

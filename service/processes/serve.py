@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -12,13 +12,14 @@ import uvicorn
 
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
+from service.api.follows import Follows
 from service.api.jwt import JwtAuthenticator
 from service.api.jwt_keys import KeySet, fetch_from
 from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import JobWaits
 from service.bootstrap.configuring import configure
-from service.bootstrap.examined import API, DELIVERY, WORKER
+from service.bootstrap.examined import API, DELIVERY, WEBHOOKS, WORKER
 from service.bootstrap.listening import BACKLOG, listen
 from service.bootstrap.node import VERSION, Node
 from service.config import Settings
@@ -44,7 +45,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
         SettingsError: before anything was started.
         TryLaterError: the database cannot be used now.
     """
-    checks = [*API, *(WORKER if with_worker else ()), *([DELIVERY] if with_relay else ())]
+    checks = [*API, *(WORKER if with_worker else ()), *([DELIVERY, WEBHOOKS] if with_relay else ())]
     with StopSignal(reloads=True) as stop, ReloadSignal() as reload, ExitStack() as undo:
         listeners: list[socket.socket] = []
         try:
@@ -61,13 +62,13 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
                 say(f"the ledger is in {node.place}")
                 say(f"the key of the first administrator is in {admin_key}")
             parts.start()
-            waits = JobWaits(node.reads)
-            node.committed.append(waits.wake)
+            waits, follows = JobWaits(node.reads), Follows(node.reads)
+            node.committed += [waits.wake, follows.wake]
             key_set = _key_set(node)
             reload.listen(Reload(node, parts.configured, stop.wait, [key_set.expire] if key_set else []))
-            app = create_app(_api(node, parts, waits, key_set))
+            app = create_app(_api(node, parts, waits, follows, key_set))
             spans = ServerSpans(app, node.telemetry.tracer, node.telemetry.instruments, node.monotonic)
-            _Server(spans, parts, say, stop, waits).run(listeners)
+            _Server(spans, parts, say, stop, [waits.release, follows.release]).run(listeners)
         finally:
             reload.end()
             parts.stop()
@@ -77,11 +78,13 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
 class _Server(uvicorn.Server):
     """uvicorn on a socket that is bound already; prints its address once it takes requests."""
 
-    def __init__(self, app: ServerSpans, parts: Parts, say: Say, stop: StopSignal, waits: JobWaits) -> None:
+    def __init__(
+        self, app: ServerSpans, parts: Parts, say: Say, stop: StopSignal, release: Sequence[Callable[[], None]]
+    ) -> None:
         self._parts = parts
         self._say = say
         self._stop = stop
-        self._waits = waits
+        self._release = release
         super().__init__(
             uvicorn.Config(
                 app,
@@ -111,8 +114,9 @@ class _Server(uvicorn.Server):
             self._say(f"{LISTENING}http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop once the requests in progress are answered; those that wait for a job are answered at once."""
-        self._waits.release()
+        """Stop once the requests in progress are answered; waits for jobs and follows of the trail end at once."""
+        for release in self._release:
+            release()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -141,7 +145,7 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
 
-def _api(node: Node, parts: Parts, waits: JobWaits, key_set: KeySet | None) -> ApiServices:
+def _api(node: Node, parts: Parts, waits: JobWaits, follows: Follows, key_set: KeySet | None) -> ApiServices:
     services = node.client_services()
     return ApiServices(
         services=services,
@@ -149,6 +153,7 @@ def _api(node: Node, parts: Parts, waits: JobWaits, key_set: KeySet | None) -> A
         authenticator=_authenticator(node, key_set),
         tallies=Tallies(services),
         waits=waits,
+        follows=follows,
         ready=parts.ready,
         render_metrics=node.telemetry.render_metrics,
         settings=ApiSettings(

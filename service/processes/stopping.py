@@ -17,6 +17,7 @@ _REQUEST: Final = b"."
 RUNS_KEEP: Final = 0.5
 KILL_SHARE: Final = 0.2
 DELIVERIES_KEEP: Final = 0.15
+WEBHOOKS_SHARE: Final = 0.25
 LEAST_TELEMETRY_S: Final = 0.5
 
 Say = Callable[[str], None]

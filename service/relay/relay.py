@@ -8,6 +8,7 @@ from service.errors import AuditraceError
 from service.loop import Loop
 from service.ports import Clock, Outbox, ReplayBegun, Replays
 from service.relay.attempts import AttemptResult, Attempts, RelaySettings
+from service.relay.backoff import pause_s
 from service.relay.delivery import Delivery
 from service.relay.leases import Leases
 from service.relay.redelivery import Redelivered, replay, retry_parked
@@ -43,7 +44,9 @@ class Relay:
         self._settings = settings
         self._monotonic = monotonic
         self._delivery = Delivery(outbox, sink, instruments, monotonic)
-        self._progress = DeliveryProgress(sink.address, clock, random)
+        self._progress = DeliveryProgress(
+            sink.address, clock, lambda failures, asked_s: pause_s(failures, asked_s, random)
+        )
         self._leases = Leases(outbox, settings.renew_s)
         self._attempts = Attempts(outbox, self._delivery, self._leases, self._progress, settings)
         self._ended = threading.Event()

@@ -1,13 +1,12 @@
 """The state of a relay's deliveries: since when they fail, and why; each outage is logged once."""
 
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
 from service.ports import Clock
-from service.relay.backoff import pause_s
+from service.relay.backoff import Pause
 from telemetry.delivery.answers import Refused, Rejected, Unreachable
 
 _log = logging.getLogger(__name__)
@@ -42,9 +41,9 @@ class RelayState(msgspec.Struct, frozen=True, kw_only=True):
 class DeliveryProgress:
     """Keeps the state; written by the relay's thread, read by any."""
 
-    def __init__(self, address: str, clock: Clock, random: Callable[[], float]) -> None:
+    def __init__(self, address: str, clock: Clock, pause: Pause) -> None:
         self._clock = clock
-        self._random = random
+        self._pause = pause
         self._kinds: set[str] = set()
         self._has_ended = False
         self.state = RelayState(address=address)
@@ -78,7 +77,7 @@ class DeliveryProgress:
             error=error,
             failing_since_ns=self._clock() if state.failing_since_ns is None else state.failing_since_ns,
             failures=failures,
-            pause_s=pause_s(failures, retry_after_s, self._random),
+            pause_s=self._pause(failures, retry_after_s),
         )
         return is_first
 

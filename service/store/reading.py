@@ -1,8 +1,7 @@
-"""Reads of committed rows from any thread: filters, cursors and pages, on every database."""
+"""Reads of committed rows from any thread, on every database; records are listed by listing.py."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Final
 
 from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
 from service.ports import (
@@ -11,13 +10,12 @@ from service.ports import (
     JobFilter,
     OutboxState,
     Page,
-    RecordFilter,
     RecordRow,
     StoredRecord,
     StreamRow,
 )
-from service.store.connections import Connections
-from service.store.queries import Execute, Row, one
+from service.store.listing import RecordListings
+from service.store.queries import Row, one
 from service.store.rows import (
     Stored,
     checkpoint_of,
@@ -31,23 +29,6 @@ from service.store.rows import (
     stream_of,
 )
 
-_CONDITIONS: Final[Mapping[str, str]] = {
-    "actor_id": "actor_id = :actor_id",
-    "action": "action = :action",
-    "event_name": "event_name = :event_name",
-    "outcome": "outcome = :outcome",
-    "result": "result = :result",
-    "target_type": "target_type = :target_type",
-    "target_id": "target_id = :target_id",
-    "trace_id": "trace_id = :trace_id",
-    "span_id": "span_id = :span_id",
-    "job_id": "job_id = :job_id",
-    "stream_id": "records.stream_id = :stream_id",
-    "request_id": "request_id = :request_id",
-    "tenant_id": "tenant_id = :tenant_id",
-    "since_ns": "observed_ns >= :since_ns",
-    "until_ns": "observed_ns < :until_ns",
-}
 _JOB_CONDITIONS: Final[Mapping[str, str]] = {
     "tenant_id": "tenant_id = :tenant_id",
     "status": "status = :status",
@@ -57,31 +38,8 @@ _JOB_CONDITIONS: Final[Mapping[str, str]] = {
 }
 
 
-class LedgerReads(ABC):
+class LedgerReads(RecordListings):
     """Implements `service.ports.Reads`; subclasses add what differs between databases."""
-
-    order: ClassVar[Sequence[str]]
-    """The names of what records are ordered by: the order of commits, as far as the database knows it."""
-    start: ClassVar[Sequence[int | str]]
-    """The place in that order before all records."""
-    cursor: ClassVar[Any]
-    """The type of a place."""
-    nul_as: ClassVar[str] = "\0"
-    """What columns hold for NUL, which a filter can hold."""
-    cursor_and_newest: ClassVar[Any]
-    """The type of a place, followed by the bound up to which records are listed."""
-
-    def __init__(self, connections: Connections) -> None:
-        """Read on these connections; `close` closes them."""
-        self._connections = connections
-
-    @abstractmethod
-    def _newest(self, execute: Execute) -> int:
-        """Return the bound up to which records can be listed: no new record can appear before it."""
-
-    @abstractmethod
-    def _behind(self, newest: int) -> Sequence[int | str]:
-        """Return the place in the order behind all records up to `newest`."""
 
     def close(self) -> None:
         """Close the connections; later reads raise."""
@@ -138,40 +96,6 @@ class LedgerReads(ABC):
         """Return a committed record."""
         row = self._one("record", {"record_id": record_id, "tenant_id": tenant_id})
         return record_of_row(row) if row else None
-
-    def records(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[RecordRow]:
-        """Return one page of records, last committed first.
-
-        Each page fixes the upper bound of the next, so nothing is skipped or shown twice while records are added.
-        """
-        conditions, values = _matching(where, self.nul_as)
-        before = decode_cursor(cursor, self.cursor) if cursor else None
-
-        def read(execute: Execute) -> list[Row]:
-            place = before or self._behind(self._newest(execute))
-            named = {f"before_{name}": value for name, value in zip(self.order, place, strict=True)}
-            return list(execute("records", {**values, **named, "limit": limit + 1}, conditions))
-
-        rows = self._connections.run(read)
-        more = encode_cursor(*self._order_of(rows[limit - 1])) if len(rows) > limit else None
-        return Page([record_of_row(row) for row in rows[:limit]], more)
-
-    def stored(self, where: RecordFilter, cursor: str | None, limit: int) -> Page[StoredRecord]:
-        """Return one page of records with their bytes, first committed first, up to the bound of the first page."""
-        conditions, values = _matching(where, self.nul_as)
-
-        def read(execute: Execute) -> tuple[list[Row], int]:
-            if cursor is None:
-                behind, newest = self.start, self._newest(execute)
-            else:
-                *behind, newest = decode_cursor(cursor, self.cursor_and_newest)
-            named = {f"behind_{name}": value for name, value in zip(self.order, behind, strict=True)}
-            found = execute("stored", {**values, **named, "newest": newest, "limit": limit + 1}, conditions)
-            return list(found), newest
-
-        rows, newest = self._connections.run(read)
-        more = encode_cursor(*self._order_of(rows[limit - 1]), newest) if len(rows) > limit else None
-        return Page([stored_of(row) for row in rows[:limit]], more)
 
     def streams(self, cursor: str | None, limit: int) -> Page[StreamRow]:
         """Return one page of the streams of the ledger, last opened first."""
@@ -249,17 +173,3 @@ class LedgerReads(ABC):
     def _number(self, name: str, values: Mapping[str, object]) -> int:
         ((number,),) = self._all(name, values)
         return int(number)
-
-    def _order_of(self, row: Row) -> Row:
-        """Return the last columns of a row of `records` or `stored`, by which it is ordered."""
-        return row[-len(self.order) :]
-
-
-def _matching(where: RecordFilter, nul_as: str) -> tuple[Sequence[str], dict[str, Any]]:
-    values: dict[str, Any] = {
-        # The columns are written with the same replacement, because not every database can hold NUL in them.
-        name: value.replace("\0", nul_as) if isinstance(value, str) else value
-        for name in _CONDITIONS
-        if (value := getattr(where, name)) is not None
-    }
-    return [_CONDITIONS[name] for name in values], values

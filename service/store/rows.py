@@ -134,4 +134,4 @@ def decode_cursor(cursor: str, types: Any) -> Any:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         return msgspec.json.decode(text, type=types)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRequestError("cursor is not one that this listing returned") from error
+        raise InvalidRequestError("cursor is not one that this listing returned in this order") from error

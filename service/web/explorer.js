@@ -2,7 +2,9 @@
 "use strict";
 
 const STORED_KEY = "auditrace-key";
-const FILTERS = ["event_name", "actor_id", "outcome", "result", "job_id", "target_id", "trace_id", "span_id", "request_id", "since", "until"];
+const FILTERS = ["event_name", "initiator_id", "actor_id", "outcome", "result", "job_id", "target_id", "trace_id", "span_id", "request_id", "q", "since", "until"];
+// With these, the records of one kind, trace or request are looked at: none of them is noise.
+const CLOSE = ["event_name", "trace_id", "span_id", "request_id"];
 const element = (id) => document.getElementById(id);
 const form = element("filters");
 let nextCursor = null;
@@ -73,11 +75,19 @@ function query() {
   return asked;
 }
 
+// Reads of the trail, checkpoints and streams are left out unless they are asked for.
+function leavesOut(asked) {
+  return !form.elements.include_trail.checked && !CLOSE.some((name) => asked.has(name));
+}
+
 async function list({ more = false } = {}) {
   const mine = ++generation;
   const asked = query();
+  const isFiltered = asked.size > 0;
+  const isLeftOut = leavesOut(asked);
+  if (isLeftOut) asked.set("include_trail", "false");
   listed = asked.toString();
-  element("records-title").textContent = listed ? "Records that match, newest first" : "Records, newest first";
+  element("records-title").textContent = isFiltered ? "Records that match, newest first" : "Records, newest first";
   asked.set("limit", "50");
   if (more) asked.set("cursor", nextCursor);
   say("Loading…");
@@ -94,7 +104,9 @@ async function list({ more = false } = {}) {
     const count = element("rows").childElementCount;
     element("table").hidden = count === 0;
     element("older").hidden = nextCursor === null;
-    say(count ? `${count} ${count === 1 ? "record" : "records"}${nextCursor ? ", and there are older ones" : ""}.` : nothing());
+    const left = isLeftOut ? " Reads of the trail, checkpoints and streams are left out." : "";
+    const found = `${count} ${count === 1 ? "record" : "records"}${nextCursor ? ", and there are older ones" : ""}.`;
+    say((count ? found : nothing(isFiltered)) + left);
     if (more) element("rows").children[first]?.querySelector("button").focus();
   } catch (error) {
     if (mine !== generation) return;
@@ -114,8 +126,8 @@ function clear() {
   element("older").hidden = true;
 }
 
-function nothing() {
-  return listed ? "No record matches: change or clear the filters." : "There are no records yet.";
+function nothing(isFiltered) {
+  return isFiltered ? "No record matches: change or clear the filters." : "There are no records yet.";
 }
 
 function row(record) {
@@ -124,7 +136,7 @@ function row(record) {
   const made = node("tr", {},
     node("td", {}, time(record.timestamp)),
     node("td", {}, open),
-    node("td", { title: visible(attributes["audit.actor.id"]) }, ends(attributes["audit.actor.id"])),
+    who(attributes),
     node("td", {}, `${attributes["audit.target.type"]} `, short(attributes["audit.target.id"])),
     node("td", {}, resultMark(attributes["auditrace.result"])),
     node("td", {}, deliveryMark(record.delivery)),
@@ -133,6 +145,14 @@ function row(record) {
   made.dataset.record = record.record_id;
   if (record.record_id === shownRecord) made.setAttribute("aria-current", "true");
   return made;
+}
+
+// Who asked, and for an act of a worker, which worker did it.
+function who(attributes) {
+  const initiator = attributes["auditrace.initiator.id"];
+  const actor = attributes["audit.actor.id"];
+  if (!initiator) return node("td", { title: visible(actor) }, ends(actor));
+  return node("td", { title: visible(`${initiator} by ${actor}`) }, ends(initiator), " ", node("small", {}, `by ${ends(actor)}`));
 }
 
 function time(text) {
@@ -266,6 +286,7 @@ function ways(record) {
     attributes["auditrace.request.id"] && filterButton("request_id", attributes["auditrace.request.id"], "Same request"),
     attributes["auditrace.job.id"] && filterButton("job_id", attributes["auditrace.job.id"], "Story of the job"),
     filterButton("actor_id", attributes["audit.actor.id"], "Same actor"),
+    attributes["auditrace.initiator.id"] && filterButton("initiator_id", attributes["auditrace.initiator.id"], "Asked by the same"),
     recordButton(attributes["auditrace.initiator.record_id"], "The request that caused it"),
     recordButton(attributes["audit.sequence.prev_record_id"], "The one before in its stream"),
   ];
@@ -324,7 +345,10 @@ function follow() {
     return;
   }
   for (const name of FILTERS) form.elements[name].value = wanted.get(name) ?? "";
-  if (query().toString() !== listed) list();
+  form.elements.include_trail.checked = wanted.get("include_trail") === "true";
+  const asked = query();
+  if (leavesOut(asked)) asked.set("include_trail", "false");
+  if (asked.toString() !== listed) list();
   if (wanted.has("record")) show(wanted.get("record"));
   else hideDetail();
 }
@@ -400,8 +424,10 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   const wanted = {};
   for (const name of FILTERS) if (form.elements[name].value.trim()) wanted[name] = form.elements[name].value.trim();
+  if (form.elements.include_trail.checked) wanted.include_trail = "true";
   remember(wanted);
 });
+form.elements.include_trail.addEventListener("change", () => form.requestSubmit());
 form.addEventListener("reset", () => setTimeout(() => remember({})));
 element("older").addEventListener("click", () => list({ more: true }));
 element("again").addEventListener("click", () => list());

@@ -43,6 +43,8 @@ MAPPED: Final = frozenset(
         names.AUDIT_ACTION,
         names.AUDIT_OUTCOME,
         names.AUDITRACE_RESULT,
+        names.AUDITRACE_INITIATOR_ID,
+        names.AUDITRACE_INITIATOR_TYPE,
         names.AUDIT_TARGET_TYPE,
         names.AUDIT_TARGET_ID,
         names.AUDITRACE_TARGET_VERSION,
@@ -59,7 +61,10 @@ MAPPED: Final = frozenset(
         names.USER_AGENT_ORIGINAL,
     }
 )
-"""The attributes that have their own member; all others are put under `unmapped` by their names."""
+"""The attributes that have their own member; all others are put under `unmapped` by their names.
+
+The type of an actor that acted for an initiator is put there, too: OCSF has types of users only.
+"""
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -107,14 +112,8 @@ def ocsf_event(body: str) -> dict[str, object]:
             "status_code": result,
             "status_detail": attributes.get(names.AUDITRACE_REASON),
             "message": f"{record.event_name} of {attributes[names.AUDIT_TARGET_TYPE]} by "
-            f"{attributes[names.AUDIT_ACTOR_ID]}: {result}",
-            "actor": {
-                "user": {
-                    "uid": attributes[names.AUDIT_ACTOR_ID],
-                    "type": attributes[names.AUDIT_ACTOR_TYPE],
-                    "type_id": _ACTOR_TYPES[attributes[names.AUDIT_ACTOR_TYPE]],
-                }
-            },
+            f"{attributes[names.AUDIT_ACTOR_ID]}{_for_whom(attributes)}: {result}",
+            "actor": _actor(attributes),
             "api": _api(record),
             "http_request": _http_request(attributes),
             "src_endpoint": _source(record),
@@ -123,7 +122,7 @@ def ocsf_event(body: str) -> dict[str, object]:
             "metadata": _metadata(record),
             "raw_data": body,
             "unmapped": {
-                **{key: value for key, value in attributes.items() if not _has_place(key, value)},
+                **{key: value for key, value in attributes.items() if not _has_place(key, value, attributes)},
                 # A span of OCSF has a beginning and an end, and a record holds neither.
                 "span_id": record.span_id,
                 "trace_flags": record.trace_flags,
@@ -133,8 +132,28 @@ def ocsf_event(body: str) -> dict[str, object]:
     )
 
 
-def _has_place(key: str, value: object) -> bool:
+def _has_place(key: str, value: object, attributes: Mapping[str, Any]) -> bool:
+    if key == names.AUDIT_ACTOR_TYPE:
+        return names.AUDITRACE_INITIATOR_ID not in attributes
     return key in MAPPED and (key != names.HTTP_REQUEST_METHOD or value in _METHODS)
+
+
+def _actor(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user who initiated the activity, and for an act of a worker the application that did it for them."""
+    initiator = attributes.get(names.AUDITRACE_INITIATOR_ID)
+    if initiator is None:
+        return {"user": _user(attributes[names.AUDIT_ACTOR_ID], attributes[names.AUDIT_ACTOR_TYPE])}
+    user = _user(initiator, attributes.get(names.AUDITRACE_INITIATOR_TYPE))
+    return {"user": user, "app_uid": attributes[names.AUDIT_ACTOR_ID]}
+
+
+def _user(uid: str, kind: str | None) -> dict[str, Any]:
+    return {"uid": uid, "type": kind, "type_id": None if kind is None else _ACTOR_TYPES[kind]}
+
+
+def _for_whom(attributes: Mapping[str, Any]) -> str:
+    initiator = attributes.get(names.AUDITRACE_INITIATOR_ID)
+    return "" if initiator is None else f" for {initiator}"
 
 
 def _api(record: _Body) -> dict[str, Any]:

@@ -97,10 +97,10 @@ def _creation(store: PostgresStore) -> Callable[[Any], object]:
 def _pages(url: str, size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = PostgresStore.opened(url, Path(folder), next(_instances))
-        like = store.reads.records(RecordFilter(tenant_id=TENANT, outcome="failure"), None, PAGE).rows[-1]
+        like = store.reads.records(RecordFilter(tenant_id=TENANT, outcome=("failure",)), None, PAGE).rows[-1]
         ((example,),) = store.rows("SELECT to_json(r) FROM audit_records r WHERE record_id = ?", like.record_id)
         for name in FILTERS:
-            where = RecordFilter(**{"tenant_id": TENANT, name: example[name]})
+            where = RecordFilter(**{"tenant_id": TENANT, name: (example[name],)})
             times: list[float] = []
             for _ in range(20):
                 started = time.monotonic()

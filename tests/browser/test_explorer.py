@@ -122,6 +122,38 @@ def test_a_link_from_a_span_shows_exactly_its_records(service: Service, story: d
     page.wait(f"{SETTLED} && !document.getElementById('problem').hidden", "to be told that there is no such record")
 
 
+def test_who_asked_stands_before_the_worker(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """What a worker did for somebody shows that person first, and is found by the name of that person."""
+    _go(page, f"initiator_id={story['created_by']}")
+    _sign_in(page, service.admin())
+    shown = page.evaluate("[...document.querySelectorAll('#rows tr')].map((each) => each.cells[2].innerText)")
+    assert shown
+    assert all(each.startswith(f"{story['created_by']} by ") for each in shown), shown
+
+
+def test_the_trail_about_itself_is_shown_when_it_is_asked_for(
+    service: Service, story: dict[str, Any], page: Browser
+) -> None:
+    """Reads, checkpoints and streams are left out, which the page says; a switch shows them, and the URL has it."""
+    events = "[...document.querySelectorAll('#rows tr')].map((each) => each.cells[1].innerText)"
+    # A refused read is no noise.
+    good = "#rows tr:has(td:nth-child(5) .good)"
+    allowed = f"[...document.querySelectorAll('{good}')].map((each) => each.cells[1].innerText)"
+    own = {"audit.read", "audit.checkpoint", "audit.stream.open", "audit.stream.close"}
+    status = "document.getElementById('status').innerText"
+    _sign_in(page, service.admin())
+    page.evaluate("document.getElementById('again').click()")
+    page.wait(f"{SETTLED} && {status}.includes('are left out')", "the first list")
+    assert own.isdisjoint(page.evaluate(allowed))
+    page.evaluate("document.querySelector('[name=include_trail]').click()")
+    page.wait(f"{SETTLED} && {events}.includes('audit.stream.open')", "the trail about itself")
+    assert "left out" not in page.evaluate(status)
+    assert page.evaluate("location.hash") == "#include_trail=true"
+    _go(page, "event_name=audit.stream.open")
+    page.wait(f"{SETTLED} && document.getElementById('records-title').textContent.includes('match')", "one event")
+    assert set(page.evaluate(events)) == {"audit.stream.open"}
+
+
 def test_times_are_passed_on_as_they_were_typed(service: Service, story: dict[str, Any], page: Browser) -> None:
     """A day or a duration ago filters as in the API; what is no time is answered with what to write, and no record."""
     count = len(service.client().trail(story["id"]))
@@ -217,7 +249,7 @@ def test_everything_has_a_name_and_can_be_read(service: Service, story: dict[str
     _sign_in(page, service.admin())
     _go(page, "record=" + service.client().trail(story["id"])[0]["record_id"])
     page.wait("!document.getElementById('detail').hidden", "the record")
-    controls = {"button", "textbox", "combobox", "link", "Date and time"}
+    controls = {"button", "checkbox", "textbox", "combobox", "link", "Date and time"}
     nameless = [(role, name) for role, name in page.accessible() if role in controls and not name.strip()]
     assert nameless == []
     levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((each) => +each.tagName[1])")
@@ -241,7 +273,7 @@ def test_a_service_that_is_away_is_said_and_looked_for_again(tmp_path: Path) -> 
     with Service(tmp_path / "service") as service, Browser(require_chromium(), tmp_path) as page:
         service.client().create("greet", name="x")
         port = service.url.rpartition(":")[2]
-        page.open(f"{service.url}/")
+        page.open(f"{service.url}/#include_trail=true")
         _sign_in(page, service.admin())
         before = page.evaluate(ROWS)
         service.stop()

@@ -39,6 +39,8 @@ FILTERS: Mapping[str, Callable[[Record], Any]] = {
     "stream_id": lambda record: record.row.stream_id,
     "request_id": _attribute(names.AUDITRACE_REQUEST_ID),
     "tenant_id": _attribute(names.AUDITRACE_TENANT_ID),
+    "initiator_id": _attribute(names.AUDITRACE_INITIATOR_ID),
+    "actor_issuer": _attribute(names.AUDITRACE_ACTOR_ISSUER),
 }
 
 
@@ -88,6 +90,34 @@ def test_filters_narrow_each_other(api: ApiUnderTest, auditor: Client) -> None:
     assert auditor.get(f"{RECORDS}?actor_id=ben&actor_id=").status_code == 400
     assert auditor.get(f"{RECORDS}?actor_id=ben'--").json() == {"records": [], "next_cursor": None}
     assert auditor.get(f"{RECORDS}?actor_id=%25").json()["records"] == []
+
+
+def test_a_filter_takes_several_values_and_leaves_out_others(api: ApiUnderTest, auditor: Client) -> None:
+    """A repeated parameter is any of its values, `not_` leaves out, and a beginning stands for all that begin so."""
+    before = list(reversed(api.records(tenant_id="default")))
+    query = "event_name=job.*&not_event_name=job.status.transition&not_event_name=job.run.*&result=noop&result=success"
+    answer = auditor.get(f"{RECORDS}?{query}&limit=1000")
+    expected = [
+        record.row.record_id
+        for record in before
+        if record.row.event_name.startswith("job.")
+        and record.row.event_name not in {"job.status.transition", "job.run.trigger"}
+        and record[names.AUDITRACE_RESULT] in {"noop", "success"}
+    ]
+    assert expected
+    assert [each["record_id"] for each in answer.json()["records"]] == expected
+
+
+def test_the_oldest_can_come_first(api: ApiUnderTest, auditor: Client) -> None:
+    """`order=asc` shows the same records from the other end, and its cursor is refused by the other order."""
+    newest_first = [each["record_id"] for each in _walk(auditor, "event_name=job.*", limit=3)]
+    oldest_first = [each["record_id"] for each in _walk(auditor, "event_name=job.*&order=asc", limit=3)]
+    assert len(newest_first) > 3
+    assert oldest_first == newest_first[::-1]
+    for order, other in (("asc", "desc"), ("desc", "asc")):
+        cursor = auditor.get(f"{RECORDS}?limit=1&order={order}").json()["next_cursor"]
+        problem = auditor.get(f"{RECORDS}?limit=1&order={other}&cursor={cursor}").json()
+        assert (problem["status"], "cursor is not one" in problem["detail"]) == (400, True)
 
 
 def test_since_is_inclusive_and_until_is_not(api: ApiUnderTest, auditor: Client) -> None:

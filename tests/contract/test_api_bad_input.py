@@ -280,7 +280,7 @@ def test_the_values_that_the_document_lists_are_those_that_are_taken(shared_api:
 def _enum(document: dict[str, Any], schema: dict[str, Any]) -> list[str]:
     if "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    found = list(schema.get("enum", []))
+    found = [*schema.get("enum", []), *schema.get("items", {}).get("enum", [])]
     for part in (*schema.get("oneOf", ()), *schema.get("allOf", ())):
         found += _enum(document, part)
     return [value for value in found if value is not None]
@@ -310,10 +310,19 @@ def test_a_query_beside_one_record_or_one_job_is_checked_as_well(shared_api: Api
     ("query", "told"),
     [
         ("actor=anna", "unknown query parameter"),
-        ("outcome=failure&outcome=success", "given twice"),
+        ("order=asc&order=desc", "given twice"),
+        ("order=up", "order=up: allowed are desc, asc"),
+        ("q=a&q=b", "given twice"),
+        ("q=", "q=: allowed are 1 to 200 characters"),
+        ("include_trail=no", "include_trail=no: allowed are true, false"),
+        ("&".join(["actor_id=a"] * 51), "actor_id is given 51 times: allowed are 50"),
+        ("not_outcome=bogus", "not_outcome=bogus: allowed are failure, success, unknown"),
+        ("not_job_id=x", "not_job_id=x: allowed are a UUID in small letters"),
+        ("result=success&result=fine", "result=fine: allowed are denied, error"),
+        ("not_tenant_id=other", "unknown query parameter 'not_tenant_id'"),
         ("actor_id=", "actor_id"),
         ("event_nam=job.create", "'event_nam': did you mean event_name?"),
-        ("job_status=failed", "known are action, actor_id, cursor, event_name"),
+        ("job_status=failed", "known are action, actor_id, actor_issuer, cursor, event_name"),
         ("outcome=bogus", "outcome=bogus: allowed are failure, success, unknown"),
         ("outcome=Success", "outcome=Success: did you mean success? allowed are failure, success, unknown"),
         ("outcome=", "outcome=: allowed are failure"),
@@ -322,9 +331,12 @@ def test_a_query_beside_one_record_or_one_job_is_checked_as_well(shared_api: Api
         ("action=create", "action=create: allowed are APPROVE"),
         (
             "target_type=jobs",
-            "did you mean job? allowed are artifact, http.endpoint, job, key, ledger, service, template",
+            "did you mean job? allowed are artifact, http.endpoint, job, key, ledger, service",
         ),
-        ("event_name=job.*", "event_name=job.*: "),
+        ("event_name=*.create", "event_name=*.create: "),
+        ("event_name=*", "event_name=*: "),
+        ("event_name=jbo.*", "event_name=jbo.*: did you mean job.*? allowed are job.create"),
+        ("not_event_name=job.*.trigger", "not_event_name=job.*.trigger: did you mean job.run.trigger?"),
         ("event_name=job.created", "did you mean job.create? allowed are job.create, job.draft"),
         ("event_name=%00", "control characters"),
         ("trace_id=0AF7651916CD43DD8448EB211C80319C", "32 hexadecimal digits"),

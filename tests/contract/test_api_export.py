@@ -80,6 +80,38 @@ def test_a_table_can_be_opened_by_anybody(api: ApiUnderTest, auditor: Client) ->
     assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row.values())
 
 
+def test_a_table_says_who_asked_behind_the_columns_of_before(api: ApiUnderTest, auditor: Client) -> None:
+    """New columns stand at the end, so that readers by position go on; a worker's rows name who asked for the run."""
+    client = api.someone()
+    job = client.finished_job()
+    table = auditor.get(f"{EXPORT}?format=csv&job_id={job['id']}").text
+    head, *_ = csv.reader(io.StringIO(table, newline=""))
+    assert head[-6:] == ["trace_id", "span_id", "initiator_id", "template", "run", "user_agent"]
+    rows = list(csv.DictReader(io.StringIO(table, newline="")))
+    by_worker = [row for row in rows if row["event_name"] == "job.status.transition"]
+    assert by_worker
+    assert {(row["initiator_id"], row["template"], row["run"]) for row in by_worker} == {
+        (client.name, job["template"], "1")
+    }
+    assert {row["initiator_id"] for row in rows if row not in by_worker} == {""}
+    assert {row["user_agent"] for row in rows if row["event_name"] == "job.create"} == {"tests/1"}
+
+
+def test_an_export_takes_several_values_and_exclusions(api: ApiUnderTest, auditor: Client) -> None:
+    """What is left out of a listing is left out of an export in the same words, and its record repeats them."""
+    client = api.someone()
+    client.finished_job()
+    query = "not_event_name=audit.*&event_name=job.*&event_name=key.create&initiator_id=nobody&not_result=error"
+    with api.leaves(EVENT) as left:
+        assert auditor.get(f"{EXPORT}?format=jsonl&{query}").content == b""
+    assert left[0].changes["filter"] == {
+        "to": "event_name=job.%2A&event_name=key.create&initiator_id=nobody&not_event_name=audit.%2A&not_result=error"
+    }
+    with api.leaves(EVENT):
+        lines = auditor.get(f"{EXPORT}?format=jsonl&not_event_name=job.*&include_trail=false").text.splitlines()
+    assert {json.loads(line)["event_name"] for line in lines} == {"key.create", "audit.export"}
+
+
 def test_an_export_is_recorded_with_what_was_taken(api: ApiUnderTest, auditor: Client) -> None:
     """The record names filter and format, and is committed before the first byte; each export has its own."""
     with api.leaves(EVENT, EVENT) as left:

@@ -11,6 +11,7 @@ from openapi_spec_validator import validate
 from service.api.problems import STATUSES
 from service.jobs.model import RunStatus, Status
 from service.operations.exports import ExportFormat
+from service.operations.filters import FORMS
 from service.roles import ROLES
 from telemetry import names
 from tests.support.api import ApiUnderTest, Client
@@ -23,7 +24,8 @@ FREE = {"tenant_id", "actor_id", "worker_id", "target_id", "credential_id"}
 ENUMS = {
     "status": [set(Status), set(RunStatus), {"live", "ready", "not ready"}],
     "action": [set(names.ACTIONS.values())],
-    "event_name": [set(names.ACTIONS)],
+    # A filter knows the beginnings of events too.
+    "event_name": [set(names.ACTIONS), set(FORMS["event_name"].choices)],
     "outcome": [names.ATTRIBUTE_VALUES[names.AUDIT_OUTCOME]],
     "result": [names.ATTRIBUTE_VALUES[names.AUDITRACE_RESULT]],
     "target_type": [names.ATTRIBUTE_VALUES[names.AUDIT_TARGET_TYPE]],

@@ -41,6 +41,7 @@ _TABLES = (
     *("audit_streams", "audit_envelopes", "audit_records", "delivery_cursors", "parked_records", "jobs"),
     *("job_versions", "job_runs", "tenant_turns", "job_inputs", "job_artifacts", "job_secrets", "api_keys"),
     *("idempotency_keys", "signing_keys", "audit_checkpoints", "audit_anchors"),
+    *("webhook_endpoints", "webhook_cursors"),
 )
 
 KILLED_AT = """
@@ -85,6 +86,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outbox.delivered(outbox.take(5, 2**20))
     (refused, *_) = outbox.take(1, 2**20)
     outbox.park(refused, "400: not this one")
+    webhooks = jobs.store.webhooks()
+    webhooks.register("siem", from_start=False)
+    assert webhooks.hold("siem")
+    webhooks.note("siem", "503 Service Unavailable", 1)
     path = jobs.store.path
     lane = jobs.store.lane("crashed")
     lane.submit(lambda transaction: transaction.save(jobs.store.fact())).result()

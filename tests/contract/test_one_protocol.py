@@ -35,11 +35,17 @@ OWN_PARAMETERS: Mapping[str, tuple[set[str], set[str]]] = {
     "leased_runs": (set(), {"now_ns"}),
     "records": ({"before_position"}, {"before_ns", "before_id"}),
     "stored": ({"behind_position"}, {"behind_ns", "behind_id"}),
+    "places_before": ({"before_position"}, {"before_ns", "before_id"}),
+    "places_behind": ({"behind_position"}, {"behind_ns", "behind_id"}),
+    "next_event_name": (set(), {"tenant_id"}),
+    "next_result": (set(), {"tenant_id"}),
     "records_behind": ({"position"}, {"observed_ns", "stream_id"}),
 }
 OWN_COLUMNS = {
     "records": "position is one column, time and stream are two",
     "stored": "as for records",
+    "places_before": "as for records",
+    "places_behind": "as for records",
     "move_tip": "the time limit of the commit is lifted in the same statement",
 }
 SHARED = sorted(set(OF_SQLITE) & {*OF_POSTGRES})

@@ -306,7 +306,7 @@ def test_a_text_that_a_column_cannot_hold_is_recorded_all_the_same(store: Postgr
     transition = msgspec.structs.replace(store.fact(), record=record)
     lane = store.lane()
     receipt = lane.submit(lambda transaction: transaction.save(transition)).result()
-    page = store.reads.records(RecordFilter(request_id="a\0b"), None, 10)
+    page = store.reads.records(RecordFilter(request_id=("a\0b",)), None, 10)
     assert [row.record_id for row in page.rows] == [receipt.record_id]
     assert msgspec.json.decode(page.rows[0].body)["attributes"][names.AUDITRACE_REASON] == reason
 

@@ -311,6 +311,27 @@ def test_only_the_service_s_own_failures_are_errors(status: int, is_error: bool)
     assert (span.attributes or {}).get(names.ERROR_TYPE) == (str(status) if is_error else None)
 
 
+def test_the_span_of_server_sent_events_ends_with_the_head_of_the_answer() -> None:
+    """Their end may be hours away: the span and its duration say how long the head took, once, whatever comes later."""
+    ended: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kind = (b"Content-Type", b"text/event-stream; charset=utf-8")
+        await send({"type": "http.response.start", "status": 200, "headers": [kind]})
+        ended.append(len(served.ended()))
+        await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+        raise ZeroDivisionError("no")
+
+    served = Served(app)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(served.call(scope_of(), receiving, dropping))
+    assert ended == [1]
+    span = served.span()
+    assert span.status.status_code is StatusCode.UNSET
+    assert (span.attributes or {})[names.HTTP_RESPONSE_STATUS_CODE] == 200
+    assert list(served.durations().values()) == [1.0]
+
+
 @pytest.mark.parametrize("answers_before", [False, True])
 def test_a_client_that_hangs_up_leaves_no_span_open(answers_before: bool) -> None:
     """Cancelled before or within its answer, the request's span ends, with the status that was sent, if one was."""

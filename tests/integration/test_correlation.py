@@ -138,7 +138,7 @@ def test_the_story_of_a_job_reads_as_it_happened(observed: Observed) -> None:
     """Who, what, with which result and for which reason, from the creation to the end of the run."""
     (block,) = blocks("sh", "The story of a job")
     told = [
-        (row["event_name"], row["for"] or row["who"], row["result"], row["to"])
+        (row["event_name"], row["who"], row["result"], row["to"])
         for row in answers(observed, block, variables(observed))
     ]
     assert told == [

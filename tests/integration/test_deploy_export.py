@@ -138,9 +138,31 @@ def test_filters_leave_out_what_does_not_match(service: Service, export: Exporti
     assert export.lines(service, "--format", "jsonl", "--until", "-1d") == []
 
 
+def test_filters_of_the_api_are_those_of_the_command(service: Service, export: Exporting) -> None:
+    """`--where` takes each filter in the words of the API: several values, exclusions, beginnings, texts."""
+    noise = "event_name NOT IN ('audit.read', 'audit.checkpoint', 'audit.stream.open', 'audit.stream.close')"
+    ((others, jobs, refused),) = service.rows(
+        f"SELECT sum({noise} OR result <> 'success'), sum(event_name LIKE 'job.%'),"
+        " sum(result IN ('rejected', 'denied')) FROM audit_records"
+    )
+    assert len(export.lines(service, "--format", "jsonl", "--where", "include_trail=false")) == others
+    assert len(export.lines(service, "--format", "jsonl", "--where", "event_name=job.*")) == jobs
+    several = ("--where", "result=rejected", "--where", "result=denied", "--where", "not_actor_id=nobody")
+    assert len(export.lines(service, "--format", "jsonl", *several)) == refused
+    by_worker = export.lines(service, "--format", "jsonl", "--where", "initiator_id=olga", "--where", "not_result=noop")
+    assert {each["event_name"] for each in by_worker} == {"job.status.transition"}
+    texts = export.lines(service, "--format", "jsonl", "--where", "q=THERE IS NO TEMPLATE")
+    assert [each["event_name"] for each in texts] == ["job.create"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--where", "reslut=denied"], "--where: unknown filter reslut: did you mean result?"),
+        (["--where", "result"], "--where: result: write the name of a filter, = and a value"),
+        (["--where", "result=fine"], "--where: result=fine: allowed are denied, error"),
+        (["--actor", "olga", "--where", "actor_id=omar"], "--actor and --where actor_id=… state the same filter"),
+        (["--since", "-1h", "--where", "until=-2h"], "--since must be before --until"),
         (["--since", "yesterday"], "--since: 'yesterday' is not a time"),
         (["--since", "2026-01-02", "--until", "2026-01-01"], "--since must be before --until"),
         (["--as", "ocsf", "--format", "csv"], "not allowed with argument"),
@@ -229,14 +251,18 @@ def test_nothing_of_a_record_is_lost(service: Service, events: list[dict[str, An
     """The event holds the record's own text, and each attribute where the mapping says, or under `unmapped`."""
     # Which member the source is in says its type; what an action and an outcome become is another word.
     reworded = {names.AUDIT_OUTCOME, names.AUDIT_ACTION, names.AUDIT_SOURCE_TYPE}
+    # A worker that acts for somebody is an application: no type of a user.
+    unmapped = {names.AUDIT_ACTOR_TYPE}
     for event, text in zip(events, bodies(service), strict=True):
         assert event["raw_data"] == text
         attributes = json.loads(text)["attributes"]
         assert {key: value for key, value in event["unmapped"].items() if key in attributes} == {
-            key: value for key, value in attributes.items() if key not in MAPPED
+            key: value
+            for key, value in attributes.items()
+            if key not in MAPPED or (key in unmapped and names.AUDITRACE_INITIATOR_ID in attributes)
         }
         mapped = json.dumps({key: value for key, value in event.items() if key not in {"raw_data", "unmapped"}})
-        for key in MAPPED & attributes.keys() - reworded:
+        for key in (MAPPED & attributes.keys()) - reworded - unmapped:
             assert json.dumps(str(attributes[key]))[1:-1] in mapped, key
 
 
@@ -250,7 +276,11 @@ def test_events_say_who_did_what_with_which_outcome(events: list[dict[str, Any]]
     assert refused["http_request"]["http_method"] == "POST"
     assert "there is no template" in refused["status_detail"]
     by_worker = [event for event in events if event["api"]["operation"] == "job.status.transition"]
-    assert {event["unmapped"][names.AUDITRACE_INITIATOR_ID] for event in by_worker} == {"olga"}
+    assert {event["actor"]["user"]["uid"] for event in by_worker} == {"olga"}
+    assert {event["actor"]["user"]["type_id"] for event in by_worker} == {1}
+    workers = {json.loads(event["raw_data"])["attributes"][names.AUDIT_ACTOR_ID] for event in by_worker}
+    assert {event["actor"]["app_uid"] for event in by_worker} == workers
+    assert all(" for olga: " in event["message"] for event in by_worker)
     assert {event["src_endpoint"]["svc_name"] for event in by_worker} == {"auditrace"}
     assert {event["severity_id"] for event in by_worker if event["status_code"] == "error"} == {3}
     assert all(event["trace"]["uid"] == json.loads(event["raw_data"])["trace_id"] for event in events)

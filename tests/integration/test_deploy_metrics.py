@@ -17,23 +17,36 @@ from tests.support.poll_until import poll_until
 from tests.support.prometheus import ALERTS, Prometheus
 from tests.support.service import Service
 from tests.support.telemetry_maker import audit_request
+from tests.support.webhook_receiver import WebhookReceiver
+from tests.support.webhooks import secret_file
 
 _METRIC = re.compile(r"\b((?:auditrace|otelcol|http_server)_\w+)")
+_LABELS = re.compile(r"\bby \([^)]*\)")
 _SERIES = re.compile(r"^(\w+)(?:\{.*\})? ", re.MULTILINE)
 
 
 def asked_for(rules: str) -> set[str]:
     """Return the metrics that the expressions of a file of rules name."""
     groups = yaml.safe_load((ALERTS / rules).read_text())["groups"]
-    return {name for group in groups for rule in group["rules"] for name in _METRIC.findall(rule["expr"])}
+    return {
+        name for group in groups for rule in group["rules"] for name in _METRIC.findall(_LABELS.sub("", rule["expr"]))
+    }
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that verifies itself every second."""
-    settings = {"AUDITRACE_SELF_CHECK_INTERVAL": "1s", "AUDITRACE_CHECKPOINT_INTERVAL": "1s"}
-    with Service(tmp_path_factory.mktemp("service"), settings) as running:
-        yield running
+    """A service that verifies itself every second, and has an endpoint of webhooks that takes everything."""
+    folder = tmp_path_factory.mktemp("service")
+    settings = {
+        "AUDITRACE_SELF_CHECK_INTERVAL": "1s",
+        "AUDITRACE_CHECKPOINT_INTERVAL": "1s",
+        "AUDITRACE_WEBHOOKS": str(folder / "webhooks.toml"),
+    }
+    with WebhookReceiver() as receiver:
+        endpoint = f'url = "{receiver.url}"\nsecret_file = "{secret_file(folder)}"\nallow_private = true\n'
+        (folder / "webhooks.toml").write_text(f"[endpoints.siem]\n{endpoint}")
+        with Service(folder, settings) as running:
+            yield running
 
 
 def exported(url: str) -> set[str]:

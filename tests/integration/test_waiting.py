@@ -1,10 +1,11 @@
-"""Waiting for a job's end at a real service: told by its own worker, and in nobody's way when it stops."""
+"""Waiting for a job's end, and following the trail, at a real service: in nobody's way when it stops."""
 
 import json
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.support.follower import END, Follower
 from tests.support.poll_until import poll_until
 from tests.support.served import read_to_end
 from tests.support.service import Service
@@ -39,6 +40,20 @@ def test_a_stop_answers_who_waits(tmp_path: Path) -> None:
     head, _, body = answer.decode().partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 200 ")
     assert json.loads(body)["status"] == "created"
+
+
+def test_a_stop_ends_the_follows(tmp_path: Path) -> None:
+    """A follow does not delay a clean stop: it gets what was committed, then the reason, and a clean end."""
+    service = Service(tmp_path)
+    service.start()
+    with Follower(service.url, service.admin(), "&event_name=job.create") as follower:
+        follower.first()
+        job_id = service.client().create("greet", name="x")["id"]
+        (event,) = follower.records(1)
+        assert event.data["attributes"]["auditrace.job.id"] == job_id
+        assert service.client().get("/health/ready")["status"] == "ready"
+        assert service.stop() == 0
+        assert [(each.name, each.data["error_type"]) for each in follower] == [(END, "shutting_down")]
 
 
 def _is_read(connection: socket.socket) -> bool:

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
+from service.api.follows import MAX_FOLLOWS, Follows
 from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import MAX_WAITING, POLL_S, JobWaits
@@ -103,10 +104,12 @@ class ApiUnderTest:
         templates: str = TEMPLATES,
         poll_s: float = POLL_S,
         max_waiting: int = MAX_WAITING,
+        max_follows: int = MAX_FOLLOWS,
     ) -> None:
         self.store = store
         self.waits = JobWaits(store.reads, poll_s=poll_s, max_waiting=max_waiting)
-        self.lane = store.lane(on_commit=lambda _: self.waits.wake())
+        self.follows = Follows(store.reads, poll_s=poll_s, max_follows=max_follows)
+        self.lane = store.lane(on_commit=lambda _: self._wake())
         self.clock = store.clock
         if isinstance(self.clock, ManualClock | LedgerClock):
             self.clock.advance(30 - self.clock.now_ns // 1_000_000_000 % 60)
@@ -131,6 +134,7 @@ class ApiUnderTest:
             authenticator=authenticate(ApiKeyAuthenticator(store.reads, ApiKeyUses(self.lane, self.clock), self.clock)),
             tallies=self.tallies,
             waits=self.waits,
+            follows=self.follows,
             ready=lambda: self.checks,
             render_metrics=lambda: b"# TYPE up gauge\nup 1\n",
             settings=settings or ApiSettings(version="0.1.0", trace_url_template=TRACE_URL),
@@ -156,6 +160,10 @@ class ApiUnderTest:
         self._thread.join()
         self.loop.close()
 
+    def _wake(self) -> None:
+        self.waits.wake()
+        self.follows.wake()
+
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the application's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
@@ -178,6 +186,11 @@ class ApiUnderTest:
         """Return a client with a key of its own; without roles, one that may do everything."""
         key = self.key(name, *(roles or (ADMIN,)), tenant=tenant)
         return Client(self, key.key, name, key_id=key.id)
+
+    def client_until(self, name: str, *roles: str, expires_ns: int | None) -> "Client":
+        """Return a client whose key ends at this time."""
+        key = self._keys("default").create(name, roles, TenantId("default"), expires_ns).value
+        return Client(self, key.key, name)
 
     def finish_run(
         self,
@@ -233,7 +246,10 @@ class ApiUnderTest:
         return [Record(row) for row in reversed(self._newest(5000, **where))]
 
     def _newest(self, limit: int, **where: Any) -> Sequence[RecordRow]:
-        return self.store.reads.records(RecordFilter(**where), None, limit).rows
+        stated = {
+            name: (value,) if isinstance(value, str) and name != "tenant_id" else value for name, value in where.items()
+        }
+        return self.store.reads.records(RecordFilter(**stated), None, limit).rows
 
     def record(self, **where: Any) -> "Record":
         """Return the one record that matches; anything but one fails the test."""

@@ -1,6 +1,6 @@
 """What PostgreSQL reads for a query: its plan, as it was really carried out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -40,6 +40,13 @@ class _Connections:
 
 def explained(session: psycopg.Connection[Any], target: Any, method: str, *arguments: Any) -> Mapping[str, Any]:
     """Return the plan of the last statement by which a method of a part of the store reads."""
+    return all_explained(session, target, method, *arguments)[-1]
+
+
+def all_explained(
+    session: psycopg.Connection[Any], target: Any, method: str, *arguments: Any
+) -> Sequence[Mapping[str, Any]]:
+    """Return the plans of all statements by which a method of a part of the store reads."""
     explaining = Explaining(session)
     (name,) = (name for name in vars(target) if name.startswith("_connection"))
     own = getattr(target, name)
@@ -48,7 +55,7 @@ def explained(session: psycopg.Connection[Any], target: Any, method: str, *argum
         getattr(target, method)(*arguments)
     finally:
         setattr(target, name, own)
-    return explaining.plans[-1]
+    return explaining.plans
 
 
 def buffers(plan: Mapping[str, Any]) -> int:

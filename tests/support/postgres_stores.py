@@ -17,7 +17,7 @@ from service.store.opening import keys_of
 from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.lanes import PostgresLanes
 from service.store.postgres.opening import read as read_database
-from service.store.postgres.outbox import PostgresOutbox, PostgresReplays
+from service.store.postgres.outbox import PostgresOutbox, PostgresReplays, PostgresWebhooks
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.statements import SQL
 from telemetry.audit.signer import Signer
@@ -153,6 +153,20 @@ class PostgresStore(LedgerStore):
         """Let the leases of a relay's process end, as they do when it is killed."""
         self.execute("UPDATE delivery_cursors SET until_ns = 0 WHERE owner = ?", self._relays.pop(outbox))
         outbox.close()
+
+    def webhooks(self) -> PostgresWebhooks:
+        """Open the outbox of webhooks, as a process of its own would."""
+        name = self._relay_owner("webhooks")
+        webhooks = PostgresWebhooks(self.url, name, self.clock)
+        self._webhooks.append(webhooks)
+        self._owners[webhooks] = name
+        return webhooks
+
+    def kill_webhooks(self, webhooks: PostgresWebhooks) -> None:
+        """Let the leases of the process end, as they do when it is killed."""
+        self._webhooks.remove(webhooks)
+        self.execute("UPDATE leases SET until_ns = 0 WHERE owner = ?", self._owners.pop(webhooks))
+        webhooks.close()
 
     def execute(self, sql: str, *values: object) -> None:
         """Write straight to the database, past the lanes; a statement that the database refuses raises `refusal`."""

@@ -142,6 +142,7 @@ def _record(draws: random.Random, number: int, at_ns: int) -> AuditRecord:
         more={
             names.AUDITRACE_JOB_ID: f"job-{job}",
             names.AUDITRACE_JOB_TEMPLATE: "line-count",
+            names.AUDITRACE_INITIATOR_ID: f"actor-{draws.randrange(100)}" if number % 4 == 3 else None,
             names.AUDITRACE_REQUEST_ID: f"request-{number}",
             names.AUDITRACE_CHANGES: {"status": {"from": "created", "to": "draft_ready"}},
             names.USER_AGENT_ORIGINAL: "curl/8.5.0",

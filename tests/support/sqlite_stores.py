@@ -14,7 +14,7 @@ from service.store.sqlite.checkpoints import SqliteCheckpoints
 from service.store.sqlite.connection import connect, create
 from service.store.sqlite.lane import SqliteLane
 from service.store.sqlite.migrate import migrate
-from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays
+from service.store.sqlite.outbox import SqliteOutbox, SqliteReplays, SqliteWebhooks
 from service.store.sqlite.owners import OwnerLocks
 from service.store.sqlite.reads import SqliteReads
 from service.store.sqlite.statements import SQL, executing
@@ -94,6 +94,17 @@ class SqliteStore(LedgerStore):
         """Let the kernel drop the lock of a relay's process, as it does when a process is killed."""
         self._relays.pop(outbox).release()
         outbox.close()
+
+    def webhooks(self) -> SqliteWebhooks:
+        """Open the outbox of webhooks, as a process of its own would."""
+        webhooks = SqliteWebhooks(self.path, self._relay_owner("webhooks"), self.clock)
+        self._webhooks.append(webhooks)
+        return webhooks
+
+    def kill_webhooks(self, webhooks: SqliteWebhooks) -> None:
+        """Let the kernel drop the lock of the process, as it does when a process is killed."""
+        self._webhooks.remove(webhooks)
+        webhooks.close()
 
     def close(self) -> None:
         """Close what was opened; may be called again."""

@@ -60,6 +60,7 @@ class LedgerStore(ABC):
         self._replays: list[Any] = []
         self._relays: dict[Any, Any] = {}
         self._owners: dict[Any, Any] = {}
+        self._webhooks: list[Any] = []
 
     @abstractmethod
     def rows(self, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
@@ -68,6 +69,10 @@ class LedgerStore(ABC):
     @abstractmethod
     def kill_relay(self, outbox: Any) -> None:
         """Let a relay's process end at once, and close its outbox."""
+
+    @abstractmethod
+    def kill_webhooks(self, webhooks: Any) -> None:
+        """Let a process that delivers webhooks end at once, and close its outbox."""
 
     def _lane_owner(self, owner: str) -> str:
         return f"{owner}-{self._instance}-{len(self._lanes)}"
@@ -102,6 +107,8 @@ class LedgerStore(ABC):
         # Reads first: a connection that only reads cannot empty SQLite's write-ahead log when it is the last.
         for one in (self.reads, *self._lanes, *self._writers, *self._replays):
             one.close()
+        for webhooks in list(self._webhooks):
+            self.kill_webhooks(webhooks)
         for outbox in list(self._relays):
             self.kill_relay(outbox)
 

@@ -58,6 +58,7 @@ def test_every_metric_of_the_registry_is_there(measured: Measured) -> None:
     made = measured.instruments
     made.observe(lambda: (1, 2.0), lambda: {"queued": 1})
     made.observe_each(dict.fromkeys(EACH, lambda: 1.0))
+    made.observe_webhooks(["siem"], lambda: {"siem": (1, 2.0)})
     made.delivery_ended(0.1, None)
     made.run_ended(0.1, "greet", None)
     made.request_ended(0.1, method="GET", scheme="http", route="/", status=200, error_type=None)
@@ -73,6 +74,22 @@ def test_a_gauge_that_has_nothing_to_say_is_left_out(measured: Measured) -> None
     values[names.METRIC_AUDITRACE_AUDIT_VERIFICATION_AGE] = None
     assert names.METRIC_AUDITRACE_AUDIT_VERIFICATION_AGE not in measured.metrics()
     assert measured.points(names.METRIC_AUDITRACE_AUDIT_CHECKPOINT_AGE) == {frozenset(): 3.0}
+
+
+def test_each_endpoint_of_webhooks_is_measured_apart(measured: Measured) -> None:
+    """Its attempts are counted by their errors from 0 on, and its backlog is read at each collection."""
+    backlog = {"siem": (3, 4.0), "chat": (0, 0.0)}
+    measured.instruments.observe_webhooks(backlog, lambda: backlog)
+    measured.instruments.webhook_delivery_ended("siem", None)
+    measured.instruments.webhook_delivery_ended("siem", "503")
+    siem, chat = ((names.AUDITRACE_WEBHOOK_NAME, name) for name in backlog)
+    assert measured.points(names.METRIC_AUDITRACE_WEBHOOK_DELIVERIES) == {
+        frozenset({siem}): 1,
+        frozenset({siem, (names.ERROR_TYPE, "503")}): 1,
+        frozenset({chat}): 0,
+    }
+    assert measured.points(names.METRIC_AUDITRACE_WEBHOOK_LAG) == {frozenset({siem}): 3, frozenset({chat}): 0}
+    assert measured.points(names.METRIC_AUDITRACE_WEBHOOK_AGE) == {frozenset({siem}): 4.0, frozenset({chat}): 0.0}
 
 
 def test_counters_are_there_before_they_count(measured: Measured) -> None:

@@ -21,6 +21,7 @@ TABLES: Final = (
     *("streams", "envelopes", "records", "cursors", "parked", "jobs", "versions", "runs", "turns", "inputs"),
     *("artifacts", "secrets", "api_keys", "key_uses", "idempotency_keys", "signing_keys", "checkpoints", "anchors"),
     *("configurations", "configuration_offers"),
+    *("webhook_endpoints", "webhook_cursors"),
 )
 """All tables, in the order of writing: each one comes after the tables that it refers to."""
 

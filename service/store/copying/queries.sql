@@ -139,6 +139,18 @@ SELECT number, answer, ended_ns FROM configuration_offers ORDER BY number
 -- name: write_configuration_offers
 COPY configuration_offers (number, answer, ended_ns) FROM STDIN
 
+-- name: read_webhook_endpoints
+SELECT name, registered_ns, error, failing_since_ns FROM webhook_endpoints ORDER BY name
+
+-- name: write_webhook_endpoints
+COPY webhook_endpoints (name, registered_ns, error, failing_since_ns) FROM STDIN
+
+-- name: read_webhook_cursors
+SELECT endpoint, stream_id, number FROM webhook_cursors ORDER BY endpoint, stream_id
+
+-- name: write_webhook_cursors
+COPY webhook_cursors (endpoint, stream_id, number) FROM STDIN
+
 -- Before and after the copy -------------------------------------------------------------------------------------------
 
 -- name: source_begin

@@ -1,4 +1,4 @@
-"""The outbox in a PostgreSQL database: the database's clock decides about leases."""
+"""The outbox in a PostgreSQL database, for relays and for webhooks: the database's clock decides about leases."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,11 @@ from service.ports import Clock, Lag
 from service.store.leases import LEASE_NS
 from service.store.outbox import DUE_NS, TAKEN_AT_ONCE, LedgerOutbox
 from service.store.postgres.pool import SessionPool
+from service.store.postgres.reads import PostgresReads
 from service.store.postgres.statements import SQL
-from service.store.queries import Execute, Row
+from service.store.queries import Execute, Row, one
 from service.store.replays import LedgerReplays
+from service.store.webhooks import LedgerWebhooks
 
 
 class PostgresOutbox(LedgerOutbox):
@@ -42,6 +44,18 @@ class PostgresReplays(LedgerReplays):
 
     def __init__(self, url: str, sink: str) -> None:
         super().__init__(_relaxed(url), sink, {"observed_ns": 0, "stream_id": ""})
+
+
+class PostgresWebhooks(LedgerWebhooks):
+    """Implements `service.ports.WebhookOutbox` for one process, on a session of its own."""
+
+    def __init__(self, url: str, owner: str, clock: Clock) -> None:
+        lease = {"owner": owner, "lease_ns": LEASE_NS}
+
+        def take(execute: Execute, name: str) -> bool:
+            return one(execute("take_lease", {**lease, "name": name})) is not None
+
+        super().__init__(_relaxed(url), owner, take, clock, PostgresReads.dialect)
 
 
 def _relaxed(url: str) -> SessionPool:

@@ -336,6 +336,23 @@ LEFT JOIN parked_records
 WHERE observed_ns <= %(before_ns)s AND (observed_ns, records.stream_id) < (%(before_ns)s, %(before_id)s) AND {where}
 ORDER BY observed_ns DESC, records.stream_id DESC LIMIT %(limit)s
 
+-- name: places_before
+SELECT observed_ns, stream_id FROM audit_records AS records
+WHERE observed_ns <= %(before_ns)s AND (observed_ns, stream_id) < (%(before_ns)s, %(before_id)s) AND {where}
+ORDER BY observed_ns DESC, stream_id DESC LIMIT %(limit)s
+
+-- name: places_behind
+SELECT observed_ns, stream_id FROM audit_records AS records
+WHERE observed_ns >= %(behind_ns)s AND (observed_ns, stream_id) > (%(behind_ns)s, %(behind_id)s)
+    AND observed_ns < %(newest)s AND {where}
+ORDER BY observed_ns, stream_id LIMIT %(limit)s
+
+-- name: next_event_name
+SELECT min(event_name) FROM audit_records WHERE tenant_id = %(tenant_id)s AND event_name > %(behind)s
+
+-- name: next_result
+SELECT min(result) FROM audit_records WHERE tenant_id = %(tenant_id)s AND result > %(behind)s
+
 -- name: record
 SELECT
     records.record_id, records.stream_id, records.number, hash, event_name, records.observed_ns, body,
@@ -771,6 +788,64 @@ JOIN audit_envelopes USING (envelope_id)
 LEFT JOIN parked_records AS parked ON parked.stream_id = keys.stream_id AND parked.number = keys.number
 WHERE keys.stream_id = %(stream_id)s AND keys.number BETWEEN %(first)s AND %(last)s AND parked_ns IS NULL
 ORDER BY keys.number LIMIT %(limit)s
+
+-- Webhooks ------------------------------------------------------------------------------------------------------------
+
+-- name: register_webhook
+INSERT INTO webhook_endpoints (name, registered_ns) VALUES (%(endpoint)s, ledger_now_ns())
+ON CONFLICT DO NOTHING RETURNING name
+
+-- name: webhook_begins_at_the_end
+INSERT INTO webhook_cursors (endpoint, stream_id, number) SELECT %(endpoint)s, stream_id, number FROM audit_streams
+
+-- name: webhook_streams
+SELECT streams.stream_id, coalesce(cursors.number, 0), streams.number
+FROM audit_streams AS streams
+LEFT JOIN webhook_cursors AS cursors ON cursors.endpoint = %(endpoint)s AND cursors.stream_id = streams.stream_id
+WHERE streams.number > coalesce(cursors.number, 0)
+ORDER BY streams.opened_ns, streams.stream_id
+
+-- name: webhook_records
+-- The index of records is by time, in which the numbers of a stream have the same order.
+SELECT records.record_id, records.number, hash, event_name, body FROM audit_records AS records
+WHERE records.stream_id = %(of_stream)s AND records.number > %(after)s AND records.number <= %(upto)s
+    AND observed_ns >= (
+        SELECT observed_ns FROM audit_record_keys WHERE stream_id = %(of_stream)s AND number > %(after)s
+        ORDER BY number LIMIT 1
+    )
+    AND observed_ns <= (
+        SELECT observed_ns FROM audit_record_keys WHERE stream_id = %(of_stream)s AND number <= %(upto)s
+        ORDER BY number DESC LIMIT 1
+    )
+    AND {where}
+ORDER BY observed_ns LIMIT %(limit)s
+
+-- name: webhook_is_held
+-- Locked, so that nobody takes the lease before the commit.
+SELECT 1 FROM leases WHERE name = %(name)s AND owner = %(owner)s FOR SHARE
+
+-- name: move_webhook_cursor
+-- A cursor that is already further stays there.
+INSERT INTO webhook_cursors (endpoint, stream_id, number) VALUES (%(endpoint)s, %(stream_id)s, %(number)s)
+ON CONFLICT (endpoint, stream_id) DO UPDATE SET number = greatest(webhook_cursors.number, excluded.number)
+
+-- name: note_webhook
+UPDATE webhook_endpoints SET error = %(error)s, failing_since_ns = %(failing_since_ns)s WHERE name = %(endpoint)s
+
+-- name: webhook_state
+SELECT error, failing_since_ns FROM webhook_endpoints WHERE name = %(endpoint)s
+
+-- name: webhook_backlog
+WITH behind AS (
+    SELECT streams.stream_id, coalesce(cursors.number, 0) AS passed, streams.number AS committed
+    FROM audit_streams AS streams
+    LEFT JOIN webhook_cursors AS cursors ON cursors.endpoint = %(endpoint)s AND cursors.stream_id = streams.stream_id
+    WHERE streams.number > coalesce(cursors.number, 0)
+)
+SELECT
+    (SELECT coalesce(sum(committed - passed), 0)::bigint FROM behind),
+    (SELECT min(observed_ns) FROM behind JOIN audit_record_keys AS keys
+        ON keys.stream_id = behind.stream_id AND keys.number = behind.passed + 1)
 
 -- Deployment ----------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ SQL: Final[Mapping[str, bytes]] = MappingProxyType(
 # Answers that may be too large for the memory.
 _LONG: Final = frozenset({"records_of_stream", "all_records"})
 _ROWS_AT_ONCE: Final = 500
-_NAMED: Final = re.compile(r":([a-z_]+)")
+_NAMED: Final = re.compile(r":([a-z_0-9]+)")
 
 
 def executing(session: Session) -> Execute:

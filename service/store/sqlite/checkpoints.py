@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from service.store.checkpointing import CHECKPOINT_LEASE, Checkpoints
-from service.store.leases import LEASE_NS, is_leased
-from service.store.queries import Execute, one
+from service.store.leases import is_leased
+from service.store.queries import Execute
 from service.store.sqlite.connections import SharedConnection
 from service.store.sqlite.lane import SqliteLane
+from service.store.sqlite.leases import take_lease
 from service.store.sqlite.transaction import SqliteTransaction
 from telemetry.audit.signer import Signer
 
@@ -20,14 +21,7 @@ class SqliteCheckpoints(Checkpoints[SqliteTransaction]):
         self._locks = lane.locks
 
     def _take_lease(self, execute: Execute) -> bool:
-        own, now_ns = self._settings.owner, self._settings.clock()
-        row = one(execute("lease", {"name": CHECKPOINT_LEASE}))
-        if row is not None:
-            owner, until_ns = row
-            if owner != own and is_leased(until_ns, now_ns) and self._locks.is_alive(owner):
-                return False
-        execute("put_lease", {"name": CHECKPOINT_LEASE, "owner": own, "until_ns": now_ns + LEASE_NS})
-        return True
+        return take_lease(execute, CHECKPOINT_LEASE, self._locks, self._settings.clock())
 
     def _close_orphans(self, transaction: SqliteTransaction) -> Iterator[str]:
         now_ns = self._settings.clock()

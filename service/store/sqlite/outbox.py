@@ -1,4 +1,4 @@
-"""The outbox in a SQLite file: leases belong to processes, and file locks tell which processes are alive."""
+"""The outbox in a SQLite file, for relays and for webhooks: file locks tell which processes with leases are alive."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,10 @@ from service.store.outbox import DUE_NS, TAKEN_AT_ONCE, LedgerOutbox
 from service.store.queries import Execute
 from service.store.replays import LedgerReplays
 from service.store.sqlite.connections import SharedConnection
+from service.store.sqlite.leases import take_lease
 from service.store.sqlite.owners import OwnerLocks
+from service.store.sqlite.reads import SqliteReads
+from service.store.webhooks import LedgerWebhooks
 
 
 class SqliteOutbox(LedgerOutbox):
@@ -86,3 +89,22 @@ class SqliteReplays(LedgerReplays):
 
     def __init__(self, path: Path, sink: str) -> None:
         super().__init__(SharedConnection(path, is_relaxed=True), sink, {"position": 0})
+
+
+class SqliteWebhooks(LedgerWebhooks):
+    """Implements `service.ports.WebhookOutbox` on a connection of its own; `close` also releases the owner."""
+
+    def __init__(self, path: Path, owner: str, clock: Clock) -> None:
+        self._locks = OwnerLocks(path, owner)
+        super().__init__(
+            SharedConnection(path, is_relaxed=True),
+            owner,
+            lambda execute, name: take_lease(execute, name, self._locks, clock()),
+            clock,
+            SqliteReads.dialect,
+        )
+
+    def close(self) -> None:
+        """Close the connection, and release the owner: another process need not wait for the leases."""
+        super().close()
+        self._locks.release()

@@ -238,6 +238,21 @@ LEFT JOIN parked_records ON parked_records.stream_id = records.stream_id AND par
 WHERE position < :before_position AND {where}
 ORDER BY position DESC LIMIT :limit
 
+-- name: places_before
+SELECT position FROM audit_records AS records WHERE position < :before_position AND {where}
+ORDER BY position DESC LIMIT :limit
+
+-- name: places_behind
+SELECT position FROM audit_records AS records WHERE position > :behind_position AND position < :newest AND {where}
+ORDER BY position LIMIT :limit
+
+-- name: next_event_name
+-- Of any tenant, because the index knows none.
+SELECT min(event_name) FROM audit_records WHERE event_name > :behind
+
+-- name: next_result
+SELECT min(result) FROM audit_records WHERE result > :behind
+
 -- name: stored
 SELECT
     otlp, resource, scope,
@@ -252,7 +267,7 @@ FROM audit_records AS records
 JOIN audit_envelopes USING (envelope_id)
 JOIN delivery_cursors USING (stream_id)
 LEFT JOIN parked_records ON parked_records.stream_id = records.stream_id AND parked_records.number = records.number
-WHERE position > :behind_position AND position <= :newest AND {where}
+WHERE position > :behind_position AND position < :newest AND {where}
 ORDER BY position LIMIT :limit
 
 -- name: stored_of_stream
@@ -505,6 +520,52 @@ SELECT count(*) FROM parked_records
 -- name: all_records
 SELECT position, body, otlp, resource, scope FROM audit_records JOIN audit_envelopes USING (envelope_id)
 ORDER BY position
+
+-- Webhooks ------------------------------------------------------------------------------------------------------------
+
+-- name: register_webhook
+INSERT INTO webhook_endpoints (name, registered_ns) VALUES (:endpoint, :now_ns) ON CONFLICT DO NOTHING RETURNING name
+
+-- name: webhook_begins_at_the_end
+INSERT INTO webhook_cursors (endpoint, stream_id, number) SELECT :endpoint, stream_id, number FROM audit_streams
+
+-- name: webhook_streams
+SELECT streams.stream_id, coalesce(cursors.number, 0), streams.number
+FROM audit_streams AS streams
+LEFT JOIN webhook_cursors AS cursors ON cursors.endpoint = :endpoint AND cursors.stream_id = streams.stream_id
+WHERE streams.number > coalesce(cursors.number, 0)
+ORDER BY streams.opened_ns, streams.stream_id
+
+-- name: webhook_records
+SELECT records.record_id, records.number, hash, event_name, body FROM audit_records AS records
+WHERE records.stream_id = :of_stream AND records.number > :after AND records.number <= :upto AND {where}
+ORDER BY records.number LIMIT :limit
+
+-- name: webhook_is_held
+SELECT 1 FROM leases WHERE name = :name AND owner = :owner
+
+-- name: move_webhook_cursor
+-- A cursor that is already further stays there.
+INSERT INTO webhook_cursors (endpoint, stream_id, number) VALUES (:endpoint, :stream_id, :number)
+ON CONFLICT (endpoint, stream_id) DO UPDATE SET number = max(number, excluded.number)
+
+-- name: note_webhook
+UPDATE webhook_endpoints SET error = :error, failing_since_ns = :failing_since_ns WHERE name = :endpoint
+
+-- name: webhook_state
+SELECT error, failing_since_ns FROM webhook_endpoints WHERE name = :endpoint
+
+-- name: webhook_backlog
+WITH behind AS (
+    SELECT streams.stream_id, coalesce(cursors.number, 0) AS passed, streams.number AS committed
+    FROM audit_streams AS streams
+    LEFT JOIN webhook_cursors AS cursors ON cursors.endpoint = :endpoint AND cursors.stream_id = streams.stream_id
+    WHERE streams.number > coalesce(cursors.number, 0)
+)
+SELECT
+    (SELECT coalesce(sum(committed - passed), 0) FROM behind),
+    (SELECT min(observed_ns) FROM behind CROSS JOIN audit_records
+        ON audit_records.stream_id = behind.stream_id AND audit_records.number = behind.passed + 1)
 
 -- Checkpoints ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,58 @@
+"""Webhooks, in a process that has a ledger open or in a relay's: reads their file, and opens what they need."""
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.bootstrap.database import Database
+from service.bootstrap.declared import read_declared
+from service.config import Settings
+from service.webhooks import WebhookEndpoint, Webhooks, endpoints_of
+from service.webhooks.addresses import resolve
+from service.webhooks.sender import WebhookSender
+from telemetry.errors import TelemetrySettingsError
+from telemetry.instruments import Instruments
+
+
+def load_webhooks(path: Path | None) -> Sequence[WebhookEndpoint]:
+    """Return the endpoints that the file declares; none without a file. Their secrets and certificates are read too.
+
+    Raises:
+        SettingsError: lists every problem of the file and of the files that it names, each with its place.
+    """
+    if path is None:
+        return []
+    return read_declared(path, lambda content: endpoints_of(content, path.absolute().parent, _problems_of))
+
+
+def webhooks_of(settings: Settings, database: Database, owner: str, instruments: Instruments) -> Webhooks | None:
+    """Return the webhooks that the settings name; None when they name none.
+
+    Args:
+        settings: of the process.
+        database: the ledger.
+        owner: a name for the leases, which no other process ever has.
+        instruments: of the process.
+
+    Raises:
+        SettingsError: the file is wrong, or the schema of the database is older than webhooks.
+    """
+    endpoints = load_webhooks(settings.webhooks)
+    if not endpoints:
+        return None
+    draw = random.SystemRandom().random
+    outbox = database.webhooks(owner, time.time_ns)
+    return Webhooks(endpoints, outbox, _open, instruments, time.time_ns, time.monotonic, draw)
+
+
+def _open(endpoint: WebhookEndpoint) -> WebhookSender:
+    return WebhookSender(endpoint, resolve, time.time_ns, time.monotonic)
+
+
+def _problems_of(endpoint: WebhookEndpoint) -> Sequence[str]:
+    try:
+        _open(endpoint).close()
+    except TelemetrySettingsError as error:
+        return error.problems
+    return ()

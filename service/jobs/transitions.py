@@ -67,7 +67,9 @@ def reject(job: Job, rejection: Rejection, *, is_creator: bool, distinct_confirm
         distinct_confirmer: whether the template asks for another confirmer than the creator.
     """
     if distinct_confirmer and is_creator:
-        raise ForbiddenError("the creator of this job may not reject it: cancel it instead")
+        raise ForbiddenError(
+            "the creator of this job may not reject it, not even with another key or token: cancel it instead"
+        )
     if job.status not in {Status.DRAFT_READY, Status.CONFIRMED, Status.REJECTED}:
         raise TransitionRefusedError(f"only a draft or a confirmed job can be rejected; the job is {job.status}")
     _require_plan(job, rejection.plan_sha256)

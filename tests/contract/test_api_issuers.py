@@ -51,6 +51,12 @@ class Issuers:
         """Fail unless a read of the trail is refused for lack of a right, and recorded."""
         self.api.refused(names.EVENT_AUDIT_READ, 403, "forbidden", lambda: client.get(path))
 
+    def refuse_rejection(self, client: Client, path: str) -> str:
+        """Return why a rejection is refused for lack of a right; its record says the same."""
+        body = {"reason": "no"}
+        problem, _ = self.api.refused(names.EVENT_JOB_REJECT, 403, "forbidden", lambda: client.post(path, body))
+        return str(problem["detail"])
+
     def refuse_confirmation(self, client: Client, path: str, body: Mapping[str, object]) -> str:
         """Return why a confirmation is refused for lack of a right; its record says the same."""
         problem, _ = self.api.refused(names.EVENT_JOB_CONFIRM, 403, "forbidden", lambda: client.post(path, body))
@@ -166,6 +172,28 @@ def test_a_key_and_a_token_of_one_person_are_one_person(issuers: Issuers, templa
     for creator, confirmer in ((key, token), (token, key)):
         path, body = _drafted(creator, template)
         assert "not even with another key or token" in issuers.refuse_confirmation(confirmer, path, body)
+
+
+@pytest.mark.parametrize("template", ["line-count", "two-people"])
+def test_a_person_does_not_reject_his_own_job_with_another_credential(issuers: Issuers, template: str) -> None:
+    """Nor is it rejected by somebody who is not known where people must be known; another person may reject it."""
+    path, _ = _drafted(issuers.with_key("anna", person=ANNA), template)
+    path = path.replace("/confirm", "/reject")
+    own, unknown = issuers.with_token("4711", email=ANNA), issuers.with_token("4712")
+    assert "not even with another key or token" in issuers.refuse_rejection(own, path)
+    if template == "two-people":
+        assert "the person of 4712 is not known" in issuers.refuse_rejection(unknown, path)
+    other = issuers.with_token("4713", email=BEN)
+    assert other.post(path, {"reason": "no"}).json()["status"] == "rejected"
+
+
+def test_an_approver_reads_the_records_of_jobs_that_he_may_decide(issuers: Issuers) -> None:
+    """Not of his own jobs with another credential, and not where people must be known and he is not."""
+    path, _ = _drafted(issuers.with_key("anna", person=ANNA), "two-people")
+    path = path.replace("/confirm", "/audit")
+    for email in (ANNA, None):
+        issuers.refuse_read(issuers.with_token("4711", APPROVER, email=email), path)
+    assert issuers.with_token("4713", APPROVER, email=BEN).get(path).status_code == 200
 
 
 @pytest.mark.parametrize("template", ["line-count", "two-people"])

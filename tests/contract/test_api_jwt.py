@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.api.auth import BearerAuthenticator
-from service.api.jwt import JwtAuthenticator, KeySet, fetch_from
+from service.api.jwt import JwtAuthenticator
+from service.api.jwt_keys import KeySet, fetch_from
 from service.api.jwt_settings import JwtSettings
 from service.errors import SettingsError, TryLaterError
 from telemetry import names

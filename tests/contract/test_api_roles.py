@@ -89,7 +89,7 @@ ROUTES: Mapping[str, tuple[Ask, Status, set[str], str | None]] = {
         lambda client, job: client.get(f"/v1/audit/records/{job['audit']['record_id']}/proof"),
         Status.DRAFT_READY,
         {APPROVER, AUDITOR, ADMIN},
-        names.EVENT_AUDIT_READ,
+        names.EVENT_AUDIT_VERIFY,
     ),
     "streams": (
         lambda client, _: client.get("/v1/audit/streams"),

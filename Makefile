@@ -30,7 +30,7 @@ setup: $(VENV)/.installed-dev ## Create .venv with everything that tests and che
 run: $(VENV)/.installed ## Start the service on 127.0.0.1:8080, with the embedded database and archive
 	$(BIN)/auditrace serve
 
-demo: $(VENV)/.installed ## Run three jobs on a real server, and verify its records
+demo: $(VENV)/.installed ## Run four jobs on a real server, and verify its records
 	$(BIN)/auditrace demo
 
 test: $(VENV)/.installed-dev ## Run all tests; before that, build collector, backends and tools if Go and Maven are installed (about half an hour, once)

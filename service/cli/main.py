@@ -24,7 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "keys": "create, list and revoke API keys; print the public key",
     "templates": "check jobs.toml and list its templates",
     "doctor": "check settings, files and ledger; exit 1 when something is wrong",
-    "demo": "run three jobs on a real server, and verify its records",
+    "demo": "run four jobs on a real server, and verify its records",
 }
 """Each command with its purpose. The module of its name in this folder adds its options and carries it out."""
 

@@ -4,7 +4,7 @@ Every setting is listed here or left out with a reason; `tests/unit/test_configu
 settings. A value that may hold a secret occurs without it, and beside it a keyed hash, so that a change shows.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from service.bootstrap.webhooks import load_webhooks
 from service.config import Settings
 from service.jobs.templates import Template, Templates
 from service.operations.filters import filter_text
 from service.ports import SINK, Configuration, SettingValue
+from service.webhooks import WebhookEndpoint
 from telemetry.audit.canonical import Value, canonical_bytes, sha256_hex
 from telemetry.delivery.settings import SinkSettings, sink_settings
 from telemetry.otel_settings import SIGNALS, SignalSettings, read_otel_settings
@@ -108,6 +108,7 @@ def stated(
     version: str,
     fingerprint: str | None = None,
     templates: Templates | None = None,
+    endpoints: Sequence[WebhookEndpoint] = (),
 ) -> Stated:
     """Return what a process with these parts applies.
 
@@ -118,6 +119,7 @@ def stated(
         version: the version of the code.
         fingerprint: the key that signs checkpoints; None without the part `ledger`.
         templates: what may run; None without the part `api`.
+        endpoints: of the webhooks that it delivers.
     """
     values: dict[str, SettingValue] = {"version": version, "parts": _listed(parts)}
     if fingerprint is not None:
@@ -129,7 +131,7 @@ def stated(
         values |= _address("jwt.jwks", jwt.jwks, mask) if "://" in jwt.jwks else {"jwt.jwks": _path(Path(jwt.jwks))}
     if ConfiguredPart.RELAY in parts:
         values |= dict(_sink(settings, mask))
-        values |= dict(_webhooks(settings, mask))
+        values |= dict(_webhooks(endpoints, mask))
     values |= dict(_telemetry(settings, mask))
     texts = {name: template_text(template) for name, template in (templates or {}).items()}
     hashes = {name: sha256_hex(text.encode()) for name, text in texts.items()}
@@ -172,14 +174,18 @@ def _sink(settings: Settings, mask: Mask) -> Iterator[tuple[str, SettingValue]]:
             yield f"{SINK}{name}", _path(path)
 
 
-def _webhooks(settings: Settings, mask: Mask) -> Iterator[tuple[str, SettingValue]]:
-    for endpoint in load_webhooks(settings.webhooks):
+def _webhooks(endpoints: Sequence[WebhookEndpoint], mask: Mask) -> Iterator[tuple[str, SettingValue]]:
+    for endpoint in endpoints:
         prefix = f"webhooks.{endpoint.name}."
         yield f"{prefix}address", f"{endpoint.scheme}://{endpoint.authority}"
         # A path may hold a secret.
         yield f"{prefix}path.secret", mask(endpoint.target)
         yield f"{prefix}filter", filter_text(endpoint.where)
+        yield f"{prefix}from_start", endpoint.from_start
         yield f"{prefix}allow_private", ", ".join(map(str, endpoint.allowed))
+        yield f"{prefix}allow_http", endpoint.may_be_plain
+        yield f"{prefix}secret_file", _path(endpoint.secret_file)
+        yield f"{prefix}ca_file", "" if endpoint.ca_file is None else _path(endpoint.ca_file)
 
 
 def _telemetry(settings: Settings, mask: Mask) -> Iterator[tuple[str, SettingValue]]:

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Final
 
@@ -19,6 +19,7 @@ from service.bootstrap.examined import RECORDED_RELAY
 from service.bootstrap.ledger_records import SYSTEM
 from service.bootstrap.node import VERSION, Node
 from service.bootstrap.sink_before import open_sink_before
+from service.bootstrap.webhooks import load_webhooks
 from service.config import Settings
 from service.errors import SettingsError
 from service.jobs.model import DEFAULT_TENANT
@@ -31,6 +32,7 @@ from service.records import AuditContext
 from service.relay import StallTimeout, offer, offer_backlog
 from service.roles import ADMIN
 from service.secrets import DeploymentSecret
+from service.webhooks import WebhookEndpoint
 from telemetry import names
 from telemetry.audit.record import Actor
 from telemetry.errors import TelemetrySettingsError
@@ -50,21 +52,28 @@ def host_name() -> str:
     return os.uname().nodename
 
 
-def configure(node: Node, parts: frozenset[ConfiguredPart], wait: Wait) -> None:
-    """Put the configuration of a process on record, before it begins to work.
+def configure(node: Node, parts: frozenset[ConfiguredPart], endpoints: Sequence[WebhookEndpoint], wait: Wait) -> None:
+    """Put the configuration of a process on record, before it begins to work; `endpoints` are those of its webhooks.
 
     Raises:
         TryLaterError: it cannot be recorded now, so it must not apply.
     """
     timeout = _timeout(node.settings, wait)
-    done = _record(node, _stated(node, parts, node.services.templates.now), SYSTEM)
+    done = _record(node, _stated(node, parts, endpoints, node.services.templates.now), SYSTEM)
     with closing(node.opened.outbox()) as outbox:
         _offer_pending(outbox, node.settings, node.secret, timeout)
     if done is not None and done.value.waits:
         _wait_until_delivered(node, done, timeout)
 
 
-def reconfigure(node: Node, parts: frozenset[ConfiguredPart], templates: Templates, actor: Actor, wait: Wait) -> bool:
+def reconfigure(
+    node: Node,
+    parts: frozenset[ConfiguredPart],
+    endpoints: Sequence[WebhookEndpoint],
+    templates: Templates,
+    actor: Actor,
+    wait: Wait,
+) -> bool:
     """Put other templates on record, and then in force; True if they differ from those that were in force.
 
     They apply once the record is delivered, or could not be delivered in time.
@@ -72,6 +81,7 @@ def reconfigure(node: Node, parts: frozenset[ConfiguredPart], templates: Templat
     Args:
         node: the running process.
         parts: what it has.
+        endpoints: of its webhooks, which stay as they are.
         templates: the new ones.
         actor: who asked for it.
         wait: ends when a stop is asked for.
@@ -79,7 +89,7 @@ def reconfigure(node: Node, parts: frozenset[ConfiguredPart], templates: Templat
     Raises:
         TryLaterError: it cannot be recorded now; nothing changed.
     """
-    done = _record(node, _stated(node, parts, templates), actor)
+    done = _record(node, _stated(node, parts, endpoints, templates), actor)
     if done is not None:
         _wait_until_delivered(node, done, _timeout(node.settings, wait))
     is_new = templates != node.services.templates.now
@@ -87,10 +97,13 @@ def reconfigure(node: Node, parts: frozenset[ConfiguredPart], templates: Templat
     return is_new
 
 
-def configure_relay(settings: Settings, wait: Wait) -> None:
+def configure_relay(settings: Settings, wait: Wait) -> Sequence[WebhookEndpoint]:
     """Put the configuration of a relay on record, before it begins to deliver.
 
     The ledger is opened only if there is something to record.
+
+    Returns:
+        The endpoints of the webhooks that are on record; the relay may deliver to no others.
 
     Raises:
         SettingsError: settings are wrong, or the keys are missing.
@@ -100,7 +113,8 @@ def configure_relay(settings: Settings, wait: Wait) -> None:
     database.require()
     secret = deployment_secret(settings.ledger_secret, may_create=False)
     timeout = _timeout(settings, wait)
-    now = stated(settings, frozenset({ConfiguredPart.RELAY}), secret.mask, version=VERSION)
+    endpoints = load_webhooks(settings.webhooks)
+    now = stated(settings, frozenset({ConfiguredPart.RELAY}), secret.mask, version=VERSION, endpoints=endpoints)
     known = database.configuration("relay", host_name())
     if known is None or not known.is_authentic(secret) or known.document != now.configuration.document:
         with closing(Node(settings, "relay", is_daemon=False)) as node:
@@ -111,9 +125,12 @@ def configure_relay(settings: Settings, wait: Wait) -> None:
     finally:
         outbox.close()
         give_up_name()
+    return endpoints
 
 
-def _stated(node: Node, parts: frozenset[ConfiguredPart], templates: Templates) -> Stated:
+def _stated(
+    node: Node, parts: frozenset[ConfiguredPart], endpoints: Sequence[WebhookEndpoint], templates: Templates
+) -> Stated:
     return stated(
         node.settings,
         parts,
@@ -122,6 +139,7 @@ def _stated(node: Node, parts: frozenset[ConfiguredPart], templates: Templates) 
         fingerprint=node.signer.fingerprint,
         # A worker executes plans, which clients made by the templates of the API.
         templates=templates if ConfiguredPart.API in parts else None,
+        endpoints=endpoints,
     )
 
 

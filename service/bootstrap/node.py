@@ -33,7 +33,7 @@ from service.records import Invocation
 from service.roles import ADMIN
 from service.store.watermark import DiskWatermark, WatermarkedLedger
 from service.store.writability import WatchedLedger
-from service.webhooks import Webhooks
+from service.webhooks import WebhookEndpoint, Webhooks
 from telemetry.audit.ledger import AuditLogger
 from telemetry.audit.record import Source
 from telemetry.audit.verify import Found
@@ -132,9 +132,9 @@ class Node:
         """Which database this is: the absolute path of a file, or the host and name of a database on a server."""
         return self._database.place
 
-    def webhooks(self) -> Webhooks | None:
-        """Open the webhooks that the settings name; None when they name none."""
-        return webhooks_of(self.settings, self._database, f"{self.owner}-webhooks", self.telemetry.instruments)
+    def webhooks(self, endpoints: Sequence[WebhookEndpoint]) -> Webhooks | None:
+        """Open the webhooks of these endpoints; None when there are none."""
+        return webhooks_of(endpoints, self._database, f"{self.owner}-webhooks", self.telemetry.instruments)
 
     def registered_keys(self) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger, read on a connection of its own; any thread may call this."""

@@ -4,7 +4,7 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from service.bootstrap.checked import found_right
@@ -18,6 +18,7 @@ from service.errors import TryLaterError
 from service.ports import Outbox, ReplayBegun
 from service.records import Fact, Invocation, change
 from service.relay import Redelivered, Relay, RelaySettings, Replayed, ReplayObserver, StallTimeout
+from service.webhooks import WebhookEndpoint
 from telemetry import names
 from telemetry.audit.canonical import Value
 from telemetry.audit.record import Result
@@ -36,7 +37,8 @@ class RelayNode:
         TryLaterError: the database cannot be used now.
     """
 
-    def __init__(self, settings: Settings, *, is_daemon: bool) -> None:
+    def __init__(self, settings: Settings, endpoints: Sequence[WebhookEndpoint] = (), *, is_daemon: bool) -> None:
+        """Open it; `endpoints` are those of the webhooks that it delivers."""
         instance_id = str(uuid.uuid4())
         self._database, _ = found_right(settings, RELAY)
         self._outbox, self._give_up_name = self._database.outbox(f"node-{instance_id}", time.time_ns)
@@ -47,8 +49,8 @@ class RelayNode:
         self.place = self._database.place
         """Where the ledger is, as texts for people show it."""
         owner = f"node-{instance_id}-webhooks"
-        self.webhooks = webhooks_of(settings, self._database, owner, self.telemetry.instruments) if is_daemon else None
-        """Those that the settings name; None when they name none, and in a command that ends by itself."""
+        self.webhooks = webhooks_of(endpoints, self._database, owner, self.telemetry.instruments)
+        """None without endpoints."""
 
     def left_out(self) -> tuple[int, int] | None:
         """Return how many records are parked, and how many are undelivered; None if the database cannot be read."""

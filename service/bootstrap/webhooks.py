@@ -7,7 +7,6 @@ from pathlib import Path
 
 from service.bootstrap.database import Database
 from service.bootstrap.declared import read_declared
-from service.config import Settings
 from service.webhooks import WebhookEndpoint, Webhooks, endpoints_of
 from service.webhooks.addresses import resolve
 from service.webhooks.sender import WebhookSender
@@ -26,19 +25,20 @@ def load_webhooks(path: Path | None) -> Sequence[WebhookEndpoint]:
     return read_declared(path, lambda content: endpoints_of(content, path.absolute().parent, _problems_of))
 
 
-def webhooks_of(settings: Settings, database: Database, owner: str, instruments: Instruments) -> Webhooks | None:
-    """Return the webhooks that the settings name; None when they name none.
+def webhooks_of(
+    endpoints: Sequence[WebhookEndpoint], database: Database, owner: str, instruments: Instruments
+) -> Webhooks | None:
+    """Return the webhooks of these endpoints; None when there are none.
 
     Args:
-        settings: of the process.
+        endpoints: those that are on record.
         database: the ledger.
         owner: a name for the leases, which no other process ever has.
         instruments: of the process.
 
     Raises:
-        SettingsError: the file is wrong, or the schema of the database is older than webhooks.
+        SettingsError: the schema of the database is older than webhooks.
     """
-    endpoints = load_webhooks(settings.webhooks)
     if not endpoints:
         return None
     draw = random.SystemRandom().random

@@ -1,5 +1,6 @@
 """Records what differs between the configuration of a process and the one that the ledger knows, before it applies."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -11,6 +12,8 @@ from service.records import Fact, change
 from telemetry import names
 from telemetry.audit.canonical import Value
 from telemetry.audit.record import Result, Target
+
+_log = logging.getLogger(__name__)
 
 HASH = "configuration"
 """The change of the whole configuration, by its SHA-256."""
@@ -59,7 +62,7 @@ class Configuring(Operation):
                 self._store(transaction, host, now, anywhere.record_id, None)
                 return None
             known = own or anywhere
-            delivering = self._authentic(transaction.configuration(delivers=True))
+            delivering = self._last_delivering(transaction)
             # A process that delivers nothing may not reach the sink.
             reached = delivering if now.sink else None
             before = known if known is not None and known.delivers else reached
@@ -72,6 +75,17 @@ class Configuring(Operation):
 
         saved = self.services.ledger.submit(work).result()
         return None if saved is None else self.conclude(saved)
+
+    def _last_delivering(self, transaction: Transaction) -> StoredConfiguration | None:
+        """Return the newest authentic configuration of processes that deliver: a forged one hides no sink."""
+        stored = transaction.configuration(delivers=True)
+        while stored is not None and self._authentic(stored) is None:
+            _log.error(
+                "configuration %d was not stored by a process of this deployment: see `auditrace doctor --ledger`",
+                stored.number,
+            )
+            stored = transaction.configuration(delivers=True, below=stored.number)
+        return stored
 
     def _authentic(self, stored: StoredConfiguration | None) -> StoredConfiguration | None:
         # A forged one counts as none, so that all of the present one is recorded.

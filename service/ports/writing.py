@@ -175,11 +175,11 @@ class Transaction(OpenLedger, Protocol):
         ...
 
     def configuration(
-        self, *, source: str | None = None, host: str | None = None, delivers: bool = False
+        self, *, source: str | None = None, host: str | None = None, delivers: bool = False, below: int | None = None
     ) -> StoredConfiguration | None:
         """Return the newest stored configuration that is of this source and host, as far as they are given.
 
-        With `delivers`, of those whose processes deliver records.
+        With `delivers`, of those whose processes deliver records; with `below`, of those with lower numbers.
         """
         ...
 

@@ -32,7 +32,7 @@ def work(settings: Settings, say: Say) -> int:
         node = Node(settings, "worker", is_daemon=True, checks=WORKER)
         parts = Parts(node, say, with_worker=True, with_relay=False)
         try:
-            configure(node, parts.configured, stop.wait)
+            configure(node, parts.configured, parts.endpoints, stop.wait)
             parts.start()
             reload.listen(nothing_to_reload)
             stop.wait()
@@ -47,8 +47,7 @@ def relay(settings: Settings, say: Say) -> int:
     """Deliver until a stop is asked for, and return the exit status of a clean stop; `say` gets lines for people."""
     grace = Grace(settings.shutdown_grace_ms / 1000, time.monotonic)
     with StopSignal(reloads=True) as stop, ReloadSignal() as reload:
-        configure_relay(settings, stop.wait)
-        node = RelayNode(settings, is_daemon=True)
+        node = RelayNode(settings, configure_relay(settings, stop.wait), is_daemon=True)
         grace.at_hurry(node.relay.hurry)
         try:
             if node.webhooks is not None:

@@ -6,6 +6,7 @@ from service.api.parts import FAILED, READY
 from service.bootstrap.configuration import ConfiguredPart
 from service.bootstrap.node import Node
 from service.bootstrap.relaying import relay_of
+from service.bootstrap.webhooks import load_webhooks
 from service.checkpointer import Checkpointer
 from service.errors import AuditraceError, TryLaterError
 from service.execution.preparation import RunSurroundings
@@ -57,7 +58,9 @@ class Parts:
         )
         self._worker = _worker(node) if with_worker else None
         self._relay = relay_of(node.settings, node.opened.outbox(), node.telemetry.instruments) if with_relay else None
-        self._webhooks = node.webhooks() if with_relay else None
+        self.endpoints = load_webhooks(node.settings.webhooks) if with_relay else ()
+        """The endpoints of the webhooks that it delivers."""
+        self._webhooks = node.webhooks(self.endpoints)
         node.committed += [part.wake for part in (self._worker, self._relay, self._webhooks) if part is not None]
         for part in (self._worker, self._relay, self._webhooks):
             if part is not None:

@@ -15,13 +15,16 @@ from service.bootstrap.ledger_records import SYSTEM
 from service.bootstrap.node import Node
 from service.bootstrap.templates import load_templates
 from service.errors import AuditraceError, SettingsError
+from service.jobs.templates import Templates
 from service.processes.stopping import has_terminal, heeds_hangup
+from service.webhooks import WebhookEndpoint
 from telemetry.audit.record import Actor
 
 _log = logging.getLogger(__name__)
 
-_BY_KILL: Final = 0
-"""The `si_code` of a signal that a process has sent by `kill`."""
+_BY_KILL, _BY_TKILL = 0, -6
+_OF_KERNEL: Final = frozenset({_BY_KILL, _BY_TKILL})
+"""The values of `si_code` for which the kernel itself has stated the sender (sigaction(2))."""
 
 OnReload = Callable[[Actor], None]
 """Reloads, for this actor."""
@@ -74,19 +77,29 @@ class ReloadSignal:
             received = signal.sigwaitinfo(self._numbers)
             if self._is_over:
                 return
-            is_known = received.si_code == _BY_KILL and received.si_pid > 0
-            reload(user_at_host(received.si_uid) if is_known else SYSTEM)
+            if received.si_code not in _OF_KERNEL:
+                # Its sender may have stated any user, and nobody reloads in the name of another.
+                _log.error("a request to reload was ignored, because the kernel does not know who sent it: use kill")
+                continue
+            # A sender outside of this container has no process id here.
+            reload(user_at_host(received.si_uid) if received.si_pid > 0 else SYSTEM)
 
 
 class Reload:
     """Puts the templates of the file in force, once their difference is on record; a broken file changes nothing."""
 
     def __init__(
-        self, node: Node, parts: frozenset[ConfiguredPart], wait: Wait, others: Sequence[Callable[[], None]] = ()
+        self,
+        node: Node,
+        parts: frozenset[ConfiguredPart],
+        endpoints: Sequence[WebhookEndpoint],
+        wait: Wait,
+        others: Sequence[Callable[[], None]] = (),
     ) -> None:
         """Reload for this process; `others` are called too, whatever becomes of the templates."""
         self._node = node
         self._parts = parts
+        self._endpoints = endpoints
         self._wait = wait
         self._others = others
 
@@ -96,7 +109,7 @@ class Reload:
         try:
             for other in self._others:
                 other()
-            is_new = reconfigure(self._node, self._parts, load_templates(path), actor, self._wait)
+            is_new = self._reconfigured(load_templates(path), actor)
         except SettingsError as error:
             _log.error("nothing was reloaded, the old templates stay in force: %s", "; ".join(error.problems))
         except AuditraceError as error:
@@ -105,6 +118,9 @@ class Reload:
             _log.exception("nothing was reloaded, the old templates stay in force")
         else:
             _log.info("%s was reloaded: %s", path, "new templates are in force" if is_new else "nothing is new")
+
+    def _reconfigured(self, templates: Templates, actor: Actor) -> bool:
+        return reconfigure(self._node, self._parts, self._endpoints, templates, actor, self._wait)
 
 
 def nothing_to_reload(actor: Actor) -> None:

@@ -56,7 +56,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
         node = Node(settings, "api", is_daemon=True, checks=list(dict.fromkeys(checks)))
         parts = Parts(node, say, with_worker=with_worker, with_relay=with_relay)
         try:
-            configure(node, parts.configured, stop.wait)
+            configure(node, parts.configured, parts.endpoints, stop.wait)
             admin_key = node.ensure_admin_key()
             if admin_key is not None:
                 say(f"the ledger is in {node.place}")
@@ -65,7 +65,8 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
             waits, follows = JobWaits(node.reads), Follows(node.reads)
             node.committed += [waits.wake, follows.wake]
             key_set = _key_set(node)
-            reload.listen(Reload(node, parts.configured, stop.wait, [key_set.expire] if key_set else []))
+            others = [key_set.expire] if key_set else []
+            reload.listen(Reload(node, parts.configured, parts.endpoints, stop.wait, others))
             app = create_app(_api(node, parts, waits, follows, key_set))
             spans = ServerSpans(app, node.telemetry.tracer, node.telemetry.instruments, node.monotonic)
             _Server(spans, parts, say, stop, [waits.release, follows.release]).run(listeners)

@@ -8,7 +8,12 @@ import msgspec
 from service.ports import PendingOffer, StoredConfiguration
 from service.store.queries import Execute, one
 
-_CONDITIONS: Final = {"source": "source = :source", "host": "host = :host", "delivers": "delivers = :delivers"}
+_CONDITIONS: Final = {
+    "source": "source = :source",
+    "host": "host = :host",
+    "delivers": "delivers = :delivers",
+    "below": "number < :below",
+}
 
 
 def stored_configuration(columns: Sequence[Any]) -> StoredConfiguration:
@@ -17,13 +22,18 @@ def stored_configuration(columns: Sequence[Any]) -> StoredConfiguration:
 
 
 def last_configuration(
-    execute: Execute, *, source: str | None = None, host: str | None = None, delivers: bool = False
+    execute: Execute,
+    *,
+    source: str | None = None,
+    host: str | None = None,
+    delivers: bool = False,
+    below: int | None = None,
 ) -> StoredConfiguration | None:
     """Return the newest configuration of this source and host, as far as they are given; None if there is none.
 
-    With `delivers`, the newest one of those whose processes deliver records.
+    With `delivers`, the newest one of those whose processes deliver records; with `below`, of those with lower numbers.
     """
-    values: dict[str, object] = {"source": source, "host": host, "delivers": 1 if delivers else None}
+    values: dict[str, object] = {"source": source, "host": host, "delivers": 1 if delivers else None, "below": below}
     conditions = [condition for name, condition in _CONDITIONS.items() if values[name] is not None]
     row = one(execute("configuration", values, conditions))
     return None if row is None else stored_configuration(row)

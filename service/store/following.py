@@ -22,8 +22,6 @@ class FollowedReads(LedgerReads):
 
     cursor_and_record: ClassVar[Any]
     """The type of a position, followed by the id of the record at it."""
-    newest_exceeds: ClassVar[int]
-    """By how much the bound of a listing exceeds the number of the position that it includes."""
 
     def first_position(self) -> TrailPosition:
         """Return the position before all records."""
@@ -61,7 +59,8 @@ class FollowedReads(LedgerReads):
         self, where: RecordFilter, behind: TrailPosition, up_to: TrailPosition, limit: int
     ) -> Sequence[FollowedRecord]:
         """Return at most `limit` records behind a position, up to a newest position, in their order."""
-        bound = int(up_to.at[0]) + self.newest_exceeds
+        # The bound of a listing is the first place that it leaves out.
+        bound = int(up_to.at[0]) + 1
         rows = self._connections.run(lambda execute: self._stored_behind(execute, where, behind.at, bound, limit))
         found = [(stored_of(row).record, self._place_of(row)) for row in rows]
         return [FollowedRecord(_position(at, record.record_id), record) for record, at in found]

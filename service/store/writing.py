@@ -217,10 +217,10 @@ class LedgerTransaction(ABC):
         self.execute("one_at_a_time", {})
 
     def configuration(
-        self, *, source: str | None = None, host: str | None = None, delivers: bool = False
+        self, *, source: str | None = None, host: str | None = None, delivers: bool = False, below: int | None = None
     ) -> StoredConfiguration | None:
         """Return the newest stored configuration that is as asked for."""
-        return last_configuration(self.execute, source=source, host=host, delivers=delivers)
+        return last_configuration(self.execute, source=source, host=host, delivers=delivers, below=below)
 
     def put_configuration(self, stored: StoredConfiguration) -> None:
         """Store a configuration behind the newest one."""

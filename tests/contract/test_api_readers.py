@@ -16,16 +16,19 @@ pytestmark = pytest.mark.stores(*BOTH)
 Look = Callable[[], httpx.Response]
 
 
+EVENTS = (names.EVENT_AUDIT_READ, names.EVENT_AUDIT_READ, names.EVENT_AUDIT_VERIFY)
+
+
 def _looks(client: Client, job: dict[str, Any]) -> list[Look]:
-    """Return the three ways in which a client can look at the records of a job."""
+    """Return the three ways in which a client can look at the records of a job; `EVENTS` are recorded for them."""
     record = f"/v1/audit/records/{job['audit']['record_id']}"
     paths = (f"/v1/jobs/{job['id']}/audit", record, f"{record}/proof")
     return [lambda path=path: client.get(path) for path in paths]
 
 
 def _assert_allowed(api: ApiUnderTest, client: Client, job: dict[str, Any]) -> None:
-    for look in _looks(client, job):
-        with api.leaves(names.EVENT_AUDIT_READ) as left:
+    for event, look in zip(EVENTS, _looks(client, job), strict=True):
+        with api.leaves(event) as left:
             assert look().status_code == 200
         assert left[0][names.AUDIT_ACTOR_ID] == client.name
 
@@ -69,7 +72,7 @@ def test_an_approver_reads_nothing_else_of_the_trail(api: ApiUnderTest) -> None:
     listing, record, proof = _looks(approver, theirs)
     api.refused(names.EVENT_AUDIT_READ, 404, "not_found", listing)
     api.refused(names.EVENT_AUDIT_READ, 403, "forbidden", record)
-    api.refused(names.EVENT_AUDIT_READ, 403, "forbidden", proof)
+    api.refused(names.EVENT_AUDIT_VERIFY, 403, "forbidden", proof)
     made = api.records(event_name=names.EVENT_KEY_CREATE)[0].row.record_id
     none = "019b76da-a800-7000-8000-000000000000"
     for path in (f"records/{made}", f"records/{none}", "records", "streams", "checkpoints"):

@@ -128,7 +128,7 @@ def configure_node(folder: Path, settings: dict[str, str], watched: str) -> tupl
 
     def step() -> None:
         told.wait()
-        configure(node, CONFIGURED, lambda _: False)
+        configure(node, CONFIGURED, (), lambda _: False)
 
     thread = threading.Thread(target=step, name="configure")
     thread.start()

@@ -48,7 +48,7 @@ def _settings(folder: Path, sink: str) -> dict[str, str]:
 def _start_and_stop(settings: Mapping[str, str]) -> None:
     """Start a process, let its relay deliver everything, and stop it."""
     with closing(Node(read_settings(settings), "api", is_daemon=False)) as node:
-        configure(node, CONFIGURED, lambda _: False)
+        configure(node, CONFIGURED, (), lambda _: False)
         relay = relay_of(node.settings, node.opened.outbox(), node.telemetry.instruments)
         node.opened.close_ledger()
         assert relay.drain(60)

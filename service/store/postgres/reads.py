@@ -31,7 +31,6 @@ class PostgresReads(FollowedReads):
     cursor = tuple[Stored, str]
     cursor_and_newest = tuple[Stored, str, Stored]
     cursor_and_record = tuple[Stored, str, str]
-    newest_exceeds = 1
 
     def __init__(self, url: str) -> None:
         super().__init__(SessionPool(url, read_only=True))

@@ -39,7 +39,6 @@ class SqliteReads(FollowedReads):
     cursor = tuple[Stored]
     cursor_and_newest = tuple[Stored, Stored]
     cursor_and_record = tuple[Stored, str]
-    newest_exceeds = 0
 
     def __init__(self, path: Path, reading: OpenFile = in_use) -> None:
         super().__init__(ThreadConnections(path, reading))

@@ -105,7 +105,14 @@ def _problem(value: str, field: FieldDefinition) -> str | None:
         is_within = _INTEGER.fullmatch(value) and rule.ge <= int(value) <= rule.le
         return None if is_within else f"allowed are whole numbers from {rule.ge} to {rule.le}"
     lengths = (rule.min_length or 0, rule.max_length or len(value))
-    return Form(choices=_choices(field), min_length=lengths[0], max_length=lengths[1]).problem(value)
+    form = Form(
+        choices=_choices(field),
+        pattern=rule.pattern or "",
+        title=rule.title or "",
+        min_length=lengths[0],
+        max_length=lengths[1],
+    )
+    return form.problem(value)
 
 
 def _rule(field: FieldDefinition) -> QueryParameter:

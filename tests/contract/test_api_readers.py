@@ -34,8 +34,8 @@ def _assert_allowed(api: ApiUnderTest, client: Client, job: dict[str, Any]) -> N
 
 
 def _assert_refused(api: ApiUnderTest, client: Client, job: dict[str, Any], status: int = 403) -> None:
-    for look in _looks(client, job):
-        api.refused(names.EVENT_AUDIT_READ, status, "forbidden" if status == 403 else "not_found", look)
+    for event, look in zip(EVENTS, _looks(client, job), strict=True):
+        api.refused(event, status, "forbidden" if status == 403 else "not_found", look)
 
 
 def test_an_approver_reads_the_records_of_a_job_to_decide(api: ApiUnderTest) -> None:

@@ -60,12 +60,14 @@ class SettingsError(AuditraceError):
 class RefusedError(AuditraceError):
     """The request is refused; `detail` is one sentence: why, and what to do.
 
-    `event_name` and `target` are what its operation tried, where the operation left it to the caller to record that.
+    `event_name` and `target` are what its operation tried, where the operation left it to the caller to record that;
+    `filter_text` is what a refused read of the trail asked for.
     """
 
     error_type = "refused"
     event_name: str | None = None
     target: Target | None = None
+    filter_text: str | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

@@ -107,6 +107,8 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
     if fact.target.type == "job":
         # A refused attempt has only the id of its job. The id makes it part of the job's history.
         more[names.AUDITRACE_JOB_ID] = fact.target.id
+    elif fact.target.type == "artifact":
+        more[names.AUDITRACE_JOB_ID] = fact.target.id.partition("/")[0]
     if fact.job is not None:
         more[names.AUDITRACE_JOB_ID] = fact.job.job_id
         more[names.AUDITRACE_JOB_TEMPLATE] = fact.job.template

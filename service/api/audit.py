@@ -111,7 +111,8 @@ async def export_records(request: ApiRequest, where: Where, form: Form = ExportF
     An answer that breaks off, without the end that HTTP gives it, is incomplete.
     """
     parts = request.parts
-    export = AuditExport(parts.services, context_of(request.scope), request.exchange.span, parts.reads)
+    context, span = context_of(request.scope), request.exchange.span
+    export = AuditExport(parts.services, context, span, parts.reads, parts.audit_reads)
     media_type, ending = FORMS[form]
     return Stream(
         await export.begin(where, form),

@@ -1,5 +1,6 @@
 """The services behind the API: passed in once by the composition root, the same for every request."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -19,6 +20,9 @@ FAILED: Final = "failed"
 """The begin of the text of a part that makes the service not ready; other texts are details of a ready service."""
 DEGRADED: Final = "degraded"
 """Shown in place of other texts to callers that may not see them."""
+
+AUDIT_READS_AT_ONCE: Final = 3
+"""Fewer than the threads of asyncio, of which there are at least five."""
 
 _MIB: Final = 1024 * 1024
 
@@ -48,6 +52,8 @@ class ApiServices(msgspec.Struct, frozen=True, kw_only=True):
     ready: Callable[[], Mapping[str, str]]
     render_metrics: Callable[[], bytes]
     settings: ApiSettings
+    audit_reads: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(AUDIT_READS_AT_ONCE))
+    """Bounds the reads of the trail that use threads at the same time, so that long ones leave threads to others."""
 
 
 def parts_of(scope: Scope) -> ApiServices:

@@ -12,7 +12,7 @@ from service.api.routing import EVENT
 from service.api.texts import is_uuid
 from service.errors import RefusedError, TryLaterError
 from service.operations.base import result_of
-from service.operations.budgets import EventKind
+from service.operations.budgets import EventKind, cut
 from service.operations.tallies import LEDGER
 from telemetry import names
 from telemetry.audit.record import Target
@@ -43,6 +43,7 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
         event_name=error.event_name or event_name,
         result=result_of(error),
         target=error.target or _target(event_name, request),
+        filter_text=None if error.filter_text is None else cut(error.filter_text),
     )
     try:
         exchange.failure = await parts.tallies.refuse(context, exchange.span, tried, error)

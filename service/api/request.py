@@ -203,7 +203,8 @@ async def provide_jobs(request: ApiRequest) -> JobReading:
 async def provide_reading(request: ApiRequest) -> AuditReading:
     """Return the audit reads of this request."""
     parts = request.parts
-    return AuditReading(parts.services, context_of(request.scope), request.exchange.span, parts.reads, parts.tallies)
+    context, span = context_of(request.scope), request.exchange.span
+    return AuditReading(parts.services, context, span, parts.reads, parts.tallies, parts.audit_reads)
 
 
 DEPENDENCIES: Final = {

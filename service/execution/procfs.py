@@ -71,6 +71,14 @@ def cpu_s(pids: Iterable[int]) -> float:
     return ticks / _TICKS_PER_S + reaped.ru_utime + reaped.ru_stime
 
 
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that was resident of a process since it began to execute its program."""
+    for line in _text(pid, "status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def resident_bytes(pids: list[int]) -> int:
     """Return the resident memory of these processes; a shared page counts once for each process."""
     return sum(_resident_bytes(pid) for pid in pids)

@@ -23,7 +23,7 @@ from typing import Final, TypedDict
 
 from service.execution.command import PR_SET_CHILD_SUBREAPER, Order, become_command, boot_ms, control_process
 from service.execution.folder import OUTPUTS, STREAMS, WORK, remove_folder
-from service.execution.procfs import cpu_s, descendants, resident_bytes, stat_fields, uses_more_memory
+from service.execution.procfs import cpu_s, descendants, peak_bytes, resident_bytes, stat_fields, uses_more_memory
 
 GRACE_S: Final = 5.0
 _SAMPLE_S: Final = 0.1
@@ -84,15 +84,18 @@ class SupervisedCommand:
             self._kill_all()
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         code = os.waitstatus_to_exitcode(self._wait_status)
-        return {
+        report: SupervisorReport = {
             "stopped": self._stopped,
             "exit_code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
             "duration_ms": round((ended - started) * 1000),
             "cpu_ms": round((usage.ru_utime + usage.ru_stime) * 1000),
-            # The kernel knows the peak of each process, also between samples; only a sample has their sum.
-            "peak_memory_bytes": max(self._most_resident_bytes, usage.ru_maxrss * 1024),
         }
+        # The kernel knows the peak of each process, also between samples; only a sample has their sum. A command begins
+        # as a copy of this process, so that a smaller peak of the kernel says nothing about it.
+        peak = usage.ru_maxrss * 1024
+        peak = max(self._most_resident_bytes, peak if peak > peak_bytes(os.getpid()) else 0)
+        return {**report, "peak_memory_bytes": peak} if peak else report
 
     def _start(self) -> str:
         """Fork the command; return why it could not be executed, or an empty text."""

@@ -18,7 +18,7 @@ from service.jobs.templates import Template
 from service.operations.steps import Decision, Step
 from service.operations.templates_in_force import TemplatesInForce
 from service.ports import Clock, Ledger, NewId, Receipt, Transaction, Transition
-from service.records import AuditContext, Fact, record_of
+from service.records import AuditContext, Fact, change, record_of
 from service.secrets import DeploymentSecret
 from telemetry.audit.record import AuditRecord, Result, Target
 from telemetry.tracing import AuditedSpan, Tracing
@@ -226,6 +226,7 @@ def refused_fact(event_name: str, target: Target, refusal: RefusedError) -> Fact
         event_name=event_name,
         target=target,
         result=result_of(refusal),
+        changes=None if refusal.filter_text is None else {"filter": change(None, refusal.filter_text)},
         reason=refusal.detail,
         error_type=refusal.error_type,
     )

@@ -68,6 +68,8 @@ def fact_of(kind: EventKind, reason: str | None, count: int = 1, kinds: int = 1)
         changes["filter"] = change(None, "other" if kind.filter_text is None else kind.filter_text)
     else:
         changes["event_name"] = change(None, event_name)
+        if kind.filter_text is not None:
+            changes["filter"] = change(None, kind.filter_text)
         event_name, error_type = names.EVENT_REQUEST_THROTTLED, ThrottledError.error_type
     return Fact(
         event_name=event_name,

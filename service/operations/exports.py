@@ -45,9 +45,18 @@ class AuditExport(Operation):
         TryLaterError: the export cannot be recorded, or its first records cannot be read; nothing is returned.
     """
 
-    def __init__(self, services: Services, context: AuditContext, span: AuditedSpan, reads: Reads) -> None:
+    def __init__(
+        self,
+        services: Services,
+        context: AuditContext,
+        span: AuditedSpan,
+        reads: Reads,
+        at_once: asyncio.Semaphore,
+    ) -> None:
+        """Export for one request; `at_once` bounds how many reads of the trail use threads at the same time."""
         super().__init__(services, context, span)
         self._reads = reads
+        self._at_once = at_once
 
     async def begin(self, where: RecordFilter, form: ExportFormat) -> AsyncIterator[bytes]:
         """Record the export and return its bytes, part by part.
@@ -72,7 +81,7 @@ class AuditExport(Operation):
         own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
         # Read before the answer begins, so that the client gets an error when the database is not reachable.
         with naming(begun.receipt):
-            first = await asyncio.to_thread(self._reads.stored, own, None, ROWS_AT_ONCE)
+            first = await self._page(own, None)
         return self._parts(own, first, WRITERS[form])
 
     async def _parts(self, where: RecordFilter, page: Page[StoredRecord], write: "Writer") -> AsyncIterator[bytes]:
@@ -81,8 +90,12 @@ class AuditExport(Operation):
             yield write(page.rows, is_first)
             if page.next_cursor is None:
                 return
-            page = await asyncio.to_thread(self._reads.stored, where, page.next_cursor, ROWS_AT_ONCE)
+            page = await self._page(where, page.next_cursor)
             is_first = False
+
+    async def _page(self, where: RecordFilter, cursor: str | None) -> Page[StoredRecord]:
+        async with self._at_once:
+            return await asyncio.to_thread(self._reads.stored, where, cursor, ROWS_AT_ONCE)
 
 
 Writer = Callable[[Sequence[StoredRecord], bool], bytes]

@@ -54,7 +54,7 @@ class AuditFollow(Operation):
             event_name=names.EVENT_AUDIT_READ,
             target=LEDGER,
             result=Result.SUCCESS,
-            changes={"filter": change(None, _text(where, cursor)), "count": change(None, 1)},
+            changes={"filter": change(None, _text(where, behind)), "count": change(None, 1)},
         )
         begun = await self.attempt(
             names.EVENT_AUDIT_READ, LEDGER, lambda _transaction, _now_ns: Decision([Step(fact=fact)], None)
@@ -68,6 +68,7 @@ class AuditFollow(Operation):
         return FollowStart(own, behind)
 
 
-def _text(where: RecordFilter, cursor: str | None) -> str:
-    stated = {_FOLLOW: ""} if cursor is None else {"cursor": cursor, _FOLLOW: ""}
+def _text(where: RecordFilter, behind: TrailPosition | None) -> str:
+    # The cursor as the service writes it: a client can write the same one in many ways, of any length.
+    stated = {_FOLLOW: ""} if behind is None else {"cursor": behind.cursor, _FOLLOW: ""}
     return "&".join(part for part in (filter_text(where), urlencode(stated)) if part)

@@ -83,7 +83,7 @@ class KeyOperations(Operation):
                 expires_ns=expires_ns,
                 person=person,
             )
-            changes = {"roles": change(None, ordered), "tenant": change(None, tenant_id)}
+            changes = {"id": change(None, key_id), "roles": change(None, ordered), "tenant": change(None, tenant_id)}
             if expires_ns is not None:
                 changes["expires_at"] = change(None, rfc3339_nanos(expires_ns))
             if person is not None:
@@ -107,7 +107,11 @@ class KeyOperations(Operation):
             if key.revoked_ns is not None:
                 noop = Fact(event_name=names.EVENT_KEY_REVOKE, target=target, result=Result.NOOP)
                 return Decision([Step(fact=noop)], key)
-            changes = {"roles": change(key.roles, None), "tenant": change(tenant_id, None)}
+            changes = {
+                "id": change(key.key_id, None),
+                "roles": change(key.roles, None),
+                "tenant": change(tenant_id, None),
+            }
             fact = Fact(event_name=names.EVENT_KEY_REVOKE, target=target, result=Result.SUCCESS, changes=changes)
             step = Step(fact=fact, writes=(RevokeKey(key.key_id, now_ns),))
             return Decision([step], msgspec.structs.replace(key, revoked_ns=now_ns))

@@ -34,11 +34,19 @@ class AuditReading(Operation):
     """
 
     def __init__(
-        self, services: Services, context: AuditContext, span: AuditedSpan, reads: Reads, tallies: Tallies
+        self,
+        services: Services,
+        context: AuditContext,
+        span: AuditedSpan,
+        reads: Reads,
+        tallies: Tallies,
+        at_once: asyncio.Semaphore,
     ) -> None:
+        """Read for one request; `at_once` bounds how many reads of the trail use threads at the same time."""
         super().__init__(services, context, span)
         self._reads = reads
         self._tallies = tallies
+        self._at_once = at_once
 
     async def records(
         self, where: RecordFilter, cursor: str | None, limit: int, order: ListingOrder = ListingOrder.DESC
@@ -100,8 +108,10 @@ class AuditReading(Operation):
 
     async def _recorded(self, what: str, read: Callable[[], T], event_name: str = names.EVENT_AUDIT_READ) -> T:
         try:
-            found = await asyncio.to_thread(read)
+            async with self._at_once:
+                found = await asyncio.to_thread(read)
         except RefusedError as refusal:
+            refusal.filter_text = what
             await self.refuse(event_name, LEDGER, refusal)
             raise
         await self._tallies.audit_read(self.context, self.span, what, event_name)

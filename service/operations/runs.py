@@ -17,6 +17,7 @@ from telemetry.audit.record import SERVICE_ISSUER, Actor, Result, Target
 from telemetry.tracing import JOB_RECLAIM, AuditedSpan
 
 LEASE_EXPIRED: Final = "lease_expired"
+_LOST: Final = "the worker is gone, or did not renew its lease in time: nobody knows what the run did"
 WORKER_SHUTDOWN: Final = "worker_shutdown"
 LEASE_LOST: Final = "lease_lost"
 CANCELLED: Final = "cancelled"
@@ -189,7 +190,7 @@ class RunOperations:
     def _reclaimed(self, span: AuditedSpan, job: Job, request: RunRequest, run: Run, now_ns: int) -> Decision[Job]:
         duration_ms = max(0, now_ns - run.started_ns) // 1_000_000
         ended = Ended(
-            error_type=LEASE_EXPIRED, reason=LEASE_EXPIRED, exit_code=None, duration_ms=duration_ms, is_retryable=True
+            error_type=LEASE_EXPIRED, reason=_LOST, exit_code=None, duration_ms=duration_ms, is_retryable=True
         )
         after = job
         spans: tuple[AuditedSpan, ...] = ()

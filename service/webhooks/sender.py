@@ -7,6 +7,7 @@ Source: Standard Webhooks 1.0.0, "Delivery success and failure"; https://www.pyt
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -123,6 +124,8 @@ class _Opened:
             headers={"content-type": "application/json", "user-agent": USER_AGENT},
             timeout=endpoint.timeout_s,
             follow_redirects=False,
+            # No cookie of a receiver is kept or sent.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
         self.close = self.client.close
 

@@ -209,7 +209,9 @@ def test_a_long_export_is_never_whole_in_memory(api: ApiUnderTest, monkeypatch: 
     )
 
     async def take(count: int) -> int:
-        export = exports.AuditExport(api.services, context, api.services.tracing.root("export"), reads)
+        export = exports.AuditExport(
+            api.services, context, api.services.tracing.root("export"), reads, api.parts.audit_reads
+        )
         parts = await export.begin(RecordFilter(), exports.ExportFormat.JSONL)
         for _ in range(count):
             await anext(parts)

@@ -1,11 +1,13 @@
 """A follow of the audit trail: each record once and in order, from any position, and one record of the follow."""
 
+import base64
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -213,6 +215,17 @@ def _with_record(trail: Trail, cursor: str, record_id: str, other: str) -> str:
     parts = decode_cursor(cursor, trail.api.store.reads.cursor_and_record)
     assert parts[-1] == record_id
     return encode_cursor(*parts[:-1], other)
+
+
+def test_an_id_is_recorded_as_the_service_writes_it(trail: Trail) -> None:
+    """An id that a client has made longer names the same position, and makes no record longer."""
+    with trail.follow() as follower:
+        last_id = follower.first().id
+    text = base64.urlsafe_b64decode(last_id + "=" * (-len(last_id) % 4))
+    padded = base64.urlsafe_b64encode(text + b" " * 9000).decode().rstrip("=")
+    with trail.follow(last_id=padded) as follower:
+        follower.first()
+    assert trail.reads()[-1] == urlencode({"cursor": last_id, "follow": ""})
 
 
 def test_two_ids_are_refused(trail: Trail) -> None:

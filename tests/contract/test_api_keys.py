@@ -40,7 +40,7 @@ def test_a_key_is_shown_once_and_stored_as_a_hash(api: ApiUnderTest) -> None:
     assert stored.secret_sha256 == hashlib.sha256(secret.encode()).hexdigest()
     assert secret not in left[0].row.body
     assert left[0].target == ("key", "ci-bot")
-    assert left[0].changes == {"roles": {"to": [VIEWER, OPERATOR]}, "tenant": {"to": "default"}}
+    assert left[0].changes == {"id": {"to": made.id}, "roles": {"to": [VIEWER, OPERATOR]}, "tenant": {"to": "default"}}
 
 
 def test_a_name_is_given_once_in_a_tenant(api: ApiUnderTest) -> None:
@@ -115,12 +115,12 @@ def test_a_person_that_nobody_could_tell_apart_is_refused(shared_api: ApiUnderTe
 def test_revoking_again_is_a_noop(api: ApiUnderTest) -> None:
     """A revoked key stays revoked, and the second time is on record as `noop`."""
     keys = _keys(api)
-    keys.create("anna", [VIEWER], DEFAULT)
+    made = keys.create("anna", [VIEWER], DEFAULT).value
     with api.leaves(REVOKE, REVOKE) as left:
         keys.revoke("anna", DEFAULT)
         keys.revoke("anna", DEFAULT)
     assert [record.result for record in left] == ["success", "noop"]
-    assert left[0].changes == {"roles": {"from": [VIEWER]}, "tenant": {"from": "default"}}
+    assert left[0].changes == {"id": {"from": made.id}, "roles": {"from": [VIEWER]}, "tenant": {"from": "default"}}
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,20 @@ def test_refused_reads_of_the_trail_are_counted_as_such(api: ApiUnderTest) -> No
     assert len(refused) == BOUNDS.records + 1
     assert {record.result for record in [*refused, counted]} == {"denied"}
     assert counted.target == ("ledger", "auditrace")
-    assert counted.changes == {"event_name": {"to": READ}, "count": {"to": 4}}
+    assert counted.changes == {"event_name": {"to": READ}, "filter": {"to": ""}, "count": {"to": 4}}
+
+
+def test_a_refused_read_states_what_was_sought(api: ApiUnderTest) -> None:
+    """Each record of a refused read has its filter, and that of an artifact has the job; also beyond the budget."""
+    job = api.client("anna").finished_job("exit", {"out.txt": b"hello"})
+    viewer, auditor = api.client("vera", VIEWER), api.client("alma", AUDITOR)
+    for number in range(62):
+        with api.leaves(names.EVENT_AUDIT_READ) as left:
+            assert viewer.get(f"/v1/audit/records?q=x{number}").status_code == 403
+        assert left[0][names.AUDITRACE_CHANGES] == {"filter": {"to": f"q=x{number}"}}
+    with api.leaves(names.EVENT_ARTIFACT_READ) as left:
+        assert auditor.get(f"/v1/jobs/{job['id']}/runs/1/artifacts/out.txt").status_code == 403
+    assert left[0][names.AUDITRACE_JOB_ID] == job["id"]
 
 
 def test_one_actor_takes_nothing_from_another(api: ApiUnderTest) -> None:

@@ -221,6 +221,18 @@ def test_what_was_stored_without_the_secret_counts_as_unknown(jobs: Jobs) -> Non
     assert _told(jobs)[-1] == {"confirms": {"to": False}, "sink.archive": {"to": "/a/audit.jsonl"}}
 
 
+def test_a_forged_configuration_hides_no_sink(jobs: Jobs) -> None:
+    """The sink in force until then is that of the newest configuration that a process of the deployment stored."""
+    _configure(jobs, SINK)
+    with jobs.store.attacking() as attacker:
+        attacker.execute(
+            "INSERT INTO configurations SELECT 2, source, host, document, 1, record_id, NULL, '00' FROM configurations"
+        )
+    _configure(jobs, {"sink.archive": "/b/audit.jsonl"})
+    (pending,) = jobs.store.outbox().pending_offers()
+    assert pending.known.configuration.sink == SINK
+
+
 def test_the_database_keeps_configurations_as_they_were_stored(jobs: Jobs) -> None:
     """Rows are added in order, and never changed or removed."""
     _configure(jobs)

@@ -304,6 +304,13 @@ def test_the_most_memory_of_a_run_is_reported(tmp_path: Path) -> None:
     assert [100 * 2**20 <= (peak or 0) < 200 * 2**20 for peak in peaks] == [False, True]
 
 
+def test_the_supervisor_is_not_taken_for_the_command(tmp_path: Path) -> None:
+    """A command that is smaller than its supervisor has its own peak, or none if it ended before a sample."""
+    peak = _end(run_spec(tmp_path, "sleep", "0.5")).peak_memory_bytes
+    assert peak is not None
+    assert peak < 6 * 2**20
+
+
 def test_the_sizes_of_streams_are_those_before_the_cut(tmp_path: Path) -> None:
     """What a command wrote is counted, also where the artifact holds only its beginning."""
     spec = _python(tmp_path, "import sys; print('x' * 69_999); print('y' * 9, file=sys.stderr)")

@@ -73,7 +73,7 @@ def test_records_come_in_order_and_as_the_filter_says(store: Store) -> None:
     assert _numbers(outbox.records(stream_id, 0, 6, ALL, MANY)) == [1, 2, 3, 4, 5, 6]
     assert _numbers(outbox.records(stream_id, 2, 5, ALL, MANY)) == [3, 4, 5]
     assert _numbers(outbox.records(stream_id, 0, 6, ALL, 2)) == [1, 2]
-    (found,) = outbox.records(stream_id, 0, 6, RecordFilter(tenant_id="default", result="denied"), MANY)
+    (found,) = outbox.records(stream_id, 0, 6, RecordFilter(tenant_id="default", result=("denied",)), MANY)
     row = store.reads.record(failed.record_id, None)
     assert (found.record_id, found.record_hash, found.event_name, found.body) == (
         row.record_id,
@@ -82,7 +82,7 @@ def test_records_come_in_order_and_as_the_filter_says(store: Store) -> None:
         row.body,
     )
     assert outbox.records(stream_id, 0, 6, RecordFilter(tenant_id="acme"), MANY) == []
-    assert outbox.records(stream_id, 0, 6, RecordFilter(tenant_id="default", actor_id="a\0b"), MANY) == []
+    assert outbox.records(stream_id, 0, 6, RecordFilter(tenant_id="default", actor_id=("a\0b",)), MANY) == []
 
 
 def test_a_cursor_moves_forward_only(store: Store) -> None:

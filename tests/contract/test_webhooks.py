@@ -108,7 +108,7 @@ def test_every_record_arrives_in_order_signed_and_as_listings_show_it(
 
 def test_a_commit_wakes_the_webhooks(store: Store, receiver: WebhookReceiver, tmp_path: Path) -> None:
     """What is committed while they run arrives; an endpoint gets only what its filter matches."""
-    where = RecordFilter(tenant_id="default", event_name=names.EVENT_AUDIT_STREAM_CLOSE)
+    where = RecordFilter(tenant_id="default", event_name=(names.EVENT_AUDIT_STREAM_CLOSE,))
     endpoint = endpoint_to(receiver, tmp_path, where=where, from_start=False)
     with delivering(store, endpoint) as webhooks:
         for _ in range(3):

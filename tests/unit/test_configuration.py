@@ -1,5 +1,6 @@
 """What a process applies, as one document: every setting counts or has a reason, and no secret gets in."""
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,9 @@ from service.bootstrap import configuration as tables
 from service.bootstrap.configuration import ConfiguredPart, Stated, stated, template_text
 from service.config import Settings, read_settings
 from service.jobs.templates import templates_of
+from service.ports import RecordFilter
 from service.secrets import DeploymentSecret
+from service.webhooks import WebhookEndpoint
 from telemetry.delivery.settings import SinkSettings
 from telemetry.otel_settings import OtelSettings, SignalSettings
 
@@ -29,6 +32,39 @@ def test_every_setting_counts_or_has_a_reason_not_to() -> None:
         field.name for kind in (OtelSettings, SignalSettings, SinkSettings) for field in msgspec.structs.fields(kind)
     }
     assert sorted([*tables.TELEMETRY_LISTED, *tables.TELEMETRY_LEFT_OUT]) == sorted(members)
+
+
+def test_every_member_of_a_webhook_endpoint_counts() -> None:
+    """Another address, filter, file or permission of an endpoint shows, and its path only as a keyed hash."""
+    endpoint = WebhookEndpoint(
+        name="siem",
+        scheme="https",
+        host="hooks.example.com",
+        port=8443,
+        target="/hunter2",
+        secret_file=Path("/s"),
+        where=RecordFilter(tenant_id="acme"),
+    )
+    others = {
+        "scheme": "http",
+        "host": "other.example.com",
+        "port": 8444,
+        "target": "/hunter3",
+        "secret_file": Path("/t"),
+        "where": RecordFilter(tenant_id="acme", result=("denied",)),
+        "from_start": True,
+        "allowed": (ip_network("10.0.0.0/8"),),
+        "may_be_plain": True,
+        "ca_file": Path("/c"),
+    }
+    assert {"name", "timeout_s", *others} == {field.name for field in msgspec.structs.fields(WebhookEndpoint)}
+    settings = read_settings({})
+    shown = {
+        stated(settings, EVERYTHING, MASK, version="1", templates={}, endpoints=[each]).configuration.document
+        for each in (endpoint, *(msgspec.structs.replace(endpoint, **{name: value}) for name, value in others.items()))
+    }
+    assert len(shown) == 1 + len(others)
+    assert not any("hunter" in document for document in shown)
 
 
 @pytest.mark.parametrize(

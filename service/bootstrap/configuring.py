@@ -47,6 +47,18 @@ Wait = Callable[[float], bool]
 """Waits for so many seconds, or until a stop is asked for; True when it is."""
 
 
+def differences(settings: int, templates: int) -> str:
+    """Return in words how many settings and templates differ.
+
+    Example:
+        >>> differences(0, 1), differences(2, 1)
+        ('1 template differs', '2 settings and 1 template differ')
+    """
+    counts = {"setting": settings, "template": templates}
+    parts = [f"{count} {noun}{'s' * (count > 1)}" for noun, count in counts.items() if count]
+    return f"{' and '.join(parts) or 'nothing'} {'differs' if settings + templates < 2 else 'differ'}"
+
+
 def host_name() -> str:
     """Return the name of this host, by the kernel."""
     return os.uname().nodename
@@ -152,10 +164,9 @@ def _record(node: Node, now: Stated, actor: Actor) -> Committed[Configured] | No
         span.end()
     if done is not None:
         _log.info(
-            "record %s states the configuration that this process applies: %d settings and %d templates differ",
+            "record %s states the configuration that this process applies: %s",
             done.receipts[-1].record_id,
-            len(done.value.settings),
-            len(done.value.templates),
+            differences(len(done.value.settings), len(done.value.templates)),
         )
     return done
 

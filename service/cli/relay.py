@@ -123,7 +123,8 @@ def _again(arguments: argparse.Namespace, send: Callable[[Redelivery], Redeliver
         "held": done.held,
         "next_number": done.next_number,
     }
-    lines = [f"{done.accepted} accepted, {len(done.refused)} refused"]
+    is_idle = arguments.retry_parked and not (done.accepted or done.refused or done.held)
+    lines = ["no record is parked" if is_idle else f"{done.accepted} accepted, {len(done.refused)} refused"]
     lines += [f"  {record.stream_id}:{record.number} {record.record_id}: {answer}" for record, answer in done.refused]
     print_answer(arguments, document, lines)
     if done.held is not None:

@@ -76,6 +76,7 @@ def test_records_are_delivered_parked_retried_and_replayed_on_request(service: S
         backend.refuses = False
         assert "1 accepted, 0 refused" in service.command("relay", "--retry-parked").stdout
         assert set(backend.ids()) == set(ids)
+        assert service.command("relay", "--retry-parked").stdout == "no record is parked\n"
 
         before = len(backend.ids())
         done = json.loads(service.command("relay", "--replay-from", f"{stream_id}:{parked_number}", "--json").stdout)

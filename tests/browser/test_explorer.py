@@ -122,6 +122,7 @@ def test_a_link_from_a_span_shows_exactly_its_records(service: Service, story: d
     page.evaluate("document.getElementById('again').click()")
     _go(page, f"span_of={quote(json.dumps(['01a21645-0000-7000-8000-000000000000']))}")
     page.wait(f"{SETTLED} && !document.getElementById('problem').hidden", "to be told that there is no such record")
+    assert page.evaluate(ROWS) == 0
 
 
 def test_who_asked_stands_before_the_worker(service: Service, story: dict[str, Any], page: Browser) -> None:

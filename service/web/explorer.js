@@ -5,11 +5,15 @@ const STORED_KEY = "auditrace-key";
 const FILTERS = ["event_name", "initiator_id", "actor_id", "outcome", "result", "job_id", "target_id", "trace_id", "span_id", "request_id", "q", "since", "until"];
 // With these, the records of one kind, trace or request are looked at: none of them is noise.
 const CLOSE = ["event_name", "trace_id", "span_id", "request_id"];
+// These parameters of a listing are no filters of their own.
+const NO_FILTER = ["include_trail", "order", "limit"];
 const element = (id) => document.getElementById(id);
 const form = element("filters");
 let nextCursor = null;
 let shownRecord = null;
 let listed = null;
+// Names and values of the link that the form cannot hold.
+let others = [];
 // The query of the rows that are shown; `listed` is the query of the last request.
 let matched = null;
 let generation = 0;
@@ -66,29 +70,22 @@ async function ask(path) {
   throw error;
 }
 
+// The link is the query. Reads of the trail, checkpoints and streams are left out unless they are asked for.
 function query() {
-  const asked = new URLSearchParams();
-  for (const name of FILTERS) {
-    const value = form.elements[name].value.trim();
-    if (value) asked.set(name, value);
-  }
+  const asked = state();
+  asked.delete("record", asked.get("record"));
+  if (!asked.has("include_trail") && !CLOSE.some((name) => asked.has(name))) asked.set("include_trail", "false");
   return asked;
-}
-
-// Reads of the trail, checkpoints and streams are left out unless they are asked for.
-function leavesOut(asked) {
-  return !form.elements.include_trail.checked && !CLOSE.some((name) => asked.has(name));
 }
 
 async function list({ more = false } = {}) {
   const mine = ++generation;
   const asked = query();
-  const isFiltered = asked.size > 0;
-  const isLeftOut = leavesOut(asked);
-  if (isLeftOut) asked.set("include_trail", "false");
+  const isFiltered = [...asked.keys()].some((name) => !NO_FILTER.includes(name));
+  const [first, following] = asked.get("order") === "asc" ? ["oldest", "newer"] : ["newest", "older"];
   listed = asked.toString();
-  element("records-title").textContent = isFiltered ? "Records that match, newest first" : "Records, newest first";
-  asked.set("limit", "50");
+  element("records-title").textContent = `${isFiltered ? "Records that match" : "Records"}, ${first} first`;
+  if (!asked.has("limit")) asked.set("limit", "50");
   if (more) asked.set("cursor", nextCursor);
   say("Loading…");
   complain(null);
@@ -96,7 +93,7 @@ async function list({ more = false } = {}) {
   try {
     const page = await ask(`/v1/audit/records?${asked}`);
     if (mine !== generation) return;
-    const first = more ? element("rows").childElementCount : 0;
+    const before = more ? element("rows").childElementCount : 0;
     if (!more) clear();
     matched = listed;
     element("rows").append(...page.records.map(row));
@@ -104,10 +101,11 @@ async function list({ more = false } = {}) {
     const count = element("rows").childElementCount;
     element("table").hidden = count === 0;
     element("older").hidden = nextCursor === null;
-    const left = isLeftOut ? " Reads of the trail, checkpoints and streams are left out." : "";
-    const found = `${count} ${count === 1 ? "record" : "records"}${nextCursor ? ", and there are older ones" : ""}.`;
+    element("older").textContent = following === "newer" ? "Newer records" : "Older records";
+    const left = asked.get("include_trail") === "false" ? " Reads of the trail, checkpoints and streams are left out." : "";
+    const found = `${count} ${count === 1 ? "record" : "records"}${nextCursor ? `, and there are ${following} ones` : ""}.`;
     say((count ? found : nothing(isFiltered)) + left);
-    if (more) element("rows").children[first]?.querySelector("button").focus();
+    if (more) element("rows").children[before]?.querySelector("button").focus();
   } catch (error) {
     if (mine !== generation) return;
     // Rows of another query must not stand under the new title.
@@ -132,7 +130,7 @@ function nothing(isFiltered) {
 
 function row(record) {
   const attributes = record.attributes;
-  const open = button(record.event_name, () => remember({ record: record.record_id }));
+  const open = button(record.event_name, () => openRecord(record.record_id));
   const made = node("tr", {},
     node("td", {}, time(record.timestamp)),
     node("td", {}, open),
@@ -270,7 +268,7 @@ function plan(canonical) {
     return [];
   }
   const lines = members.flatMap(([name, value]) =>
-    Array.isArray(value) ? value.map((each, index) => [`${name} ${index}`, each]) : [[name, value]]);
+    Array.isArray(value) && value.length ? value.map((each, index) => [`${name} ${index}`, each]) : [[name, value]]);
   const rows = lines.map(([name, value]) => node("tr", {},
     node("th", { scope: "row" }, name), node("td", { className: "value" }, visiblePlan(typeof value === "string" ? value : JSON.stringify(value)))));
   return [node("h3", {}, "Plan"), table(["Part", "Value"], rows, "plan")];
@@ -294,7 +292,7 @@ function ways(record) {
 }
 
 function recordButton(recordId, label) {
-  return recordId ? button(label, () => remember({ record: recordId })) : null;
+  return recordId ? button(label, () => openRecord(recordId)) : null;
 }
 
 function button(label, act) {
@@ -326,9 +324,14 @@ function state() {
   return new URLSearchParams(location.hash.slice(1));
 }
 
+function openRecord(recordId) {
+  const wanted = state();
+  wanted.set("record", recordId);
+  remember(wanted);
+}
+
 function remember(wanted) {
-  const kept = wanted.record ? Object.fromEntries(state()) : {};
-  const fragment = new URLSearchParams({ ...kept, ...wanted }).toString();
+  const fragment = new URLSearchParams(wanted).toString();
   if (fragment !== location.hash.slice(1)) {
     location.hash = fragment;
   } else {
@@ -340,31 +343,62 @@ function remember(wanted) {
 function follow() {
   if (!sessionStorage.getItem(STORED_KEY)) return;
   const wanted = state();
+  showFilters(wanted);
   if (wanted.has("span_of")) {
-    followSpan(wanted.get("span_of"));
+    followSpan(wanted);
     return;
   }
-  for (const name of FILTERS) form.elements[name].value = wanted.get(name) ?? "";
-  form.elements.include_trail.checked = wanted.get("include_trail") === "true";
-  const asked = query();
-  if (leavesOut(asked)) asked.set("include_trail", "false");
-  if (asked.toString() !== listed) list();
+  if (query().toString() !== listed) list();
   if (wanted.has("record")) show(wanted.get("record"));
   else hideDetail();
 }
 
+function showFilters(wanted) {
+  for (const name of FILTERS) form.elements[name].value = "";
+  form.elements.include_trail.checked = false;
+  const held = new Set();
+  others = [];
+  for (const [name, value] of wanted) {
+    if (!held.has(name) && hold(name, value)) held.add(name);
+    else others.push([name, value]);
+  }
+  const shown = others.map(([name, value]) => visible(`${name}=${value}`)).join(", ");
+  element("others-text").textContent = `Also from the link: ${shown}`;
+  element("others").hidden = others.length === 0;
+}
+
+// Puts a value of the link into the form, and returns whether the form has exactly this value.
+function hold(name, value) {
+  if (name === "record" || name === "span_of") return true;
+  if (name === "include_trail") {
+    form.elements.include_trail.checked = value === "true";
+    return value === "true";
+  }
+  if (!FILTERS.includes(name) || !value) return false;
+  const field = form.elements[name];
+  field.value = value;
+  if (field.value.trim() === value) return true;
+  field.value = "";
+  return false;
+}
+
 // A link from a span: trace backends have its records only as the text of the attribute audit.record.id, an array.
-async function followSpan(attribute) {
+async function followSpan(wanted) {
   const mine = ++generation;
-  const [recordId] = attribute.match(/[\w-]+/) ?? [""];
+  const [recordId] = wanted.get("span_of").match(/[\w-]+/) ?? [""];
   try {
     const record = await ask(`/v1/audit/records/${encodeURIComponent(recordId)}`);
     if (mine !== generation) return;
-    const shown = { trace_id: record.trace_id, span_id: record.span_id, record: record.record_id };
-    location.replace(`#${new URLSearchParams(shown)}`);
+    wanted.delete("span_of");
+    wanted.set("trace_id", record.trace_id);
+    wanted.set("span_id", record.span_id);
+    wanted.set("record", record.record_id);
+    location.replace(`#${wanted}`);
   } catch (error) {
     if (mine !== generation) return;
-    // A listing that was running when this began leaves both to this.
+    // A listing that was running when this began leaves all of it to this.
+    listed = null;
+    clear();
     element("records").removeAttribute("aria-busy");
     say("");
     complain(error);
@@ -382,7 +416,7 @@ function closeDetail() {
   const opener = [...element("rows").children].find((each) => each.dataset.record === shownRecord);
   const wanted = state();
   wanted.delete("record");
-  remember(Object.fromEntries(wanted));
+  remember(wanted);
   (opener?.querySelector("button") ?? element("records")).focus();
 }
 
@@ -422,15 +456,20 @@ element("sign-in").addEventListener("submit", (event) => {
 element("sign-out").addEventListener("click", forget);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const wanted = {};
-  for (const name of FILTERS) if (form.elements[name].value.trim()) wanted[name] = form.elements[name].value.trim();
-  if (form.elements.include_trail.checked) wanted.include_trail = "true";
-  remember(wanted);
+  const wanted = [];
+  for (const name of FILTERS) if (form.elements[name].value.trim()) wanted.push([name, form.elements[name].value.trim()]);
+  if (form.elements.include_trail.checked) wanted.push(["include_trail", "true"]);
+  remember([...wanted, ...others]);
 });
 form.elements.include_trail.addEventListener("change", () => form.requestSubmit());
 form.addEventListener("reset", () => setTimeout(() => remember({})));
+element("drop").addEventListener("click", () => {
+  others = [];
+  form.requestSubmit();
+  element("records").focus();
+});
 element("older").addEventListener("click", () => list({ more: true }));
-element("again").addEventListener("click", () => list());
+element("again").addEventListener("click", () => (state().has("span_of") ? follow() : list()));
 element("close").addEventListener("click", closeDetail);
 element("skip").addEventListener("click", (event) => {
   // Without the fragment: it holds what is shown.

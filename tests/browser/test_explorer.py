@@ -21,6 +21,8 @@ CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 SETTLED = "!document.getElementById('records').hasAttribute('aria-busy')"
 ROWS = "document.querySelectorAll('#rows tr').length"
 DETAIL = "document.getElementById('detail-content').innerText"
+PROBLEM = "document.getElementById('problem').textContent"
+OTHERS = "(document.querySelector('#others:not([hidden]) #others-text')?.textContent ?? '')"
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,7 @@ def test_a_link_from_a_span_shows_exactly_its_records(service: Service, story: d
     page.evaluate("document.getElementById('again').click()")
     _go(page, f"span_of={quote(json.dumps(['01a21645-0000-7000-8000-000000000000']))}")
     page.wait(f"{SETTLED} && !document.getElementById('problem').hidden", "to be told that there is no such record")
+    assert page.evaluate(ROWS) == 0
 
 
 def test_who_asked_stands_before_the_worker(service: Service, story: dict[str, Any], page: Browser) -> None:
@@ -171,6 +174,63 @@ def test_times_are_passed_on_as_they_were_typed(service: Service, story: dict[st
     assert page.evaluate("document.forms['filters'].elements['since'].value") == "yesterday"
 
 
+def test_the_list_is_what_the_link_asks_for(service: Service, story: dict[str, Any], page: Browser) -> None:
+    """What the form cannot hold filters as in the API, is said above the list, and stays until it is dropped."""
+    client = service.client()
+    client.post(f"/v1/jobs/{story['id']}/retry", expect=409)
+    trail = client.trail(story["id"])
+    bad = [record["record_id"] for record in trail if record["attributes"]["auditrace.result"] == "rejected"]
+    assert 0 < len(bad) < len(trail)
+    shown = "[...document.querySelectorAll('#rows tr')].map((each) => each.dataset.record)"
+    _go(page, f"job_id={story['id']}&not_result=success&not_result=noop&order=asc&limit=1000")
+    _sign_in(page, service.admin())
+    page.wait(f"{SETTLED} && {ROWS} === {len(bad)}", "what did not succeed")
+    assert page.evaluate(OTHERS) == "Also from the link: not_result=success, not_result=noop, order=asc, limit=1000"
+    assert page.evaluate("document.getElementById('records-title').textContent") == "Records that match, oldest first"
+    _go(page, f"job_id={story['id']}&result=denied&result=rejected")
+    page.wait(f"{SETTLED} && {OTHERS} === 'Also from the link: result=rejected'", "the second value")
+    assert page.evaluate(shown) == bad
+    page.evaluate("document.querySelector('#rows button').click()")
+    page.wait("!document.getElementById('detail').hidden", "the record")
+    assert page.evaluate("location.hash").endswith(f"&result=denied&result=rejected&record={bad[0]}")
+    page.press(*ESCAPE)
+    page.wait("document.getElementById('detail').hidden", "the list")
+    page.evaluate("document.getElementById('filters').requestSubmit()")
+    page.wait(f"{SETTLED} && location.hash.endsWith('&result=rejected')", "the link of the form")
+    assert page.evaluate(shown) == bad
+    page.evaluate("document.getElementById('drop').click()")
+    page.wait(f"{SETTLED} && {ROWS} === 0 && document.getElementById('others').hidden", "the first value alone")
+    assert "rejected" not in page.evaluate("location.hash")
+    assert page.evaluate("document.activeElement.id") == "records"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("stauts=denied", "stauts"),
+        ("result=refused", "result=refused"),
+        ("event_name=job.*&include_trail=no", "include_trail=no"),
+        ("trace_id=", "trace_id="),
+        ("since=-1h&since=-2h", "since"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_shows_no_records(
+    service: Service, story: dict[str, Any], page: Browser, asked: str, told: str
+) -> None:
+    """A wrong name or value in the link is answered with what is wrong, and the rows of before are gone."""
+    _sign_in(page, service.admin())
+    _go(page, f"job_id={story['id']}")
+    page.wait(f"{SETTLED} && {ROWS} > 0 && location.hash.includes('job_id')", "the records of the job")
+    _go(page, asked)
+    page.wait(f"{SETTLED} && {PROBLEM}.includes({told!r}) && {PROBLEM}.includes('status 400')", "what is wrong")
+    assert page.evaluate(ROWS) == 0
+    assert page.evaluate("document.getElementById('table').hidden")
+    assert page.evaluate(OTHERS) == "Also from the link: " + asked.rpartition("&")[2]
+    page.evaluate("document.querySelector('#filters [type=reset]').click()")
+    page.wait(f"{SETTLED} && {ROWS} > 0 && location.hash === ''", "all records")
+    assert page.evaluate("document.getElementById('others').hidden && document.getElementById('problem').hidden")
+
+
 def test_texts_of_strangers_stay_texts(service: Service, story: dict[str, Any], page: Browser) -> None:
     """Markup in what a client sent is shown as it was sent: nothing of it is built, loaded or run."""
     _sign_in(page, service.admin())
@@ -199,6 +259,17 @@ def test_a_plan_and_a_reason_hide_nothing(service: Service, story: dict[str, Any
     page.wait("document.getElementById('detail-title').textContent === 'job.cancel'", "the record")
     assert page.evaluate("document.querySelector('.reason').textContent") == "a\\u{202e}b \\u{200b}שלום"
     assert page.evaluate("document.querySelectorAll('.plan').length") == 0
+
+
+def test_an_empty_list_in_a_plan_is_shown(service: Service, page: Browser) -> None:
+    """A plan that is never retried has an empty list, and a row for it: it does not look like an absent member."""
+    client = service.client()
+    drafted = client.post(f"/v1/jobs/{client.create('fail')['id']}/draft")
+    _sign_in(page, service.admin())
+    _go(page, f"record={drafted['audit']['record_id']}")
+    page.wait("document.getElementById('detail-title').textContent === 'job.draft'", "the record")
+    plan = page.evaluate("document.querySelector('.plan').innerText").splitlines()
+    assert {"retry_exit_codes\t[]", "environment\t{}"} <= set(plan)
 
 
 def test_the_page_escapes_what_the_service_escapes(service: Service, page: Browser) -> None:

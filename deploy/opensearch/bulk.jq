@@ -23,7 +23,8 @@ fromjson? | .resourceLogs[]?
     spanId: $record.span_id,
     severity: {number: .severityNumber},
     body: .body.stringValue,
-    attributes: ($record.attributes + $integrity),
+    # Its name is also the begin of the name of the plan's hash, and no field can be a text and an object. The body has it.
+    attributes: (($record.attributes | del(.["auditrace.job.plan"])) + $integrity),
     resource: $resource,
     instrumentationScope: ($scope | {name, version})
   }

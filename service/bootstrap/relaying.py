@@ -30,7 +30,7 @@ from telemetry.setup import set_up
 
 
 class RelayNode:
-    """A process that only delivers: it needs the database and the sink, and no key.
+    """A process that only delivers: it needs the database and the sink.
 
     Raises (on opening):
         SettingsError: there is no ledger, or settings are wrong; all problems at once.

@@ -188,6 +188,16 @@ def test_a_redirect_is_not_followed(receiver: WebhookReceiver, endpoint: Webhook
         assert private.connections == 0
 
 
+def test_no_cookie_of_a_receiver_is_kept(receiver: WebhookReceiver, endpoint: WebhookEndpoint) -> None:
+    """A receiver cannot fill the memory of the sender, nor make its own requests too large."""
+    receiver.reply = Reply(200, {"Set-Cookie": f"filling={'x' * 3000}; Max-Age=3600"})
+    sender = sender_to(endpoint, Names("127.0.0.1"))
+    for _ in range(2):
+        assert sender.send(RECORD) == Accepted()
+    sender.close()
+    assert ["cookie" in arrival.headers for arrival in receiver.kept()] == [False, False]
+
+
 def test_http_leads_to_this_machine_only(tmp_path: Path) -> None:
     """Also a name that says it is this machine must resolve to it, unless the operator allows more."""
     with WebhookReceiver() as plain:

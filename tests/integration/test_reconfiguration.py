@@ -1,5 +1,6 @@
 """A service is turned away from its sink, weakened and reloaded, and what the old sink and the trail say of it."""
 
+import ctypes
 import json
 import os
 import pwd
@@ -226,6 +227,20 @@ def test_a_signal_reloads_the_templates_and_names_who_sent_it(tmp_path: Path, nu
         service.process.send_signal(number)
         poll_until(lambda: "nothing is new" in _log(service), "the second reload")
         assert len(_in_ledger(service)) == before + 2
+
+
+def test_nobody_reloads_in_the_name_of_another(tmp_path: Path) -> None:
+    """A signal whose sender states who it is, and not the kernel, is ignored with a line; one by kill works."""
+    with Service(tmp_path) as service:
+        before = len(_in_ledger(service))
+        _weaken(service)
+        assert service.process is not None
+        assert ctypes.CDLL(None).sigqueue(service.process.pid, signal.SIGUSR1, ctypes.c_void_p(0)) == 0
+        poll_until(lambda: "the kernel does not know who sent it" in _log(service), "the line")
+        assert _requires_confirmation(service)
+        assert len(_in_ledger(service)) == before
+        service.process.send_signal(signal.SIGUSR1)
+        poll_until(lambda: not _requires_confirmation(service), "the new templates")
 
 
 def test_a_broken_file_keeps_the_old_templates_and_says_what_is_wrong(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl
 	/usr/sbin/pgbouncer=pgbouncer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-loaded test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins clean
+.PHONY: help setup run test test-quick test-loaded test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins sbom audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +98,13 @@ pins: ## Generate requirements/*.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/run.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build -o requirements/build.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+sbom: ## Write the components of a release (CycloneDX) and their licences into build/sbom
+	@deploy/tools/supply/sbom.sh
+
+audit: ## Check the pinned packages against known vulnerabilities, offline against a stored snapshot
+	@deploy/tools/build.sh supply
+	build/bin/supply/bin/python deploy/tools/supply/audit.py requirements/run.txt requirements/build.txt requirements/dev.txt
 
 clean: ## Remove built files; data in var/ stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 . "$here/../cached_build.sh"
 if [ $# = 0 ]; then
-    set -- promtool prometheus helm docker-compose grammars kubernetes ocsf
+    set -- promtool prometheus helm docker-compose grammars kubernetes ocsf supply
 fi
 
 grammars() {
@@ -64,12 +64,12 @@ for name in "$@"; do
         grammars
         continue
         ;;
-    kubernetes | ocsf)
+    kubernetes | ocsf | supply)
         environment "$name"
         continue
         ;;
     *)
-        echo "build.sh: there is no tool $name; there are promtool, prometheus, helm, docker-compose, grammars, kubernetes and ocsf" >&2
+        echo "build.sh: there is no tool $name; there are promtool, prometheus, helm, docker-compose, grammars, kubernetes, ocsf and supply" >&2
         exit 1
         ;;
     esac

@@ -8,7 +8,7 @@ TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl
 	/usr/sbin/pgbouncer=pgbouncer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-loaded test-fault test-fault-long soak lint-collector check demo bench collector collector-full backends registry pins sbom audit clean
+.PHONY: help setup run test test-quick test-loaded test-fault test-fault-long soak fuzz lint-collector check demo bench collector collector-full backends registry pins sbom audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ test-fault-long: $(VENV)/.installed-dev ## Run long fault tests: 200 kills of ea
 	$(BIN)/python -m tests.fault.cluster --kills 500 --records 1000000 --log docs/evidence/cluster.md
 	AUDITRACE_TEST_LONG=1 $(BIN)/python -m pytest -s tests/fault/test_backend_faults.py -k give_up
 
+fuzz: $(VENV)/.installed-dev ## Look for bytes that break a reader of outside input, for ten minutes each: OTLP JSON, canonical form, traceparent, JWT
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	for target in otlp-json canonical-form traceparent jwt; do $(BIN)/python -m tests.fuzz $$target -max_total_time=600 -max_len=8192 || exit 1; done
+
 soak: $(VENV)/.installed-dev ## Kill processes at random under load for an hour
 	@deploy/otelcol/build.sh
 	$(BIN)/python -m tests.fault.kills --minutes 60 --log build/soak.md
@@ -98,6 +102,7 @@ pins: ## Generate requirements/*.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements/run.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group build -o requirements/build.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group fuzz -o requirements/fuzz.txt
 
 sbom: ## Write the components of a release (CycloneDX) and their licences into build/sbom
 	@deploy/tools/supply/sbom.sh

@@ -28,6 +28,7 @@ Wait = Annotated[
     QueryParameter(
         min_length=1,
         max_length=16,
+        pattern="^[0-9]{1,9}(ms|s|m|h|d)$",
         description="The longest time to wait for a final state: `30s`; no more than `60s`.",
     ),
 ]

@@ -44,12 +44,9 @@ def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
 
 
 _OF_EVERY_REQUEST: Final = (
-    _header("X-Request-Id", "Kept when it has this form, else replaced.", **REQUEST_ID),
-    _header(
-        "traceparent",
-        "Continues the trace of the caller (W3C Trace Context).",
-        pattern="^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}.*$",
-    ),
+    # Other values are not refused, so their forms are no constraints.
+    _header("X-Request-Id", f"Kept when it matches `{REQUEST_ID['pattern']}`, else replaced."),
+    _header("traceparent", "Continues the trace of the caller (W3C Trace Context); ignored when it is malformed."),
 )
 _OF_POST: Final = _header(
     "Idempotency-Key",
@@ -180,7 +177,8 @@ def _describe_answers(
         answer["headers"] = headers
         answer["content"] = dict.fromkeys(handler.opt.get(MEDIA_TYPES, [media_type]), content)
         if STREAM in handler.opt:
-            answer["content"][handler.opt[STREAM]] = {"schema": {"type": "string"}}
+            # OpenAPI 3.1 cannot describe the events of a stream; docs/api.md does.
+            answer["content"][handler.opt[STREAM]] = {}
 
 
 def _references(headers: Iterable[str]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Programs that give bytes to readers of outside input, and the inputs that once mattered."""

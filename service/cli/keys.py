@@ -78,12 +78,12 @@ def _create(arguments: argparse.Namespace) -> int:
     document = {
         "id": created.id,
         "key": created.key,
-        "roles": created.roles,
-        "tenant": created.tenant,
+        "roles": created.stored.roles,
+        "tenant": created.stored.tenant_id,
         "expires_at": _time(expires_ns),
         "person": arguments.person,
     }
-    shown_once = f"This is the only time that the key of {created.name!r} is shown."
+    shown_once = f"This is the only time that the key of {created.stored.name!r} is shown."
     print_answer(arguments, document, [created.key, "", shown_once])
     return 0
 

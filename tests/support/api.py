@@ -28,7 +28,9 @@ from service.bootstrap.templates import load_templates
 from service.jobs.model import Job, TenantId
 from service.operations.base import Services
 from service.operations.budgets import Bounds
-from service.operations.keys import KeyOperations, NewKey
+from service.operations.covered_keys import CoveredKeys
+from service.operations.key_adoption import KeyAdoption
+from service.operations.keys import IssuedKey, KeyOperations
 from service.operations.runs import RunOperations
 from service.operations.steps import Ended
 from service.operations.tallies import Tallies
@@ -43,6 +45,7 @@ from telemetry.server import ServerSpans
 from telemetry.tracing import Tracing
 from tests.support.both_stores import Store
 from tests.support.ids import ManualClock
+from tests.support.ledger_maker import KEY
 from tests.support.postgres_clocks import LedgerClock
 from tests.support.stores import SECRET
 
@@ -127,11 +130,16 @@ class ApiUnderTest:
             new_id=lambda: next(store.ids),
         )
         self.tallies = Tallies(self.services, bounds)
+        adoption = KeyAdoption(
+            self.services, store.reads, lambda: [KEY.public_key()], lambda record: self.checkpoints.holds(record)
+        )
+        self.monotonic = time.monotonic()
+        self.keys = CoveredKeys(store.reads, SECRET, adoption.adopt, lambda: self.monotonic)
         self.checks: dict[str, str] = {"ledger": "ok"}
         self.parts = ApiServices(
             services=self.services,
             reads=store.reads,
-            authenticator=authenticate(ApiKeyAuthenticator(store.reads, ApiKeyUses(self.lane, self.clock), self.clock)),
+            authenticator=authenticate(ApiKeyAuthenticator(self.keys, ApiKeyUses(self.lane, self.clock), self.clock)),
             tallies=self.tallies,
             waits=self.waits,
             follows=self.follows,
@@ -168,7 +176,7 @@ class ApiUnderTest:
         """Run a coroutine on the application's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
-    def key(self, name: str, *roles: str, tenant: str = "default", person: str | None = None) -> NewKey:
+    def key(self, name: str, *roles: str, tenant: str = "default", person: str | None = None) -> IssuedKey:
         """Create an API key."""
         return self._keys(tenant).create(name, roles, TenantId(tenant), person=person).value
 

@@ -14,6 +14,7 @@ from service.store.postgres.commit_lookup import was_committed
 from service.store.postgres.connection import Session, connect_again, translate, translated
 from service.store.postgres.pooling import OF_OTHER_SESSIONS
 from service.store.postgres.statements import SQL, executing
+from service.store.postgres.statements import executing
 from service.store.postgres.transaction import PostgresTransaction
 from service.store.rollback_guard import RollbackGuard
 from service.store.streams import BegunTransaction, StreamSettings
@@ -92,7 +93,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
             now_ns = self._begin_at(session)
 
         def transaction(position: Position) -> PostgresTransaction:
-            return PostgresTransaction(session, self._settings.clock, position, now_ns)
+            return PostgresTransaction(executing(session), self._settings.clock, position, now_ns)
 
         return BegunTransaction(executing(session), now_ns, transaction, self._name)
 

@@ -5,10 +5,7 @@ from collections.abc import Mapping
 import psycopg
 from typing_extensions import override
 
-from service.ports import Clock
-from service.store.postgres.connection import Session
-from service.store.postgres.statements import executing
-from service.store.writing import LedgerTransaction, Position
+from service.store.writing import LedgerTransaction
 
 
 class PostgresTransaction(LedgerTransaction):
@@ -20,9 +17,6 @@ class PostgresTransaction(LedgerTransaction):
     violation = psycopg.errors.UniqueViolation
     nul_as = "\ufffd"
     locking_job = "locked_job"
-
-    def __init__(self, session: Session, clock: Clock, position: Position, now_ns: int) -> None:
-        super().__init__(executing(session), clock, position, now_ns)
 
     @override
     def wait_for_jobs(self, *, is_patient: bool) -> None:

@@ -42,6 +42,16 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     person: str | None = None
     secret: KeySecret | None = None
 
+    @property
+    def rotated_ns(self) -> int | None:
+        """When it got its present secret; None if that is the first one."""
+        return self.secret.made_ns if self.secret is not None and self.secret.number > 1 else None
+
+    @property
+    def previous_until_ns(self) -> int | None:
+        """Until when the secret before the present one is accepted; None if there is none."""
+        return None if self.secret is None else self.secret.previous_until_ns
+
     def authenticated(self, secret: DeploymentSecret) -> "ApiKey":
         """Return it with the MAC of its present secret, which is over everything but the revocation."""
         present = self.secret

@@ -14,7 +14,6 @@ from service.store.postgres.commit_lookup import was_committed
 from service.store.postgres.connection import Session, connect_again, translate, translated
 from service.store.postgres.pooling import OF_OTHER_SESSIONS
 from service.store.postgres.statements import SQL, executing
-from service.store.postgres.statements import executing
 from service.store.postgres.transaction import PostgresTransaction
 from service.store.rollback_guard import RollbackGuard
 from service.store.streams import BegunTransaction, StreamSettings

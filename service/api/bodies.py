@@ -15,6 +15,9 @@ MAX_PROSE_BYTES: Final = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 # The limit is one of bytes, which JSON Schema cannot say.
 Prose = Annotated[str, Meta(max_length=MAX_PROSE_BYTES)]
+EndField = Annotated[
+    str, Meta(min_length=1, max_length=64, extra_json_schema={"pattern": "^[0-9][0-9A-Za-z:. +-]{0,63}$"})
+]
 PlanHash = Annotated[str, Meta(max_length=128, extra_json_schema=SHA256)]
 
 
@@ -95,7 +98,7 @@ class CreateKey(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(min_length=1, max_length=len(ROLES), description="Its roles.", examples=[["viewer"]]),
     ]
     expires_at: Annotated[
-        Name | None,
+        EndField | None,
         about("From when on it is refused: a time, a day, or a duration from now (`90d`).", "2027-01-31T12:00:00Z"),
     ] = None
     person: Annotated[

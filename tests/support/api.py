@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from opentelemetry.sdk.metrics import MeterProvider
@@ -48,6 +48,9 @@ from tests.support.ids import ManualClock
 from tests.support.ledger_maker import KEY
 from tests.support.postgres_clocks import LedgerClock
 from tests.support.stores import SECRET
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -174,7 +177,11 @@ class ApiUnderTest:
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the application's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+        return self.start(work).result(30)
+
+    def start(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Start a coroutine on the application's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def key(self, name: str, *roles: str, tenant: str = "default", person: str | None = None) -> IssuedKey:
         """Create an API key."""

@@ -33,7 +33,7 @@ _TOKEN: Final = f"atk_{KEY_ID}_qkmN5RXPPOe7pNcyUZxfStLKzCVCQNZuVMxKk2nSNmY"
 class KeyAnswer(Struct, frozen=True, kw_only=True):
     """An API key. `key` is there once: in the answer that made its secret."""
 
-    id: Annotated[str, about("The id of the key, which does not change.", KEY_ID)]
+    id: Annotated[str, about("The id of the key, which does not change.", KEY_ID, pattern="^[0-9A-Za-z]{1,64}$")]
     name: Annotated[ActorField, about("Its name, which is the actor id in records.", "ci-bot")]
     tenant_id: Tenant
     roles: Annotated[

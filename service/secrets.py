@@ -29,6 +29,7 @@ class DeploymentSecret:
         self._checkpoint_key = _derive(secret, b"auditrace checkpoint")
         self._signing_key_key = _derive(secret, b"auditrace signing key")
         self._configuration_key = _derive(secret, b"auditrace configuration")
+        self._api_key_key = _derive(secret, b"auditrace api key")
         self._mask_key = _derive(secret, b"auditrace mask")
         self._parameters = AESGCM(_derive(secret, b"auditrace parameters"))
 
@@ -54,6 +55,10 @@ class DeploymentSecret:
         """Return the MAC over all values of a stored configuration."""
         return _mac(self._configuration_key, *values)
 
+    def api_key_mac(self, *values: str | int | None) -> str:
+        """Return the MAC over all values of an API key but its revocation."""
+        return _mac(self._api_key_key, *values)
+
     def mask(self, value: str) -> str:
         """Return the visible form of a sensitive value: equal values have equal masks, and no value can be read."""
         return MASK_PREFIX + hmac.new(self._mask_key, value.encode(), hashlib.sha256).hexdigest()
@@ -69,7 +74,7 @@ class DeploymentSecret:
         return self._parameters.decrypt(nonce, sealed, job_id.encode()).decode()
 
 
-def _mac(key: bytes, *parts: str | int) -> str:
+def _mac(key: bytes, *parts: str | int | None) -> str:
     # JSON, so that different lists of parts always give different bytes.
     return hmac.new(key, msgspec.json.encode(parts), hashlib.sha256).hexdigest()
 

@@ -109,6 +109,8 @@ EVENT_AUTH_DENIED: Final = "auth.denied"
 EVENT_REQUEST_THROTTLED: Final = "request.throttled"
 EVENT_KEY_CREATE: Final = "key.create"
 EVENT_KEY_REVOKE: Final = "key.revoke"
+EVENT_KEY_ROTATE: Final = "key.rotate"
+EVENT_KEY_ADOPT: Final = "key.adopt"
 EVENT_AUDIT_CHECKPOINT: Final = "audit.checkpoint"
 EVENT_AUDIT_STREAM_OPEN: Final = "audit.stream.open"
 EVENT_AUDIT_STREAM_CLOSE: Final = "audit.stream.close"
@@ -131,6 +133,7 @@ METRIC_AUDITRACE_AUDIT_CHECKPOINT_AGE: Final = "auditrace.audit.checkpoint.age"
 METRIC_AUDITRACE_AUDIT_CHECKPOINT_REFUSED: Final = "auditrace.audit.checkpoint.refused"
 METRIC_AUDITRACE_AUDIT_VERIFICATION_FINDINGS: Final = "auditrace.audit.verification.findings"
 METRIC_AUDITRACE_AUDIT_VERIFICATION_AGE: Final = "auditrace.audit.verification.age"
+METRIC_AUDITRACE_KEYS_UNCOVERED: Final = "auditrace.keys.uncovered"
 METRIC_AUDITRACE_LEDGER_DISK_FREE: Final = "auditrace.ledger.disk.free"
 METRIC_AUDITRACE_AUDIT_DELIVERY_DURATION: Final = "auditrace.audit.delivery.duration"
 METRIC_AUDITRACE_WEBHOOK_DELIVERIES: Final = "auditrace.webhook.deliveries"
@@ -159,6 +162,8 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType({
     "request.throttled": "EXECUTE",
     "key.create": "CREATE",
     "key.revoke": "DELETE",
+    "key.rotate": "UPDATE",
+    "key.adopt": "UPDATE",
     "audit.checkpoint": "CHECKPOINT",
     "audit.stream.open": "CREATE",
     "audit.stream.close": "UPDATE",
@@ -277,6 +282,7 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
     "auditrace.audit.checkpoint.refused": ("{stream}", "Streams that no checkpoint signs over."),
     "auditrace.audit.verification.findings": ("{finding}", "Findings in the own ledger that no later verification of the whole ledger has cleared."),
     "auditrace.audit.verification.age": ("s", "Time since a verification of the own ledger last completed."),
+    "auditrace.keys.uncovered": ("{key}", "API keys that are refused because the ledger does not cover them."),
     "auditrace.ledger.disk.free": ("By", "Free space on the disk of the embedded database."),
     "auditrace.audit.delivery.duration": ("s", "Duration of one delivery attempt."),
     "auditrace.webhook.deliveries": ("{delivery}", "Attempts to deliver a record to an endpoint of webhooks."),

@@ -13,7 +13,7 @@ from litestar.datastructures import MutableScopeHeaders, State
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Message, Receive, Scope, Send
 
-from service.api import audit, contents, explorer, health, jobs, me, schema, templates
+from service.api import audit, contents, explorer, health, jobs, keys, me, schema, templates
 from service.api.fields import EVERYWHERE, sends
 from service.api.parts import ApiServices
 from service.api.problems import answer_problem
@@ -50,6 +50,7 @@ def create_app(parts: ApiServices) -> Litestar:
                 request_max_body_size=settings.max_input_bytes,
             ),
             Router("/", tags=["jobs"], route_handlers=downloads),
+            Router("/", tags=["keys"], route_handlers=_handlers(keys)),
             Router("/", tags=["audit"], route_handlers=_handlers(audit)),
         ],
         guards=[admit],

@@ -6,7 +6,6 @@ its records), else `user`. The actor comes from the token alone.
 
 import asyncio
 import hashlib
-import hmac
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -15,14 +14,14 @@ import msgspec
 from service.api.key_uses import ApiKeyUses
 from service.errors import UnauthenticatedError
 from service.jobs.model import TenantId
-from service.ports import ApiKey, Clock, Reads
+from service.operations.covered_keys import CoveredKeys
+from service.ports import ApiKey, Clock
 from service.roles import EMITTER
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import KEY_ISSUER, Actor
 
 KEY_PREFIX: Final = "atk_"
 _MAX_TOKEN_CHARACTERS: Final = 8192
-_NO_KEY_SHA256: Final = "0" * 64
 
 
 CredentialKind: TypeAlias = Literal["none", "api_key", "jwt"]
@@ -58,28 +57,40 @@ class Authenticator(Protocol):
 
 
 class ApiKeyAuthenticator:
-    """Checks `atk_<id>_<secret>` against the stored hash; a revoked key is refused from the next request on."""
+    """Checks `atk_<id>_<secret>` against the stored hash, and the stored key against the ledger.
 
-    def __init__(self, reads: Reads, uses: ApiKeyUses, clock: Clock) -> None:
-        self._reads = reads
+    The key is read for each request, so one that was revoked is refused from the next request on.
+    """
+
+    def __init__(self, keys: CoveredKeys, uses: ApiKeyUses, clock: Clock) -> None:
+        self._keys = keys
         self._uses = uses
         self._clock = clock
 
     async def authenticate(self, token: str) -> Credential:
         """Return the credential of an API key."""
         key_id, _, secret = token.removeprefix(KEY_PREFIX).partition("_")
-        key = await asyncio.to_thread(self._reads.key, key_id) if key_id.isalnum() else None
+        key = await asyncio.to_thread(self._keys.find, key_id) if key_id.isalnum() else None
         given = hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
-        is_match = hmac.compare_digest(given, key.secret_sha256 if key else _NO_KEY_SHA256)
-        if key is None or not is_match:
+        key = self._accepted(key, given)
+        if not self._keys.is_checked(key):
+            # It may have changed meanwhile.
+            key = self._accepted(await asyncio.to_thread(self._keys.check, key_id), given)
+        self._uses.note(key_id)
+        return credential_of(key)
+
+    def _accepted(self, key: ApiKey | None, given: str) -> ApiKey:
+        now_ns = self._clock()
+        if key is None or not key.accepts(given, now_ns):
+            if key is not None and key.is_replaced(given):
+                raise UnauthenticatedError("the API key was rotated, and this secret of it is no longer accepted")
             raise UnauthenticatedError("the API key is not known: check that it was copied whole")
         if key.revoked_ns is not None:
             raise UnauthenticatedError("the API key was revoked")
-        if key.expires_ns is not None and key.expires_ns <= self._clock():
+        if key.expires_ns is not None and key.expires_ns <= now_ns:
             ended = rfc3339_nanos(key.expires_ns)
             raise UnauthenticatedError(f"the API key expired at {ended}: ask an administrator for another")
-        self._uses.note(key_id)
-        return credential_of(key)
+        return key
 
 
 class BearerAuthenticator:

@@ -8,12 +8,16 @@ from service.api.fields import PLAN_SHA256, SHA256, about
 from service.api.texts import MAX_INTEGER, is_plain
 from service.jobs.model import ParameterValue
 from service.jobs.texts import is_blank
+from service.roles import ROLES
 
 MAX_PARAMETERS: Final = 64
 MAX_PROSE_BYTES: Final = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 # The limit is one of bytes, which JSON Schema cannot say.
 Prose = Annotated[str, Meta(max_length=MAX_PROSE_BYTES)]
+EndField = Annotated[
+    str, Meta(min_length=1, max_length=64, extra_json_schema={"pattern": "^[0-9][0-9A-Za-z:. +-]{0,63}$"})
+]
 PlanHash = Annotated[str, Meta(max_length=128, extra_json_schema=SHA256)]
 
 
@@ -85,11 +89,45 @@ class GivenReason(Struct, frozen=True, forbid_unknown_fields=True):
         _require_prose("reason", self.reason, is_blank_allowed=False)
 
 
+class CreateKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """The API key to create, in the tenant of the caller."""
+
+    name: Annotated[Name, about("Its name: the actor id in records. No other key ever gets it.", "ci-bot")]
+    roles: Annotated[
+        list[Annotated[Name, Meta(extra_json_schema={"enum": list(ROLES)})]],
+        Meta(min_length=1, max_length=len(ROLES), description="Its roles.", examples=[["viewer"]]),
+    ]
+    expires_at: Annotated[
+        EndField | None,
+        about("From when on it is refused: a time, a day, or a duration from now (`90d`).", "2027-01-31T12:00:00Z"),
+    ] = None
+    person: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=256)] | None,
+        about("Whose key it is, as tokens name the person, for the four-eyes rule.", "anna@example.com"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for what, text in (("name", self.name), ("expires_at", self.expires_at), ("person", self.person)):
+            _require_plain(what, text or "")
+
+
+class RotateKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the secret before is accepted; no body at all means the default."""
+
+    overlap: Annotated[
+        Name | None,
+        about("How long the secret before is still accepted: `0s` to `7d`; null is `1h`.", "10m"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        _require_plain("overlap", self.overlap or "")
+
+
 class NoMembers(Struct, frozen=True, forbid_unknown_fields=True):
     """An object without members; no body at all means the same."""
 
 
-OPTIONAL_BODIES: Final[frozenset[type[Struct]]] = frozenset({NoMembers, GivenReason})
+OPTIONAL_BODIES: Final[frozenset[type[Struct]]] = frozenset({NoMembers, GivenReason, RotateKey})
 
 
 def _require_prose(what: str, text: str | None, *, is_blank_allowed: bool = True) -> None:

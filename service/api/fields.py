@@ -53,6 +53,7 @@ def _example(schema: Mapping[str, Any], schemas: Mapping[str, Any], absent: Coll
 # The document shows them wherever such a member stands, so that what it shows of one job belongs together.
 JOB_ID: Final = "019b76da-a8b3-7a41-9c52-5d9c40d3a1f0"
 JOB: Final = f"/v1/jobs/{JOB_ID}"
+KEY_ID: Final = "019b76daa8b37a419c525d9c40d3a1f0"
 PLAN_SHA256: Final = "9d6254a53caff17c034dda3c296fefaeb07608bfa3cc03540bc54570686136dd"
 RECEIPT: Final = Receipt(
     record_id="019b76da-a8b4-7f10-8a3e-77f0b6c1d2e3",

@@ -17,7 +17,7 @@ from service.api.texts import is_plain
 from service.errors import UnauthenticatedError
 from service.identifiers import MAX_CHARACTERS, as_seen, check_identifier
 from service.jobs.model import DEFAULT_TENANT, TenantId
-from service.operations.keys import COMMAND_ACTORS, RESERVED_ACTORS
+from service.operations.key_names import COMMAND_ACTORS, RESERVED_ACTORS
 from service.ports import Clock
 from service.roles import ROLES
 from telemetry.audit.record import Actor

@@ -1,19 +1,17 @@
 """The route that shows a caller its actor, tenant and roles."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.api.fields import ActorField, Tenant, Time, about
+from service.api.fields import KEY_ID, ActorField, Tenant, Time, about
 from service.api.problems import refusals
 from service.api.request import ApiRequest
 from service.api.routing import get
 from service.roles import ROLES
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import KEY_ISSUER, ActorType
-
-_KEY_ID: Final = "019b76daa8b37a419c525d9c40d3a1f0"
 
 
 class MeAnswer(Struct, frozen=True, kw_only=True):
@@ -27,7 +25,7 @@ class MeAnswer(Struct, frozen=True, kw_only=True):
         str, about("Who vouches for the actor: `key` for an API key, else the issuer of the token.", KEY_ISSUER)
     ]
     credential_id: Annotated[
-        str | None, about("The id of the API key, or the `jti` of the token; null when it has none.", _KEY_ID)
+        str | None, about("The id of the API key, or the `jti` of the token; null when it has none.", KEY_ID)
     ]
     person: Annotated[str | None, about("Whose key or token it is, for the four-eyes rule; null when not known.", None)]
     tenant_id: Tenant

@@ -9,7 +9,7 @@ from service.api.parts import parts_of
 from service.api.problems import error_of
 from service.api.request import context_of, exchange_of, route_of
 from service.api.routing import EVENT
-from service.api.texts import is_uuid
+from service.api.texts import is_uuid, shown
 from service.errors import RefusedError, TryLaterError
 from service.operations.base import result_of
 from service.operations.budgets import EventKind, cut
@@ -55,5 +55,8 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
 def _target(event_name: str, scope: HTTPScope) -> Target:
     if event_name in {names.EVENT_AUDIT_READ, names.EVENT_AUDIT_EXPORT, names.EVENT_AUDIT_VERIFY}:
         return LEDGER
+    key_id = str(scope["path_params"].get("key_id", ""))
+    if key_id:
+        return Target("key", shown(key_id))
     job_id = str(scope["path_params"].get("job_id", ""))
     return Target("job", job_id) if is_uuid(job_id) else Target("http.endpoint", route_of(scope))

@@ -26,12 +26,14 @@ from service.errors import InvalidRequestError, UnauthenticatedError
 from service.jobs.model import TenantId
 from service.operations.job_reading import JobReading
 from service.operations.jobs import JobOperations
+from service.operations.keys import KeyOperations
 from service.operations.reading import AuditReading
 from service.records import AuditContext
 from telemetry.audit.record import SERVICE_ISSUER, Actor
 from telemetry.tracing import AuditedSpan
 
 Operations = NamedDependency[JobOperations]
+KeyChanges = NamedDependency[KeyOperations]
 Jobs = NamedDependency[JobReading]
 AuditReads = NamedDependency[AuditReading]
 
@@ -195,6 +197,13 @@ async def provide_operations(request: ApiRequest) -> JobOperations:
     return JobOperations(request.parts.services, context, request.exchange.span)
 
 
+async def provide_key_changes(request: ApiRequest) -> KeyOperations:
+    """Return the key operations of this request."""
+    # The hash of the body is used for idempotency only.
+    body = await request.body() if "idempotency-key" in request.headers else None
+    return KeyOperations(request.parts.services, context_of(request.scope, body), request.exchange.span)
+
+
 async def provide_jobs(request: ApiRequest) -> JobReading:
     """Return the job reads of this request."""
     return JobReading(context_of(request.scope), request.parts.reads)
@@ -209,6 +218,7 @@ async def provide_reading(request: ApiRequest) -> AuditReading:
 
 DEPENDENCIES: Final = {
     "operations": Provide(provide_operations),
+    "key_changes": Provide(provide_key_changes),
     "jobs": Provide(provide_jobs),
     "reading": Provide(provide_reading),
 }

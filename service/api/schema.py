@@ -74,7 +74,7 @@ def document(routes: Sequence[ControllerRouterHandler], version: str) -> bytes:
         use_handler_docstrings=True,
         operation_id_creator=lambda handler, method, _: f"{method}:{handler.handler_name}",
         components=Components(security_schemes={"bearer": _BEARER}),
-        tags=[Tag(name) for name in ("caller", "jobs", "audit", "operation")],
+        tags=[Tag(name) for name in ("caller", "jobs", "keys", "audit", "operation")],
     )
     app = Litestar(routes, request_class=ApiRequest, openapi_config=config, logging_config=None)
     described = app.openapi_schema.to_schema()

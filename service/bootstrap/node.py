@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from service.bootstrap.checked import checked
 from service.bootstrap.database import LedgerParts
@@ -24,6 +26,8 @@ from service.ids import new_id_from
 from service.jobs.backoff import retry_delay_s
 from service.jobs.model import DEFAULT_TENANT
 from service.operations.base import Services
+from service.operations.covered_keys import CoveredKeys
+from service.operations.key_adoption import KeyAdoption
 from service.operations.keys import KeyOperations
 from service.operations.runs import RunOperations
 from service.operations.templates_in_force import TemplatesInForce
@@ -120,6 +124,15 @@ class Node:
             clock=self.clock,
             new_id=self.new_id,
         )
+
+    def covered_keys(self) -> CoveredKeys:
+        """Return the API keys of the ledger, which are checked against it; those of older versions are adopted."""
+        adoption = KeyAdoption(self.services, self.reads, self._public_keys, self.checkpoints.holds)
+        return CoveredKeys(self.reads, self.secret, adoption.adopt, self.monotonic)
+
+    def _public_keys(self) -> Sequence[Ed25519PublicKey]:
+        pems = [key.public_pem.encode() for key in self.registered_keys()]
+        return [key for key in map(load_pem_public_key, pems) if isinstance(key, Ed25519PublicKey)]
 
     def client_services(self) -> Services:
         """Return the services for operations of clients, which are refused while the disk is nearly full."""

@@ -17,13 +17,14 @@ from service.jobs.model import DEFAULT_TENANT, TenantId
 from service.ports import ApiKey, RegisteredKey
 from service.roles import ROLES
 from service.times import parse_end_ns
+from service.units import parse_duration_ms
 from telemetry.audit.chain import rfc3339_nanos
 
 if TYPE_CHECKING:
     from service.bootstrap.node import Node
 
 _WHOLE_KEY: Final = re.compile(r"atk_[0-9A-Za-z]+_")
-_HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "PERSON", "CREATED", "LAST USE", "EXPIRES", "")
+_HEADINGS: Final = ("ID", "NAME", "TENANT", "ROLES", "PERSON", "CREATED", "LAST USE", "ROTATED", "EXPIRES", "")
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +51,19 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     public = actions.add_parser("public", help="print the PEM public key that verifies this ledger")
     public.add_argument("--all", action="store_true", help="print all keys that ever signed, oldest first")
     public.set_defaults(command=_public)
-    rotating = actions.add_parser("rotate", help="sign checkpoints with another key, from the next checkpoint on")
+    rotating = actions.add_parser(
+        "rotate", help="give the API key NAME a new secret; without NAME, sign checkpoints with another key from now on"
+    )
+    rotating.add_argument("name", metavar="NAME", nargs="?", help="name of an API key")
+    rotating.add_argument("--tenant", help=f"of the API key; default: {DEFAULT_TENANT}")
     rotating.add_argument(
-        "--new-key", type=Path, metavar="PATH", help="PKCS#8 PEM file of mode 0600; default: a new key is made"
+        "--overlap", metavar="DURATION", help="how long the secret before is accepted: 0s to 7d; default: 1h"
+    )
+    rotating.add_argument(
+        "--new-key",
+        type=Path,
+        metavar="PATH",
+        help="of the key that signs: PKCS#8 PEM file of mode 0600; default: a new key is made",
     )
     rotating.set_defaults(command=_rotate)
     for action in (creating, listing, public, rotating):
@@ -78,12 +89,12 @@ def _create(arguments: argparse.Namespace) -> int:
     document = {
         "id": created.id,
         "key": created.key,
-        "roles": created.roles,
-        "tenant": created.tenant,
+        "roles": created.stored.roles,
+        "tenant": created.stored.tenant_id,
         "expires_at": _time(expires_ns),
         "person": arguments.person,
     }
-    shown_once = f"This is the only time that the key of {created.name!r} is shown."
+    shown_once = f"This is the only time that the key of {created.stored.name!r} is shown."
     print_answer(arguments, document, [created.key, "", shown_once])
     return 0
 
@@ -125,6 +136,8 @@ def _list(arguments: argparse.Namespace) -> int:
             "created_at": _time(key.created_ns),
             "last_used_at": _time(uses.get(key.key_id)),
             "expires_at": _time(key.expires_ns),
+            "rotated_at": _time(key.rotated_ns),
+            "previous_valid_until": _time(key.previous_until_ns),
             "revoked_at": _time(key.revoked_ns),
             "revoked": key.revoked_ns is not None,
             "person": key.person,
@@ -139,7 +152,7 @@ def _row(key: ApiKey, used_ns: int | None, at_ns: int) -> Sequence[str]:
     end = "revoked" if key.revoked_ns is not None else ""
     if not end and key.expires_ns is not None and key.expires_ns <= at_ns:
         end = "expired"
-    moments = (_moment(key.created_ns), _moment(used_ns), _moment(key.expires_ns))
+    moments = tuple(map(_moment, (key.created_ns, used_ns, key.rotated_ns, key.expires_ns)))
     return (key.key_id, key.name, key.tenant_id, " ".join(key.roles), key.person or "-", *moments, end)
 
 
@@ -168,6 +181,10 @@ def _public(arguments: argparse.Namespace) -> int:
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
+    if arguments.name is not None:
+        return _rotate_api_key(arguments)
+    if arguments.tenant is not None or arguments.overlap is not None:
+        raise InvalidRequestError("--tenant and --overlap are about an API key: give its NAME")
     with _open_ledger(arguments) as node:
         first = node.keys.rotate(
             lambda: node.checkpoints.registered()[-1].fingerprint, arguments.new_key, node.checkpoints.rotate
@@ -179,6 +196,26 @@ def _rotate(arguments: argparse.Namespace) -> int:
         "Copy that file to every other node, and give those who verify the public key: auditrace keys public",
     ]
     print_answer(arguments, _described(signing), lines)
+    return 0
+
+
+def _rotate_api_key(arguments: argparse.Namespace) -> int:
+    from service.operations.keys import DEFAULT_OVERLAP_MS
+
+    _require_no_secret(arguments.name)
+    if arguments.new_key is not None:
+        raise InvalidRequestError("--new-key is about the key that signs checkpoints: leave NAME out")
+    try:
+        overlap_ms = DEFAULT_OVERLAP_MS if arguments.overlap is None else parse_duration_ms(arguments.overlap)
+    except ValueError as error:
+        raise InvalidRequestError(f"--overlap: {error}") from error
+    with _open_ledger(arguments) as node, node.key_operations() as operations:
+        tenant = TenantId(arguments.tenant or DEFAULT_TENANT)
+        rotated = operations.rotate(arguments.name, tenant, overlap_ms).value
+    until = _time(rotated.stored.previous_until_ns)
+    document = {"id": rotated.id, "key": rotated.key, "previous_valid_until": until}
+    told = f"The secret before is accepted until {until}. This is the only time that the new key is shown."
+    print_answer(arguments, document, [rotated.key, "", told])
     return 0
 
 

@@ -6,27 +6,28 @@ after the job failed. A refused request has changed nothing, so its key is not s
 carried out later.
 """
 
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from service.errors import IdempotencyConflictError
-from service.jobs.model import Job, JobId
 from service.operations.steps import Decision
 from service.ports import IdempotencyEntry, PutIdempotencyEntry, Transaction
 from service.records import AuditContext
 from telemetry.audit.record import KEY_ISSUER, Actor
 
+T = TypeVar("T")
+
 REMEMBERED_NS: Final = 24 * 3600 * 1_000_000_000
 
 
-def job_made_before(transaction: Transaction, context: AuditContext, job_id: str | None) -> JobId | None:
-    """Return the job of the earlier request that this request repeats; None when it repeats none.
+def done_before(transaction: Transaction, context: AuditContext, named_id: str | None) -> str | None:
+    """Return the id of the job or key of the earlier request that this request repeats; None when it repeats none.
 
     Args:
         transaction: the transaction of the request.
         context: the context of the request.
-        job_id: the job that the request names; None when it makes a job.
+        named_id: the job or key that the request names; None when it makes one.
 
     Raises:
         IdempotencyConflictError: the key was used before with another request.
@@ -37,13 +38,13 @@ def job_made_before(transaction: Transaction, context: AuditContext, job_id: str
     entry = _entry(transaction, context, key)
     if entry is None:
         return None
-    if entry.body_sha256 != context.body_sha256 or job_id not in {None, entry.job_id}:
+    if entry.body_sha256 != context.body_sha256 or named_id not in {None, entry.job_id}:
         raise IdempotencyConflictError("this Idempotency-Key was used before with another request: use a new key")
     return entry.job_id
 
 
-def remembering(decision: Decision[Job], context: AuditContext, now_ns: int) -> Decision[Job]:
-    """Return the decision; if the request has a key, the first step also stores it."""
+def remembering(decision: Decision[T], changed_id: str, context: AuditContext, now_ns: int) -> Decision[T]:
+    """Return the decision about the job or key with this id; if the request has a key, the first step stores it."""
     key, body = context.idempotency_key_sha256, context.body_sha256
     if key is None or body is None:
         return decision
@@ -53,7 +54,7 @@ def remembering(decision: Decision[Job], context: AuditContext, now_ns: int) -> 
         route=context.http_route or "",
         key_sha256=key,
         body_sha256=body,
-        job_id=decision.value.job_id,
+        job_id=changed_id,
         expires_ns=now_ns + REMEMBERED_NS,
     )
     first, *others = decision.steps

@@ -11,7 +11,7 @@ from service.jobs.plan import plan_text, render_plan
 from service.jobs.templates import Template
 from service.jobs.texts import is_blank
 from service.operations.base import Committed, asks_for_another
-from service.operations.idempotency import job_made_before, remembering
+from service.operations.idempotency import done_before, remembering
 from service.operations.on_job import OperationOnJob
 from service.operations.steps import Decision, Step, attempt_change, changed, content_change, moved, noop, stating
 from service.ports import PutInput, PutSecrets, Transaction, Write
@@ -37,9 +37,9 @@ class JobOperations(OperationOnJob):
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[Job]:
             require(self.context.roles, OPERATOR)
-            made_before = job_made_before(transaction, self.context, None)
+            made_before = done_before(transaction, self.context, None)
             if made_before is not None:
-                return self._replay(transaction, names.EVENT_JOB_CREATE, made_before)
+                return self._replay(transaction, names.EVENT_JOB_CREATE, JobId(made_before))
             if template is None:
                 raise InvalidRequestError(f"there is no template {template_name!r}: see `auditrace templates`")
             checked = template.check(parameters)
@@ -65,7 +65,7 @@ class JobOperations(OperationOnJob):
                 "parameters": change(None, visible),
             }
             step = changed(names.EVENT_JOB_CREATE, job, changes, writes=secrets)
-            return remembering(Decision([step], job), self.context, now_ns)
+            return remembering(Decision([step], job), job_id, self.context, now_ns)
 
         target = Target("template", template_name) if template else Target("http.endpoint", "/v1/jobs")
         return await self.attempt(names.EVENT_JOB_CREATE, target, decide)

@@ -1,49 +1,110 @@
-"""The operations of operators on API keys: create a key, which is shown once, and revoke a key."""
+"""The operations on API keys: create a key, which is shown once, give it a new secret, and revoke it."""
 
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from service.errors import ConflictError, InvalidRequestError, NotFoundError
-from service.identifiers import as_seen, check_identifier
 from service.jobs.model import TenantId
+from service.key_coverage import SECRET_SHA256
 from service.operations.base import Committed, Operation
+from service.operations.idempotency import done_before, remembering
+from service.operations.key_names import NAME, TENANT, checked_roles, key_target, require_unlike
 from service.operations.steps import Decision, Step
-from service.ports import ApiKey, PutKey, RevokeKey, Transaction
+from service.ports import ApiKey, KeySecret, PutKey, PutKeySecret, RevokeKey, Transaction
 from service.records import Fact, change
-from service.roles import ADMIN, ROLES, require
+from service.roles import ADMIN, require
 from telemetry import names
 from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import Result, Target
 
+T = TypeVar("T")
+
+DEFAULT_OVERLAP_MS: Final = 3_600_000
+MAX_OVERLAP_MS: Final = 7 * 86_400_000
+"""How long the secret before a rotation is accepted."""
+
 _SECRET_BYTES: Final = 32
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# The actor ids of requests without a credential, and of the service itself.
-RESERVED_ACTORS: Final = frozenset({"anonymous", "auditrace"})
-# Those of people who give commands begin so; no name of a key can.
-COMMAND_ACTORS: Final = "os:"
-_WORKERS: Final = "node-"
+_NS_PER_MS: Final = 1_000_000
+_MS_PER_DAY: Final = 86_400_000
+_KEY_ID: Final = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 
 
-class NewKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A new key, as it is shown once. `key` is the whole token; only a hash of its secret is stored."""
+class IssuedKey(msgspec.Struct, frozen=True):
+    """A key with the token of its new secret, which is shown once; only a hash of the secret is stored.
 
-    id: str
-    name: str
-    key: str
-    roles: tuple[str, ...]
-    tenant: str
+    `token` is None in the answer to a repeated request, because nobody knows it any more.
+    """
+
+    stored: ApiKey
+    token: str | None
+
+    @property
+    def id(self) -> str:
+        """The id of the key."""
+        return self.stored.key_id
+
+    @property
+    def key(self) -> str:
+        """The token.
+
+        Raises:
+            ValueError: it is not known any more.
+        """
+        if self.token is None:
+            raise ValueError("the key was shown once, to the request that is repeated")
+        return self.token
+
+
+class Attempt(msgspec.Struct, Generic[T], frozen=True):
+    """What `Operation.attempt` carries out: the event, the target that a refusal names, and the decision."""
+
+    event_name: str
+    target: Target
+    decide: Callable[[Transaction, int], Decision[T]]
+
+
+class KeyChoice(msgspec.Struct, frozen=True):
+    """Which key of a tenant is meant: the one with this `name`, or else with this `key_id`."""
+
+    tenant_id: TenantId
+    name: str | None = None
+    key_id: str | None = None
+
+    @property
+    def target(self) -> Target:
+        """The target of a refusal."""
+        return key_target(self.name or self.key_id or "")
+
+    def find(self, transaction: Transaction) -> ApiKey:
+        """Return it, and keep others from changing it until the transaction ends.
+
+        Raises:
+            NotFoundError: the tenant has no such key.
+        """
+        transaction.one_changes_keys()
+        key = None
+        if self.name is not None and NAME.fullmatch(self.name) and TENANT.fullmatch(self.tenant_id):
+            key = transaction.key_named(self.tenant_id, self.name)
+        elif self.key_id is not None and _KEY_ID.fullmatch(self.key_id):
+            key = transaction.key(self.key_id)
+        if key is None or key.tenant_id != self.tenant_id:
+            raise NotFoundError(
+                "there is no such key in this tenant"
+                if self.name is None
+                else f"there is no key named {self.name!a} in this tenant"
+            )
+        return key
 
 
 class KeyOperations(Operation):
-    """The key operations of one command. Each blocks, and returns after its record is committed.
+    """The key operations of one command or request, each as an attempt; the methods for commands carry it out.
 
-    Raises (each method):
+    Raises (each method for commands; it blocks, and returns after the record is committed):
         RefusedError: refused; the record of the refusal is committed.
         TryLaterError: nothing was committed.
     """
@@ -55,7 +116,34 @@ class KeyOperations(Operation):
         tenant_id: TenantId,
         expires_ns: int | None = None,
         person: str | None = None,
-    ) -> Committed[NewKey]:
+    ) -> Committed[IssuedKey]:
+        """Create a key, as `creating` says."""
+        return self.carry_out(self.creating(name, roles, tenant_id, expires_ns, person))
+
+    def rotate(self, name: str, tenant_id: TenantId, overlap_ms: int = DEFAULT_OVERLAP_MS) -> Committed[IssuedKey]:
+        """Give a key a new secret, as `rotating` says."""
+        return self.carry_out(self.rotating(KeyChoice(tenant_id, name), overlap_ms))
+
+    def revoke(self, name: str, tenant_id: TenantId) -> Committed[ApiKey]:
+        """Revoke a key, as `revoking` says."""
+        return self.carry_out(self.revoking(KeyChoice(tenant_id, name)))
+
+    def carry_out(self, attempt: Attempt[T]) -> Committed[T]:
+        """Carry out an attempt in a thread that may block."""
+        return self.attempt_now(attempt.event_name, attempt.target, attempt.decide)
+
+    async def carry_out_for_client(self, attempt: Attempt[T]) -> Committed[T]:
+        """Carry out an attempt for a request."""
+        return await self.attempt(attempt.event_name, attempt.target, attempt.decide)
+
+    def creating(
+        self,
+        name: str,
+        roles: Sequence[str],
+        tenant_id: TenantId,
+        expires_ns: int | None = None,
+        person: str | None = None,
+    ) -> Attempt[IssuedKey]:
         """Create a key. `name` becomes the actor id. No other key of the tenant can ever get it, in whatever case.
 
         Args:
@@ -66,94 +154,127 @@ class KeyOperations(Operation):
             person: whose key it is, for the four-eyes rule; None if that is not known.
         """
         key_id = self.services.new_id().replace("-", "")
-        secret = secrets.token_urlsafe(_SECRET_BYTES)
-        target = _target(name)
+        record_id = self.services.new_id()
+        token, secret_sha256 = _new_secret(key_id)
+        target = key_target(name)
 
-        def decide(transaction: Transaction, now_ns: int) -> Decision[NewKey]:
+        def decide(transaction: Transaction, now_ns: int) -> Decision[IssuedKey]:
             require(self.context.roles, ADMIN)
-            ordered = _checked(name, roles, tenant_id, person)
-            _require_unlike(transaction.keys(), name, tenant_id)
+            made_before = done_before(transaction, self.context, None)
+            if made_before is not None:
+                return _replay(transaction, names.EVENT_KEY_CREATE, made_before)
+            ordered = checked_roles(name, roles, tenant_id, person)
+            require_unlike(transaction.keys(), name, tenant_id)
             key = ApiKey(
                 key_id=key_id,
                 name=name,
                 tenant_id=tenant_id,
                 roles=ordered,
-                secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+                secret_sha256=secret_sha256,
                 created_ns=now_ns,
                 expires_ns=expires_ns,
                 person=person,
-            )
-            changes = {"id": change(None, key_id), "roles": change(None, ordered), "tenant": change(None, tenant_id)}
+                secret=KeySecret(number=1, secret_sha256=secret_sha256, made_ns=now_ns, record_id=record_id),
+            ).authenticated(self.services.secret)
+            changes = {
+                "id": change(None, key_id),
+                "roles": change(None, ordered),
+                "tenant": change(None, tenant_id),
+                SECRET_SHA256: change(None, secret_sha256),
+            }
             if expires_ns is not None:
                 changes["expires_at"] = change(None, rfc3339_nanos(expires_ns))
             if person is not None:
                 changes["person"] = change(None, person)
             fact = Fact(event_name=names.EVENT_KEY_CREATE, target=target, result=Result.SUCCESS, changes=changes)
-            shown = NewKey(id=key_id, name=name, key=f"atk_{key_id}_{secret}", roles=ordered, tenant=tenant_id)
-            return Decision([Step(fact=fact, writes=(PutKey(key),))], shown)
+            step = Step(fact=fact, writes=(PutKey(key),), record_id=record_id)
+            return remembering(Decision([step], IssuedKey(key, token)), key_id, self.context, now_ns)
 
-        return self.attempt_now(names.EVENT_KEY_CREATE, target, decide)
+        return Attempt(names.EVENT_KEY_CREATE, target, decide)
 
-    def revoke(self, name: str, tenant_id: TenantId) -> Committed[ApiKey]:
-        """Revoke a key by its name; it is refused from the next request on. A second revocation is a no-op."""
-        target = _target(name)
+    def rotating(self, choice: KeyChoice, overlap_ms: int) -> Attempt[IssuedKey]:
+        """Give a key a new secret. The secret before is accepted for `overlap_ms` more, and those before it no more.
+
+        Name, roles, person and end of the key stay as they are.
+        """
+        record_id = self.services.new_id()
+
+        def decide(transaction: Transaction, now_ns: int) -> Decision[IssuedKey]:
+            require(self.context.roles, ADMIN)
+            done = done_before(transaction, self.context, choice.key_id)
+            if done is not None:
+                return _replay(transaction, names.EVENT_KEY_ROTATE, done)
+            if not 0 <= overlap_ms <= MAX_OVERLAP_MS:
+                raise InvalidRequestError(f"the overlap is at most {MAX_OVERLAP_MS // _MS_PER_DAY}d")
+            key = choice.find(transaction)
+            _require_in_use(key, now_ns)
+            if key.secret is None or not key.is_authentic(self.services.secret):
+                raise ConflictError(
+                    "the ledger does not cover this key: use it once if an older version made it, else make another one"
+                )
+            token, secret_sha256 = _new_secret(key.key_id)
+            until_ns = now_ns + overlap_ms * _NS_PER_MS
+            present = KeySecret(
+                number=key.secret.number + 1,
+                secret_sha256=secret_sha256,
+                made_ns=now_ns,
+                previous_sha256=key.secret.secret_sha256,
+                previous_until_ns=until_ns,
+                record_id=record_id,
+            )
+            rotated = msgspec.structs.replace(key, secret=present).authenticated(self.services.secret)
+            changes = {
+                "id": change(key.key_id, key.key_id),
+                "tenant": change(key.tenant_id, key.tenant_id),
+                SECRET_SHA256: change(key.secret.secret_sha256, secret_sha256),
+                "overlap_until": change(None, rfc3339_nanos(until_ns)),
+            }
+            fact = Fact(
+                event_name=names.EVENT_KEY_ROTATE, target=key_target(key.name), result=Result.SUCCESS, changes=changes
+            )
+            step = Step(fact=fact, writes=(PutKeySecret(rotated),), record_id=record_id)
+            return remembering(Decision([step], IssuedKey(rotated, token)), key.key_id, self.context, now_ns)
+
+        return Attempt(names.EVENT_KEY_ROTATE, choice.target, decide)
+
+    def revoking(self, choice: KeyChoice) -> Attempt[ApiKey]:
+        """Revoke a key; it is refused from the next request on. A second revocation is a no-op."""
 
         def decide(transaction: Transaction, now_ns: int) -> Decision[ApiKey]:
             require(self.context.roles, ADMIN)
-            is_named = _NAME.fullmatch(name) and _TENANT.fullmatch(tenant_id)
-            key = transaction.key_named(tenant_id, name) if is_named else None
-            if key is None:
-                raise NotFoundError(f"there is no key named {name!a} in this tenant")
+            key = choice.find(transaction)
+            target = key_target(key.name)
             if key.revoked_ns is not None:
                 noop = Fact(event_name=names.EVENT_KEY_REVOKE, target=target, result=Result.NOOP)
                 return Decision([Step(fact=noop)], key)
             changes = {
                 "id": change(key.key_id, None),
                 "roles": change(key.roles, None),
-                "tenant": change(tenant_id, None),
+                "tenant": change(key.tenant_id, None),
             }
             fact = Fact(event_name=names.EVENT_KEY_REVOKE, target=target, result=Result.SUCCESS, changes=changes)
             step = Step(fact=fact, writes=(RevokeKey(key.key_id, now_ns),))
             return Decision([step], msgspec.structs.replace(key, revoked_ns=now_ns))
 
-        return self.attempt_now(names.EVENT_KEY_REVOKE, target, decide)
+        return Attempt(names.EVENT_KEY_REVOKE, choice.target, decide)
 
 
-def _target(name: str) -> Target:
-    # A command line can hold bytes that are not text; a record cannot.
-    return Target("key", name.encode(errors="replace").decode())
+def _new_secret(key_id: str) -> tuple[str, str]:
+    """Return the token with a new secret, and the hash of the secret."""
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    return f"atk_{key_id}_{secret}", hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _checked(name: str, roles: Sequence[str], tenant_id: str, person: str | None) -> tuple[str, ...]:
-    is_reserved = as_seen(name) in RESERVED_ACTORS or as_seen(name).startswith(_WORKERS)
-    if _NAME.fullmatch(name) is None or is_reserved:
-        raise InvalidRequestError(
-            "a key's name is 1 to 64 of A-Z a-z 0-9 . _ @ -, neither anonymous nor auditrace, and does not begin with "
-            "node- as those of workers do"
-        )
-    if _TENANT.fullmatch(tenant_id) is None:
-        raise InvalidRequestError("a tenant is 1 to 64 of A-Z a-z 0-9 . _ -")
-    try:
-        check_identifier("-" if person is None else person)
-    except ValueError as error:
-        raise InvalidRequestError(f"the person of a key cannot have this name: {error}") from error
-    unknown = sorted(set(roles) - set(ROLES))
-    if unknown or not roles:
-        given = ", ".join(map(ascii, unknown)) or "none"
-        raise InvalidRequestError(f"roles are {', '.join(ROLES)}; given: {given}")
-    return tuple(role for role in ROLES if role in roles)
+def _replay(transaction: Transaction, event_name: str, key_id: str) -> Decision[IssuedKey]:
+    key = transaction.key(key_id)
+    if key is None:
+        raise NotFoundError("the key of the request that is repeated is not there")
+    fact = Fact(event_name=event_name, target=key_target(key.name), result=Result.NOOP)
+    return Decision([Step(fact=fact)], IssuedKey(key, None), is_replay=True)
 
 
-def _require_unlike(keys: Sequence[ApiKey], name: str, tenant_id: TenantId) -> None:
-    """Require a name that looks like no other one of the tenant, and a tenant that looks like no other one.
-
-    What looked alike before this was checked continues to work.
-    """
-    alike = [key for key in keys if as_seen(key.tenant_id) == as_seen(tenant_id)]
-    tenants = {key.tenant_id for key in alike}
-    if tenants and tenant_id not in tenants:
-        raise ConflictError(f"the tenant {tenant_id} looks like the tenant {min(tenants)}: use that, or another name")
-    taken = [key.name for key in alike if key.tenant_id == tenant_id and as_seen(key.name) == as_seen(name)]
-    if taken:
-        which = f"the name {name!r}" if name in taken else f"the name {name!r}, which looks like {taken[0]!r},"
-        raise ConflictError(f"{which} is taken in this tenant: names of keys are never given again")
+def _require_in_use(key: ApiKey, now_ns: int) -> None:
+    if key.revoked_ns is not None:
+        raise ConflictError("the key was revoked: make another one")
+    if key.expires_ns is not None and key.expires_ns <= now_ns:
+        raise ConflictError("the key has expired: make another one")

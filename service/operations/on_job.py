@@ -7,7 +7,7 @@ from service.jobs import transitions
 from service.jobs.model import Job, JobId, RunRequest
 from service.jobs.templates import Template
 from service.operations.base import Committed, Operation
-from service.operations.idempotency import job_made_before, remembering
+from service.operations.idempotency import done_before, remembering
 from service.operations.steps import Decision, moved, noop
 from service.ports import Transaction
 from service.roles import require
@@ -26,15 +26,15 @@ class OperationOnJob(Operation):
     ) -> Committed[Job]:
         def on_job(transaction: Transaction, now_ns: int) -> Decision[Job]:
             require(self.context.roles, *roles)
-            made_before = job_made_before(transaction, self.context, job_id)
+            made_before = done_before(transaction, self.context, job_id)
             if made_before is not None:
-                return self._replay(transaction, event_name, made_before)
+                return self._replay(transaction, event_name, JobId(made_before))
             job = transaction.job(job_id, self.context.tenant_id)
             if job is None:
                 raise NotFoundError("there is no such job")
             if if_match is not None and if_match != job.version:
                 raise PreconditionFailedError(f"If-Match names version {if_match}; the job is at version {job.version}")
-            return remembering(decide(transaction, job, now_ns), self.context, now_ns)
+            return remembering(decide(transaction, job, now_ns), job_id, self.context, now_ns)
 
         return await self.attempt(event_name, Target("job", job_id), on_job)
 

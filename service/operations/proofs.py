@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.ports import CheckpointRow, Reads, RecordRow
 from telemetry.audit.body_view import view_body
-from telemetry.audit.checkpoint import CheckpointTip, parse
+from telemetry.audit.canonical import sha256_hex
+from telemetry.audit.checkpoint import CheckpointTip, is_signed, leaves, parse
 
 _CHECKPOINTS_AT_ONCE: Final = 100
 
@@ -33,6 +35,16 @@ def proof_of(record: RecordRow, reads: Reads) -> Proof:
         if tip is not None:
             return Proof(record, checkpoint, tip, reads.record_hashes(record.stream_id, tip.first, tip.number))
     return Proof(record, None, None, ())
+
+
+def is_signed_over(proof: Proof, keys: Sequence[Ed25519PublicKey]) -> bool:
+    """Tell whether a checkpoint that one of these keys signed covers the record as it is."""
+    checkpoint, tip, record = proof.checkpoint, proof.tip, proof.record
+    if checkpoint is None or tip is None or len(proof.hashes) != tip.number - tip.first + 1:
+        return False
+    is_its_hash = proof.hashes[record.sequence_number - tip.first] == sha256_hex(record.body.encode())
+    is_of_tip = leaves(bytes.fromhex(each) for each in proof.hashes) == tip.leaves
+    return is_its_hash and is_of_tip and is_signed(checkpoint.record.body.encode(), checkpoint.signature, keys)
 
 
 def _candidates(record: RecordRow, reads: Reads) -> Iterator[CheckpointRow]:

@@ -11,6 +11,7 @@ from service.ports.checkpoints import (
 from service.ports.configuring import SINK, Configuration, PendingOffer, SettingValue, StoredConfiguration
 from service.ports.delivering import Lag, Outbox, OutboxRecord, ReplayBegun, Replays
 from service.ports.filters import TRAIL_EVENTS, FilterValues, JobFilter, ListingOrder, RecordFilter, small
+from service.ports.keys import ApiKey, KeyOnRecord, KeyRecord, KeySecret
 from service.ports.reading import (
     CheckpointRow,
     FollowedRecord,
@@ -24,7 +25,6 @@ from service.ports.reading import (
 )
 from service.ports.webhooks import WebhookOutbox, WebhookRecord, WebhookState, WebhookStream
 from service.ports.writing import (
-    ApiKey,
     Clock,
     Durability,
     EndRun,
@@ -35,6 +35,7 @@ from service.ports.writing import (
     PutIdempotencyEntry,
     PutInput,
     PutKey,
+    PutKeySecret,
     PutSecrets,
     RevokeKey,
     StartRun,
@@ -61,6 +62,9 @@ __all__ = [
     "FollowedRecord",
     "IdempotencyEntry",
     "JobFilter",
+    "KeyOnRecord",
+    "KeyRecord",
+    "KeySecret",
     "Lag",
     "LastCheckpoint",
     "Ledger",
@@ -75,6 +79,7 @@ __all__ = [
     "PutIdempotencyEntry",
     "PutInput",
     "PutKey",
+    "PutKeySecret",
     "PutSecrets",
     "Reads",
     "Receipt",

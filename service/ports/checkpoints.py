@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from service.ports.reading import RecordRow
 from telemetry.audit.signer import Signer
 
 
@@ -111,4 +112,8 @@ class CheckpointWriter(Protocol):
 
     def refused(self) -> Sequence[RefusedStream]:
         """Return the streams that the last checkpoint, of any process, refused."""
+        ...
+
+    def holds(self, record: RecordRow) -> bool:
+        """Tell whether a lane of this deployment committed this record after the last checkpoint of its stream."""
         ...

@@ -7,7 +7,7 @@ import msgspec
 
 from service.jobs.model import Content, Job, JobId, Run, Status, TenantId
 from service.ports.filters import JobFilter, ListingOrder, RecordFilter
-from service.ports.writing import ApiKey
+from service.ports.keys import ApiKey, KeyOnRecord, KeyRecord
 from telemetry.audit.request import StoredBytes
 
 R = TypeVar("R")
@@ -200,6 +200,14 @@ class Reads(Protocol):
 
     def keys(self) -> Sequence[ApiKey]:
         """Return all API keys, oldest first."""
+        ...
+
+    def keys_on_record(self, key_id: str | None = None) -> Sequence[KeyOnRecord]:
+        """Return the key with this id, or all keys, with their records in one snapshot."""
+        ...
+
+    def created_without_key(self) -> Sequence[KeyRecord]:
+        """Return the records of keys that were made and are not there."""
         ...
 
     def key_uses(self) -> Mapping[str, int]:

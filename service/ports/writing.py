@@ -6,8 +6,9 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from service.jobs.model import Content, Job, JobId, Run, TenantId
+from service.jobs.model import Content, Job, Run, TenantId
 from service.ports.configuring import StoredConfiguration
+from service.ports.keys import ApiKey
 from telemetry.audit.ledger import OpenLedger
 from telemetry.audit.record import AuditRecord, Receipt
 
@@ -60,7 +61,13 @@ class EndRun(msgspec.Struct, frozen=True, tag=True):
 class PutKey(msgspec.Struct, frozen=True, tag=True):
     """Store a new API key, with the hash of its secret only."""
 
-    key: "ApiKey"
+    key: ApiKey
+
+
+class PutKeySecret(msgspec.Struct, frozen=True, tag=True):
+    """Store the present secret of an API key, as its hash, behind the one before."""
+
+    key: ApiKey
 
 
 class RevokeKey(msgspec.Struct, frozen=True, tag=True):
@@ -76,7 +83,9 @@ class PutIdempotencyEntry(msgspec.Struct, frozen=True, tag=True):
     entry: "IdempotencyEntry"
 
 
-Write: TypeAlias = PutInput | PutArtifact | PutSecrets | StartRun | EndRun | PutKey | RevokeKey | PutIdempotencyEntry
+Write: TypeAlias = (
+    PutInput | PutArtifact | PutSecrets | StartRun | EndRun | PutKey | PutKeySecret | RevokeKey | PutIdempotencyEntry
+)
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,25 +96,10 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     writes: tuple[Write, ...] = ()
 
 
-class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key as stored: `name` is the actor id, unique in its tenant and never reused.
-
-    `person` is the person whose key it is; None if not known.
-    """
-
-    key_id: str
-    name: str
-    tenant_id: TenantId
-    roles: tuple[str, ...]
-    secret_sha256: str
-    created_ns: int
-    revoked_ns: int | None = None
-    expires_ns: int | None = None
-    person: str | None = None
-
-
 class IdempotencyEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A request that was carried out. The same key with the same body gets an answer, and nothing is done again.
+
+    `job_id` is the id of its job; of a request about API keys, the id of the key.
 
     `actor_id` is the id of the actor, with its issuer where this is not the one of API keys.
     """
@@ -115,7 +109,7 @@ class IdempotencyEntry(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     key_sha256: str
     body_sha256: str
-    job_id: JobId
+    job_id: str
     expires_ns: int
 
 
@@ -160,6 +154,14 @@ class Transaction(OpenLedger, Protocol):
 
     def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
         """Return the key with this name, also a revoked one."""
+        ...
+
+    def key(self, key_id: str) -> ApiKey | None:
+        """Return the key with this id, also a revoked one."""
+        ...
+
+    def one_changes_keys(self) -> None:
+        """Wait until no other transaction changes API keys, and keep others waiting until the end."""
         ...
 
     def keys(self) -> Sequence[ApiKey]:

@@ -10,6 +10,7 @@ from service.bootstrap.webhooks import load_webhooks
 from service.checkpointer import Checkpointer
 from service.errors import AuditraceError, TryLaterError
 from service.execution.preparation import RunSurroundings
+from service.operations.covered_keys import CoveredKeys
 from service.processes.gauges import observe
 from service.processes.stopping import (
     DELIVERIES_KEEP,
@@ -22,7 +23,7 @@ from service.processes.stopping import (
     left_of,
     tell,
 )
-from service.selfcheck import SelfCheck
+from service.selfcheck import KeyCheck, SelfCheck
 from service.worker.worker import Worker, WorkerSettings
 
 
@@ -65,12 +66,18 @@ class Parts:
         for part in (self._worker, self._relay, self._webhooks):
             if part is not None:
                 self.grace.at_hurry(part.hurry)
-        observe(node, self._checkpointer, self._selfcheck)
+        self.keys = node.covered_keys() if node.source == "api" else None
+        """The API keys that authenticate requests of this process; None if it takes none."""
+        interval_s = node.settings.self_check_interval_ms / 1000
+        self._key_check = None if self.keys is None else KeyCheck(self.keys.check_all, interval_s)
+        observe(node, self._checkpointer, self._selfcheck, self.keys)
 
     def start(self) -> None:
         """Start them; they also deliver earlier records, and close streams and runs of processes that died."""
         self._checkpointer.start()
         self._selfcheck.start()
+        if self._key_check is not None:
+            self._key_check.start()
         if self._relay is not None:
             self._relay.start()
         if self._webhooks is not None:
@@ -98,6 +105,8 @@ class Parts:
         if self._worker is not None:
             self._worker.stop(self.grace.left_s(kept=RUNS_KEEP), self.grace.seconds * KILL_SHARE)
         self._selfcheck.stop()
+        if self._key_check is not None:
+            self._key_check.stop()
         self._checkpointer.stop()
         self._node.opened.close_ledger()
         if self._webhooks is not None:
@@ -130,6 +139,8 @@ class Parts:
             "checkpoints": self._checkpoints(),
             "verification": self._verification(),
         }
+        if self.keys is not None and self._key_check is not None:
+            checks["keys"] = _of_keys(self.keys, self._key_check)
         if self._worker is not None:
             checks["worker"] = READY
         if self._relay is not None:
@@ -167,6 +178,16 @@ class Parts:
             findings = "1 finding" if state.findings == 1 else f"{state.findings} findings"
             problems.append(f"{findings}, first {state.first}: run `{state.command}`")
         return "; ".join(problems) or READY
+
+
+def _of_keys(keys: CoveredKeys, check: KeyCheck) -> str:
+    texts = [f"held up: {check.error}"] if check.error is not None else []
+    problems = keys.problems
+    if problems:
+        name, problem = next(iter(problems.items()))
+        count = "1 is" if len(problems) == 1 else f"{len(problems)} are"
+        texts.append(f"{count} not what the ledger says, first {name}: {problem}: run `auditrace doctor --ledger`")
+    return "; ".join(texts) or READY
 
 
 def _worker(node: Node) -> Worker:

@@ -151,7 +151,7 @@ def _api(node: Node, parts: Parts, waits: JobWaits, follows: Follows, key_set: K
     return ApiServices(
         services=services,
         reads=node.reads,
-        authenticator=_authenticator(node, key_set),
+        authenticator=_authenticator(node, parts, key_set),
         tallies=Tallies(services),
         waits=waits,
         follows=follows,
@@ -170,8 +170,9 @@ def _key_set(node: Node) -> KeySet | None:
     return None if jwt is None else KeySet(fetch_from(jwt.jwks, node.settings.environment), node.clock)
 
 
-def _authenticator(node: Node, key_set: KeySet | None) -> Authenticator:
-    keys = ApiKeyAuthenticator(node.reads, ApiKeyUses(node.client_services().ledger, node.clock), node.clock)
+def _authenticator(node: Node, parts: Parts, key_set: KeySet | None) -> Authenticator:
+    covered = parts.keys or node.covered_keys()
+    keys = ApiKeyAuthenticator(covered, ApiKeyUses(node.client_services().ledger, node.clock), node.clock)
     jwt = node.settings.jwt
     if jwt is None or key_set is None:
         return BearerAuthenticator(keys)

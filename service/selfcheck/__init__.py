@@ -1,5 +1,6 @@
-"""The verification of the own ledger, on schedule."""
+"""The verification of the own ledger and of its API keys, on schedule."""
 
 from service.selfcheck.checking import SelfCheck, SelfCheckState
+from service.selfcheck.keys import KeyCheck
 
-__all__ = ["SelfCheck", "SelfCheckState"]
+__all__ = ["KeyCheck", "SelfCheck", "SelfCheckState"]

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from service.errors import FencedError, LedgerBusyError, SettingsError
-from service.ports import Checkpointed, LastCheckpoint, RefusedStream, RegisteredKey, Transition
+from service.ports import Checkpointed, LastCheckpoint, RecordRow, RefusedStream, RegisteredKey, Transition
 from service.store.anchors import StoredCheckpoint, last_stored, last_to_follow, store
 from service.store.checkpoint_records import NamedTip, stated_behind, stating, stating_rotation, to_name
 from service.store.connections import Transactions
@@ -108,6 +109,13 @@ class Checkpoints(ABC, Generic[T]):
     def look(self) -> Survey:
         """Survey the committed streams as the next checkpoint would; nothing is changed."""
         return self._reading.read(lambda execute: survey(execute, self._settings.secret))
+
+    def holds(self, record: RecordRow) -> bool:
+        """Tell whether a lane of this deployment committed this record after the last checkpoint of its stream."""
+        for state, hashed in self.look().sound:
+            if state.stream_id == record.stream_id and hashed.first <= record.sequence_number <= hashed.last:
+                return hashed.hashes[record.sequence_number - hashed.first] == sha256(record.body.encode()).digest()
+        return False
 
     def last(self) -> LastCheckpoint | None:
         """Return the last checkpoint of any process; None before the first.

@@ -8,6 +8,8 @@ from service.ports import (
     ApiKey,
     CheckpointRow,
     JobFilter,
+    KeyOnRecord,
+    KeyRecord,
     OutboxState,
     Page,
     RecordRow,
@@ -17,6 +19,7 @@ from service.ports import (
 from service.store.listing import RecordListings
 from service.store.queries import Row, one
 from service.store.rows import (
+    WITH_ID,
     Stored,
     checkpoint_of,
     decode_cursor,
@@ -24,6 +27,7 @@ from service.store.rows import (
     decode_run,
     encode_cursor,
     key_of,
+    keys_on_record,
     record_of_row,
     stored_of,
     stream_of,
@@ -135,12 +139,21 @@ class LedgerReads(RecordListings):
 
     def key(self, key_id: str) -> ApiKey | None:
         """Return an API key, also a revoked one."""
-        row = self._one("key", {"key_id": key_id})
-        return key_of(row) if row else None
+        rows = self._all("api_keys", {"key_id": key_id}, WITH_ID)
+        return key_of(rows[0]) if rows else None
 
     def keys(self) -> Sequence[ApiKey]:
         """Return all API keys, oldest first."""
-        return [key_of(row) for row in self._all("keys", {})]
+        return [key_of(row) for row in self._all("api_keys", {}, ())]
+
+    def keys_on_record(self, key_id: str | None = None) -> Sequence[KeyOnRecord]:
+        """Return the key with this id, or all keys, with their records in one snapshot."""
+        conditions = () if key_id is None else WITH_ID
+        return keys_on_record(self._all("keys_on_record", {"key_id": key_id}, conditions))
+
+    def created_without_key(self) -> Sequence[KeyRecord]:
+        """Return the records of keys that were made and are not there."""
+        return [KeyRecord(*row) for row in self._all("created_without_key", {})]
 
     def key_uses(self) -> Mapping[str, int]:
         """Return when each API key was used last, by its id."""

@@ -13,13 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from service.errors import AuditraceError, SettingsError, TryLaterError
-from service.ports import Discrepancy
+from service.key_coverage import coverage_of, named_by, shown
+from service.ports import Discrepancy, KeyRecord
 from service.secrets import DeploymentSecret
 from service.store.anchors import StoredCheckpoint
 from service.store.columns import contradicting
 from service.store.configurations import stored_configuration
 from service.store.opening import records_in
 from service.store.queries import Execute, Row
+from service.store.rows import keys_on_record
 from service.store.signing_keys import keys_and_forged
 from service.store.survey import survey
 from telemetry.audit.canonical import sha256_hex
@@ -188,6 +190,17 @@ def _configurations(examined: Examined) -> Contradictions:
         yield f"record {record_id}", "the configuration that it states is not there"
 
 
+def _api_keys(examined: Examined) -> Contradictions:
+    """Yield the API keys that are not what their records state, and the records whose keys are gone."""
+    for one in keys_on_record(examined.execute("keys_on_record", {"key_id": None}, ())):
+        problem = coverage_of(one.key, one.records, examined.secret).problem
+        if problem is not None:
+            yield shown(one.key), problem
+    for row in examined.execute("created_without_key", {}):
+        record = KeyRecord(*row)
+        yield named_by(record), f"record {record.record_id} states that it was made, and it is not there"
+
+
 def _refused(examined: Examined) -> Contradictions:
     """Yield the streams that the next checkpoint would refuse, with the disowned ones."""
     for one in survey(examined.execute, examined.secret).refused:
@@ -218,6 +231,7 @@ _CODE: Final[Mapping[str, Callable[[Examined], Contradictions]]] = {
     "content_differs": _contents,
     "mac": _macs,
     "signing_key": _keys,
+    "key_without_record": _api_keys,
     "configuration_differs": _configurations,
     "refused": _refused,
     "verify": _verify,

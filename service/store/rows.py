@@ -2,18 +2,35 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 from service.errors import InvalidRequestError
-from service.jobs.model import Job, JobId, Run, TenantId
-from service.ports import ApiKey, CheckpointRow, IdempotencyEntry, RecordRow, StoredRecord, StreamRow
+from service.jobs.model import Job, Run, TenantId
+from service.ports import (
+    ApiKey,
+    CheckpointRow,
+    IdempotencyEntry,
+    KeyOnRecord,
+    KeyRecord,
+    KeySecret,
+    RecordRow,
+    StoredRecord,
+    StreamRow,
+)
 
 Stored: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An integer in a cursor, in the range of a database column."""
 
+NAMED: Final = ("tenant_id = :tenant_id", "name = :name")
+WITH_ID: Final = ("key_id = :key_id",)
+"""Conditions of the statements about API keys."""
+
+_OF_SECRET: Final = KeySecret.__struct_fields__
 _JOB: Final = msgspec.json.Decoder(Job)
 _RUN: Final = msgspec.json.Decoder(Run)
 
@@ -34,8 +51,8 @@ def decode_run(document: str) -> Run:
 
 
 def key_of(row: Sequence[Any]) -> ApiKey:
-    """Return the API key of a row of the queries `key`, `key_named` and `keys`."""
-    key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person = row
+    """Return the API key of a row of the view `present_api_keys`."""
+    key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person, *present = row
     return ApiKey(
         key_id=key_id,
         name=name,
@@ -46,7 +63,18 @@ def key_of(row: Sequence[Any]) -> ApiKey:
         revoked_ns=revoked_ns,
         expires_ns=expires_ns,
         person=person,
+        secret=None if present[0] is None else KeySecret(**dict(zip(_OF_SECRET, present, strict=True))),
     )
+
+
+def keys_on_record(rows: Iterable[Sequence[Any]]) -> Sequence[KeyOnRecord]:
+    """Return the API keys of rows of the query `keys_on_record`: a row for each record of a key, or one without."""
+    found: list[KeyOnRecord] = []
+    for _, group in groupby(rows, key=itemgetter(0)):
+        of_key = list(group)
+        records = [KeyRecord(*row[-3:]) for row in of_key if row[-3] is not None]
+        found.append(KeyOnRecord(key_of(of_key[0][:-3]), records))
+    return found
 
 
 def run_values(run: Run) -> dict[str, object]:
@@ -69,7 +97,7 @@ def entry_of(row: Sequence[Any]) -> IdempotencyEntry:
         route=route,
         key_sha256=key_sha256,
         body_sha256=body_sha256,
-        job_id=JobId(job_id),
+        job_id=job_id,
         expires_ns=expires_ns,
     )
 

@@ -18,6 +18,7 @@ from service.ports import (
     PutIdempotencyEntry,
     PutInput,
     PutKey,
+    PutKeySecret,
     PutSecrets,
     Receipt,
     RevokeKey,
@@ -28,7 +29,7 @@ from service.ports import (
 )
 from service.store.configurations import last_configuration, put_configuration
 from service.store.queries import Execute, one
-from service.store.rows import decode_job, decode_run, encode, entry_of, key_of, run_values
+from service.store.rows import NAMED, WITH_ID, decode_job, decode_run, encode, entry_of, key_of, run_values
 from telemetry import names
 from telemetry.audit.chain import Tip
 from telemetry.audit.ledger import AuditLogger, SealedRecord
@@ -201,12 +202,23 @@ class LedgerTransaction(ABC):
 
     def key_named(self, tenant_id: TenantId, name: str) -> ApiKey | None:
         """Return the API key with this name, also a revoked one."""
-        row = one(self.execute("key_named", {"tenant_id": tenant_id, "name": name}))
+        row = one(self.execute("api_keys", {"tenant_id": tenant_id, "name": name}, NAMED))
         return key_of(row) if row else None
+
+    def key(self, key_id: str) -> ApiKey | None:
+        """Return the API key with this id, also a revoked one."""
+        row = one(self.execute("api_keys", {"key_id": key_id}, WITH_ID))
+        return key_of(row) if row else None
+
+    def one_changes_keys(self) -> None:
+        """Let transactions that change API keys run one after another."""
+        # A statement of its own: the next one sees what the transaction before has committed.
+        self.execute("lock_keys", {})
 
     def keys(self) -> Sequence[ApiKey]:
         """Return all API keys, also revoked ones; no other transaction makes one until this one ends."""
-        return [key_of(row) for row in self.execute("keys", {})]
+        self.one_changes_keys()
+        return [key_of(row) for row in self.execute("api_keys", {}, ())]
 
     def note_use(self, key_id: str, used_ns: int) -> None:
         """Store when an API key was used, unless a later use is stored already."""
@@ -290,8 +302,11 @@ class LedgerTransaction(ABC):
                     raise ConflictError("the run has ended already")
             case PutKey(key):
                 values = {**msgspec.structs.asdict(key), "roles": " ".join(key.roles)}
-                values.pop("revoked_ns")
+                del values["revoked_ns"], values["secret"]
                 self.execute("put_key", values)
+                self._put_secret(key)
+            case PutKeySecret(key):
+                self._put_secret(key)
             case RevokeKey(key_id, revoked_ns):
                 if one(self.execute("revoke_key", {"key_id": key_id, "revoked_ns": revoked_ns})) is None:
                     raise NotFoundError("there is no such key, or it is revoked already")
@@ -299,3 +314,7 @@ class LedgerTransaction(ABC):
                 values = {**msgspec.structs.asdict(entry), "now_ns": self._clock()}
                 if one(self.execute("remember", values)) is None:
                     raise OvertakenError
+
+    def _put_secret(self, key: ApiKey) -> None:
+        if key.secret is not None:
+            self.execute("put_key_secret", {"key_id": key.key_id, **msgspec.structs.asdict(key.secret)})

@@ -7,7 +7,7 @@ import pytest
 from service.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError, RefusedError
 from service.jobs.model import TenantId
 from service.operations.keys import KeyOperations
-from service.ports import ApiKey, PutKey, Transition
+from service.ports import ApiKey
 from service.records import AuditContext
 from service.roles import EMITTER, OPERATOR, VIEWER
 from telemetry import names
@@ -15,6 +15,7 @@ from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import Actor
 from tests.support.api import ApiUnderTest, Client
 from tests.support.both_stores import BOTH
+from tests.support.older_keys import make_as_before
 from tests.support.outages import OUTAGES
 from tests.support.poll_until import poll_until
 
@@ -40,7 +41,12 @@ def test_a_key_is_shown_once_and_stored_as_a_hash(api: ApiUnderTest) -> None:
     assert stored.secret_sha256 == hashlib.sha256(secret.encode()).hexdigest()
     assert secret not in left[0].row.body
     assert left[0].target == ("key", "ci-bot")
-    assert left[0].changes == {"id": {"to": made.id}, "roles": {"to": [VIEWER, OPERATOR]}, "tenant": {"to": "default"}}
+    assert left[0].changes == {
+        "id": {"to": made.id},
+        "roles": {"to": [VIEWER, OPERATOR]},
+        "tenant": {"to": "default"},
+        "secret_sha256": {"to": stored.secret_sha256},
+    }
 
 
 def test_a_name_is_given_once_in_a_tenant(api: ApiUnderTest) -> None:
@@ -51,7 +57,7 @@ def test_a_name_is_given_once_in_a_tenant(api: ApiUnderTest) -> None:
     with pytest.raises(ConflictError, match="never given again") as refused:
         keys.create("anna", [VIEWER], DEFAULT)
     assert api.records()[-1].row.record_id == refused.value.receipt.record_id
-    assert keys.create("anna", [VIEWER], TenantId("other")).value.tenant == "other"
+    assert keys.create("anna", [VIEWER], TenantId("other")).value.stored.tenant_id == "other"
 
 
 @pytest.mark.parametrize("other", ["Anna", "ANNA", "annA"])
@@ -63,7 +69,7 @@ def test_a_name_in_another_case_is_the_same_name(api: ApiUnderTest, other: str) 
     with pytest.raises(ConflictError, match="looks like 'anna'") as refused:
         keys.create(other, [VIEWER], DEFAULT)
     assert api.records()[-1].row.record_id == refused.value.receipt.record_id
-    assert keys.create(other, [VIEWER], TenantId("other")).value.name == other
+    assert keys.create(other, [VIEWER], TenantId("other")).value.stored.name == other
 
 
 def test_a_tenant_in_another_case_is_the_same_tenant(api: ApiUnderTest) -> None:
@@ -72,7 +78,7 @@ def test_a_tenant_in_another_case_is_the_same_tenant(api: ApiUnderTest) -> None:
     keys.create("anna", [VIEWER], TenantId("acme"))
     with pytest.raises(ConflictError, match="looks like the tenant acme"):
         keys.create("ben", [VIEWER], TenantId("Acme"))
-    assert keys.create("ben", [VIEWER], TenantId("acme")).value.tenant == "acme"
+    assert keys.create("ben", [VIEWER], TenantId("acme")).value.stored.tenant_id == "acme"
 
 
 def test_names_that_look_alike_already_continue_to_work(api: ApiUnderTest) -> None:
@@ -83,14 +89,13 @@ def test_names_that_look_alike_already_continue_to_work(api: ApiUnderTest) -> No
         key = ApiKey(
             key_id=key_id, name=name, tenant_id=TenantId(tenant), roles=(VIEWER,), secret_sha256=secret, created_ns=1
         )
-        made = Transition(record=api.store.record(CREATE), writes=(PutKey(key),))
-        api.lane.submit(lambda transaction, made=made: transaction.save(made)).result()
+        make_as_before(api, key)
     clients = [Client(api, f"atk_{key_id}_secret") for key_id in ("k1", "k2", "k3")]
     assert [client.get("/v1/me").json()["actor_id"] for client in clients] == ["a", "A", "a"]
     keys.revoke("A", TenantId("t"))
     assert [client.get("/v1/me").status_code for client in clients] == [200, 401, 200]
     for tenant in ("t", "T"):
-        assert keys.create("c", [VIEWER], TenantId(tenant)).value.tenant == tenant
+        assert keys.create("c", [VIEWER], TenantId(tenant)).value.stored.tenant_id == tenant
 
 
 def test_a_key_states_whose_it_is(api: ApiUnderTest) -> None:

@@ -18,7 +18,7 @@ from tests.support.api import ApiUnderTest, Client
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
-METHODS = {"get", "post", "put"}
+METHODS = {"get", "post", "put", "delete"}
 # Members and parameters whose values people and identity providers choose.
 FREE = {"tenant_id", "actor_id", "worker_id", "target_id", "credential_id"}
 ENUMS = {
@@ -40,6 +40,10 @@ ENUMS = {
 OPERATIONS = {
     ("get", "/v1/me"),
     ("get", "/v1/templates"),
+    ("get", "/v1/keys"),
+    ("post", "/v1/keys"),
+    ("post", "/v1/keys/{key_id}/rotate"),
+    ("delete", "/v1/keys/{key_id}"),
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{job_id}"),
@@ -177,10 +181,10 @@ def test_guarded_routes_say_what_they_ask_for_and_how_they_refuse(document: dict
         assert {"400", "401", "503"} <= statuses
         assert ("403" in statuses) == (path != "/v1/me")
         assert ("404" in statuses) == ("{" in path)
-        assert ("409" in statuses) == (method != "get")
-        assert ("412" in statuses) == (method != "get" and "{" in path)
-        assert ("413" in statuses) == (method != "get")
-        assert ("415" in statuses) == (method != "get")
+        assert ("409" in statuses) == (method not in {"get", "delete"})
+        assert ("412" in statuses) == (method != "get" and "{job_id}" in path)
+        assert ("413" in statuses) == (method not in {"get", "delete"})
+        assert ("415" in statuses) == (method not in {"get", "delete"})
         assert ("429" in statuses) == is_audited
         for status in statuses - {"200", "201"}:
             assert PROBLEM in _answer(document, operation["responses"][status])["content"]

@@ -39,7 +39,16 @@ _KEYS = (KEY.public_key(), FOREIGN_KEY.public_key())
 _STEPS = ("look over the source", "copy", "compare", "look over the target", "commit", "done")
 _TABLES = (
     *("audit_streams", "audit_envelopes", "audit_records", "delivery_cursors", "parked_records", "jobs"),
-    *("job_versions", "job_runs", "tenant_turns", "job_inputs", "job_artifacts", "job_secrets", "api_keys"),
+    *(
+        "job_versions",
+        "job_runs",
+        "tenant_turns",
+        "job_inputs",
+        "job_artifacts",
+        "job_secrets",
+        "api_keys",
+        "api_key_secrets",
+    ),
     *("idempotency_keys", "signing_keys", "audit_checkpoints", "audit_anchors"),
     *("webhook_endpoints", "webhook_cursors"),
 )

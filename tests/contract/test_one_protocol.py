@@ -25,7 +25,7 @@ ONLY_SQLITE = {
 }
 ONLY_POSTGRES = {
     *("announced", "await_announced", "awaited_job", "begin_sealing", "close_orphan", "durability", "end_session"),
-    *("end_stream", "held_streams", "hint", "lagging_streams", "listen", "lock_key_names", "locked_job"),
+    *("end_stream", "held_streams", "hint", "lagging_streams", "listen", "locked_job"),
     *("make_partitions", "may_create", "now", "orphaned_streams", "own_pid", "renew_streams"),
     *("session_name", "streams_at_work", "take_lease", "take_streams"),
 }

@@ -29,6 +29,7 @@ def tell(folder: Path, postgres_url: str) -> Sequence[dict[str, Any]]:
         assert creator.http.get("/v1/me", headers={"Authorization": "Bearer atk_0_x"}).status_code == 401
         for _ in range(BEYOND_THE_BUDGET):
             viewer.http.post("/v1/jobs", json={"template": "greet", "parameters": {"name": "x"}})
+        service.command("keys", "rotate", "auditor")
         service.command("keys", "revoke", "viewer")
         service.command("keys", "rotate")
         service.command("verify", "--database", service.environment["AUDITRACE_DATABASE"], "--without-key")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from opentelemetry.sdk.metrics import MeterProvider
@@ -28,7 +28,9 @@ from service.bootstrap.templates import load_templates
 from service.jobs.model import Job, TenantId
 from service.operations.base import Services
 from service.operations.budgets import Bounds
-from service.operations.keys import KeyOperations, NewKey
+from service.operations.covered_keys import CoveredKeys
+from service.operations.key_adoption import KeyAdoption
+from service.operations.keys import IssuedKey, KeyOperations
 from service.operations.runs import RunOperations
 from service.operations.steps import Ended
 from service.operations.tallies import Tallies
@@ -43,8 +45,12 @@ from telemetry.server import ServerSpans
 from telemetry.tracing import Tracing
 from tests.support.both_stores import Store
 from tests.support.ids import ManualClock
+from tests.support.ledger_maker import KEY
 from tests.support.postgres_clocks import LedgerClock
 from tests.support.stores import SECRET
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -127,11 +133,16 @@ class ApiUnderTest:
             new_id=lambda: next(store.ids),
         )
         self.tallies = Tallies(self.services, bounds)
+        adoption = KeyAdoption(
+            self.services, store.reads, lambda: [KEY.public_key()], lambda record: self.checkpoints.holds(record)
+        )
+        self.monotonic = time.monotonic()
+        self.keys = CoveredKeys(store.reads, SECRET, adoption.adopt, lambda: self.monotonic)
         self.checks: dict[str, str] = {"ledger": "ok"}
         self.parts = ApiServices(
             services=self.services,
             reads=store.reads,
-            authenticator=authenticate(ApiKeyAuthenticator(store.reads, ApiKeyUses(self.lane, self.clock), self.clock)),
+            authenticator=authenticate(ApiKeyAuthenticator(self.keys, ApiKeyUses(self.lane, self.clock), self.clock)),
             tallies=self.tallies,
             waits=self.waits,
             follows=self.follows,
@@ -166,9 +177,13 @@ class ApiUnderTest:
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the application's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+        return self.start(work).result(30)
 
-    def key(self, name: str, *roles: str, tenant: str = "default", person: str | None = None) -> NewKey:
+    def start(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Start a coroutine on the application's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def key(self, name: str, *roles: str, tenant: str = "default", person: str | None = None) -> IssuedKey:
         """Create an API key."""
         return self._keys(tenant).create(name, roles, TenantId(tenant), person=person).value
 

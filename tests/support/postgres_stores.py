@@ -83,6 +83,12 @@ class PostgresStore(LedgerStore):
         return cls(None, folder, first=_Elsewhere(url), instance=instance, lanes=lanes)
 
     @property
+    def server(self) -> PostgresServer:
+        """The server of its database."""
+        assert self._server is not None
+        return self._server
+
+    @property
     def database(self) -> str:
         """The ledger as settings and commands name it."""
         return self.url

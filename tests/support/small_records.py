@@ -31,7 +31,8 @@ CATALOGUE = {
     *("job.create", "job.draft", "job.confirm", "job.reject", "job.run.trigger", "job.retry", "job.cancel"),
     "job.status.transition",
     *("input.write", "artifact.read", "audit.read", "audit.export", "audit.verify", "auth.denied", "request.throttled"),
-    *("key.create", "key.revoke", "audit.checkpoint", "audit.stream.open", "audit.stream.close", "audit.key.rotate"),
+    *("key.create", "key.revoke", "key.rotate", "key.adopt"),
+    *("audit.checkpoint", "audit.stream.open", "audit.stream.close", "audit.key.rotate"),
     *("audit.restore", "audit.redeliver", "audit.copy", "audit.retention", "service.configure"),
 }
 OUTCOMES = {"success": "success", "noop": "success", "unknown": "unknown"}

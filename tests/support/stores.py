@@ -178,7 +178,7 @@ def new_job(job_id: str = "job-1", status: Status = Status.CREATED, version: int
 
 def connection_of(transaction: LedgerTransaction) -> Any:
     """Return the driver's connection of an open transaction, to do there what the store never does."""
-    rows: Any = transaction.execute("keys", {})
+    rows: Any = transaction.execute("key_uses", {})
     return rows.connection
 
 

@@ -19,7 +19,8 @@ CopyStep: TypeAlias = Literal["look over the source", "copy", "compare", "look o
 
 TABLES: Final = (
     *("streams", "envelopes", "records", "cursors", "parked", "jobs", "versions", "runs", "turns", "inputs"),
-    *("artifacts", "secrets", "api_keys", "key_uses", "idempotency_keys", "signing_keys", "checkpoints", "anchors"),
+    *("artifacts", "secrets", "api_keys", "key_secrets", "key_uses", "idempotency_keys"),
+    *("signing_keys", "checkpoints", "anchors"),
     *("configurations", "configuration_offers"),
     *("webhook_endpoints", "webhook_cursors"),
 )

@@ -95,6 +95,15 @@ FROM api_keys ORDER BY key_id
 -- name: write_api_keys
 COPY api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person) FROM STDIN
 
+-- name: read_key_secrets
+SELECT key_id, number, secret_sha256, made_ns, previous_sha256, previous_until_ns, record_id, mac
+FROM api_key_secrets ORDER BY key_id, number
+
+-- name: write_key_secrets
+COPY api_key_secrets (
+    key_id, number, secret_sha256, made_ns, previous_sha256, previous_until_ns, record_id, mac
+) FROM STDIN
+
 -- name: read_key_uses
 SELECT key_id, used_ns FROM api_key_uses ORDER BY key_id
 

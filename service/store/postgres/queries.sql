@@ -193,9 +193,16 @@ VALUES (
     %(key_id)s, %(tenant_id)s, %(name)s, %(roles)s, %(secret_sha256)s, %(created_ns)s, %(expires_ns)s, %(person)s
 )
 
--- name: lock_key_names
+-- name: lock_keys
 -- Two names that look the same are not the same row, so no constraint keeps two transactions from making both.
 SELECT pg_advisory_xact_lock(hashtextextended('names of API keys', 0))
+
+-- name: put_key_secret
+INSERT INTO api_key_secrets (key_id, number, secret_sha256, made_ns, previous_sha256, previous_until_ns, record_id, mac)
+VALUES (
+    %(key_id)s, %(number)s, %(secret_sha256)s, %(made_ns)s, %(previous_sha256)s, %(previous_until_ns)s, %(record_id)s,
+    %(mac)s
+)
 
 -- name: revoke_key
 UPDATE api_keys SET revoked_ns = %(revoked_ns)s WHERE key_id = %(key_id)s AND revoked_ns IS NULL
@@ -278,17 +285,17 @@ SELECT payload FROM job_artifacts WHERE job_id = %(job_id)s AND run = %(run)s AN
 -- name: secrets
 SELECT name, ciphertext FROM job_secrets WHERE job_id = %(job_id)s
 
--- name: key
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
-WHERE key_id = %(key_id)s
+-- name: api_keys
+SELECT * FROM present_api_keys WHERE {where} ORDER BY created_ns, name
 
--- name: key_named
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
-WHERE tenant_id = %(tenant_id)s AND name = %(name)s
+-- name: keys_on_record
+SELECT * FROM api_keys_on_record WHERE {where} ORDER BY key_id
 
--- name: keys
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
-ORDER BY created_ns, name
+-- name: created_without_key
+SELECT record_id, event_name, body FROM key_records
+WHERE event_name = 'key.create' AND NOT EXISTS (
+    SELECT FROM api_keys WHERE name = target_id
+        AND tenant_id = comparable_json(body) -> 'attributes' -> 'auditrace.changes' -> 'tenant' ->> 'to')
 
 -- name: key_uses
 SELECT key_id, used_ns FROM api_key_uses

@@ -92,7 +92,7 @@ class PostgresSession(LaneSession[PostgresTransaction, Session]):
             now_ns = self._begin_at(session)
 
         def transaction(position: Position) -> PostgresTransaction:
-            return PostgresTransaction(session, self._settings.clock, position, now_ns)
+            return PostgresTransaction(executing(session), self._settings.clock, position, now_ns)
 
         return BegunTransaction(executing(session), now_ns, transaction, self._name)
 

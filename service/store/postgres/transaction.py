@@ -1,14 +1,11 @@
 """The open transaction of a PostgreSQL lane, as far as it differs from that of SQLite."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import psycopg
 from typing_extensions import override
 
-from service.ports import ApiKey, Clock
-from service.store.postgres.connection import Session
-from service.store.postgres.statements import executing
-from service.store.writing import LedgerTransaction, Position
+from service.store.writing import LedgerTransaction
 
 
 class PostgresTransaction(LedgerTransaction):
@@ -21,18 +18,9 @@ class PostgresTransaction(LedgerTransaction):
     nul_as = "\ufffd"
     locking_job = "locked_job"
 
-    def __init__(self, session: Session, clock: Clock, position: Position, now_ns: int) -> None:
-        super().__init__(executing(session), clock, position, now_ns)
-
     @override
     def wait_for_jobs(self, *, is_patient: bool) -> None:
         self.locking_job = "awaited_job" if is_patient else "locked_job"
-
-    @override
-    def keys(self) -> Sequence[ApiKey]:
-        # A statement of its own: the next one sees what the transaction before has committed.
-        self.execute("lock_key_names", {})
-        return super().keys()
 
     def _by_lease_clock(self, time_ns: int) -> int:
         # For all machines, the clock of the database decides about leases.

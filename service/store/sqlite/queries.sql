@@ -146,21 +146,32 @@ SELECT name, ciphertext FROM job_secrets WHERE job_id = :job_id
 INSERT INTO api_keys (key_id, tenant_id, name, roles, secret_sha256, created_ns, expires_ns, person)
 VALUES (:key_id, :tenant_id, :name, :roles, :secret_sha256, :created_ns, :expires_ns, :person)
 
+-- name: put_key_secret
+INSERT INTO api_key_secrets (key_id, number, secret_sha256, made_ns, previous_sha256, previous_until_ns, record_id, mac)
+VALUES (
+    :key_id, :number, :secret_sha256, :made_ns, :previous_sha256, :previous_until_ns, :record_id, :mac
+)
+
+-- name: lock_keys
+-- A transaction that writes is alone anyway.
+SELECT 1
+
 -- name: revoke_key
 UPDATE api_keys SET revoked_ns = :revoked_ns WHERE key_id = :key_id AND revoked_ns IS NULL
 RETURNING key_id
 
--- name: key
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
-WHERE key_id = :key_id
+-- name: api_keys
+SELECT * FROM present_api_keys WHERE {where} ORDER BY created_ns, name
 
--- name: key_named
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
-WHERE tenant_id = :tenant_id AND name = :name
+-- name: keys_on_record
+SELECT * FROM api_keys_on_record WHERE {where}
+ORDER BY key_id
 
--- name: keys
-SELECT key_id, name, tenant_id, roles, secret_sha256, created_ns, revoked_ns, expires_ns, person FROM api_keys
-ORDER BY created_ns, name
+-- name: created_without_key
+SELECT record_id, event_name, body FROM key_records WHERE event_name = 'key.create' AND NOT EXISTS (
+    SELECT 1 FROM api_keys WHERE name = target_id
+        AND tenant_id = json_extract(body, '$.attributes."auditrace.changes".tenant.to')
+)
 
 -- name: configuration
 SELECT number, source, host, document, delivers, record_id, before, mac

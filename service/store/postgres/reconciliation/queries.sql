@@ -84,38 +84,6 @@ WHERE sha256 IS DISTINCT FROM (
     ORDER BY target_version DESC LIMIT 1
 )
 
--- name: key_without_record
-WITH stated AS (
-    SELECT event_name, target_id, comparable_json(body) -> 'attributes' -> 'auditrace.changes' AS changes
-    FROM audit_records WHERE event_name IN ('key.create', 'key.revoke') AND result = 'success'
-)
-SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles, this end and this person'
-FROM api_keys
-WHERE NOT EXISTS (
-    SELECT FROM stated
-    WHERE event_name = 'key.create' AND target_id = api_keys.name AND changes -> 'tenant' ->> 'to' = api_keys.tenant_id
-        AND (
-            SELECT string_agg(role, ' ' ORDER BY place)
-            FROM jsonb_array_elements_text(changes -> 'roles' -> 'to') WITH ORDINALITY AS given (role, place)
-        ) = api_keys.roles
-        AND changes -> 'expires_at' ->> 'to' IS NOT DISTINCT FROM (
-            to_char(to_timestamp(expires_ns / 1000000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
-            || '.' || lpad((expires_ns % 1000000000)::text, 9, '0') || 'Z'
-        )
-        AND changes -> 'person' ->> 'to' IS NOT DISTINCT FROM api_keys.person
-)
-UNION ALL
-SELECT
-    'API key ' || name || ' of tenant ' || tenant_id,
-    CASE WHEN revoked_ns IS NULL THEN 'a record states that it was revoked'
-        ELSE 'no record states that it was revoked' END
-FROM api_keys
-WHERE (revoked_ns IS NOT NULL) <> EXISTS (
-    SELECT FROM stated
-    WHERE event_name = 'key.revoke' AND target_id = api_keys.name
-        AND changes -> 'tenant' ->> 'from' = api_keys.tenant_id
-)
-
 -- name: tip_differs
 -- The row of a stream must name its last record.
 SELECT

@@ -82,34 +82,6 @@ WHERE sha256 IS NOT (
     ORDER BY position DESC LIMIT 1
 )
 
--- name: key_without_record
-SELECT 'API key ' || name || ' of tenant ' || tenant_id, 'no record states that it was made, or made with these roles, this end and this person'
-FROM api_keys
-WHERE NOT EXISTS (
-    SELECT 1 FROM audit_records
-    WHERE event_name = 'key.create' AND result = 'success' AND target_id = api_keys.name
-        AND json_extract(body, '$.attributes."auditrace.changes".tenant.to') = api_keys.tenant_id
-        AND (
-            SELECT group_concat(value, ' ')
-            FROM json_each(audit_records.body, '$.attributes."auditrace.changes".roles.to')
-        ) = api_keys.roles
-        AND json_extract(body, '$.attributes."auditrace.changes".expires_at.to') IS (
-            strftime('%Y-%m-%dT%H:%M:%S', expires_ns / 1000000000, 'unixepoch')
-            || printf('.%09dZ', expires_ns % 1000000000)
-        )
-        AND json_extract(body, '$.attributes."auditrace.changes".person.to') IS api_keys.person
-)
-UNION ALL
-SELECT
-    'API key ' || name || ' of tenant ' || tenant_id,
-    iif(revoked_ns IS NULL, 'a record states that it was revoked', 'no record states that it was revoked')
-FROM api_keys
-WHERE (revoked_ns IS NOT NULL) <> EXISTS (
-    SELECT 1 FROM audit_records
-    WHERE event_name = 'key.revoke' AND result = 'success' AND target_id = api_keys.name
-        AND json_extract(body, '$.attributes."auditrace.changes".tenant.from') = api_keys.tenant_id
-)
-
 -- name: tip_differs
 -- The row of a stream must name its last record.
 SELECT

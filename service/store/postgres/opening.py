@@ -7,6 +7,7 @@ from service.errors import SettingsError
 from service.ports import Durability
 from service.store.postgres.connection import connect, translated
 from service.store.postgres.migrate import migrate, missing_steps
+from service.store.postgres.rights import excess_of, grant, require_grantable, require_rights, rights_of
 from service.store.postgres.statements import SQL, executing
 from service.store.queries import Execute
 
@@ -48,16 +49,70 @@ def migrate_database(url: str) -> Sequence[str]:
         session.close()
 
 
+def require_role(url: str, role: str) -> None:
+    """Raise as `rights.require_grantable` does."""
+    session = connect(url)
+    try:
+        require_grantable(session, role)
+    finally:
+        session.close()
+
+
+def grant_rights(url: str, role: str, *, only_reads: bool) -> str | None:
+    """Give a role the rights of the service, or of a reader; return what it may do beyond them, None if nothing.
+
+    Raises:
+        LedgerUnavailableError: as `rights.grant` does.
+    """
+    session = connect(url)
+    try:
+        return excess_of(grant(session, role, only_reads=only_reads))
+    finally:
+        session.close()
+
+
+def describe_rights(url: str) -> str:
+    """Say whether the role of the URL may do what the service needs, and what it may do beyond that.
+
+    Raises:
+        SettingsError: it may not do what the service needs.
+    """
+    session = connect(url)
+    try:
+        rights = rights_of(session)
+    finally:
+        session.close()
+    if rights is None:
+        return "there are no tables yet"
+    require_rights(rights)
+    excess = excess_of(rights)
+    if excess is None:
+        return f"the role {rights.role} may do what the service needs, and nothing else"
+    return (
+        f"remark: the role {rights.role} may do more than the service needs: {excess}; docs/scale.md, "
+        '"Two roles", says how the service works with a role that cannot change the records'
+    )
+
+
 def examine(url: str) -> str:
     """Check that a process could work on the database, and describe the server in a few words; nothing is made.
 
     Raises:
-        SettingsError: this version does not work on it, a newer one changed it, or its role may not make tables.
+        SettingsError: this version does not work on it, a newer one changed it, or its role lacks a right.
         LedgerUnavailableError: no connection that takes writes can be opened.
     """
     session = connect(url)
     try:
+        rights = rights_of(session)
+        if rights is not None and not rights.may_read_steps:
+            require_rights(rights)
         missing = len(missing_steps(session))
+        if rights is not None and missing and not rights.may_migrate:
+            lacks = f"the schema lacks {missing} steps of this version, and the role {rights.role} does not own it"
+            to_do = f"run `auditrace migrate --grants {rights.role}` as {rights.owner}"
+            raise SettingsError([f"{lacks}: {to_do}"])
+        if rights is not None and not missing:
+            require_rights(rights)
         with translated():
             ((schema, may_create),) = session.execute(SQL["may_create"]).fetchall()
         version = session.info.server_version // 10_000

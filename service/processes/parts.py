@@ -131,7 +131,7 @@ class Parts:
             "verification": self._verification(),
         }
         if self._worker is not None:
-            checks["worker"] = READY
+            checks["worker"] = self._worker.problem or READY
         if self._relay is not None:
             checks["delivery"] = self._relay.state().text or READY
         if self._webhooks is not None:

@@ -70,12 +70,13 @@ class PostgresStore(LedgerStore):
         """
         if first is not None:
             self.url, clock = first.url, first.clock
+            self.service_url = first.url if isinstance(first, _Elsewhere) else first.service_url
         else:
             assert server is not None
             self.url = server.create_database()
+            self.service_url = as_service(self.url)
             clock = RunningLedgerClock(self.url) if is_running else LedgerClock(self.url)
         super().__init__(folder, clock, record_ids(instance + 1), instance)
-        self.service_url = as_service(self.url)
         self._server = server
         self._lane_count = lanes
         self._is_first = first is None
@@ -91,6 +92,11 @@ class PostgresStore(LedgerStore):
     def database(self) -> str:
         """The ledger as settings and commands name it."""
         return self.service_url
+
+    @property
+    def owner_database(self) -> str:
+        """The same, with the role that owns the tables."""
+        return self.url
 
     def beside(self, instance: int) -> "PostgresStore":
         """Open the same ledger as another process."""

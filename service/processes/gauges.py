@@ -6,11 +6,12 @@ from service.bootstrap.node import Node
 from service.checkpointer import Checkpointer
 from service.jobs.model import Status
 from service.selfcheck import SelfCheck
+from service.worker.worker import Worker
 from telemetry import names
 
 
-def observe(node: Node, checkpointer: Checkpointer, selfcheck: SelfCheck) -> None:
-    """Register the gauges of outbox, jobs, checkpoints, verification and disk; to be called once."""
+def observe(node: Node, checkpointer: Checkpointer, selfcheck: SelfCheck, worker: Worker | None) -> None:
+    """Register the gauges of outbox, jobs, checkpoints, verification, refused runs and disk; to be called once."""
 
     def outbox() -> tuple[int, float]:
         state = node.reads.outbox()
@@ -30,6 +31,8 @@ def observe(node: Node, checkpointer: Checkpointer, selfcheck: SelfCheck) -> Non
         names.METRIC_AUDITRACE_AUDIT_VERIFICATION_FINDINGS: lambda: selfcheck.state().findings,
         names.METRIC_AUDITRACE_AUDIT_VERIFICATION_AGE: lambda: selfcheck.state().age_s,
     }
+    if worker is not None:
+        readings[names.METRIC_AUDITRACE_JOB_RUN_REFUSED] = lambda: len(worker.refused)
     watermark = node.watermark
     if watermark is not None:
         readings[names.METRIC_AUDITRACE_LEDGER_DISK_FREE] = watermark.free_bytes

@@ -65,7 +65,7 @@ class Parts:
         for part in (self._worker, self._relay, self._webhooks):
             if part is not None:
                 self.grace.at_hurry(part.hurry)
-        observe(node, self._checkpointer, self._selfcheck)
+        observe(node, self._checkpointer, self._selfcheck, self._worker)
 
     def start(self) -> None:
         """Start them; they also deliver earlier records, and close streams and runs of processes that died."""

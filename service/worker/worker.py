@@ -75,7 +75,8 @@ class Worker:
         self._reclaim_at = 0.0
         self._grace_ended = threading.Event()
         self._hurried = threading.Event()
-        self._refused: list[str] = []
+        self.refused: list[str] = []
+        """The names of the runs that were not started because their jobs are not what the records state."""
         self._loop = Loop("worker", self._turn, lambda: not self._running())
         # Runs share threads, because each thread that reads the ledger has a connection of its own.
         self._slots = [
@@ -127,10 +128,10 @@ class Worker:
 
     @property
     def problem(self) -> str | None:
-        """Which runs were not started because their jobs are not what the records state; None if there were none."""
-        refused = self._refused
+        """How many runs were refused, and the first of them; None if there is none."""
+        refused = self.refused
         runs = "1 run was" if len(refused) == 1 else f"{len(refused)} runs were"
-        return f"{runs} refused, first {refused[0]}: run `auditrace doctor --ledger`" if refused else None
+        return f"{runs} refused, first {refused[0]}: its job is not what its records state" if refused else None
 
     def _turn(self) -> None:
         self._pause_s = _POLL_S
@@ -218,7 +219,7 @@ class Worker:
             error_type = ended.error_type
             if error_type == JOB_DIFFERS:
                 _log.error("%s was refused: %s", name, ended.reason)
-                self._refused.append(name)
+                self.refused.append(name)
             self._retried(lambda: self._record(execution, ended))
         except RefusedError as error:
             _log.warning("the end of %s was not accepted: %s", name, error.detail)

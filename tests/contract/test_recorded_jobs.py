@@ -177,7 +177,8 @@ def test_a_row_that_is_not_what_the_records_state_is_not_run(jobs: Jobs, attack:
     assert jobs.artifacts(job.job_id) == {}
     assert len(jobs.runs(job.job_id)) == 1
     assert ("guarded", JOB_DIFFERS) in jobs.durations.runs
-    assert worker.problem == f"1 run was refused, first run 1 of job {job.job_id}: run `auditrace doctor --ledger`"
+    told = f"1 run was refused, first run 1 of job {job.job_id}: its job is not what its records state"
+    assert worker.problem == told
 
 
 LAUNDERED: Final[dict[str, tuple[Attack, Callable[[Jobs, Job], object]]]] = {

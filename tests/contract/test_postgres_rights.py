@@ -328,6 +328,13 @@ def test_a_service_at_an_old_schema_says_who_migrates(url: str, commands: Comman
     assert examine(as_service(url)).startswith("PostgreSQL")
 
 
+def test_a_role_that_may_make_no_tables_begins_no_ledger(postgres_server: PostgresServer, commands: Commands) -> None:
+    """In an empty database the first start would migrate, which is for the owner."""
+    url = postgres_server.create_database("template1")
+    commands.on(as_service(url)).refused("the database's role may make no tables in the schema public")
+    postgres_server.drop_database(url)
+
+
 def test_grants_that_cannot_be_made_are_refused_before_anything_is_migrated(url: str, commands: Commands) -> None:
     """Another role, the owner itself, a file without roles, or a role that owns nothing."""
     commands.on(url)

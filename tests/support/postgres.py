@@ -67,6 +67,11 @@ def as_service(url: str) -> str:
     return url.replace(f"user={SUPERUSER}", f"user={SERVICE}")
 
 
+def as_owner(url: str) -> str:
+    """Return the URL that `as_service` was given."""
+    return url.replace(f"user={SERVICE}", f"user={SUPERUSER}")
+
+
 class PostgresServer:
     """One server in a folder of its own. `fsync` is on only where a test ends it without a shutdown."""
 

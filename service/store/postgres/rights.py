@@ -50,7 +50,7 @@ a trigger function with the rights of the owner.
 
 FUNCTIONS: Final = ("comparable_json(text)", "initiator_of(text)", "ledger_now_ns()", "make_record_partitions(bigint)")
 _MOST_NAMED: Final = 3
-_NOT_FOR_READERS: Final = frozenset({"api_keys", "idempotency_keys", "job_artifacts", "job_inputs", "job_secrets"})
+NOT_FOR_READERS: Final = frozenset({"api_keys", "idempotency_keys", "job_artifacts", "job_inputs", "job_secrets"})
 
 
 class Right(NamedTuple):
@@ -244,7 +244,7 @@ _OF_SERVICE: Final = _needed()
 _OF_READERS: Final = frozenset(
     right
     for right in _OF_SERVICE
-    if (right.kind == "SELECT" and right.table not in _NOT_FOR_READERS)
+    if (right.kind == "SELECT" and right.table not in NOT_FOR_READERS)
     or (right.kind == "EXECUTE" and right.table != "make_record_partitions(bigint)")
 )
 
@@ -259,8 +259,9 @@ def _grants(schema: str, role: str, rights: Iterable[Right]) -> Sequence[Compose
 
 
 def _on(schema: str, table: str, rights: Sequence[Right]) -> Composed:
-    if table in FUNCTIONS:
-        return SQL("GRANT EXECUTE ON FUNCTION {}.").format(Identifier(schema)) + SQL(table)
+    for signature in FUNCTIONS:
+        if signature == table:
+            return SQL("GRANT EXECUTE ON FUNCTION {}.").format(Identifier(schema)) + SQL(signature)
     kinds = [SQL(right.kind) for right in rights if not right.column]
     columns = [Identifier(right.column) for right in rights if right.column]
     updates = [SQL("UPDATE ({})").format(SQL(", ").join(columns))] if columns else []

@@ -158,6 +158,22 @@ class Database(ABC):
     def migrate(self) -> Sequence[str]:
         """Migrate it to the newest schema, and return the names of the applied steps."""
 
+    @abstractmethod
+    def rights(self) -> str:
+        """Say whether the role of the URL may do what the service needs, and what it may do beyond that.
+
+        Raises:
+            SettingsError: it may not do what the service needs.
+        """
+
+    @abstractmethod
+    def require_role(self, role: str) -> None:
+        """Raise unless the role can be given rights."""
+
+    @abstractmethod
+    def grant(self, role: str, *, only_reads: bool) -> str | None:
+        """Give a role the rights of the service, or only those of readers; return what it may do beyond them."""
+
     def keys(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger in the order of their registration; the last one signs now."""
         with self._snapshot() as execute:

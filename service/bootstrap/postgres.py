@@ -16,7 +16,14 @@ from service.store.postgres.checkpoints import PostgresCheckpoints
 from service.store.postgres.connection import place_of
 from service.store.postgres.lanes import LANES, PostgresLanes
 from service.store.postgres.migrate import missing_steps
-from service.store.postgres.opening import durability, examine, migrate_database
+from service.store.postgres.opening import (
+    describe_rights,
+    durability,
+    examine,
+    grant_rights,
+    migrate_database,
+    require_role,
+)
 from service.store.postgres.outbox import PostgresOutbox, PostgresReplays, PostgresWebhooks
 from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
@@ -65,6 +72,18 @@ class PostgresDatabase(Database):
     def migrate(self) -> Sequence[str]:
         """Apply what is missing in the schema on the server, and return the names of these steps."""
         return migrate_database(self._url)
+
+    def rights(self) -> str:
+        """Say what the role may do beyond what the service needs."""
+        return describe_rights(self._url)
+
+    def require_role(self, role: str) -> None:
+        """Raise unless the server has this role, and it is not the owner."""
+        require_role(self._url, role)
+
+    def grant(self, role: str, *, only_reads: bool) -> str | None:
+        """Give a role the rights of the service, or only those of readers, as the owner of the tables."""
+        return grant_rights(self._url, role, only_reads=only_reads)
 
     def _reads(self) -> PostgresReads:
         return PostgresReads(self._url)

@@ -144,6 +144,10 @@ def _durability(subject: Subject) -> str:
     return found.promise
 
 
+def _rights(subject: Subject) -> str:
+    return _database(subject).rights()
+
+
 def _database(subject: Subject) -> Database:
     if subject.database is None:
         raise TryLaterError("not looked at, because of the database")
@@ -191,6 +195,7 @@ _FURTHER: Sequence[tuple[str, Check]] = (
     ("ledger secret", _ledger_secret),
     ("admin key", _admin_key),
     ("checkpoints", _checkpoints),
+    ("rights", _rights),
     ("durability", _durability),
     ("outbox", _outbox),
     (WEBHOOKS, _webhooks),

@@ -9,6 +9,7 @@ from service.errors import ConflictError
 from service.execution.excerpt import excerpt
 from service.execution.outcome import Reason, RunResult, start_failed
 from service.execution.preparation import Prepared, RunSurroundings, prepare
+from service.execution.recorded import JOB_DIFFERS, difference
 from service.execution.supervised import SupervisedRun
 from service.jobs.model import Job
 from service.operations.runs import Claimed
@@ -32,12 +33,16 @@ class Execution:
         self._stopped_for: str | None = None
 
     def carry_out(self, reads: Reads, secret: DeploymentSecret, around: RunSurroundings) -> Ended:
-        """Execute the command and return how it ended. None of its processes and files is left then.
+        """Execute the command, if the job is as recorded, and return how it ended; nothing of it is left then.
 
         Raises:
             TryLaterError: the ledger could not be read; nothing was started.
         """
+        job = self.claimed.job
         try:
+            differs = difference(job, reads.stated_versions(job.job_id, job.version - 1), secret)
+            if differs is not None:
+                return _not_started(JOB_DIFFERS, differs)
             prepared = prepare(self.claimed, reads, secret, around)
         except ConflictError as error:
             return _not_started(Reason.START_FAILED.value, error.detail)

@@ -62,6 +62,25 @@ class StoredRecord(StoredBytes, frozen=True, kw_only=True):
     record: RecordRow
 
 
+class StatedVersion(msgspec.Struct, frozen=True):
+    """A version of a job, with the record that states it, the tip of that record's stream, and the record behind it.
+
+    All of it is as stored, and not checked. What is not there is None.
+    """
+
+    version: int
+    status: str
+    record_id: str | None
+    stream_id: str | None
+    number: int | None
+    record_hash: str | None
+    body: str | None
+    tip_number: int | None
+    tip_hash: str | None
+    tip_mac: str | None
+    next_body: str | None
+
+
 class TrailPosition(msgspec.Struct, frozen=True, order=True):
     """The position of a record in the order in which a follow sends records; `cursor` is its text for clients."""
 
@@ -101,6 +120,13 @@ class Reads(Protocol):
 
     def runs(self, job_id: str) -> Sequence[Run]:
         """Return the runs of a job, first to last."""
+        ...
+
+    def stated_versions(self, job_id: str, version: int) -> Sequence[StatedVersion]:
+        """Return the versions of a job, up to this one, that decide what its runs execute, in order.
+
+        These are its draft, its confirmation, its first place in the queue, and this version, as far as they are there.
+        """
         ...
 
     def inputs(self, job_id: str) -> Sequence[Content]:

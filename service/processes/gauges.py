@@ -7,11 +7,18 @@ from service.checkpointer import Checkpointer
 from service.jobs.model import Status
 from service.operations.covered_keys import CoveredKeys
 from service.selfcheck import SelfCheck
+from service.worker.worker import Worker
 from telemetry import names
 
 
-def observe(node: Node, checkpointer: Checkpointer, selfcheck: SelfCheck, keys: CoveredKeys | None) -> None:
-    """Register the gauges of outbox, jobs, checkpoints, verification, API keys and disk; to be called once."""
+def observe(
+    node: Node,
+    checkpointer: Checkpointer,
+    selfcheck: SelfCheck,
+    keys: CoveredKeys | None,
+    worker: Worker | None,
+) -> None:
+    """Register the gauges of outbox, jobs, checkpoints, verification, API keys, refused runs and disk; call it once."""
 
     def outbox() -> tuple[int, float]:
         state = node.reads.outbox()
@@ -33,6 +40,8 @@ def observe(node: Node, checkpointer: Checkpointer, selfcheck: SelfCheck, keys: 
     }
     if keys is not None:
         readings[names.METRIC_AUDITRACE_KEYS_UNCOVERED] = lambda: len(keys.problems)
+    if worker is not None:
+        readings[names.METRIC_AUDITRACE_JOB_RUN_REFUSED] = lambda: len(worker.refused)
     watermark = node.watermark
     if watermark is not None:
         readings[names.METRIC_AUDITRACE_LEDGER_DISK_FREE] = watermark.free_bytes

@@ -70,7 +70,7 @@ class Parts:
         """The API keys that authenticate requests of this process; None if it takes none."""
         interval_s = node.settings.self_check_interval_ms / 1000
         self._key_check = None if self.keys is None else KeyCheck(self.keys.check_all, interval_s)
-        observe(node, self._checkpointer, self._selfcheck, self.keys)
+        observe(node, self._checkpointer, self._selfcheck, self.keys, self._worker)
 
     def start(self) -> None:
         """Start them; they also deliver earlier records, and close streams and runs of processes that died."""
@@ -142,7 +142,7 @@ class Parts:
         if self.keys is not None and self._key_check is not None:
             checks["keys"] = _of_keys(self.keys, self._key_check)
         if self._worker is not None:
-            checks["worker"] = READY
+            checks["worker"] = self._worker.problem or READY
         if self._relay is not None:
             checks["delivery"] = self._relay.state().text or READY
         if self._webhooks is not None:

@@ -13,6 +13,7 @@ from service.ports import (
     OutboxState,
     Page,
     RecordRow,
+    StatedVersion,
     StoredRecord,
     StreamRow,
 )
@@ -73,6 +74,10 @@ class LedgerReads(RecordListings):
     def runs(self, job_id: str) -> Sequence[Run]:
         """Return the runs of a job, first to last."""
         return [decode_run(document) for (document,) in self._all("runs", {"job_id": job_id})]
+
+    def stated_versions(self, job_id: str, version: int) -> Sequence[StatedVersion]:
+        """Return the versions of a job that decide what its runs execute, with their records."""
+        return [StatedVersion(*row) for row in self._all("stated_versions", {"job_id": job_id, "version": version})]
 
     def inputs(self, job_id: str) -> Sequence[Content]:
         """Return the inputs of a job, ordered by name."""

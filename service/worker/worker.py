@@ -13,6 +13,7 @@ from service.errors import AuditraceError, RefusedError, TryLaterError
 from service.execution.command import boot_ms
 from service.execution.execution import Execution
 from service.execution.preparation import RunSurroundings
+from service.execution.recorded import JOB_DIFFERS
 from service.loop import Loop
 from service.operations.runs import CANCELLED, LEASE_LOST, WORKER_SHUTDOWN, RunOperations
 from service.operations.steps import Ended
@@ -74,6 +75,8 @@ class Worker:
         self._reclaim_at = 0.0
         self._grace_ended = threading.Event()
         self._hurried = threading.Event()
+        self.refused: list[str] = []
+        """The names of the runs that were not started because their jobs are not what the records state."""
         self._loop = Loop("worker", self._turn, lambda: not self._running())
         # Runs share threads, because each thread that reads the ledger has a connection of its own.
         self._slots = [
@@ -122,6 +125,13 @@ class Worker:
         for slot in self._slots:
             if slot.is_alive():
                 slot.join()
+
+    @property
+    def problem(self) -> str | None:
+        """How many runs were refused, and the first of them; None if there is none."""
+        refused = self.refused
+        runs = "1 run was" if len(refused) == 1 else f"{len(refused)} runs were"
+        return f"{runs} refused, first {refused[0]}: its job is not what its records state" if refused else None
 
     def _turn(self) -> None:
         self._pause_s = _POLL_S
@@ -207,6 +217,9 @@ class Worker:
         try:
             ended = self._retried(lambda: execution.carry_out(self._reads, self._secret, self._settings.around))
             error_type = ended.error_type
+            if error_type == JOB_DIFFERS:
+                _log.error("%s was refused: %s", name, ended.reason)
+                self.refused.append(name)
             self._retried(lambda: self._record(execution, ended))
         except RefusedError as error:
             _log.warning("the end of %s was not accepted: %s", name, error.detail)

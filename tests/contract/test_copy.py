@@ -14,6 +14,8 @@ import pytest
 from service.bootstrap.copying import copied
 from service.bootstrap.databases import database_of
 from service.errors import BrokenLedgerError, LedgerUnavailableError, SettingsError
+from service.execution.recorded import difference
+from service.jobs import transitions
 from service.jobs.model import Status, TenantId
 from service.operations.keys import KeyOperations
 from service.records import AuditContext
@@ -23,6 +25,7 @@ from service.store.copying import Copied, copy_ledger
 from service.store.opening import is_empty
 from service.store.postgres.connection import connect
 from service.store.postgres.opening import read
+from service.store.postgres.reads import PostgresReads
 from service.store.postgres.reconciliation import reconcile
 from telemetry.audit.record import Actor
 from telemetry.audit.signer import Signer
@@ -30,7 +33,7 @@ from telemetry.audit.verify import verify
 from tests.support.collector import ROOT
 from tests.support.jobs import Jobs
 from tests.support.ledger_maker import FOREIGN_KEY, KEY
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, as_service
 from tests.support.postgres_stores import PostgresStore
 from tests.support.sqlite_stores import SqliteStore
 from tests.support.stores import SECRET
@@ -169,7 +172,7 @@ def test_the_ledger_goes_on_where_it_was_copied_to(
     copy_ledger(source, target, SECRET)
     ((before,),) = connect(target).execute("SELECT max(number) FROM audit_checkpoints").fetchall()
     store = PostgresStore(postgres_server, tmp_path, is_running=True, instance=5)
-    store.url, mine = target, store.url
+    store.url, store.service_url, mine = target, as_service(target), store.url
     lane = store.lane("later")
     lane.submit(lambda transaction: transaction.save(store.fact())).result()
     written = store.checkpoints(lane, Signer(FOREIGN_KEY)).write()
@@ -183,6 +186,18 @@ def test_the_ledger_goes_on_where_it_was_copied_to(
     assert store.rows("SELECT count(*) FROM parked_records") == [(1,)]
     store.close()
     postgres_server.drop_database(mine)
+
+
+def test_a_job_is_what_its_records_state_where_it_was_copied_to(target: str, tmp_path: Path) -> None:
+    """A worker on the copy runs what was waiting in the source."""
+    jobs = Jobs(tmp_path)
+    job = jobs.queued("true")
+    jobs.close()
+    copy_ledger(Path(jobs.store.database.removeprefix("sqlite:///")), target, SECRET)
+    reads = PostgresReads(as_service(target))
+    stated = reads.stated_versions(job.job_id, job.version)
+    assert difference(transitions.claim(job, 1), stated, SECRET) is None
+    reads.close()
 
 
 @pytest.mark.parametrize(

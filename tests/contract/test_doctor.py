@@ -29,7 +29,7 @@ class Deployment:
         self.secret = self.keys / "ledger.secret"
         self._capsys = capsys
         for name, value in {
-            "DATABASE": store.database,
+            "DATABASE": store.owner_database,
             "TEMPLATES": str(ROOT / "jobs.toml"),
             "SIGNING_KEY": str(self.key),
             "LEDGER_SECRET": str(self.secret),

@@ -285,7 +285,7 @@ def test_an_address_where_an_auditrace_answers_is_as_it_should_be(start: Start) 
 
 
 def test_a_server_that_a_start_cannot_work_on_is_refused(start: Start, postgres_server: PostgresServer) -> None:
-    """A newer schema, and a role that may make no tables, are found before any key is made."""
+    """A newer schema, and a role that may not migrate an older one, are found before any key is made."""
     url = postgres_server.create_database()
     start.set({"AUDITRACE_DATABASE": url})
     assert start.run("migrate")[0] == 0
@@ -298,7 +298,7 @@ def test_a_server_that_a_start_cannot_work_on_is_refused(start: Start, postgres_
         session.execute("CREATE ROLE lowly LOGIN")
         session.execute("GRANT SELECT ON schema_steps, schema_additions TO lowly")
     start.set({"PGOPTIONS": "-c role=lowly"})
-    start.refused("database", ["may make no tables in the schema public"])
+    start.refused("database", ["steps of this version, and the role lowly does not own it: run `auditrace migrate"])
     start.set({"PGOPTIONS": ""})
     postgres_server.drop_database(url)
 

@@ -143,7 +143,7 @@ def test_there_is_one_trial_at_a_time(store: Store, watch: Watch) -> None:
 
 
 @pytest.mark.stores(POSTGRES)
-@pytest.mark.parametrize("table", ["audit_records", "audit_record_keys", "audit_streams"])
+@pytest.mark.parametrize("table", ["audit_records", "audit_streams"])
 def test_a_right_that_was_revoked_is_noticed(store: PostgresStore, table: str) -> None:
     """As an operator does by mistake: changes are 503 and not an internal error, until it is given back."""
     store.execute("DO $$ BEGIN CREATE ROLE plain LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
+from service.jobs.plan import plan_sha256
+from service.store.rows import decode_job, encode
 from tests.support.collector import Collector
 from tests.support.otlp_client import post
 from tests.support.otlp_sink import Answer, OtlpSink
@@ -87,6 +90,28 @@ def test_a_change_of_the_database_shows_in_metrics_readiness_and_alerts(service:
     assert ready["status"] == "ready"
     assert re.search(r"[1-9]\d* findings?, first \w+ at [0-9a-f-]{36}:\d+", ready["checks"]["verification"])
     assert client.get(f"/v1/jobs/{job['id']}")["status"] == "created"
+
+
+def test_a_run_that_is_refused_shows_in_metrics_readiness_and_alerts(service: Service, tmp_path: Path) -> None:
+    """Somebody changes the plan of a draft, with its hash: the worker does not run it, and the alert fires."""
+    client = service.client()
+    job_id = client.create("greet", name="you")["id"]
+    client.post(f"/v1/jobs/{job_id}/draft")
+    ((document,),) = service.rows("SELECT document FROM jobs WHERE job_id = ?", job_id)
+    job = decode_job(document)
+    assert job.plan is not None
+    plan = msgspec.structs.replace(job.plan, argv=("id",))
+    changed = msgspec.structs.replace(job, plan=msgspec.structs.replace(plan, sha256=plan_sha256(plan)))
+    with closing(sqlite3.connect(service.database, timeout=30)) as connection:
+        connection.execute("DROP TRIGGER IF EXISTS jobs_change_by_versions")
+        connection.execute("UPDATE jobs SET document = ? WHERE job_id = ?", (encode(changed), job_id))
+        connection.commit()
+    with Prometheus(tmp_path, [service.url.removeprefix("http://")]) as prometheus:
+        client.post(f"/v1/jobs/{job_id}/run")
+        assert client.until(job_id, "failed")["runs"][-1]["error_type"] == "job_differs"
+        poll_until(lambda: "AuditRunRefused" in prometheus.alerts(), "the alert")
+    ready = client.get("/health/ready")
+    assert (ready["status"], f"run 1 of job {job_id}" in ready["checks"]["worker"]) == ("ready", True)
 
 
 def test_a_store_that_refuses_for_good_fires_the_alert_out_of_nothing(tmp_path: Path) -> None:

@@ -78,17 +78,24 @@ def _code_of(service: Service) -> Path:
 def test_the_previous_release_works_on_the_schema_of_this_one(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    """Migrated by this version, written to by both in turn: jobs run, and one ledger verifies."""
+    """Migrated by this version, written to by both in turn: jobs run, also what the other one drafted or confirmed."""
     settings: dict[str, str] = {}
     if kind == "postgres":
         settings["AUDITRACE_DATABASE"] = request.getfixturevalue("postgres_server").create_database()
     before, now = (Service(tmp_path / "data", settings) for _ in range(2))
     before.root = _previous_code(tmp_path / "before")
     assert _code_of(before) == before.root / "service" / "__init__.py"
+    drafts: list[str] = []
     for service in (now, before, now, before):
         with service:
             client = service.client()
             client.until(client.run("greet", name="you"), "succeeded")
+            for job_id in drafts:
+                client.post(f"/v1/jobs/{job_id}/run")
+                client.until(job_id, "succeeded")
+            drafts = [client.create("greet", name="me")["id"] for _ in range(2)]
+            plans = [client.post(f"/v1/jobs/{job_id}/draft")["plan"]["sha256"] for job_id in drafts]
+            client.post(f"/v1/jobs/{drafts[0]}/confirm", {"confirmed": True, "plan_sha256": plans[0], "run": False})
     key = public_key(tmp_path / "data" / "keys" / "signing.pem")
     url = now.environment["AUDITRACE_DATABASE"]
     report = verify(database_of(url).records(), public_keys=[key])

@@ -20,7 +20,7 @@ from tests.support.collector import ROOT, Collector
 from tests.support.jobs import Record
 from tests.support.otlp_sink import Answer, OtlpSink, Request
 from tests.support.poll_until import poll_until
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, as_service
 from tests.support.processes import Process, heeds, start_process
 from tests.support.service import STOP_S, TEMPLATES, Service
 
@@ -338,7 +338,7 @@ def test_processes_of_one_deployment_on_postgresql_record_a_configuration_once(
     """Two services run with the same settings, and then with others; each of the two makes one record."""
     url = postgres_server.create_database()
     with OtlpSink() as sink:
-        settings = {"AUDITRACE_DATABASE": url, "AUDITRACE_AUDIT_ENDPOINT": f"{sink.http_endpoint}/v1/logs"}
+        settings = {"AUDITRACE_DATABASE": as_service(url), "AUDITRACE_AUDIT_ENDPOINT": f"{sink.http_endpoint}/v1/logs"}
         first, second = (Service(tmp_path, settings) for _ in range(2))
         for interval in ("60s", "30s"):
             for service in (first, second):

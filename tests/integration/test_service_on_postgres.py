@@ -13,7 +13,7 @@ from telemetry.audit.verify import Report, verify
 from tests.support.keys import public_key
 from tests.support.otlp_sink import OtlpSink
 from tests.support.poll_until import poll_until
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import SERVICE, PostgresServer, as_owner, as_service
 from tests.support.service import Service
 
 
@@ -32,11 +32,11 @@ class Cluster(NamedTuple):
 
 @pytest.fixture
 def cluster(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Cluster]:
-    """The first process takes requests and delivers, the second takes requests and runs jobs."""
+    """The first process takes requests and delivers, the second runs jobs; with the role of the service."""
     url = postgres_server.create_database()
     with OtlpSink() as sink:
         settings = {
-            "AUDITRACE_DATABASE": url,
+            "AUDITRACE_DATABASE": as_service(url),
             "AUDITRACE_AUDIT_ENDPOINT": f"{sink.http_endpoint}/v1/logs",
             "AUDITRACE_CHECKPOINT_INTERVAL": "1s",
         }
@@ -98,10 +98,15 @@ def test_a_killed_worker_s_run_is_taken_over(cluster: Cluster) -> None:
 
 
 def test_commands_work_on_the_same_database(cluster: Cluster) -> None:
-    """`keys`, `doctor` and `verify` find their way to a PostgreSQL as they do to a file."""
+    """`keys`, `doctor` and `verify` find their way to a PostgreSQL as they do to a file; one check is for the owner."""
     key = cluster.first.key("someone", "auditor")
     assert cluster.second.client(key).get("/v1/audit/records", limit=1)["records"]
     found = json.loads(cluster.first.command("doctor", "--ledger", "--json", check=False).stdout)
+    rows = {each["check"]: each["detail"] for each in found["checks"]}
+    assert rows["rights"] == f"the role {SERVICE} may do what the service needs, and nothing else"
+    assert "use the role that migrates" in rows["ledger"]
+    cluster.second.environment["AUDITRACE_DATABASE"] = as_owner(cluster.first.environment["AUDITRACE_DATABASE"])
+    found = json.loads(cluster.second.command("doctor", "--ledger", "--json", check=False).stdout)
     assert {each["check"] for each in found["checks"] if each["status"] == "unknown"} == set()
     assert found["ledger"] == []
     (tmp := cluster.first.folder / "public.pem").write_text(cluster.first.command("keys", "public").stdout)

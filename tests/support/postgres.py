@@ -17,10 +17,14 @@ from psycopg.sql import SQL, Identifier
 
 from service.store.postgres.connection import connect
 from service.store.postgres.migrate import migrate
+from service.store.postgres.rights import grant
 from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
 
 SUPERUSER: Final = "auditrace"
+"""It also owns the tables."""
+SERVICE: Final = "auditrace_service"
+"""The role with which the stores of tests work, as `auditrace migrate --grants` makes it."""
 _TEMPLATE: Final = "auditrace_template"
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 _FAST: Final = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
@@ -56,6 +60,16 @@ def require_binaries() -> Path:
     if os.environ.get("CI"):  # noqa: TID251 - a test that is not run must be seen in CI
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def as_service(url: str) -> str:
+    """Return the URL of a database that a server made, for the role of the service."""
+    return url.replace(f"user={SUPERUSER}", f"user={SERVICE}")
+
+
+def as_owner(url: str) -> str:
+    """Return the URL that `as_service` was given."""
+    return url.replace(f"user={SERVICE}", f"user={SUPERUSER}")
 
 
 class PostgresServer:
@@ -134,8 +148,10 @@ class PostgresServer:
 
     def _make_template(self) -> None:
         self._administer(SQL("CREATE DATABASE {}").format(Identifier(_TEMPLATE)))
+        self._administer(SQL("CREATE ROLE {} LOGIN").format(Identifier(SERVICE)))
         with connect(self.url(_TEMPLATE)) as connection:
             migrate(connection)
+            grant(connection, SERVICE)
 
     def _administer(self, statement: psycopg.sql.Composed) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:

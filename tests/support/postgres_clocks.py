@@ -10,6 +10,7 @@ CREATE SEQUENCE test_clock MINVALUE 0;
 SELECT setval('test_clock', {start_us});
 CREATE OR REPLACE FUNCTION ledger_now_ns() RETURNS bigint LANGUAGE sql VOLATILE
 AS $$ SELECT ({now_us}) * 1000 FROM test_clock $$;
+GRANT SELECT ON test_clock TO PUBLIC;
 """
 
 

@@ -22,7 +22,7 @@ from service.store.postgres.reads import PostgresReads
 from service.store.postgres.statements import SQL
 from telemetry.audit.signer import Signer
 from tests.support.ids import record_ids
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, as_service
 from tests.support.postgres_clocks import LedgerClock, RunningLedgerClock
 from tests.support.stores import LedgerStore
 
@@ -42,7 +42,11 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class PostgresStore(LedgerStore):
-    """One process's view of a PostgreSQL ledger: lanes, reads and outbox on the same database."""
+    """One process's view of a PostgreSQL ledger: lanes, reads and outbox on the same database.
+
+    All of them work with the role of the service. So every test shows that its rights are enough. What a test does past
+    them, it does as the owner, which is also a superuser.
+    """
 
     kind: ClassVar[str] = "postgres"
     refusal: ClassVar[type[Exception]] = psycopg.IntegrityError
@@ -66,16 +70,18 @@ class PostgresStore(LedgerStore):
         """
         if first is not None:
             self.url, clock = first.url, first.clock
+            self.service_url = first.url if isinstance(first, _Elsewhere) else first.service_url
         else:
             assert server is not None
             self.url = server.create_database()
+            self.service_url = as_service(self.url)
             clock = RunningLedgerClock(self.url) if is_running else LedgerClock(self.url)
         super().__init__(folder, clock, record_ids(instance + 1), instance)
         self._server = server
         self._lane_count = lanes
         self._is_first = first is None
         self._descriptor = os.memfd_create("owner")
-        self.reads = PostgresReads(self.url)
+        self.reads = PostgresReads(self.service_url)
 
     @classmethod
     def opened(cls, url: str, folder: Path, instance: int, lanes: int = 2) -> "PostgresStore":
@@ -91,6 +97,11 @@ class PostgresStore(LedgerStore):
     @property
     def database(self) -> str:
         """The ledger as settings and commands name it."""
+        return self.service_url
+
+    @property
+    def owner_database(self) -> str:
+        """The same, with the role that owns the tables."""
         return self.url
 
     def beside(self, instance: int) -> "PostgresStore":
@@ -106,7 +117,7 @@ class PostgresStore(LedgerStore):
     ) -> PostgresLanes:
         """Open the lanes of a process, by another way if told so."""
         settings = self._stream_settings(self._lane_owner(owner), on_commit)
-        lanes = PostgresLanes(settings, url or self.url, count or self._lane_count)
+        lanes = PostgresLanes(settings, url or self.service_url, count or self._lane_count)
         self._lanes.append(lanes)
         self._owners[lanes] = settings.owner
         return lanes
@@ -145,13 +156,13 @@ class PostgresStore(LedgerStore):
     def outbox(self, owner: str = "relay") -> PostgresOutbox:
         """Open the outbox, as the relay of a process of its own would."""
         name = self._relay_owner(owner)
-        outbox = PostgresOutbox(self.url, name, self.clock)
+        outbox = PostgresOutbox(self.service_url, name, self.clock)
         self._relays[outbox] = name
         return outbox
 
     def replays(self, sink: str = "new") -> PostgresReplays:
         """Open what was delivered, for a sink of this name."""
-        replays = PostgresReplays(self.url, sink)
+        replays = PostgresReplays(self.service_url, sink)
         self._replays.append(replays)
         return replays
 
@@ -163,7 +174,7 @@ class PostgresStore(LedgerStore):
     def webhooks(self) -> PostgresWebhooks:
         """Open the outbox of webhooks, as a process of its own would."""
         name = self._relay_owner("webhooks")
-        webhooks = PostgresWebhooks(self.url, name, self.clock)
+        webhooks = PostgresWebhooks(self.service_url, name, self.clock)
         self._webhooks.append(webhooks)
         self._owners[webhooks] = name
         return webhooks
@@ -187,7 +198,7 @@ class PostgresStore(LedgerStore):
 
     def keys_of(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
         """Return the registered keys, as a process that has this ledger secret reads them."""
-        return read_database(self.url, lambda execute: keys_of(execute, secret))
+        return read_database(self.service_url, lambda execute: keys_of(execute, secret))
 
     def rows(self, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
         """Read straight from the database; placeholders are question marks."""

@@ -49,6 +49,11 @@ class SqliteStore(LedgerStore):
         """The ledger as settings and commands name it."""
         return f"sqlite:///{self.path}"
 
+    @property
+    def owner_database(self) -> str:
+        """The same: a file has no roles."""
+        return self.database
+
     def beside(self, instance: int) -> "SqliteStore":
         """Open the same ledger as another process."""
         return SqliteStore(self.folder, self.clock, instance)

@@ -1,12 +1,14 @@
 """Checks a server before its ledger is opened: whether it can be used, and how durable a commit is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from service.errors import SettingsError
 from service.ports import Durability
-from service.store.postgres.connection import connect, translated
+from service.store.postgres.connection import Session, connect, translated
 from service.store.postgres.migrate import migrate, missing_steps
+from service.store.postgres.rights import excess_of, grant, require_grantable, require_rights, rights_of
 from service.store.postgres.statements import SQL, executing
 from service.store.queries import Execute
 
@@ -48,25 +50,83 @@ def migrate_database(url: str) -> Sequence[str]:
         session.close()
 
 
+def require_role(url: str, role: str) -> None:
+    """Raise as `rights.require_grantable` does."""
+    with _session(url) as session:
+        require_grantable(session, role)
+
+
+def grant_rights(url: str, role: str, *, only_reads: bool) -> str | None:
+    """Give a role the rights of the service, or of a reader; return what it may do beyond them, None if nothing.
+
+    Raises:
+        LedgerUnavailableError: as `rights.grant` does.
+    """
+    with _session(url) as session:
+        return excess_of(grant(session, role, only_reads=only_reads))
+
+
+def describe_rights(url: str) -> str:
+    """Say whether the role of the URL may do what the service needs, and what it may do beyond that.
+
+    Raises:
+        SettingsError: it may not do what the service needs.
+    """
+    with _session(url) as session:
+        rights = rights_of(session)
+    if rights is None:
+        return "there are no tables yet"
+    require_rights(rights)
+    excess = excess_of(rights)
+    if excess is None:
+        return f"the role {rights.role} may do what the service needs, and nothing else"
+    return (
+        f"remark: the role {rights.role} may do more than the service needs: {excess}; docs/scale.md, "
+        '"Two roles", says how the service works with a role that cannot change the records'
+    )
+
+
 def examine(url: str) -> str:
     """Check that a process could work on the database, and describe the server in a few words; nothing is made.
 
     Raises:
-        SettingsError: this version does not work on it, a newer one changed it, or its role may not make tables.
+        SettingsError: this version does not work on it, a newer one changed it, or its role lacks a right.
         LedgerUnavailableError: no connection that takes writes can be opened.
     """
-    session = connect(url)
-    try:
-        missing = len(missing_steps(session))
+    with _session(url) as session:
+        missing = _missing_steps(session)
         with translated():
             ((schema, may_create),) = session.execute(SQL["may_create"]).fetchall()
         version = session.info.server_version // 10_000
-    finally:
-        session.close()
     if missing and not may_create:
         to_do = "grant it CREATE, or run auditrace migrate with a role that may"
         raise SettingsError([f"the database's role may make no tables in the schema {schema}: {to_do}"])
     return f"PostgreSQL {version}{f'; the next start applies {missing} steps to its schema' if missing else ''}"
+
+
+def _missing_steps(session: Session) -> int:
+    """Return how many steps the next start applies, once the role is known to have the rights for that."""
+    rights = rights_of(session)
+    if rights is None:
+        return len(missing_steps(session))
+    if not rights.may_read_steps:
+        require_rights(rights)
+    missing = len(missing_steps(session))
+    if missing and not rights.may_migrate:
+        lacks = f"the schema lacks {missing} steps of this version, and the role {rights.role} does not own it"
+        raise SettingsError([f"{lacks}: run `auditrace migrate --grants {rights.role}` as {rights.owner}"])
+    if not missing:
+        require_rights(rights)
+    return missing
+
+
+@contextmanager
+def _session(url: str) -> Generator[Session]:
+    session = connect(url)
+    try:
+        yield session
+    finally:
+        session.close()
 
 
 def durability(url: str, *, needs_standby: bool) -> Durability:

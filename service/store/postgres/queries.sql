@@ -360,6 +360,24 @@ SELECT min(event_name) FROM audit_records WHERE tenant_id = %(tenant_id)s AND ev
 -- name: next_result
 SELECT min(result) FROM audit_records WHERE tenant_id = %(tenant_id)s AND result > %(behind)s
 
+-- name: stated_versions
+-- The draft of a job, its confirmation, its first place in the queue, and a given version, in order; each with its
+-- record, the tip of the record's stream, and the record behind it.
+SELECT
+    versions.version, versions.status, records.record_id, records.stream_id, records.number, records.hash, records.body,
+    streams.number, streams.hash, streams.mac, following.body
+FROM job_versions AS versions
+LEFT JOIN audit_record_keys AS keys ON keys.record_id = versions.record_id
+LEFT JOIN audit_records AS records ON records.stream_id = keys.stream_id AND records.observed_ns = keys.observed_ns
+LEFT JOIN audit_streams AS streams ON streams.stream_id = keys.stream_id
+LEFT JOIN audit_record_keys AS next ON next.stream_id = keys.stream_id AND next.number = keys.number + 1
+LEFT JOIN audit_records AS following ON following.stream_id = next.stream_id AND following.observed_ns = next.observed_ns
+WHERE versions.job_id = %(job_id)s AND versions.version <= %(version)s AND (
+    versions.status IN ('draft_ready', 'confirmed') OR versions.version = %(version)s
+    OR versions.version = (SELECT min(version) FROM job_versions WHERE job_id = %(job_id)s AND status = 'queued')
+)
+ORDER BY versions.version
+
 -- name: record
 SELECT
     records.record_id, records.stream_id, records.number, hash, event_name, records.observed_ns, body,

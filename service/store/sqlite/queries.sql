@@ -221,6 +221,23 @@ SELECT status, count(*) FROM jobs GROUP BY status
 -- name: jobs
 SELECT document FROM jobs WHERE {where} ORDER BY created_ns DESC, job_id DESC LIMIT :limit
 
+-- name: stated_versions
+-- The draft of a job, its confirmation, its first place in the queue, and a given version, in order; each with its
+-- record, the tip of the record's stream, and the record behind it.
+SELECT
+    versions.version, versions.status, records.record_id, records.stream_id, records.number, records.hash, records.body,
+    streams.number, streams.hash, streams.mac, following.body
+FROM job_versions AS versions
+LEFT JOIN audit_records AS records ON records.record_id = versions.record_id
+LEFT JOIN audit_streams AS streams ON streams.stream_id = records.stream_id
+LEFT JOIN audit_records AS following
+    ON following.stream_id = records.stream_id AND following.number = records.number + 1
+WHERE versions.job_id = :job_id AND versions.version <= :version AND (
+    versions.status IN ('draft_ready', 'confirmed') OR versions.version = :version
+    OR versions.version = (SELECT min(version) FROM job_versions WHERE job_id = :job_id AND status = 'queued')
+)
+ORDER BY versions.version
+
 -- name: record
 SELECT
     records.record_id, records.stream_id, records.number, hash, event_name, observed_ns, body,

@@ -41,7 +41,7 @@ _TABLES = (
     *("audit_streams", "audit_envelopes", "audit_records", "delivery_cursors", "parked_records", "jobs"),
     *("job_versions", "job_runs", "tenant_turns", "job_inputs", "job_artifacts", "job_secrets", "api_keys"),
     *("idempotency_keys", "signing_keys", "audit_checkpoints", "audit_anchors"),
-    *("webhook_endpoints", "webhook_cursors"),
+    *("webhook_endpoints", "webhook_cursors", "tenant_storage"),
 )
 
 KILLED_AT = """

@@ -22,6 +22,7 @@ TABLES: Final = (
     *("artifacts", "secrets", "api_keys", "key_uses", "idempotency_keys", "signing_keys", "checkpoints", "anchors"),
     *("configurations", "configuration_offers"),
     *("webhook_endpoints", "webhook_cursors"),
+    "tenant_storage",
 )
 """All tables, in the order of writing: each one comes after the tables that it refers to."""
 

@@ -15,6 +15,7 @@ import msgspec
 from service.api.key_uses import ApiKeyUses
 from service.errors import UnauthenticatedError
 from service.jobs.model import TenantId
+from service.operations.budgets import Owner
 from service.ports import ApiKey, Clock, Reads
 from service.roles import EMITTER
 from telemetry.audit.chain import rfc3339_nanos
@@ -42,6 +43,11 @@ class Credential(msgspec.Struct, frozen=True):
     expires_ns: int | None = None
     credential_id: str | None = None
     person: str | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """Whose credential it is."""
+        return self.tenant_id, self.actor.issuer or "", self.actor.id
 
 
 class Authenticator(Protocol):

@@ -185,19 +185,25 @@ def _rate(reader: SettingsReader, name: str, default: str) -> Rate | None:
             return None
         if stated != unit:
             raise ValueError(f"{text!r} is not of the form {default}, or {NO_LIMIT}")
-        return Rate(parse_amount(amount), _SECONDS[unit])
+        return Rate(_positive(text, parse_amount(amount)), _SECONDS[unit])
 
     return reader.parsed(name, parse(default), parse)
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < _MOST_DIGITS and int(text)):
-        raise ValueError(f"{text!r} is not a whole number from 1")
+    if not (text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS):
+        raise ValueError(f"{text!r} is not a whole number of at most {_MOST_DIGITS - 1} digits")
     return int(text)
 
 
+def _positive(text: str, amount: int) -> int:
+    if amount == 0:
+        raise ValueError(f"{text} lets nothing pass: write {NO_LIMIT} for no limit")
+    return amount
+
+
 def _tenant_bytes(text: str) -> int | None:
-    return None if text == NO_LIMIT else parse_size_bytes(text)
+    return None if text == NO_LIMIT else _positive(text, parse_size_bytes(text))
 
 
 def _duration_ms(reader: SettingsReader, name: str, default: str, shortest: str, longest: str) -> int:

@@ -24,6 +24,7 @@ MAX_KNOWN_TOKENS: Final = 8192
 """The tokens that are known to have been valid, as hashes; the one that was used longest ago makes room."""
 
 _KEYS_AGE_S: Final = 5
+_LOOK_S: Final = 0.25
 _IPV6_SITE: Final = 64
 _ALL: Final = "all"
 
@@ -102,7 +103,7 @@ class Throttle:
     async def keep_pace(self, owner: Owner) -> None:
         """Wait until an answer in pieces may send the next one."""
         while (wait_s := self._bytes.wait_s(owner, 0)) > 0:
-            await asyncio.sleep(min(1.0, wait_s))
+            await asyncio.sleep(min(_LOOK_S, wait_s))
 
     def _paid(self, source: str) -> ThrottledError | None:
         """Take one from the bucket of the source and from that of all; or take none, and return the refusal."""

@@ -623,3 +623,34 @@ WHERE event_name IN ('key.create', 'key.adopt', 'key.rotate', 'key.revoke') AND 
 CREATE VIEW api_keys_on_record AS
 SELECT present_api_keys.*, records.record_id AS change_id, event_name, body
 FROM present_api_keys LEFT JOIN key_records AS records ON target_id = name;
+
+CREATE TABLE tenant_storage (
+    tenant_id TEXT PRIMARY KEY,
+    bytes     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER tenant_storage_has_records AFTER INSERT ON audit_records
+WHEN NEW.actor_id NOT IN ('anonymous', 'auditrace')
+BEGIN
+    INSERT INTO tenant_storage (tenant_id, bytes)
+    VALUES (NEW.tenant_id, length(CAST(NEW.body AS BLOB)) + length(NEW.otlp))
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+
+CREATE TRIGGER tenant_storage_has_inputs AFTER INSERT ON job_inputs
+BEGIN
+    INSERT INTO tenant_storage (tenant_id, bytes) SELECT tenant_id, NEW.size FROM jobs WHERE job_id = NEW.job_id
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+
+CREATE TRIGGER tenant_storage_has_replaced_inputs AFTER UPDATE ON job_inputs
+BEGIN
+    UPDATE tenant_storage SET bytes = bytes + NEW.size - OLD.size
+    WHERE tenant_id = (SELECT tenant_id FROM jobs WHERE job_id = NEW.job_id);
+END;
+
+CREATE TRIGGER tenant_storage_has_artifacts AFTER INSERT ON job_artifacts
+BEGIN
+    INSERT INTO tenant_storage (tenant_id, bytes) SELECT tenant_id, NEW.size FROM jobs WHERE job_id = NEW.job_id
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;

@@ -11,6 +11,7 @@ import msgspec
 from service.api.jwt_settings import JwtSettings
 from service.errors import SettingsError
 from service.identifiers import as_seen, check_identifier
+from service.operations.rates import Rate, RequestLimits
 from service.units import parse_duration_ms, parse_size_bytes
 from service.variables import service_links, unknown_variables
 from telemetry.audit.record import OWN_ISSUERS
@@ -19,6 +20,11 @@ from telemetry.settings import SettingsReader
 _REQUIRED: Final = "required"
 MAX_PORT: Final = 65_535
 MAX_LANES: Final = 64
+NO_LIMIT: Final = "none"
+"""The value of a limit that does not apply."""
+
+_SECONDS: Final = {"s": 1, "min": 60}
+_MOST_DIGITS: Final = 10
 
 _SHIPPED_TEMPLATES: Final = (Path(__file__).parent / "jobs" / "jobs.toml", Path(__file__).parents[1] / "jobs.toml")
 
@@ -59,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     self_check_interval_ms: int
     max_input_bytes: int
     min_free_bytes: int
+    limits: RequestLimits
     work_folder: Path | None
     jwt: JwtSettings | None
     environment: Mapping[str, str]
@@ -150,6 +157,15 @@ def _settings(reader: SettingsReader, environment: Mapping[str, str]) -> Setting
         self_check_interval_ms=_duration_ms(reader, "AUDITRACE_SELF_CHECK_INTERVAL", "60s", "1s", "24h"),
         max_input_bytes=_size(reader, "AUDITRACE_MAX_INPUT", "8MiB"),
         min_free_bytes=_size(reader, "AUDITRACE_MIN_FREE", "64MiB"),
+        limits=RequestLimits(
+            credential_requests=_rate(reader, "AUDITRACE_RATE_CREDENTIAL", "1000/s"),
+            credential_bytes=_rate(reader, "AUDITRACE_RATE_CREDENTIAL_BYTES", "1GiB/min"),
+            source_requests=_rate(reader, "AUDITRACE_RATE_SOURCE", "20/s"),
+            unauthenticated_requests=_rate(reader, "AUDITRACE_RATE_UNAUTHENTICATED", "200/s"),
+            tenant_jobs=_rate(reader, "AUDITRACE_RATE_TENANT_JOBS", "60000/min"),
+            tenant_records=_rate(reader, "AUDITRACE_RATE_TENANT_RECORDS", "120000/min"),
+            tenant_bytes=reader.parsed("AUDITRACE_TENANT_BYTES", None, _tenant_bytes),
+        ),
         work_folder=reader.path("AUDITRACE_WORK_FOLDER"),
         jwt=_jwt(reader),
         environment=environment,
@@ -158,6 +174,36 @@ def _settings(reader: SettingsReader, environment: Mapping[str, str]) -> Setting
 
 def _size(reader: SettingsReader, name: str, default: str) -> int:
     return reader.parsed(name, parse_size_bytes(default), parse_size_bytes)
+
+
+def _rate(reader: SettingsReader, name: str, default: str) -> Rate | None:
+    unit, parse_amount = default.partition("/")[2], parse_size_bytes if default.endswith("B/min") else _number
+
+    def parse(text: str) -> Rate | None:
+        amount, _, stated = text.partition("/")
+        if text == NO_LIMIT:
+            return None
+        if stated != unit:
+            raise ValueError(f"{text!r} is not of the form {default}, or {NO_LIMIT}")
+        return Rate(_positive(text, parse_amount(amount)), _SECONDS[unit])
+
+    return reader.parsed(name, parse(default), parse)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS):
+        raise ValueError(f"{text!r} is not a whole number of at most {_MOST_DIGITS - 1} digits")
+    return int(text)
+
+
+def _positive(text: str, amount: int) -> int:
+    if amount == 0:
+        raise ValueError(f"{text} lets nothing pass: write {NO_LIMIT} for no limit")
+    return amount
+
+
+def _tenant_bytes(text: str) -> int | None:
+    return None if text == NO_LIMIT else _positive(text, parse_size_bytes(text))
 
 
 def _duration_ms(reader: SettingsReader, name: str, default: str, shortest: str, longest: str) -> int:

@@ -9,6 +9,7 @@ AuditraceError
 │   ├── InvalidRequestError       400
 │   ├── MethodNotAllowedError     405
 │   ├── PayloadTooLargeError      413
+│   │   └── TenantFullError
 │   ├── UnsupportedMediaTypeError 415
 │   ├── ConflictError             409
 │   │   ├── TransitionRefusedError
@@ -61,10 +62,12 @@ class RefusedError(AuditraceError):
     """The request is refused; `detail` is one sentence: why, and what to do.
 
     `event_name` and `target` are what its operation tried, where the operation left it to the caller to record that;
-    `filter_text` is what a refused read of the trail asked for.
+    `filter_text` is what a refused read of the trail asked for. `limit` is the limit that the request is over
+    (service/operations/rates.py); None for other refusals.
     """
 
     error_type = "refused"
+    limit: str | None = None
     event_name: str | None = None
     target: Target | None = None
     filter_text: str | None = None
@@ -114,6 +117,12 @@ class PayloadTooLargeError(RefusedError):
     error_type = "payload_too_large"
 
 
+class TenantFullError(PayloadTooLargeError):
+    """The tenant stores as many bytes as it may."""
+
+    error_type = "tenant_full"
+
+
 class UnsupportedMediaTypeError(RefusedError):
     """The resource does not accept the media type of the body."""
 
@@ -157,13 +166,14 @@ class PreconditionFailedError(RefusedError):
 
 
 class ThrottledError(RefusedError):
-    """The actor was refused too often within a minute; the next minute begins in `retry_after_s` seconds."""
+    """Too many requests, or too many refusals within a minute; the request may pass after `retry_after_s` seconds."""
 
     error_type = "throttled"
 
-    def __init__(self, detail: str, retry_after_s: int = 60) -> None:
+    def __init__(self, detail: str, retry_after_s: int = 60, limit: str | None = None) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+        self.limit = limit
 
 
 class TryLaterError(AuditraceError):

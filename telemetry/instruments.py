@@ -29,6 +29,7 @@ class Instruments:
         self._delivery = self._histogram(names.METRIC_AUDITRACE_AUDIT_DELIVERY_DURATION, DELIVERY_BUCKETS_S)
         self._run = self._histogram(names.METRIC_AUDITRACE_JOB_RUN_DURATION, RUN_BUCKETS_S)
         self._webhook_deliveries = self._counter(names.METRIC_AUDITRACE_WEBHOOK_DELIVERIES)
+        self._refused = self._counter(names.METRIC_AUDITRACE_REQUESTS_REFUSED)
         self._request = self._histogram(names.METRIC_HTTP_SERVER_REQUEST_DURATION, REQUEST_BUCKETS_S)
         # A counter without a count is not exported, so an alert on its increase would miss the first count.
         for outcome in OUTCOMES:
@@ -47,6 +48,15 @@ class Instruments:
     def record_parked(self) -> None:
         """Count a record that was parked because the sink refuses it even alone."""
         self._parked.add(1)
+
+    def limit_requests(self, limits: Iterable[str]) -> None:
+        """Let the counters of the requests over these limits begin at 0. Call this where requests are taken."""
+        for limit in limits:
+            self._refused.add(0, {names.AUDITRACE_LIMIT: limit})
+
+    def request_refused(self, limit: str) -> None:
+        """Count a request that was refused because it was over a limit."""
+        self._refused.add(1, {names.AUDITRACE_LIMIT: limit})
 
     def delivery_ended(self, duration_s: float, error_type: str | None) -> None:
         """Record one delivery attempt; `error_type` is None when the sink acknowledged the whole request."""

@@ -67,6 +67,7 @@ AUDIT_INTEGRITY_ALGORITHM: Final = "audit.integrity.algorithm"
 AUDIT_INTEGRITY_CERTIFICATE: Final = "audit.integrity.certificate"
 AUDIT_RECORDED: Final = "audit.recorded"
 AUDITRACE_JOB_STATUS: Final = "auditrace.job.status"
+AUDITRACE_LIMIT: Final = "auditrace.limit"
 AUDITRACE_WEBHOOK_NAME: Final = "auditrace.webhook.name"
 SERVICE_NAME: Final = "service.name"
 SERVICE_NAMESPACE: Final = "service.namespace"
@@ -135,6 +136,7 @@ METRIC_AUDITRACE_AUDIT_VERIFICATION_FINDINGS: Final = "auditrace.audit.verificat
 METRIC_AUDITRACE_AUDIT_VERIFICATION_AGE: Final = "auditrace.audit.verification.age"
 METRIC_AUDITRACE_KEYS_UNCOVERED: Final = "auditrace.keys.uncovered"
 METRIC_AUDITRACE_LEDGER_DISK_FREE: Final = "auditrace.ledger.disk.free"
+METRIC_AUDITRACE_REQUESTS_REFUSED: Final = "auditrace.requests.refused"
 METRIC_AUDITRACE_AUDIT_DELIVERY_DURATION: Final = "auditrace.audit.delivery.duration"
 METRIC_AUDITRACE_WEBHOOK_DELIVERIES: Final = "auditrace.webhook.deliveries"
 METRIC_AUDITRACE_WEBHOOK_LAG: Final = "auditrace.webhook.lag"
@@ -285,6 +287,7 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
     "auditrace.audit.verification.age": ("s", "Time since a verification of the own ledger last completed."),
     "auditrace.keys.uncovered": ("{key}", "API keys that are refused because the ledger does not cover them."),
     "auditrace.ledger.disk.free": ("By", "Free space on the disk of the embedded database."),
+    "auditrace.requests.refused": ("{request}", "Requests that were refused because they were over a limit."),
     "auditrace.audit.delivery.duration": ("s", "Duration of one delivery attempt."),
     "auditrace.webhook.deliveries": ("{delivery}", "Attempts to deliver a record to an endpoint of webhooks."),
     "auditrace.webhook.lag": ("{record}", "Committed records behind the cursors of an endpoint, also those that its filter does not match."),

@@ -11,15 +11,26 @@ from typing import cast
 from litestar import Litestar, Router
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Message, Receive, Scope, Send
+from litestar.types import (
+    HTTPReceiveMessage,
+    HTTPScope,
+    LifeSpanReceive,
+    LifeSpanScope,
+    LifeSpanSend,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 
 from service.api import audit, contents, explorer, health, jobs, keys, me, schema, templates
 from service.api.fields import EVERYWHERE, sends
-from service.api.parts import ApiServices
+from service.api.parts import ApiServices, parts_of
 from service.api.problems import answer_problem
 from service.api.refusals import record_refusal
 from service.api.request import DEPENDENCIES, ApiRequest, admit, exchange_of, url_path
 from service.api.texts import routed_path
+from service.operations.budgets import Owner
 
 
 class Application(Litestar):
@@ -29,9 +40,11 @@ class Application(Litestar):
         self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Send | LifeSpanSend
     ) -> None:
         """Serve one request, or the life of the application."""
-        if scope["type"] != "lifespan":
-            scope["path"] = routed_path(url_path(scope))
-        await super().__call__(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        scope["path"] = routed_path(url_path(scope))
+        await super().__call__(scope, counting(scope, cast("Receive", receive)), send)
 
 
 def create_app(parts: ApiServices) -> Litestar:
@@ -72,7 +85,7 @@ def create_app(parts: ApiServices) -> Litestar:
         request_class=ApiRequest,
         exception_handlers={Exception: answer_problem},
         after_exception=[record_refusal],
-        before_send=[add_headers],
+        before_send=[add_headers, count_sent],
         lifespan=[keep_tallies],
         openapi_config=None,
         logging_config=None,
@@ -103,6 +116,36 @@ async def add_headers(message: Message, scope: Scope) -> None:
     if request["method"] == "OPTIONS" and "allow" in headers:
         # Litestar lists the methods of the path's first handler only.
         headers["Allow"] = ", ".join(_methods(request))
+
+
+def counting(scope: Scope, receive: Receive) -> Receive:
+    """Return `receive`, which also counts the bytes of the body for the credential of the request."""
+
+    async def received() -> HTTPReceiveMessage:
+        message = cast("HTTPReceiveMessage", await receive())
+        if message["type"] == "http.request":
+            _count(scope, message.get("body", b""))
+        return message
+
+    return cast("Receive", received)
+
+
+async def count_sent(message: Message, scope: Scope) -> None:
+    """Count the bytes of an answer for the credential of its request, and let an answer in pieces wait for its turn."""
+    if message["type"] == "http.response.body":
+        owner = _count(scope, message.get("body", b""))
+        if owner is not None and message.get("more_body"):
+            await parts_of(scope).throttle.keep_pace(owner)
+
+
+def _count(scope: Scope, body: bytes) -> Owner | None:
+    exchange = exchange_of(scope)
+    if not exchange.is_authenticated:
+        return None
+    owner = exchange.credential.owner
+    if body:
+        parts_of(scope).throttle.moved(owner, len(body))
+    return owner
 
 
 def _methods(scope: HTTPScope) -> list[str]:

@@ -40,8 +40,8 @@ FORMS: Final = {
     ExportFormat.CSV: ("text/csv; header=present", "csv"),
 }
 
-_list: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 429))
-_get: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404, 429))
+_list: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403))
+_get: Final = partial(get, opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404))
 
 
 @_list("/v1/audit/records", opt={EVENT: names.EVENT_AUDIT_READ, STREAM: EVENTS}, dependencies=WHERE)
@@ -89,7 +89,7 @@ async def list_checkpoints(
 @get(
     "/v1/audit/records/{record_id:str}/proof",
     opt={EVENT: names.EVENT_AUDIT_VERIFY},
-    responses=refusals(403, 404, 429),
+    responses=refusals(403, 404),
 )
 async def get_proof(request: ApiRequest, reading: AuditReads, record_id: RecordIdPath) -> ProofAnswer:
     """Return what proves a record to a holder of the public key: see docs/audit-format.md, section 7."""
@@ -102,7 +102,7 @@ async def get_proof(request: ApiRequest, reading: AuditReads, record_id: RecordI
     opt={EVENT: names.EVENT_AUDIT_EXPORT, MEDIA_TYPES: sorted({media_type for media_type, _ in FORMS.values()})},
     response_description="The records, in the form that was asked for.",
     response_headers=sends("Content-Disposition"),
-    responses=refusals(403, 429),
+    responses=refusals(403),
     dependencies=WHERE,
 )
 async def export_records(request: ApiRequest, where: Where, form: Form = ExportFormat.OTLP_JSON) -> Stream:

@@ -14,6 +14,7 @@ import msgspec
 from service.api.key_uses import ApiKeyUses
 from service.errors import UnauthenticatedError
 from service.jobs.model import TenantId
+from service.operations.budgets import Owner
 from service.operations.covered_keys import CoveredKeys
 from service.ports import ApiKey, Clock
 from service.roles import EMITTER
@@ -41,6 +42,11 @@ class Credential(msgspec.Struct, frozen=True):
     expires_ns: int | None = None
     credential_id: str | None = None
     person: str | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """Whose credential it is."""
+        return self.tenant_id, self.actor.issuer or "", self.actor.id
 
 
 class Authenticator(Protocol):

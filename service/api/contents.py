@@ -25,7 +25,7 @@ _MAX_RUN: Final = 1_000_000_000
     "/v1/jobs/{job_id:str}/inputs/{name:path}",
     opt={EVENT: names.EVENT_INPUT_WRITE},
     response_headers=sends("ETag"),
-    responses=refusals(403, 404, 409, 412, 413, 415, 429),
+    responses=refusals(403, 404, 409, 412, 413, 415),
 )
 async def put_input(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, name: InputNamePath, if_match: IfMatch = None
@@ -63,7 +63,7 @@ async def list_artifacts(jobs: Jobs, job_id: JobIdPath, number: RunPath) -> Arti
     media_type=BYTES,
     response_description="The bytes.",
     response_headers=sends("Content-Disposition", "ETag", "Repr-Digest"),
-    responses=refusals(403, 404, 429),
+    responses=refusals(403, 404),
 )
 async def get_artifact(
     request: ApiRequest, operations: Operations, job_id: JobIdPath, number: RunPath, name: ArtifactNamePath

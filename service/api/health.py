@@ -47,7 +47,7 @@ async def live() -> Health:
     security=[{}, {"bearer": []}],
     responses={
         503: ResponseSpec(Health, description="A part that it needs has failed.", generate_examples=False),
-        **problems(401, 500),
+        **problems(401, 429, 500),
     },
 )
 async def ready(request: ApiRequest) -> Response[Health]:

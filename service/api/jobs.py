@@ -29,7 +29,7 @@ _change: Final = partial(
     status_code=200,
     response_description="The job as it is now.",
     response_headers=sends("ETag"),
-    responses=refusals(403, 404, 409, 412, 413, 415, 429),
+    responses=refusals(403, 404, 409, 412, 413, 415),
 )
 
 
@@ -44,7 +44,7 @@ _change: Final = partial(
             description="The same key and body came before: this is the job that was created then.",
             generate_examples=False,
         ),
-        **refusals(403, 409, 413, 415, 429),
+        **refusals(403, 409, 413, 415),
     },
 )
 async def create_job(request: ApiRequest, operations: Operations, data: JSONBody[CreateJob]) -> Response[JobAnswer]:
@@ -151,7 +151,7 @@ async def cancel_job(
     return await _changed(request, await operations.cancel(job_id, version, reason))
 
 
-@get("/v1/jobs/{job_id:str}/audit", opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404, 429))
+@get("/v1/jobs/{job_id:str}/audit", opt={EVENT: names.EVENT_AUDIT_READ}, responses=refusals(403, 404))
 async def get_job_trail(
     request: ApiRequest, reading: AuditReads, job_id: JobIdPath, cursor: Cursor = None, limit: Limit = 100
 ) -> RecordsAnswer:

@@ -9,6 +9,8 @@ from litestar.types import Scope
 
 from service.api.auth import Authenticator
 from service.api.follows import Follows
+from service.api.tenant_limits import TenantLimits
+from service.api.throttle import Throttle
 from service.api.waiting import JobWaits
 from service.operations.base import Services
 from service.operations.tallies import Tallies
@@ -52,6 +54,10 @@ class ApiServices(msgspec.Struct, frozen=True, kw_only=True):
     ready: Callable[[], Mapping[str, str]]
     render_metrics: Callable[[], bytes]
     settings: ApiSettings
+    throttle: Throttle
+    tenant_limits: TenantLimits
+    on_over_limit: Callable[[str], object]
+    """Called for each request that is refused because it is over a limit, with the limit."""
     audit_reads: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(AUDIT_READS_AT_ONCE))
     """Bounds the reads of the trail that use threads at the same time, so that long ones leave threads to others."""
 

@@ -38,6 +38,7 @@ STATUSES: Final[Mapping[type[AuditraceError | TelemetryError], tuple[int, str]]]
     errors.MethodNotAllowedError: (405, "Method not allowed"),
     errors.InvalidRequestError: (400, "Invalid request"),
     errors.PayloadTooLargeError: (413, "Body too large"),
+    errors.TenantFullError: (413, "Tenant full"),
     errors.UnsupportedMediaTypeError: (415, "Media type not supported"),
     errors.ConflictError: (409, "Conflict"),
     errors.TransitionRefusedError: (409, "Not possible in this state"),
@@ -45,7 +46,7 @@ STATUSES: Final[Mapping[type[AuditraceError | TelemetryError], tuple[int, str]]]
     errors.IdempotencyConflictError: (409, "Idempotency key used before"),
     errors.LimitExceededError: (409, "Limit reached"),
     errors.PreconditionFailedError: (412, "Precondition failed"),
-    errors.ThrottledError: (429, "Too many refusals"),
+    errors.ThrottledError: (429, "Too many requests"),
     errors.TryLaterError: (503, "Try again later"),
     errors.LedgerUnavailableError: (503, "Ledger not available"),
     errors.LedgerBusyError: (503, "Ledger busy"),
@@ -147,7 +148,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 
 def refusals(*statuses: int) -> dict[int, ResponseSpec]:
     """Return the problems of a route that needs a credential: these, and those of every such route."""
-    return problems(400, 401, *statuses, 500, 503)
+    return problems(*sorted({400, 401, *statuses, 429, 500, 503}))
 
 
 def _headers(error: Exception, request: Request[Any, Any, Any]) -> dict[str, str]:

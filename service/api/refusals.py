@@ -31,6 +31,9 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
         _log.error("request %s failed", exchange.request_id, exc_info=exception)
     if isinstance(error, TryLaterError) and error.detail != error.summary:
         _log.warning("request %s is to come again: %s", exchange.request_id, error.detail)
+    if isinstance(error, RefusedError) and error.limit is not None:
+        await _record_over_limit(cast("HTTPScope", scope), error, error.limit)
+        return
     event_name = scope["route_handler"].opt.get(EVENT) if "route_handler" in scope else None
     if not isinstance(error, RefusedError) or event_name is None or not exchange.is_authenticated:
         return
@@ -50,6 +53,13 @@ async def record_refusal(exception: Exception, scope: Scope) -> None:
     except Exception as failure:  # noqa: BLE001 - whatever it is, the client must get an answer, and this is it
         exchange.failure = error_of(failure)
         _log.warning("the refusal of request %s could not be recorded", exchange.request_id, exc_info=failure)
+
+
+async def _record_over_limit(scope: HTTPScope, refusal: RefusedError, limit: str) -> None:
+    exchange, parts = exchange_of(scope), parts_of(scope)
+    parts.on_over_limit(limit)
+    is_authenticated = exchange.is_authenticated
+    await parts.tallies.over_limit(context_of(scope), exchange.span, refusal, limit, is_authenticated=is_authenticated)
 
 
 def _target(event_name: str, scope: HTTPScope) -> Target:

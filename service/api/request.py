@@ -40,6 +40,7 @@ AuditReads = NamedDependency[AuditReading]
 ANONYMOUS: Final = Credential(Actor("anonymous", "user", SERVICE_ISSUER), TenantId("default"), frozenset(), "none")
 
 _KEY: Final = "auditrace_exchange"
+_READS: Final = frozenset({"GET", "HEAD"})
 
 
 class Exchange(msgspec.Struct, kw_only=True, eq=False):
@@ -77,6 +78,12 @@ def route_of(scope: Scope) -> str:
         return ""
 
 
+def address_of(scope: HTTPScope) -> str | None:
+    """Return the address from which the request came."""
+    client = scope["client"]
+    return shown(client[0]) if client else None
+
+
 def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
     """Return the audit context of this request.
 
@@ -89,7 +96,6 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
     path = url_path(scope)
     key = headers.get("idempotency-key") if scope["method"] == "POST" else None
     agent = headers.get("user-agent")
-    client = scope["client"]
     return AuditContext(
         actor=exchange.credential.actor,
         tenant_id=exchange.credential.tenant_id,
@@ -98,7 +104,7 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
         person=exchange.credential.person,
         roles=exchange.credential.roles,
         request_id=exchange.request_id,
-        client_address=shown(client[0]) if client else None,
+        client_address=address_of(scope),
         user_agent=shown(agent) if agent else None,
         http_method=scope["method"],
         http_route=route_of(scope) or None,
@@ -118,6 +124,7 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """
     scope = cast("HTTPScope", connection.scope)
     await identify(scope, connection.headers)
+    await _require_within_limits(scope, connection.headers, handler)
     if EVENT in handler.opt:
         exchange_of(scope).leaves_refusals = not parts_of(scope).tallies.admit(context_of(scope))
     require_ids(scope)
@@ -131,15 +138,30 @@ async def identify(scope: HTTPScope, headers: Headers) -> None:
 
     Raises:
         UnauthenticatedError: there is no credential, or it is not valid.
+        ThrottledError: there are too many such requests, and this credential is not known as valid.
         TryLaterError: the credential cannot be checked now.
     """
-    exchange, parts = exchange_of(scope), parts_of(scope)
+    exchange, parts, address = exchange_of(scope), parts_of(scope), address_of(scope)
     try:
-        token = bearer_token(headers.getall("authorization", []))
-        exchange.credential = await parts.authenticator.authenticate(token)
+        try:
+            token = bearer_token(headers.getall("authorization", []))
+        except UnauthenticatedError:
+            parts.throttle.unauthenticated(address)
+            raise
+        exchange.credential = await parts.throttle.authenticated(address, parts.authenticator, token)
     except UnauthenticatedError as refusal:
         await parts.tallies.denied(context_of(scope), exchange.span, refusal)
         raise
+
+
+async def _require_within_limits(scope: HTTPScope, headers: Headers, handler: BaseRouteHandler) -> None:
+    parts, credential = parts_of(scope), exchange_of(scope).credential
+    parts.throttle.admit(credential.owner)
+    event_name = handler.opt.get(EVENT)
+    if event_name is not None and scope["method"] not in _READS:
+        stated = headers.get("content-length", "0")
+        size = int(stated) if stated.isascii() and stated.isdigit() else 0
+        await parts.tenant_limits.admit(credential.tenant_id, event_name, size)
 
 
 def url_path(scope: Scope) -> str:

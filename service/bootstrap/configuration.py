@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from service.config import Settings
+from service.config import NO_LIMIT, Settings
 from service.jobs.templates import Template, Templates
 from service.operations.filters import filter_text
+from service.operations.rates import Limit, Rate
 from service.ports import SINK, Configuration, SettingValue
 from service.webhooks import WebhookEndpoint
 from telemetry.audit.canonical import Value, canonical_bytes, sha256_hex
@@ -53,6 +54,7 @@ LISTED: Final[Mapping[str, ConfiguredPart]] = {
 
 OTHERWISE: Final[Mapping[str, str]] = {
     "jwt": "jwt.…",
+    "limits": "limits.…",
     "audit_endpoint": "sink.endpoint",
     "audit_token_file": "sink.token_file",
     "archive": "sink.archive",
@@ -125,6 +127,9 @@ def stated(
     if fingerprint is not None:
         values["signing_key"] = fingerprint
     values |= {name: getattr(settings, name) for name, part in LISTED.items() if part in parts}
+    # A worker claims no jobs of tenants that store too much.
+    applied = Limit if ConfiguredPart.API in parts else [Limit.TENANT_BYTES] if ConfiguredPart.WORKER in parts else ()
+    values |= {f"limits.{limit}": _limit(getattr(settings.limits, limit)) for limit in applied}
     if ConfiguredPart.API in parts and settings.jwt is not None:
         jwt = settings.jwt
         values |= {f"jwt.{name}": value for name, value in msgspec.structs.asdict(jwt).items() if value is not None}
@@ -215,6 +220,12 @@ def _address(name: str, url: str, mask: Mask) -> Mapping[str, SettingValue]:
     parts = urlsplit(url if "://" in url else f"//{url}")
     plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().removeprefix("//")
     return {name: plain} if plain == url else {name: plain, f"{name}.secret": mask(url)}
+
+
+def _limit(value: Rate | int | None) -> str:
+    if value is None:
+        return NO_LIMIT
+    return f"{value.amount} in {value.seconds} s" if isinstance(value, Rate) else str(value)
 
 
 def _path(path: Path) -> str:

@@ -33,9 +33,9 @@ from service.operations.runs import RunOperations
 from service.operations.templates_in_force import TemplatesInForce
 from service.ports import RegisteredKey
 from service.private_files import create_private_file
-from service.records import Invocation
+from service.records import AuditContext, Invocation
 from service.roles import ADMIN
-from service.store.watermark import DiskWatermark, WatermarkedLedger
+from service.store.watermark import REFUSALS_SHARE, DiskWatermark, WatermarkedLedger
 from service.store.writability import WatchedLedger
 from service.webhooks import WebhookEndpoint, Webhooks
 from telemetry.audit.ledger import AuditLogger
@@ -94,6 +94,7 @@ class Node:
         )
         self.owner = f"node-{instance_id}"
         self.committed: list[Callable[[], None]] = []
+        self.recorded: list[Callable[[AuditContext, int], None]] = []
         self._database = named.database
         named.database.migrate()
         self.opened = named.database.open(
@@ -123,6 +124,7 @@ class Node:
             tracing=self.tracing,
             clock=self.clock,
             new_id=self.new_id,
+            on_records=self._on_records,
         )
 
     def covered_keys(self) -> CoveredKeys:
@@ -139,6 +141,13 @@ class Node:
         if self.watermark is None:
             return self.services
         return msgspec.structs.replace(self.services, ledger=WatermarkedLedger(self.writes, self.watermark))
+
+    def tally_services(self) -> Services:
+        """Return the services for records of refusals, which still have room when work of clients is refused."""
+        if self.watermark is None:
+            return self.services
+        kept = WatermarkedLedger(self.writes, self.watermark, share=REFUSALS_SHARE)
+        return msgspec.structs.replace(self.services, ledger=kept)
 
     @property
     def place(self) -> str:
@@ -175,7 +184,8 @@ class Node:
             return int(retry_delay_s(attempt, self.random) * 1_000_000_000)
 
         lease_ns = self.settings.run_lease_ms * _NS_PER_MS
-        return RunOperations(self.services, self.owner, lease_ns, retry_delay_ns, self.client_services().ledger)
+        intake, most = self.client_services().ledger, self.settings.limits.tenant_bytes
+        return RunOperations(self.services, self.owner, lease_ns, retry_delay_ns, intake, most)
 
     def ensure_admin_key(self) -> Path | None:
         """Make the first key of a database without keys; return the file that holds it, or None.
@@ -207,6 +217,10 @@ class Node:
         for outcome in outcomes:
             self.telemetry.instruments.record_committed(outcome)
         self._wake()
+
+    def _on_records(self, context: AuditContext, number: int) -> None:
+        for note in self.recorded:
+            note(context, number)
 
     def _wake(self) -> None:
         for wake in self.committed:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def _nobody(_context: AuditContext, _number: int) -> None:
+    return None
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The services that operations use; the composition root makes them once."""
 
@@ -38,6 +42,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     tracing: Tracing
     clock: Clock
     new_id: NewId
+    on_records: Callable[[AuditContext, int], object] = _nobody
+    """Called after each commit with the number of its records; from any thread."""
 
 
 class Committed(msgspec.Struct, Generic[T], frozen=True):
@@ -181,6 +187,7 @@ class Operation:
     def _marked(self, saved: Saved[T]) -> Receipt:
         for span, record in saved.marks:
             span.mark(record)
+        self.services.on_records(self.context, len(saved.receipts))
         return saved.receipts[0]
 
     def _failure(self, event_name: str, target: Target, error: Exception) -> Callable[[Transaction], Saved[None]]:

@@ -32,7 +32,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     there are at most twice as many records.
     """
     kinds: int = 64
-    """The kinds of one actor and one result that are counted apart, beyond its records."""
+    """The kinds of one actor and one result that are counted apart, beyond its records; those over a limit once more.
+
+    Of requests over a limit without a valid credential, so many kinds too.
+    """
     denied_kinds: int = 1024
     """The kinds of requests without a valid credential that are counted apart."""
     rows: int = 8192
@@ -42,7 +45,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 class EventKind(msgspec.Struct, frozen=True, kw_only=True):
     """What a tally counts: events of one kind are equal in all of this.
 
-    `filter_text` is that of a read; `reason` and `source` are those of a request without a valid credential.
+    `filter_text` is that of a read; `reason` and `source` are those of a request without a valid credential; `limit` is
+    the one that a request was over.
     A folded kind stands for all kinds that differ only in their source, in their filter, or else in their target.
     """
 
@@ -52,6 +56,7 @@ class EventKind(msgspec.Struct, frozen=True, kw_only=True):
     filter_text: str | None = None
     reason: str | None = None
     source: str | None = None
+    limit: str | None = None
     is_folded: bool = False
 
 
@@ -84,26 +89,30 @@ class _Budget:
 
     def __init__(self, max_kinds: int) -> None:
         self._max_kinds = max_kinds
-        self._kinds: dict[Result, set[EventKind]] = defaultdict(set)
+        # Requests over a limit are apart from other refusals.
+        self._kinds: dict[tuple[Result, bool], set[EventKind]] = defaultdict(set)
         self._folds: set[EventKind] = set()
         self.records: Counter[Result] = Counter()
         self.admitted = 0
 
     def counted_as(self, kind: EventKind) -> EventKind:
         """Return the kind under which an event is counted: its own while there is room, else the folded one."""
-        known = self._kinds[kind.result]
+        known = self._kinds[kind.result, kind.limit is not None]
         return kind if kind in known or len(known) < self._max_kinds else folded(kind)
 
     def add(self, kind: EventKind) -> bool:
         """Count this kind apart from now on; return whether it is new."""
-        known = self._folds if kind.is_folded else self._kinds[kind.result]
+        known = self._known(kind)
         is_new = kind not in known
         known.add(kind)
         return is_new
 
     def has(self, kind: EventKind) -> bool:
         """Return whether the kind is counted apart."""
-        return kind in (self._folds if kind.is_folded else self._kinds[kind.result])
+        return kind in self._known(kind)
+
+    def _known(self, kind: EventKind) -> set[EventKind]:
+        return self._folds if kind.is_folded else self._kinds[kind.result, kind.limit is not None]
 
 
 class Budgets:
@@ -116,26 +125,31 @@ class Budgets:
         """Begin a minute; `kept` are the kinds whose counts of earlier minutes are still in memory, by owner."""
         self._bounds = bounds
         self._denied = _Budget(bounds.denied_kinds)
+        self._denied_over = _Budget(bounds.kinds)
         self._actors: dict[Owner, _Budget] = {}
         self._rows = 0
         for owner, kind in kept:
-            budget = self._denied if owner is None else self._actors.setdefault(owner, _Budget(bounds.kinds))
+            budget = self._of_nobody(kind) if owner is None else self._actors.setdefault(owner, _Budget(bounds.kinds))
             budget.add(kind)
             self._rows += owner is not None
         self._rows += len(self._actors)
 
     def place_denied(self, kind: EventKind) -> EventKind:
         """Return the kind under which a request without a valid credential is counted."""
-        counted = self._denied.counted_as(kind)
-        self._denied.add(counted)
+        budget = self._of_nobody(kind)
+        counted = budget.counted_as(kind)
+        budget.add(counted)
         return counted
 
     def place(self, owner: Owner, kind: EventKind) -> EventKind | None:
-        """Return the kind under which an event of an actor is counted; None means that it gets a record of its own."""
+        """Return the kind under which an event of an actor is counted; None means that it gets a record of its own.
+
+        Requests over a limit are counted from the first one on.
+        """
         budget = self._budget(owner)
         if budget is None:
             return None
-        if budget.records[kind.result] < self._bounds.records:
+        if kind.limit is None and budget.records[kind.result] < self._bounds.records:
             budget.records[kind.result] += 1
             return None
         counted = budget.counted_as(kind)
@@ -167,6 +181,9 @@ class Budgets:
     @property
     def _is_full(self) -> bool:
         return self._rows >= self._bounds.rows
+
+    def _of_nobody(self, kind: EventKind) -> _Budget:
+        return self._denied if kind.limit is None else self._denied_over
 
     def _budget(self, owner: Owner) -> _Budget | None:
         budget = self._actors.get(owner)

@@ -67,7 +67,7 @@ def fact_of(kind: EventKind, reason: str | None, count: int = 1, kinds: int = 1)
     elif kind.result is Result.SUCCESS:
         changes["filter"] = change(None, "other" if kind.filter_text is None else kind.filter_text)
     else:
-        changes["event_name"] = change(None, event_name)
+        changes |= {"limit": change(None, kind.limit)} if kind.limit else {"event_name": change(None, event_name)}
         if kind.filter_text is not None:
             changes["filter"] = change(None, kind.filter_text)
         event_name, error_type = names.EVENT_REQUEST_THROTTLED, ThrottledError.error_type

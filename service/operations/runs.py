@@ -54,6 +54,7 @@ class RunOperations:
         lease_ns: int,
         retry_delay_ns: Callable[[int], int],
         intake: Ledger | None = None,
+        max_tenant_bytes: int | None = None,
     ) -> None:
         """Carry out the operations of the worker `worker_id`.
 
@@ -63,19 +64,21 @@ class RunOperations:
             lease_ns: how long a claim is valid without a renewal.
             retry_delay_ns: returns the pause after the n-th attempt failed.
             intake: the ledger for claims, which may refuse them while runs still end; None is that of `services`.
+            max_tenant_bytes: no job of a tenant that stores so many bytes is claimed; None for no limit.
         """
         self._services = services
         self._intake = intake or services.ledger
         self.worker_id = worker_id
         self.lease_ns = lease_ns
         self._retry_delay_ns = retry_delay_ns
+        self._max_tenant_bytes = max_tenant_bytes
 
     def claim(self) -> Claimed | None:
         """Claim the next job that is due. The record states the intent, and is committed before the command starts."""
 
         def save(transaction: Transaction) -> tuple[Claimed, Callable[[], object]] | None:
             now_ns = self._services.clock()
-            job = transaction.next_runnable(now_ns)
+            job = transaction.next_runnable(now_ns, self._max_tenant_bytes)
             if job is None or job.request is None:
                 return None
             request = job.request

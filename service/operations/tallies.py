@@ -55,7 +55,10 @@ class _Tally(msgspec.Struct, kw_only=True, eq=False):
 
 
 class Tallies:
-    """Records or counts denied logins, audit reads and refusals, by the minute. Only one event loop may use it."""
+    """Records or counts denied logins, audit reads, refusals and requests over a limit, by the minute.
+
+    Only one event loop may use it.
+    """
 
     def __init__(self, services: Services, bounds: Bounds | None = None) -> None:
         self._services = services
@@ -79,11 +82,28 @@ class Tallies:
         )
         self._turn()
         tally = self._tally(None, self._budgets.place_denied(kind), refusal.detail)
-        try:
-            refusal.receipt = await self._count(tally, kind, context, span, fact_of(kind, refusal.detail))
-        except AuditraceError:
-            _log.warning("a denied request could not be recorded yet; it is counted", exc_info=True)
-            tally.add(kind, context)
+        await self._count_surely(tally, kind, context, span, refusal)
+
+    async def over_limit(
+        self, context: AuditContext, span: AuditedSpan, refusal: RefusedError, limit: str, *, is_authenticated: bool
+    ) -> None:
+        """Count a request that was refused because it is over a limit. If it made a record, the refusal names it.
+
+        When it cannot be recorded now, it is counted: the answer is the same in any case.
+        """
+        kind = EventKind(
+            event_name=names.EVENT_REQUEST_THROTTLED,
+            result=Result.REJECTED,
+            target=Target("http.endpoint", context.http_route or OTHERS.id),
+            source=None if is_authenticated else context.client_address or "",
+            limit=limit,
+        )
+        self._turn()
+        owner = _owner(context) if is_authenticated else None
+        counted = self._budgets.place_denied(kind) if owner is None else self._budgets.place(owner, kind)
+        # A request for whose kind there is no room in memory has a tally of its own, which ends with it.
+        tally = _Tally(kind=kind, reason=None) if counted is None else self._tally(owner, counted, refusal.detail)
+        await self._count_surely(tally, kind, context, span, refusal)
 
     async def audit_read(
         self, context: AuditContext, span: AuditedSpan, filter_text: str, event_name: str = names.EVENT_AUDIT_READ
@@ -195,6 +215,15 @@ class Tallies:
             return receipt
         tally.add(kind, context)
         return None
+
+    async def _count_surely(
+        self, tally: _Tally, kind: EventKind, context: AuditContext, span: AuditedSpan, refusal: RefusedError
+    ) -> None:
+        try:
+            refusal.receipt = await self._count(tally, kind, context, span, fact_of(kind, refusal.detail))
+        except AuditraceError:
+            _log.warning("a refused request could not be recorded yet; it is counted", exc_info=True)
+            tally.add(kind, context)
 
     async def _close(self, tally: _Tally) -> None:
         count, tally.count, tally.is_of_ended_minute = tally.count, None, False

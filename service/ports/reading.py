@@ -240,6 +240,13 @@ class Reads(Protocol):
         """Return the time of the last use of each API key that was used, by its id, in nanoseconds since 1970."""
         ...
 
+    def stored_bytes(self, tenant_id: TenantId) -> int:
+        """Return how many bytes of records, inputs and artifacts the tenant stores.
+
+        Records of requests without a credential, and of what the service does by itself, count for no tenant.
+        """
+        ...
+
     def job_counts(self) -> Mapping[Status, int]:
         """Return how many jobs are in each status."""
         ...

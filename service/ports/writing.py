@@ -136,8 +136,11 @@ class Transaction(OpenLedger, Protocol):
         """Return the job's inputs, ordered by name."""
         ...
 
-    def next_runnable(self, now_ns: int) -> Job | None:
-        """Return the next queued job that is due, None when there is none; tenants take turns."""
+    def next_runnable(self, now_ns: int, max_bytes: int | None = None) -> Job | None:
+        """Return the next queued job that is due, None when there is none; tenants take turns.
+
+        Jobs of tenants that store `max_bytes` or more are left out.
+        """
         ...
 
     def expired_run(self, now_ns: int) -> Run | None:

@@ -17,6 +17,8 @@ from service.api.jwt import JwtAuthenticator
 from service.api.jwt_keys import KeySet, fetch_from
 from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
+from service.api.tenant_limits import TenantLimits
+from service.api.throttle import Throttle
 from service.api.waiting import JobWaits
 from service.bootstrap.configuring import configure
 from service.bootstrap.examined import API, DELIVERY, WEBHOOKS, WORKER
@@ -24,6 +26,7 @@ from service.bootstrap.listening import BACKLOG, listen
 from service.bootstrap.node import VERSION, Node
 from service.config import Settings
 from service.errors import SettingsError
+from service.operations.rates import Limit
 from service.operations.tallies import Tallies
 from service.processes.connections import ACCEPTED_AT_ONCE, IDLE_S, allowed_connections, bounded
 from service.processes.parts import Parts
@@ -148,11 +151,18 @@ class _Server(uvicorn.Server):
 
 def _api(node: Node, parts: Parts, waits: JobWaits, follows: Follows, key_set: KeySet | None) -> ApiServices:
     services = node.client_services()
+    limits, instruments = node.settings.limits, node.telemetry.instruments
+    tenant_limits = TenantLimits(limits, node.reads, node.monotonic)
+    node.recorded.append(tenant_limits.recorded)
+    instruments.limit_requests(Limit)
     return ApiServices(
         services=services,
         reads=node.reads,
         authenticator=_authenticator(node, parts, key_set),
-        tallies=Tallies(services),
+        tallies=Tallies(node.tally_services()),
+        throttle=Throttle(limits, node.reads, node.clock, node.monotonic),
+        tenant_limits=tenant_limits,
+        on_over_limit=instruments.request_refused,
         waits=waits,
         follows=follows,
         ready=parts.ready,

@@ -164,6 +164,10 @@ class LedgerReads(RecordListings):
         """Return when each API key was used last, by its id."""
         return dict(self._all("key_uses", {}))
 
+    def stored_bytes(self, tenant_id: TenantId) -> int:
+        """Return how many bytes of records, inputs and artifacts the tenant stores."""
+        return self._number("stored_bytes", {"tenant_id": tenant_id})
+
     def job_counts(self) -> Mapping[Status, int]:
         """Return how many jobs are in each status."""
         return {Status(status): count for status, count in self._all("job_counts", {})}

@@ -1,6 +1,7 @@
 """Refuses new work while the disk is nearly full, so that work in progress can still be recorded.
 
 Below the watermark, ends of runs, checkpoints and closes of streams are still committed; only new work is refused.
+Records of refusals are committed down to a half of it, so that a flood of them leaves the rest.
 """
 
 import os
@@ -16,6 +17,9 @@ from service.units import shown_size
 
 T = TypeVar("T")
 
+REFUSALS_SHARE: Final = 0.5
+"""The part of the space to be kept that records of refusals must leave to work in progress and to checkpoints."""
+
 _LOOK_S: Final = 1.0
 
 
@@ -30,13 +34,13 @@ class DiskWatermark:
         self._looked_at = float("-inf")
         self._free_bytes = 0
 
-    def problem(self) -> str | None:
-        """Return what is wrong, None if there is room."""
+    def problem(self, share: float = 1.0) -> str | None:
+        """Return what is wrong, None if there is room: at least this share of the space to be kept."""
         try:
             free_bytes = self.free_bytes()
         except OSError as error:
             return f"the disk of {self._folder} cannot be looked at: {error.strerror}"
-        if free_bytes >= self._min_free_bytes:
+        if free_bytes >= self._min_free_bytes * share:
             return None
         return (
             f"the disk of {self._folder} has {shown_size(free_bytes)} left, less than the "
@@ -61,13 +65,14 @@ class DiskWatermark:
 class WatermarkedLedger:
     """Implements `service.ports.Ledger` over another one, for work that may be refused: requests of clients, claims."""
 
-    def __init__(self, ledger: Ledger, watermark: DiskWatermark) -> None:
+    def __init__(self, ledger: Ledger, watermark: DiskWatermark, *, share: float = 1.0) -> None:
         self._ledger = ledger
         self._watermark = watermark
+        self._share = share
 
     def submit(self, work: Work[T]) -> "Future[T]":
         """Submit work to the ledger; its future fails with `DiskLowError` if the disk is too full for new work."""
-        problem = self._watermark.problem()
+        problem = self._watermark.problem(self._share)
         if problem is None:
             return self._ledger.submit(work)
         refused: Future[T] = Future()

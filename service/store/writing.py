@@ -173,9 +173,9 @@ class LedgerTransaction(ABC):
         """Return the job's inputs, ordered by name."""
         return [Content(*row) for row in self.execute("inputs", {"job_id": job_id})]
 
-    def next_runnable(self, now_ns: int) -> Job | None:
+    def next_runnable(self, now_ns: int, max_bytes: int | None = None) -> Job | None:
         """Return the next queued job; tenants take turns, and jobs that other lanes are claiming are left out."""
-        row = one(self.execute("next_runnable", {"now_ns": now_ns}))
+        row = one(self.execute("next_runnable", {"now_ns": now_ns, "max_bytes": max_bytes}))
         return decode_job(row[0]) if row else None
 
     def expired_run(self, now_ns: int) -> Run | None:

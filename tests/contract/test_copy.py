@@ -53,7 +53,7 @@ _TABLES = (
         "api_key_secrets",
     ),
     *("idempotency_keys", "signing_keys", "audit_checkpoints", "audit_anchors"),
-    *("webhook_endpoints", "webhook_cursors"),
+    *("webhook_endpoints", "webhook_cursors", "tenant_storage"),
 )
 
 KILLED_AT = """

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import DiskLowError
-from service.store.watermark import DiskWatermark, WatermarkedLedger
+from service.store.watermark import REFUSALS_SHARE, DiskWatermark, WatermarkedLedger
 from tests.support.ids import Seconds
 from tests.support.sqlite_stores import SqliteStore
 
@@ -39,3 +39,16 @@ def test_the_disk_is_looked_at_again_once_there_may_be_room(tmp_path: Path) -> N
     assert watermark.problem() is None
     clock.now = 1.0
     assert "cannot be looked at" in (watermark.problem() or "")
+
+
+def test_what_may_use_a_part_of_the_kept_space_is_refused_later(store: SqliteStore) -> None:
+    """Records of refusals are committed down to a half of the mark, where work is refused already."""
+    free = DiskWatermark(store.path.parent, 0, Seconds()).free_bytes()
+    lane, low = store.lane(), DiskWatermark(store.path.parent, free * 3 // 2, Seconds())
+    with pytest.raises(DiskLowError):
+        WatermarkedLedger(lane, low).submit(lambda transaction: transaction.save(store.fact())).result()
+    kept = WatermarkedLedger(lane, low, share=REFUSALS_SHARE)
+    assert kept.submit(lambda transaction: transaction.save(store.fact())).result().sequence_number == 2
+    lower = DiskWatermark(store.path.parent, free * 3, Seconds())
+    with pytest.raises(DiskLowError):
+        WatermarkedLedger(lane, lower, share=REFUSALS_SHARE).submit(lambda _: None).result()

@@ -17,6 +17,7 @@ from tests.fault.faults import Ended
 from tests.support.jobs import Record
 from tests.support.ledger_maker import KEY as SIGNING_KEY
 from tests.support.sqlite_stores import SqliteStore
+from tests.support.storage import counted, measured
 
 KEYS: Final = (SIGNING_KEY.public_key(),)
 
@@ -55,6 +56,12 @@ def wrong_in_database(path: Path) -> Iterator[str]:
         yield from (text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok")
         yield from (f"foreign key: {row}" for row in connection.execute("PRAGMA foreign_key_check"))
         yield from (text for (text,) in connection.execute(UNPAIRED))
+
+        def rows(sql: str) -> Sequence[tuple[object, ...]]:
+            return connection.execute(sql).fetchall()
+
+        if counted(rows) != measured(rows):
+            yield f"tenants store {measured(rows)}, and the database counted {counted(rows)}"
 
 
 def wrong_in_receipts(path: Path, ended: Ended) -> Iterator[str]:

@@ -110,6 +110,34 @@ def test_the_bounds_hold_and_the_first_ones_are_apart(events: Sequence[tuple[Own
             assert place.target == (kind.target if kind.filter_text is not None else OTHERS)
 
 
+def _over(number: int) -> EventKind:
+    return EventKind(
+        event_name=names.EVENT_REQUEST_THROTTLED,
+        result=Result.REJECTED,
+        target=Target("http.endpoint", f"/v1/{number}"),
+        limit="credential_requests",
+    )
+
+
+@given(EVENTS, st.lists(NUMBERS, max_size=30))
+@settings(max_examples=examples(200))
+def test_what_is_over_a_limit_costs_no_refusal_its_record(
+    events: Sequence[tuple[Owner, EventKind]], numbers: Sequence[int]
+) -> None:
+    """Requests over a limit are counted from the first on, and change nothing for other events of the same actor."""
+    owner, budgets, alone = OWNERS[0], Budgets(BOUNDS), Budgets(BOUNDS)
+    known: set[EventKind] = set()
+    for at, (_, kind) in enumerate(events):
+        for over in map(_over, numbers[at : at + 1]):
+            place = budgets.place(owner, over)
+            if over in known or len(known) < BOUNDS.kinds:
+                known.add(over)
+                assert place == over
+            else:
+                assert place == folded(over)
+        assert budgets.place(owner, kind) == alone.place(owner, kind)
+
+
 @given(EVENTS, st.integers(0, 12))
 @settings(max_examples=examples(300))
 def test_without_room_events_have_records(events: Sequence[tuple[Owner, EventKind]], rows: int) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,6 +24,8 @@ from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthentic
 from service.api.follows import MAX_FOLLOWS, Follows
 from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
+from service.api.tenant_limits import TenantLimits
+from service.api.throttle import Throttle
 from service.api.waiting import MAX_WAITING, POLL_S, JobWaits
 from service.bootstrap.templates import load_templates
 from service.jobs.model import Job, TenantId
@@ -31,6 +34,7 @@ from service.operations.budgets import Bounds
 from service.operations.covered_keys import CoveredKeys
 from service.operations.key_adoption import KeyAdoption
 from service.operations.keys import IssuedKey, KeyOperations
+from service.operations.rates import RequestLimits
 from service.operations.runs import RunOperations
 from service.operations.steps import Ended
 from service.operations.tallies import Tallies
@@ -111,6 +115,7 @@ class ApiUnderTest:
         poll_s: float = POLL_S,
         max_waiting: int = MAX_WAITING,
         max_follows: int = MAX_FOLLOWS,
+        limits: RequestLimits | None = None,
     ) -> None:
         self.store = store
         self.waits = JobWaits(store.reads, poll_s=poll_s, max_waiting=max_waiting)
@@ -124,6 +129,10 @@ class ApiUnderTest:
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
         tracer = provider.get_tracer("test")
         (folder / "jobs.toml").write_text(templates, encoding="utf-8")
+        limits = limits or RequestLimits()
+        self.over_limit: Counter[str] = Counter()
+        self.throttle = Throttle(limits, store.reads, self.clock, self._seconds)
+        self.tenant_limits = TenantLimits(limits, store.reads, self._seconds)
         self.services = Services(
             ledger=self.lane,
             templates=TemplatesInForce(load_templates(folder / "jobs.toml")),
@@ -131,6 +140,7 @@ class ApiUnderTest:
             tracing=Tracing(tracer),
             clock=self.clock,
             new_id=lambda: next(store.ids),
+            on_records=self.tenant_limits.recorded,
         )
         self.tallies = Tallies(self.services, bounds)
         adoption = KeyAdoption(
@@ -144,6 +154,9 @@ class ApiUnderTest:
             reads=store.reads,
             authenticator=authenticate(ApiKeyAuthenticator(self.keys, ApiKeyUses(self.lane, self.clock), self.clock)),
             tallies=self.tallies,
+            throttle=self.throttle,
+            tenant_limits=self.tenant_limits,
+            on_over_limit=lambda limit: self.over_limit.update([limit]),
             waits=self.waits,
             follows=self.follows,
             ready=lambda: self.checks,
@@ -170,6 +183,10 @@ class ApiUnderTest:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    def _seconds(self) -> float:
+        """Return the time that limits go by: it stands still unless a test moves the clock."""
+        return self.clock() / 1e9
 
     def _wake(self) -> None:
         self.waits.wake()

@@ -23,6 +23,7 @@ TABLES: Final = (
     *("signing_keys", "checkpoints", "anchors"),
     *("configurations", "configuration_offers"),
     *("webhook_endpoints", "webhook_cursors"),
+    "tenant_storage",
 )
 """All tables, in the order of writing: each one comes after the tables that it refers to."""
 

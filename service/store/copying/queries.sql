@@ -160,6 +160,12 @@ SELECT endpoint, stream_id, number FROM webhook_cursors ORDER BY endpoint, strea
 -- name: write_webhook_cursors
 COPY webhook_cursors (endpoint, stream_id, number) FROM STDIN
 
+-- name: read_tenant_storage
+SELECT tenant_id, 0 AS part, CAST(sum(bytes) AS bigint) FROM tenant_storage GROUP BY tenant_id ORDER BY tenant_id
+
+-- name: write_tenant_storage
+COPY tenant_storage (tenant_id, part, bytes) FROM STDIN
+
 -- Before and after the copy -------------------------------------------------------------------------------------------
 
 -- name: source_begin
@@ -184,13 +190,20 @@ SELECT make_record_partitions(%(moment_ns)s)
 
 -- name: target_open
 -- A job is copied with its whole history at once, not version by version. The constraints between the two still hold.
+-- What tenants store is copied as it was counted.
 ALTER TABLE jobs DISABLE TRIGGER jobs_begin_at_the_first_version;
-ALTER TABLE job_versions DISABLE TRIGGER job_versions_follow_their_job
+ALTER TABLE job_versions DISABLE TRIGGER job_versions_follow_their_job;
+ALTER TABLE audit_records DISABLE TRIGGER tenant_storage_has_records;
+ALTER TABLE job_inputs DISABLE TRIGGER tenant_storage_has_inputs;
+ALTER TABLE job_artifacts DISABLE TRIGGER tenant_storage_has_artifacts
 
 -- name: target_close
 SET CONSTRAINTS ALL IMMEDIATE;
 ALTER TABLE jobs ENABLE TRIGGER jobs_begin_at_the_first_version;
-ALTER TABLE job_versions ENABLE TRIGGER job_versions_follow_their_job
+ALTER TABLE job_versions ENABLE TRIGGER job_versions_follow_their_job;
+ALTER TABLE audit_records ENABLE TRIGGER tenant_storage_has_records;
+ALTER TABLE job_inputs ENABLE TRIGGER tenant_storage_has_inputs;
+ALTER TABLE job_artifacts ENABLE TRIGGER tenant_storage_has_artifacts
 
 -- name: target_go_on
 -- The next envelope gets the number after the copied ones.

@@ -133,7 +133,9 @@ WITH RECURSIVE tenants AS (
     WHERE lease_until_ns IS NOT NULL GROUP BY tenant_id
 ), turns AS (
     SELECT tenant_id FROM tenants LEFT JOIN busy USING (tenant_id) LEFT JOIN tenant_turns USING (tenant_id)
-    WHERE not_before_ns <= %(now_ns)s
+    WHERE not_before_ns <= %(now_ns)s AND (%(max_bytes)s::bigint IS NULL OR tenant_id NOT IN (
+        SELECT tenant_id FROM tenant_storage GROUP BY tenant_id HAVING sum(bytes) >= %(max_bytes)s
+    ))
     ORDER BY coalesce(runs, 0), coalesce(last_ns, 0), not_before_ns
 )
 SELECT due.document FROM turns CROSS JOIN LATERAL (
@@ -299,6 +301,9 @@ WHERE event_name = 'key.create' AND NOT EXISTS (
 
 -- name: key_uses
 SELECT key_id, used_ns FROM api_key_uses
+
+-- name: stored_bytes
+SELECT coalesce(sum(bytes), 0) FROM tenant_storage WHERE tenant_id = %(tenant_id)s
 
 -- name: job_counts
 SELECT status, count(*) FROM jobs GROUP BY status

@@ -67,7 +67,10 @@ SELECT document FROM jobs WHERE job_id = :job_id AND (:tenant_id IS NULL OR tena
 -- A cross join, because SQLite does not reorder it: the few runs in progress must come before the many jobs.
 WITH due AS (
     SELECT tenant_id, min(not_before_ns) AS since_ns FROM jobs
-    WHERE status = 'queued' AND not_before_ns <= :now_ns GROUP BY tenant_id
+    WHERE status = 'queued' AND not_before_ns <= :now_ns AND (:max_bytes IS NULL OR tenant_id NOT IN (
+        SELECT tenant_id FROM tenant_storage GROUP BY tenant_id HAVING sum(bytes) >= :max_bytes
+    ))
+    GROUP BY tenant_id
 ), busy AS (
     SELECT tenant_id, count(*) AS runs FROM job_runs CROSS JOIN jobs USING (job_id)
     WHERE lease_until_ns IS NOT NULL GROUP BY tenant_id
@@ -202,6 +205,9 @@ ON CONFLICT (key_id) DO UPDATE SET used_ns = max(used_ns, excluded.used_ns)
 
 -- name: key_uses
 SELECT key_id, used_ns FROM api_key_uses
+
+-- name: stored_bytes
+SELECT coalesce(sum(bytes), 0) FROM tenant_storage WHERE tenant_id = :tenant_id
 
 -- name: remember
 DELETE FROM idempotency_keys WHERE expires_ns <= :now_ns

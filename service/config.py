@@ -190,6 +190,7 @@ def _jwt(reader: SettingsReader) -> JwtSettings | None:
     roles_claim = reader.text("AUDITRACE_JWT_ROLES_CLAIM", "roles")
     tenant_claim = reader.text("AUDITRACE_JWT_TENANT_CLAIM", "tenant")
     person_claim = reader.get("AUDITRACE_JWT_PERSON_CLAIM")
+    max_life_ms = _duration_ms(reader, "AUDITRACE_JWT_MAX_LIFE", "24h", "1m", "400d")
     if not any(values):
         return None
     if not all(values):
@@ -204,6 +205,7 @@ def _jwt(reader: SettingsReader) -> JwtSettings | None:
         roles_claim=roles_claim,
         tenant_claim=tenant_claim,
         person_claim=person_claim,
+        max_life_s=max_life_ms // 1000,
     )
 
 

@@ -13,8 +13,9 @@ import uvicorn
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
 from service.api.follows import Follows
+from service.api.jwks import fetch_from
 from service.api.jwt import JwtAuthenticator
-from service.api.jwt_keys import KeySet, fetch_from
+from service.api.jwt_keys import KeySet
 from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.waiting import JobWaits

@@ -11,15 +11,14 @@ from typing import Any, Final, cast
 import jwt
 from jwt import PyJWK
 
-from service.api.auth import Credential
+from service.api.auth import Credential, is_reserved
 from service.api.jwt_keys import KeySet
 from service.api.jwt_settings import JwtSettings
 from service.api.strict_json import strict_object
 from service.api.texts import is_plain
 from service.errors import UnauthenticatedError
-from service.identifiers import MAX_CHARACTERS, as_seen, check_identifier
+from service.identifiers import MAX_CHARACTERS, check_identifier
 from service.jobs.model import DEFAULT_TENANT, TenantId
-from service.operations.keys import COMMAND_ACTORS, RESERVED_ACTORS
 from service.ports import Clock
 from service.roles import ROLES
 from telemetry.audit.record import Actor
@@ -106,7 +105,7 @@ class JwtAuthenticator:
     def _subject(self, claims: Mapping[str, Any]) -> str:
         # The subjects of a provider may begin with `node-`, like the ids of workers: the issuer tells them apart.
         subject = _identifier(claims, "sub")
-        if subject is None or as_seen(subject) in RESERVED_ACTORS or as_seen(subject).startswith(COMMAND_ACTORS):
+        if subject is None or is_reserved(subject):
             raise UnauthenticatedError("the token's sub cannot be an actor: the service uses it itself")
         return subject
 

@@ -20,6 +20,8 @@ from service.api.auth import Credential, bearer_token
 from service.api.bodies import NoMembers
 from service.api.head import require_declared, require_ids, require_once, require_sound_head
 from service.api.parts import ApiServices, parts_of
+from service.api.proxy_identity import proxy_credential
+from service.api.request_source import RequestSource, source_of
 from service.api.routing import BODY, EVENT
 from service.api.texts import is_request_id, shown
 from service.errors import InvalidRequestError, UnauthenticatedError
@@ -28,6 +30,7 @@ from service.operations.job_reading import JobReading
 from service.operations.jobs import JobOperations
 from service.operations.reading import AuditReading
 from service.records import AuditContext
+from telemetry import names
 from telemetry.audit.record import SERVICE_ISSUER, Actor
 from telemetry.tracing import AuditedSpan
 
@@ -45,6 +48,7 @@ class Exchange(msgspec.Struct, kw_only=True, eq=False):
 
     request_id: str
     span: AuditedSpan
+    source: RequestSource
     credential: Credential = ANONYMOUS
     failure: Exception | None = None
     leaves_refusals: bool = False
@@ -60,10 +64,15 @@ def exchange_of(scope: Scope) -> Exchange:
     state = scope["state"]
     exchange = state.get(_KEY)
     if not isinstance(exchange, Exchange):
-        services = parts_of(scope).services
-        given = Headers.from_scope(scope).getall("x-request-id", [])
-        request_id = given[0] if len(given) == 1 and is_request_id(given[0]) else services.new_id()
-        exchange = state[_KEY] = Exchange(request_id=request_id, span=services.tracing.current())
+        parts, headers = parts_of(scope), Headers.from_scope(scope)
+        given = headers.getall("x-request-id", [])
+        request_id = given[0] if len(given) == 1 and is_request_id(given[0]) else parts.services.new_id()
+        source = source_of(_connected(scope), headers, parts.settings.proxies)
+        if source.peer is not None:
+            # For the server span, which knows the connection only.
+            state |= {names.CLIENT_ADDRESS: source.address, names.NETWORK_PEER_ADDRESS: source.peer}
+        span = parts.services.tracing.current()
+        exchange = state[_KEY] = Exchange(request_id=request_id, span=span, source=source)
     return exchange
 
 
@@ -87,7 +96,6 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
     path = url_path(scope)
     key = headers.get("idempotency-key") if scope["method"] == "POST" else None
     agent = headers.get("user-agent")
-    client = scope["client"]
     return AuditContext(
         actor=exchange.credential.actor,
         tenant_id=exchange.credential.tenant_id,
@@ -96,7 +104,8 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
         person=exchange.credential.person,
         roles=exchange.credential.roles,
         request_id=exchange.request_id,
-        client_address=shown(client[0]) if client else None,
+        client_address=exchange.source.address,
+        peer_address=exchange.source.peer,
         user_agent=shown(agent) if agent else None,
         http_method=scope["method"],
         http_route=route_of(scope) or None,
@@ -116,6 +125,9 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """
     scope = cast("HTTPScope", connection.scope)
     await identify(scope, connection.headers)
+    problem = exchange_of(scope).source.problem
+    if problem is not None:
+        raise InvalidRequestError(problem)
     if EVENT in handler.opt:
         exchange_of(scope).leaves_refusals = not parts_of(scope).tallies.admit(context_of(scope))
     require_ids(scope)
@@ -133,11 +145,24 @@ async def identify(scope: HTTPScope, headers: Headers) -> None:
     """
     exchange, parts = exchange_of(scope), parts_of(scope)
     try:
-        token = bearer_token(headers.getall("authorization", []))
-        exchange.credential = await parts.authenticator.authenticate(token)
+        exchange.credential = await authenticate(scope, headers)
     except UnauthenticatedError as refusal:
         await parts.tallies.denied(context_of(scope), exchange.span, refusal)
         raise
+
+
+async def authenticate(scope: Scope, headers: Headers) -> Credential:
+    """Return the credential of a request: what a trusted proxy states, or the one of its bearer token.
+
+    Raises:
+        UnauthenticatedError: there is no credential, or it is not valid.
+        TryLaterError: the credential cannot be checked now.
+    """
+    parts = parts_of(scope)
+    stated = proxy_credential(_connected(scope), headers, parts.settings.proxies)
+    if stated is not None:
+        return stated
+    return await parts.authenticator.authenticate(bearer_token(headers.getall("authorization", [])))
 
 
 def url_path(scope: Scope) -> str:
@@ -212,6 +237,11 @@ DEPENDENCIES: Final = {
     "jobs": Provide(provide_jobs),
     "reading": Provide(provide_reading),
 }
+
+
+def _connected(scope: Scope) -> str | None:
+    client = scope["client"]
+    return client[0] if client else None
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from service.api.jwt_settings import JwtSettings
+from service.api.proxy_settings import ProxySettings, header_name, trusted_proxies
 from service.errors import SettingsError
 from service.identifiers import as_seen, check_identifier
 from service.operations.rates import Rate, RequestLimits
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: RequestLimits
     work_folder: Path | None
     jwt: JwtSettings | None
+    proxies: ProxySettings
     environment: Mapping[str, str]
     """The whole environment: it has the `OTEL_*` variables, and variables that templates pass to runs."""
     problems: Sequence[str] = ()
@@ -168,6 +170,7 @@ def _settings(reader: SettingsReader, environment: Mapping[str, str]) -> Setting
         ),
         work_folder=reader.path("AUDITRACE_WORK_FOLDER"),
         jwt=_jwt(reader),
+        proxies=_proxies(reader),
         environment=environment,
     )
 
@@ -236,6 +239,7 @@ def _jwt(reader: SettingsReader) -> JwtSettings | None:
     roles_claim = reader.text("AUDITRACE_JWT_ROLES_CLAIM", "roles")
     tenant_claim = reader.text("AUDITRACE_JWT_TENANT_CLAIM", "tenant")
     person_claim = reader.get("AUDITRACE_JWT_PERSON_CLAIM")
+    max_life_ms = _duration_ms(reader, "AUDITRACE_JWT_MAX_LIFE", "24h", "1m", "400d")
     if not any(values):
         return None
     if not all(values):
@@ -250,7 +254,23 @@ def _jwt(reader: SettingsReader) -> JwtSettings | None:
         roles_claim=roles_claim,
         tenant_claim=tenant_claim,
         person_claim=person_claim,
+        max_life_s=max_life_ms // 1000,
     )
+
+
+def _proxies(reader: SettingsReader) -> ProxySettings:
+    trusted = reader.parsed("AUDITRACE_TRUSTED_PROXIES", trusted_proxies(""), trusted_proxies)
+    variables = [f"AUDITRACE_PROXY_{what}_HEADER" for what in ("IDENTITY", "ROLES", "TENANT")]
+    names = [reader.parsed(variable, None, header_name) for variable in variables]
+    given = [variable for variable in variables if reader.get(variable)]
+    needed = ["AUDITRACE_TRUSTED_PROXIES", *variables[:2]]
+    missing = ", ".join(variable for variable in needed if not reader.get(variable))
+    if given and missing:
+        reader.add(f"to let a proxy say who sends a request, set {missing} too")
+    if len(set(filter(None, names))) < len(list(filter(None, names))):
+        reader.add(f"{', '.join(given)} must name different headers")
+    identity, roles, tenant = names
+    return ProxySettings(trusted=trusted, identity_header=identity, roles_header=roles, tenant_header=tenant)
 
 
 def _issuer(text: str) -> str:

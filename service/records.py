@@ -44,6 +44,8 @@ class AuditContext(msgspec.Struct, frozen=True, kw_only=True):
     roles: frozenset[str] = frozenset()
     request_id: str | None = None
     client_address: str | None = None
+    peer_address: str | None = None
+    """The proxy from which the connection comes, if it spoke for the client."""
     user_agent: str | None = None
     http_method: str | None = None
     http_route: str | None = None
@@ -88,6 +90,7 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         names.AUDIT_SOURCE_TYPE: _source_type(context.client_address),
         names.AUDIT_SOURCE_ID: context.client_address,
         names.CLIENT_ADDRESS: context.client_address,
+        names.NETWORK_PEER_ADDRESS: context.peer_address,
         names.AUDITRACE_REQUEST_ID: context.request_id,
         names.AUDITRACE_INITIATOR_ID: initiator.actor.id if initiator else None,
         names.AUDITRACE_INITIATOR_TYPE: initiator.actor.type if initiator else None,

@@ -27,6 +27,7 @@ AUDITRACE_TARGET_VERSION: Final = "auditrace.target.version"
 AUDIT_SOURCE_TYPE: Final = "audit.source.type"
 AUDIT_SOURCE_ID: Final = "audit.source.id"
 CLIENT_ADDRESS: Final = "client.address"
+NETWORK_PEER_ADDRESS: Final = "network.peer.address"
 AUDIT_SEQUENCE_STREAM_ID: Final = "audit.sequence.stream_id"
 AUDIT_SEQUENCE_NUMBER: Final = "audit.sequence.number"
 AUDIT_SEQUENCE_PREV_HASH: Final = "audit.sequence.prev_hash"
@@ -202,6 +203,7 @@ BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({
     "audit.source.type": "string",
     "audit.source.id": "string",
     "client.address": "string",
+    "network.peer.address": "string",
     "audit.sequence.stream_id": "string",
     "audit.sequence.number": "int",
     "audit.sequence.prev_hash": "string",

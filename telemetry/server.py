@@ -102,6 +102,11 @@ class _Exchange:
         if self._has_ended:
             return
         self._has_ended = True
+        state = self._scope.get("state", {})
+        for name in (names.CLIENT_ADDRESS, names.NETWORK_PEER_ADDRESS):
+            # An application that knows the client behind a proxy puts it into the state.
+            if isinstance(state.get(name), str):
+                self._span.set_attribute(name, state[name])
         # The route is known only now, because the application finds it.
         route: str | None = self._scope.get("path_template") or None
         error_type = self._error_type(failure)

@@ -13,9 +13,11 @@ import msgspec
 
 from service.api.key_uses import ApiKeyUses
 from service.errors import UnauthenticatedError
+from service.identifiers import as_seen
 from service.jobs.model import TenantId
 from service.operations.budgets import Owner
 from service.operations.covered_keys import CoveredKeys
+from service.operations.key_names import COMMAND_ACTORS, RESERVED_ACTORS
 from service.ports import ApiKey, Clock
 from service.roles import EMITTER
 from telemetry.audit.chain import rfc3339_nanos
@@ -25,11 +27,11 @@ KEY_PREFIX: Final = "atk_"
 _MAX_TOKEN_CHARACTERS: Final = 8192
 
 
-CredentialKind: TypeAlias = Literal["none", "api_key", "jwt"]
+CredentialKind: TypeAlias = Literal["none", "api_key", "jwt", "proxy"]
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """The actor, tenant and roles of a token. `expires_ns` None means no end, unless the key is revoked.
+    """The actor, tenant and roles of a request. `expires_ns` None means no end, unless the key is revoked.
 
     `credential_id` is the id of the API key, or the `jti` of the token if it has one. `person` is whose key or token it
     is, None if not known.
@@ -115,6 +117,12 @@ class BearerAuthenticator:
         raise UnauthenticatedError(
             "the bearer token is neither an API key (atk_…) nor a JSON Web Token that is accepted here"
         )
+
+
+def is_reserved(actor_id: str) -> bool:
+    """Return whether people could take this for an actor that the service itself names, or for one of a command."""
+    seen = as_seen(actor_id)
+    return seen in RESERVED_ACTORS or seen.startswith(COMMAND_ACTORS)
 
 
 def credential_of(key: ApiKey) -> Credential:

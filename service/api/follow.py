@@ -14,10 +14,9 @@ from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from service.api.audit_answers import record_answer
-from service.api.auth import bearer_token
 from service.api.follows import Follows
 from service.api.problems import problem_of
-from service.api.request import ApiRequest, context_of
+from service.api.request import ApiRequest, authenticate, context_of
 from service.errors import AuditraceError, ForbiddenError, InvalidRequestError, MethodNotAllowedError
 from service.operations.following import AuditFollow, FollowStart
 from service.ports import RecordFilter
@@ -109,14 +108,13 @@ def _checking(request: ApiRequest, now: Callable[[], float]) -> Callable[[], Awa
 
     It raises RefusedError if the credential no longer allows the follow, and TryLaterError if it cannot be checked.
     """
-    parts, tenant_id = request.parts, request.exchange.credential.tenant_id
-    token = bearer_token(request.headers.getall("authorization"))
+    tenant_id = request.exchange.credential.tenant_id
     due_at = now() + CHECK_S
 
     async def require_valid() -> float:
         nonlocal due_at
         if now() >= due_at:
-            credential = await parts.authenticator.authenticate(token)
+            credential = await authenticate(request.scope, request.headers)
             require(credential.roles, AUDITOR)
             if credential.tenant_id != tenant_id:
                 raise ForbiddenError("the credential is now of another tenant")

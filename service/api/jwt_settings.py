@@ -14,3 +14,5 @@ class JwtSettings(msgspec.Struct, frozen=True, kw_only=True):
     tenant_claim: str | None = None
     person_claim: str | None = None
     """The claim that names the person whose token it is; None if no claim does."""
+    max_life_s: int = 86_400
+    """How long a token may be valid, from `iat` to `exp`; without `iat`, from now to `exp`."""

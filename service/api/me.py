@@ -22,7 +22,11 @@ class MeAnswer(Struct, frozen=True, kw_only=True):
     ]
     actor_type: Annotated[ActorType, about("What kind of actor it is.", "user")]
     issuer: Annotated[
-        str, about("Who vouches for the actor: `key` for an API key, else the issuer of the token.", KEY_ISSUER)
+        str,
+        about(
+            "Who vouches for the actor: `key`, or `proxy` for a trusted proxy, else the issuer of the token.",
+            KEY_ISSUER,
+        ),
     ]
     credential_id: Annotated[
         str | None, about("The id of the API key, or the `jti` of the token; null when it has none.", KEY_ID)
@@ -33,7 +37,7 @@ class MeAnswer(Struct, frozen=True, kw_only=True):
         Sequence[Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]],
         about("Its roles.", ["viewer", "operator"]),
     ]
-    credential_kind: Annotated[str, about("The kind of the credential.", enum=["api_key", "jwt"])]
+    credential_kind: Annotated[str, about("The kind of the credential.", enum=["api_key", "jwt", "proxy"])]
     expires_at: Annotated[Time | None, about("Until when the credential is valid; null when it has no end.", None)]
 
 

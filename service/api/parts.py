@@ -9,6 +9,7 @@ from litestar.types import Scope
 
 from service.api.auth import Authenticator
 from service.api.follows import Follows
+from service.api.proxy_settings import ProxySettings
 from service.api.tenant_limits import TenantLimits
 from service.api.throttle import Throttle
 from service.api.waiting import JobWaits
@@ -36,6 +37,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_json_bytes: int = _MIB
     max_input_bytes: int = 8 * _MIB
     trace_url_template: str | None = None
+    proxies: ProxySettings = ProxySettings()
 
 
 class ApiServices(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,8 @@ from service.api.auth import Credential, bearer_token
 from service.api.bodies import NoMembers
 from service.api.head import require_declared, require_ids, require_once, require_sound_head
 from service.api.parts import ApiServices, parts_of
+from service.api.proxy_identity import proxy_credential
+from service.api.request_source import RequestSource, source_of
 from service.api.routing import BODY, EVENT
 from service.api.texts import is_request_id, shown
 from service.errors import InvalidRequestError, UnauthenticatedError
@@ -29,6 +31,7 @@ from service.operations.jobs import JobOperations
 from service.operations.keys import KeyOperations
 from service.operations.reading import AuditReading
 from service.records import AuditContext
+from telemetry import names
 from telemetry.audit.record import SERVICE_ISSUER, Actor
 from telemetry.tracing import AuditedSpan
 
@@ -48,6 +51,7 @@ class Exchange(msgspec.Struct, kw_only=True, eq=False):
 
     request_id: str
     span: AuditedSpan
+    source: RequestSource
     credential: Credential = ANONYMOUS
     failure: Exception | None = None
     leaves_refusals: bool = False
@@ -63,10 +67,15 @@ def exchange_of(scope: Scope) -> Exchange:
     state = scope["state"]
     exchange = state.get(_KEY)
     if not isinstance(exchange, Exchange):
-        services = parts_of(scope).services
-        given = Headers.from_scope(scope).getall("x-request-id", [])
-        request_id = given[0] if len(given) == 1 and is_request_id(given[0]) else services.new_id()
-        exchange = state[_KEY] = Exchange(request_id=request_id, span=services.tracing.current())
+        parts, headers = parts_of(scope), Headers.from_scope(scope)
+        given = headers.getall("x-request-id", [])
+        request_id = given[0] if len(given) == 1 and is_request_id(given[0]) else parts.services.new_id()
+        source = source_of(_connected(scope), headers, parts.settings.proxies)
+        if source.peer is not None:
+            # For the server span, which knows the connection only.
+            state |= {names.CLIENT_ADDRESS: source.address, names.NETWORK_PEER_ADDRESS: source.peer}
+        span = parts.services.tracing.current()
+        exchange = state[_KEY] = Exchange(request_id=request_id, span=span, source=source)
     return exchange
 
 
@@ -76,12 +85,6 @@ def route_of(scope: Scope) -> str:
         return scope["path_template"]
     except KeyError:
         return ""
-
-
-def address_of(scope: HTTPScope) -> str | None:
-    """Return the address from which the request came."""
-    client = scope["client"]
-    return shown(client[0]) if client else None
 
 
 def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
@@ -104,7 +107,8 @@ def context_of(scope: HTTPScope, body: bytes | None = None) -> AuditContext:
         person=exchange.credential.person,
         roles=exchange.credential.roles,
         request_id=exchange.request_id,
-        client_address=address_of(scope),
+        client_address=exchange.source.address,
+        peer_address=exchange.source.peer,
         user_agent=shown(agent) if agent else None,
         http_method=scope["method"],
         http_route=route_of(scope) or None,
@@ -124,6 +128,9 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """
     scope = cast("HTTPScope", connection.scope)
     await identify(scope, connection.headers)
+    problem = exchange_of(scope).source.problem
+    if problem is not None:
+        raise InvalidRequestError(problem)
     await _require_within_limits(scope, connection.headers, handler)
     if EVENT in handler.opt:
         exchange_of(scope).leaves_refusals = not parts_of(scope).tallies.admit(context_of(scope))
@@ -141,14 +148,17 @@ async def identify(scope: HTTPScope, headers: Headers) -> None:
         ThrottledError: there are too many such requests, and this credential is not known as valid.
         TryLaterError: the credential cannot be checked now.
     """
-    exchange, parts, address = exchange_of(scope), parts_of(scope), address_of(scope)
+    exchange, parts = exchange_of(scope), parts_of(scope)
+    address = exchange.source.address
     try:
         try:
-            token = bearer_token(headers.getall("authorization", []))
+            presented = _presented(scope, headers)
         except UnauthenticatedError:
             parts.throttle.unauthenticated(address)
             raise
-        exchange.credential = await parts.throttle.authenticated(address, parts.authenticator, token)
+        if isinstance(presented, str):
+            presented = await parts.throttle.authenticated(address, parts.authenticator, presented)
+        exchange.credential = presented
     except UnauthenticatedError as refusal:
         await parts.tallies.denied(context_of(scope), exchange.span, refusal)
         raise
@@ -162,6 +172,23 @@ async def _require_within_limits(scope: HTTPScope, headers: Headers, handler: Ba
         stated = headers.get("content-length", "0")
         size = int(stated) if stated.isascii() and stated.isdigit() else 0
         await parts.tenant_limits.admit(credential.tenant_id, event_name, size)
+
+
+async def authenticate(scope: Scope, headers: Headers) -> Credential:
+    """Return the credential of a request: what a trusted proxy states, or the one of its bearer token.
+
+    Raises:
+        UnauthenticatedError: there is no credential, or it is not valid.
+        TryLaterError: the credential cannot be checked now.
+    """
+    presented = _presented(scope, headers)
+    return await parts_of(scope).authenticator.authenticate(presented) if isinstance(presented, str) else presented
+
+
+def _presented(scope: Scope, headers: Headers) -> Credential | str:
+    """Return the credential that a trusted proxy states, or else the bearer token."""
+    stated = proxy_credential(_connected(scope), headers, parts_of(scope).settings.proxies)
+    return stated or bearer_token(headers.getall("authorization", []))
 
 
 def url_path(scope: Scope) -> str:
@@ -244,6 +271,11 @@ DEPENDENCIES: Final = {
     "jobs": Provide(provide_jobs),
     "reading": Provide(provide_reading),
 }
+
+
+def _connected(scope: Scope) -> str | None:
+    client = scope["client"]
+    return client[0] if client else None
 
 
 @cache

@@ -56,7 +56,7 @@ class Throttle:
         Raises:
             ThrottledError: there are too many of its source, or in all.
         """
-        refusal = self._paid(source_of(address))
+        refusal = self._paid(network_of(address))
         if refusal is not None:
             raise refusal
 
@@ -68,7 +68,7 @@ class Throttle:
             ThrottledError: there are too many requests without a valid credential, and this one is not known as valid.
             TryLaterError: it cannot be checked now.
         """
-        source, digest = source_of(address), hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        source, digest = network_of(address), hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         is_known = digest in self._tokens
         refusal = None if is_known else self._paid(source)
         if refusal is not None and not await self._is_key(token):
@@ -147,11 +147,11 @@ class Throttle:
         return hmac.compare_digest(given, key.secret_sha256)
 
 
-def source_of(address: str | None) -> str:
+def network_of(address: str | None) -> str:
     """Return what counts as one source: an IPv4 address, or the 64 first bits of an IPv6 address.
 
     Example:
-        >>> source_of("192.0.2.7"), source_of("2001:db8::1:2:3:4"), source_of("::ffff:192.0.2.7")
+        >>> network_of("192.0.2.7"), network_of("2001:db8::1:2:3:4"), network_of("::ffff:192.0.2.7")
         ('192.0.2.7', '2001:db8::/64', '192.0.2.7')
     """
     try:

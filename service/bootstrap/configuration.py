@@ -55,6 +55,7 @@ LISTED: Final[Mapping[str, ConfiguredPart]] = {
 OTHERWISE: Final[Mapping[str, str]] = {
     "jwt": "jwt.…",
     "limits": "limits.…",
+    "proxies": "proxies.…",
     "audit_endpoint": "sink.endpoint",
     "audit_token_file": "sink.token_file",
     "archive": "sink.archive",
@@ -134,6 +135,10 @@ def stated(
         jwt = settings.jwt
         values |= {f"jwt.{name}": value for name, value in msgspec.structs.asdict(jwt).items() if value is not None}
         values |= _address("jwt.jwks", jwt.jwks, mask) if "://" in jwt.jwks else {"jwt.jwks": _path(Path(jwt.jwks))}
+    if ConfiguredPart.API in parts:
+        given = msgspec.structs.asdict(settings.proxies)
+        given["trusted"] = ", ".join(map(str, settings.proxies.trusted))
+        values |= {f"proxies.{name}": value for name, value in given.items() if value}
     if ConfiguredPart.RELAY in parts:
         values |= dict(_sink(settings, mask))
         values |= dict(_webhooks(endpoints, mask))

@@ -210,7 +210,7 @@ def _tokens(subject: Subject) -> str:
     if settings.jwt is None:
         return "none are accepted but API keys"
     # Imported here, because short commands do not need the libraries of the API.
-    from service.api.jwt_keys import fetch_from
+    from service.api.jwks import fetch_from
 
     fetch_from(settings.jwt.jwks, settings.environment)
     return f"those of {settings.jwt.issuer} are accepted"

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from service.jobs.model import ParameterValue
+from service.jobs.patterns import is_match, require_matchable
 from service.jobs.tables import Table
 from service.jobs.texts import unfit_character
 from telemetry.audit.canonical import MAX_INTEGER
@@ -102,7 +103,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
             # No part of a sensitive value gets into the refusal, which is recorded.
             named = "a character that" if self.sensitive else f"{unfit}, which"
             raise ValueError(f"must not hold {named} is a control character or cannot be seen")
-        if self.pattern is not None and re.fullmatch(self.pattern, value, re.ASCII) is None:
+        if self.pattern is not None and not is_match(self.pattern, value):
             raise ValueError(f"must match {self.pattern} as a whole")
         if self.pattern is None and value.startswith("-"):
             raise ValueError("must not start with '-', which a command takes for an option")
@@ -115,12 +116,13 @@ def read_parameter(name: str, table: Table) -> Parameter:
     """Return the parameter that `table` declares; its mistakes are added to the problems of the table."""
     kind = _type(table)
     table.allow(_KEYS[kind], f" for type {kind}")
+    max_length = table.number("max_length", DEFAULT_LENGTH, 1, MAX_LENGTH)
     parameter = Parameter(
         name=name,
         type=kind,
         description=table.take("description", str, ""),
-        pattern=_pattern(table),
-        max_length=table.number("max_length", DEFAULT_LENGTH, 1, MAX_LENGTH),
+        pattern=_pattern(table, max_length),
+        max_length=max_length,
         minimum=table.number("minimum", -MAX_INTEGER, -MAX_INTEGER, MAX_INTEGER),
         maximum=table.number("maximum", MAX_INTEGER, -MAX_INTEGER, MAX_INTEGER),
         values=_values(table, kind),
@@ -151,15 +153,14 @@ def _type(table: Table) -> ParameterType:
         return ParameterType.STRING
 
 
-def _pattern(table: Table) -> str | None:
+def _pattern(table: Table, max_length: int) -> str | None:
     if not table.has("pattern"):
         return None
     pattern = table.take("pattern", str, "")
     try:
-        # The flag is the one of the check: with it, \d, \w, \s and \b mean the same in the schema that clients get.
-        re.compile(pattern, re.ASCII)
-    except (re.error, ValueError, OverflowError) as error:
-        table.complain("pattern", f"is not a regular expression: {error}")
+        require_matchable(pattern, max_length)
+    except ValueError as error:
+        table.complain("pattern", str(error))
         return None
     return pattern
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from service.jobs.parameters import Parameter, ParameterType
-from service.jobs.patterns import ecma_pattern
+from service.jobs.patterns import portable_pattern
 from service.jobs.templates import Template
 from service.jobs.texts import UNFIT
 
@@ -21,8 +21,8 @@ _OPTION: Final = "|^-"
 def parameters_schema(template: Template) -> dict[str, Any]:
     """Return the schema of the parameters of a new job of this template.
 
-    It accepts exactly what `Template.check` accepts, with two exceptions. A pattern that ECMA-262 does not know is in a
-    `$comment` only. And JSON Schema accepts `1.0` as an integer; the JSON of this service does not.
+    It accepts exactly what `Template.check` accepts, with one exception: JSON Schema accepts `1.0` as an integer, the
+    JSON of this service does not.
     """
     required = [name for name, parameter in template.parameters.items() if parameter.default is None]
     return {
@@ -60,7 +60,4 @@ def _type(parameter: Parameter) -> Mapping[str, Any]:
 def _texts(pattern: str | None) -> Mapping[str, Any]:
     if pattern is None:
         return {"not": {"pattern": NEVER + _OPTION}}
-    translated = ecma_pattern(pattern)
-    if translated is None:
-        return {"not": {"pattern": NEVER}, "$comment": f"must match this regular expression of Python: {pattern}"}
-    return {"pattern": translated, "not": {"pattern": NEVER}}
+    return {"pattern": portable_pattern(pattern), "not": {"pattern": NEVER}}

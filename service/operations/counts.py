@@ -14,7 +14,7 @@ from telemetry.audit.record import Result
 MAX_COUNTED_KINDS: Final = 100
 """So many different kinds are told apart in the count of a folded kind; the count then says 100, for 100 or more."""
 
-_SHARED: Final = ("credential_id", "client_address", "http_route")
+_SHARED: Final = ("credential_id", "client_address", "peer_address", "http_route")
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -33,6 +33,7 @@ def one(kind: EventKind, context: AuditContext) -> Count:
         source=context.source,
         credential_id=context.credential_id,
         client_address=context.client_address,
+        peer_address=context.peer_address,
         http_route=context.http_route,
     )
     return Count(1, frozenset({hash(kind)}), shared)

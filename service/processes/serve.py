@@ -13,8 +13,9 @@ import uvicorn
 from service.api.app import create_app
 from service.api.auth import ApiKeyAuthenticator, Authenticator, BearerAuthenticator
 from service.api.follows import Follows
+from service.api.jwks import fetch_from
 from service.api.jwt import JwtAuthenticator
-from service.api.jwt_keys import KeySet, fetch_from
+from service.api.jwt_keys import KeySet
 from service.api.key_uses import ApiKeyUses
 from service.api.parts import ApiServices, ApiSettings
 from service.api.tenant_limits import TenantLimits
@@ -100,7 +101,7 @@ class _Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                # An address from a header is a claim of the client, and records state where a request came from.
+                # An address from a header is a claim; service/api/request_source.py says whose claim is believed.
                 proxy_headers=False,
                 timeout_keep_alive=IDLE_S,
                 timeout_graceful_shutdown=max(1, int(parts.grace.seconds * REQUESTS_SHARE)),
@@ -171,6 +172,7 @@ def _api(node: Node, parts: Parts, waits: JobWaits, follows: Follows, key_set: K
             version=VERSION,
             max_input_bytes=node.settings.max_input_bytes,
             trace_url_template=node.settings.trace_url_template,
+            proxies=node.settings.proxies,
         ),
     )
 

@@ -19,7 +19,8 @@ Source = Literal["api", "worker", "cli", "relay"]
 KEY_ISSUER: Final = "key"
 OS_ISSUER: Final = "os"
 SERVICE_ISSUER: Final = "service"
-OWN_ISSUERS: Final = frozenset({KEY_ISSUER, OS_ISSUER, SERVICE_ISSUER})
+PROXY_ISSUER: Final = "proxy"
+OWN_ISSUERS: Final = frozenset({KEY_ISSUER, OS_ISSUER, SERVICE_ISSUER, PROXY_ISSUER})
 """The issuers that are no issuers of tokens."""
 
 
@@ -50,11 +51,11 @@ class SpanRef(msgspec.Struct, frozen=True):
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """The authenticated actor; it never comes from a header without authentication.
+    """The authenticated actor; it never comes from a header of somebody who is not authenticated or trusted.
 
     Two issuers are two actors, whatever their ids. `issuer` is `KEY_ISSUER` for an API key, the issuer of a token,
-    `OS_ISSUER` for a user of a machine, or `SERVICE_ISSUER` for the service itself and for `anonymous`. It is None only
-    where an older version stored the actor.
+    `PROXY_ISSUER` for an identity that a trusted proxy states, `OS_ISSUER` for a user of a machine, or `SERVICE_ISSUER`
+    for the service itself and for `anonymous`. It is None only where an older version stored the actor.
     """
 
     id: str

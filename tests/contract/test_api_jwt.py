@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.api.auth import BearerAuthenticator
+from service.api.jwks import fetch_from
 from service.api.jwt import JwtAuthenticator
-from service.api.jwt_keys import KeySet, fetch_from
+from service.api.jwt_keys import KeySet
 from service.api.jwt_settings import JwtSettings
 from service.errors import SettingsError, TryLaterError
 from telemetry import names
@@ -180,7 +181,23 @@ def test_api_keys_go_on_to_be_taken(trusting: Trusting) -> None:
         {"exp": True},
         {"exp": float("inf")},
         {"exp": float("nan")},
+        {"exp": 10**400},
+        {"exp": -(10**400)},
+        {"exp": -1},
+        {"exp": 10**18},
+        {"exp": ["1"]},
+        {"exp": "99999999999"},
         {"nbf": "now"},
+        {"nbf": 10**400},
+        {"nbf": -1},
+        {"nbf": True},
+        {"nbf": [0]},
+        {"iat": "now"},
+        {"iat": 10**400},
+        {"iat": -1},
+        {"iat": float("-inf")},
+        {"iat": False},
+        {"iat": {}},
     ],
 )
 def test_claims_that_do_not_hold_are_401(trusting: Trusting, claims: dict[str, Any]) -> None:
@@ -207,7 +224,6 @@ def test_a_token_holds_from_its_beginning_to_its_end(changing: Trusting) -> None
     [
         (1767323105, "2026-01-02T03:05:05.000000000Z"),
         (1767323105.75, "2026-01-02T03:05:05.000000000Z"),
-        (10**18, "9999-12-31T23:59:59.000000000Z"),
     ],
 )
 def test_a_token_tells_until_when_it_holds(trusting: Trusting, expires: float, shown: str) -> None:
@@ -337,10 +353,8 @@ def test_a_key_that_was_taken_away_ends_within_ten_minutes(changing: Trusting) -
     assert Client(changing.api, changing.provider.token()).get("/v1/jobs").status_code == 200
     changing.provider.publish(_jwk(OTHER, kid="new"))
     changing.provider.clock.advance(601)
-    assert (
-        Client(changing.api, changing.provider.token(exp=changing.provider.clock.now_ns)).get("/v1/jobs").status_code
-        == 401
-    )
+    answer = Client(changing.api, changing.provider.token()).get("/v1/jobs")
+    assert "a key that is not known" in problem_of(answer, 401, "unauthenticated")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -359,7 +373,7 @@ def test_without_keys_nobody_is_told_that_a_token_is_wrong(changing: Trusting, t
 
 def test_known_keys_go_on_while_the_provider_is_away(changing: Trusting) -> None:
     """A key set that can no longer be fetched changes nothing for tokens of keys that are known."""
-    far = changing.provider.clock.now_ns
+    far = changing.provider.clock.now_ns // 1_000_000_000 + 7200
     assert Client(changing.api, changing.provider.token(exp=far)).get("/v1/jobs").status_code == 200
     changing.provider.path.unlink()
     changing.provider.clock.advance(3600)
@@ -407,7 +421,7 @@ def test_a_slow_provider_holds_up_nobody_whose_key_is_known() -> None:
     async def ask() -> None:
         keys = KeySet(fetched, clock)
         await keys.key("ed")
-        clock.advance(601)
+        clock.advance(31)
         fetched.gate.clear()
         waiting = asyncio.create_task(keys.key("new"))
         try:

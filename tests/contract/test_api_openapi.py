@@ -31,7 +31,7 @@ ENUMS = {
     "target_type": [names.ATTRIBUTE_VALUES[names.AUDIT_TARGET_TYPE]],
     "actor_type": [names.ATTRIBUTE_VALUES[names.AUDIT_ACTOR_TYPE]],
     "delivery": [{"committed", "delivered", "parked"}],
-    "credential_kind": [{"api_key", "jwt"}],
+    "credential_kind": [{"api_key", "jwt", "proxy"}],
     "roles": [set(ROLES)],
     "format": [set(ExportFormat)],
 }

@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from trustme import CA
 
-from service.api.jwt_keys import fetch_from
+from service.api.jwks import fetch_from
 from telemetry.delivery import open_sink
 from telemetry.delivery.answers import Accepted, Answer, Unreachable
 from telemetry.delivery.settings import sink_settings

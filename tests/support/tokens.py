@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwt.algorithms import OKPAlgorithm
 
 from service.api.auth import Authenticator, BearerAuthenticator
+from service.api.jwks import fetch_from
 from service.api.jwt import JwtAuthenticator
-from service.api.jwt_keys import KeySet, fetch_from
+from service.api.jwt_keys import KeySet
 from service.api.jwt_settings import JwtSettings
 from service.ports import Clock
 

@@ -17,6 +17,7 @@ AuditraceError
 │   │   └── LimitExceededError
 │   ├── PreconditionFailedError   412
 │   └── ThrottledError            429
+│       └── TooManyAtOnceError
 ├── TryLaterError                 503, nothing changed
 │   ├── LedgerUnavailableError
 │   ├── LedgerBusyError
@@ -164,6 +165,12 @@ class ThrottledError(RefusedError):
     def __init__(self, detail: str, retry_after_s: int = 60) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class TooManyAtOnceError(ThrottledError):
+    """The actor has too many requests of this kind in progress; one more may be let in when one of them has ended."""
+
+    error_type = "too_many_at_once"
 
 
 class TryLaterError(AuditraceError):

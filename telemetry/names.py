@@ -138,6 +138,7 @@ METRIC_AUDITRACE_WEBHOOK_LAG: Final = "auditrace.webhook.lag"
 METRIC_AUDITRACE_WEBHOOK_AGE: Final = "auditrace.webhook.age"
 METRIC_AUDITRACE_JOBS: Final = "auditrace.jobs"
 METRIC_AUDITRACE_JOB_RUN_DURATION: Final = "auditrace.job.run.duration"
+METRIC_AUDITRACE_CONNECTIONS_ENDED: Final = "auditrace.connections.ended"
 METRIC_HTTP_SERVER_REQUEST_DURATION: Final = "http.server.request.duration"
 
 # The action of each event of the catalogue.
@@ -284,5 +285,6 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
     "auditrace.webhook.age": ("s", "Age of the oldest record behind the cursors of an endpoint."),
     "auditrace.jobs": ("{job}", "Jobs by status."),
     "auditrace.job.run.duration": ("s", "Duration of one run."),
+    "auditrace.connections.ended": ("{connection}", "Connections of clients that a limit refused or ended."),
     "http.server.request.duration": ("s", "Duration of HTTP requests; of server-sent events, up to the head of the answer."),
 })

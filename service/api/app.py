@@ -114,7 +114,7 @@ async def keep_threads(app: Litestar) -> AsyncGenerator[None]:
     """Wait for the threads of exports and monitoring when the application stops, because they read the ledger."""
     yield
     parts: ApiServices = app.state["parts"]
-    await asyncio.to_thread(parts.export_threads.shutdown)
+    await asyncio.to_thread(parts.bulk_threads.shutdown)
     await asyncio.to_thread(parts.monitoring.close)
 
 

@@ -116,7 +116,7 @@ async def export_records(request: ApiRequest, where: Where, form: Form = ExportF
     require(request.exchange.credential.roles, AUDITOR)
     parts.exports.admit(in_progress(request))
     context, span = context_of(request.scope), request.exchange.span
-    export = AuditExport(parts.services, context, span, parts.reads, parts.export_threads)
+    export = AuditExport(parts.services, context, span, parts.reads, parts.bulk_threads)
     media_type, ending = FORMS[form]
     return Stream(
         await export.begin(where, form),

@@ -20,8 +20,10 @@ from service.errors import InvalidRequestError, NotFoundError
 from service.operations.base import naming
 from telemetry import names
 
-PART_BYTES: Final = 64 * 1024
-"""How many bytes of an artifact are in memory at a time."""
+PART_BYTES: Final = 512 * 1024
+"""How many bytes of an artifact are in memory at a time. SQLite reads the whole artifact for each part."""
+PIECE_BYTES: Final = 64 * 1024
+"""The most bytes that are handed to the connection at a time."""
 
 _MAX_RUN: Final = 1_000_000_000
 
@@ -84,8 +86,10 @@ async def get_artifact(
         request.parts.downloads.admit(in_progress(request))
     done = await operations.read_artifact(job_id, number, content)
 
+    loop, threads = asyncio.get_running_loop(), request.parts.bulk_threads
+
     async def part(begin: int) -> bytes | None:
-        return await asyncio.to_thread(reads.artifact_part, job_id, number, name, begin, PART_BYTES)
+        return await loop.run_in_executor(threads, reads.artifact_part, job_id, number, name, begin, PART_BYTES)
 
     with naming(done.receipt):
         first = await part(0)
@@ -105,9 +109,10 @@ async def get_artifact(
 
 
 async def _parts(first: bytes, size: int, part: Callable[[int], Awaitable[bytes | None]]) -> AsyncGenerator[bytes]:
-    yield first
-    for begin in range(PART_BYTES, size, PART_BYTES):
-        yield await part(begin) or b""
+    for begin in range(0, size, PART_BYTES):
+        read = await part(begin) or b"" if begin else first
+        for at in range(0, len(read), PIECE_BYTES):
+            yield read[at : at + PIECE_BYTES]
 
 
 def _declared(request: ApiRequest) -> int:

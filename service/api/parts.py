@@ -26,14 +26,14 @@ DEGRADED: Final = "degraded"
 
 AUDIT_READS_AT_ONCE: Final = 3
 """Fewer than the threads of asyncio, of which there are at least five."""
-EXPORT_THREADS: Final = 2
-"""One can read while another one writes text; more would take the processor from requests, not be faster."""
+BULK_THREADS: Final = 2
+"""The threads of exports and downloads: one can read while another one writes text; more would not be faster."""
 MAX_EXPORTS: Final = 16
 """How many exports of a process may be in progress: each holds about 1 MiB while its client does not read."""
 MAX_EXPORTS_OF_ONE_ACTOR: Final = 4
-MAX_DOWNLOADS: Final = 128
-"""How many artifacts of more than one piece a process may be sending."""
-MAX_DOWNLOADS_OF_ONE_ACTOR: Final = 32
+MAX_DOWNLOADS: Final = 32
+"""How many artifacts of more than 512 KiB a process may be sending: each holds that much."""
+MAX_DOWNLOADS_OF_ONE_ACTOR: Final = 16
 
 _MIB: Final = 1024 * 1024
 
@@ -68,8 +68,8 @@ class ApiServices(msgspec.Struct, frozen=True, kw_only=True):
     settings: ApiSettings
     audit_reads: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(AUDIT_READS_AT_ONCE))
     """Bounds the reads of the trail that use threads at the same time, so that long ones leave threads to others."""
-    export_threads: ThreadPoolExecutor = msgspec.field(
-        default_factory=lambda: ThreadPoolExecutor(EXPORT_THREADS, thread_name_prefix="export")
+    bulk_threads: ThreadPoolExecutor = msgspec.field(
+        default_factory=lambda: ThreadPoolExecutor(BULK_THREADS, thread_name_prefix="bulk")
     )
     exports: AtOnce = msgspec.field(default_factory=lambda: AtOnce("exports", MAX_EXPORTS, MAX_EXPORTS_OF_ONE_ACTOR))
     downloads: AtOnce = msgspec.field(

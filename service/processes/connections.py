@@ -79,7 +79,7 @@ def bounded(limits: ConnectionLimits) -> type[StrictProtocol]:
     class BoundedProtocol(StrictProtocol):
         _timer: asyncio.TimerHandle | None = None
         """Of the head, or of the body, which is awaited."""
-        _is_for_body = False
+        _is_for_body: bool = False
         _received = 0
         _was_held = False
         """Whether the service did not take what the client may have sent, within the time of the timer."""
@@ -133,8 +133,8 @@ def bounded(limits: ConnectionLimits) -> type[StrictProtocol]:
 
         def _watch(self) -> None:
             """Have a timer run while the client owes the rest of a head or of a body."""
-            is_busy = self.cycle is not None and not self.cycle.response_complete
-            is_for_body = is_busy and self._is_within
+            is_busy = bool(self.cycle) and not self.cycle.response_complete
+            is_for_body: bool = is_busy and self._is_within
             if self._timer is not None and (is_for_body != self._is_for_body or (is_busy and not is_for_body)):
                 self._stop_watching()
             self._was_held = self._was_held or self._is_held
@@ -145,7 +145,7 @@ def bounded(limits: ConnectionLimits) -> type[StrictProtocol]:
 
         @property
         def _is_held(self) -> bool:
-            return self.flow.read_paused or (self.cycle is not None and self.cycle.waiting_for_100_continue)
+            return self.flow.read_paused or (bool(self.cycle) and self.cycle.waiting_for_100_continue)
 
         def _body_is_late(self) -> None:
             self._timer = None

@@ -84,16 +84,16 @@ class UnsentAnswers:
         self._timer = loop.call_later(self._slow_s / 30, self._look, loop) if self._waiting else None
 
     def _make_room(self, last: _Waiting, now: float) -> None:
-        """End whole answers that stand still, the longest first; if that is not enough, the last one, unless alone."""
-        whole = [each for each in self._waiting.values() if each.bytes_here > _PART_BYTES]
-        left = sum(each.bytes_here for each in whole)
-        still = [each for each in whole if each is not last and now - each.moved_at >= _STILL_S]
-        for each in sorted(still, key=lambda each: each.moved_at):
+        """End other whole answers that stand still, the longest first; if too many bytes are left, the last one."""
+        others = [each for each in self._waiting.values() if each is not last and each.bytes_here > _PART_BYTES]
+        left = sum(each.bytes_here for each in others)
+        for each in sorted(others, key=lambda each: each.moved_at):
             if left <= self._max_bytes:
                 return
-            left -= each.bytes_here
-            self._end(each, "unsent_bytes")
-        if left > max(self._max_bytes, last.bytes_here):
+            if now - each.moved_at >= _STILL_S:
+                left -= each.bytes_here
+                self._end(each, "unsent_bytes")
+        if left > self._max_bytes:
             self._end(last, "unsent_bytes")
 
     def _end(self, waiting: _Waiting, reason: str) -> None:

@@ -5,9 +5,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from service.api.parts import (
@@ -24,6 +23,9 @@ from tests.support.api import ApiUnderTest, Client, problem_of
 from tests.support.both_stores import BOTH
 from tests.support.poll_until import poll_until
 from tests.support.served import Served
+
+if TYPE_CHECKING:
+    import httpx
 
 pytestmark = pytest.mark.stores(*BOTH)
 

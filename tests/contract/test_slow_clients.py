@@ -46,8 +46,11 @@ class Server:
             message = await receive()
             size += len(message.get("body", b""))
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        while kind == "stream" and not self.may_end.is_set():
+        gone = asyncio.ensure_future(receive())
+        while kind == "stream" and not self.may_end.is_set() and not gone.done():
             await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+            await asyncio.sleep(0)
+        gone.cancel()
         body = PIECE * int(rest[0]) if kind == "whole" else str(size).encode() if kind in {"body", "later"} else b""
         await send({"type": "http.response.body", "body": body})
 

@@ -21,6 +21,7 @@ from telemetry.settings import SettingsReader
 _REQUIRED: Final = "required"
 MAX_PORT: Final = 65_535
 MAX_LANES: Final = 64
+MAX_CONNECTIONS: Final = 1_000_000
 NO_LIMIT: Final = "none"
 """The value of a limit that does not apply."""
 
@@ -55,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_key: Path
     host: str
     port: int
+    connections_per_source: int | None
+    """None: half of all connections."""
     trace_url_template: str | None
     lanes: int | None
     """None: as many as are useful for the database."""
@@ -149,8 +152,9 @@ def _settings(reader: SettingsReader, environment: Mapping[str, str]) -> Setting
         admin_key=Path(reader.text("AUDITRACE_ADMIN_KEY", "var/keys/admin.key")),
         host=reader.text("AUDITRACE_HOST", "127.0.0.1"),
         port=reader.number("AUDITRACE_PORT", 8080, 0, MAX_PORT, instead=0),
+        connections_per_source=_number_if_given(reader, "AUDITRACE_CONNECTIONS_PER_SOURCE", MAX_CONNECTIONS),
         trace_url_template=reader.parsed("AUDITRACE_TRACE_URL_TEMPLATE", None, _trace_url_template),
-        lanes=reader.number("AUDITRACE_LANES", 1, 1, MAX_LANES) if reader.get("AUDITRACE_LANES") else None,
+        lanes=_number_if_given(reader, "AUDITRACE_LANES", MAX_LANES),
         worker_slots=reader.number("AUDITRACE_WORKER_SLOTS", 2, 1, 256),
         run_lease_ms=_duration_ms(reader, "AUDITRACE_RUN_LEASE", "60s", "1s", "24h"),
         run_renew_ms=_duration_ms(reader, "AUDITRACE_RUN_RENEW", "10s", "100ms", "12h"),
@@ -173,6 +177,10 @@ def _settings(reader: SettingsReader, environment: Mapping[str, str]) -> Setting
         proxies=_proxies(reader),
         environment=environment,
     )
+
+
+def _number_if_given(reader: SettingsReader, name: str, most: int) -> int | None:
+    return reader.number(name, 1, 1, most) if reader.get(name) else None
 
 
 def _size(reader: SettingsReader, name: str, default: str) -> int:

@@ -18,6 +18,7 @@ AuditraceError
 │   │   └── LimitExceededError
 │   ├── PreconditionFailedError   412
 │   └── ThrottledError            429
+│       └── TooManyAtOnceError
 ├── TryLaterError                 503, nothing changed
 │   ├── LedgerUnavailableError
 │   ├── LedgerBusyError
@@ -174,6 +175,12 @@ class ThrottledError(RefusedError):
         super().__init__(detail)
         self.retry_after_s = retry_after_s
         self.limit = limit
+
+
+class TooManyAtOnceError(ThrottledError):
+    """The actor has too many requests of this kind in progress; one more may be let in when one of them has ended."""
+
+    error_type = "too_many_at_once"
 
 
 class TryLaterError(AuditraceError):

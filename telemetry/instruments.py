@@ -30,6 +30,7 @@ class Instruments:
         self._run = self._histogram(names.METRIC_AUDITRACE_JOB_RUN_DURATION, RUN_BUCKETS_S)
         self._webhook_deliveries = self._counter(names.METRIC_AUDITRACE_WEBHOOK_DELIVERIES)
         self._refused = self._counter(names.METRIC_AUDITRACE_REQUESTS_REFUSED)
+        self._connections_ended = self._counter(names.METRIC_AUDITRACE_CONNECTIONS_ENDED)
         self._request = self._histogram(names.METRIC_HTTP_SERVER_REQUEST_DURATION, REQUEST_BUCKETS_S)
         # A counter without a count is not exported, so an alert on its increase would miss the first count.
         for outcome in OUTCOMES:
@@ -65,6 +66,10 @@ class Instruments:
     def webhook_delivery_ended(self, endpoint: str, error_type: str | None) -> None:
         """Count one attempt to deliver a record to an endpoint; `error_type` is None when it was acknowledged."""
         self._webhook_deliveries.add(1, _known({names.AUDITRACE_WEBHOOK_NAME: endpoint, names.ERROR_TYPE: error_type}))
+
+    def connection_ended(self, reason: str) -> None:
+        """Count a connection of a client that a limit refused or ended; `reason` names the limit."""
+        self._connections_ended.add(1, {names.ERROR_TYPE: reason})
 
     def run_ended(self, duration_s: float, template: str, error_type: str | None) -> None:
         """Record one run of a job; `error_type` is None when it succeeded."""

@@ -145,6 +145,7 @@ METRIC_AUDITRACE_WEBHOOK_AGE: Final = "auditrace.webhook.age"
 METRIC_AUDITRACE_JOBS: Final = "auditrace.jobs"
 METRIC_AUDITRACE_JOB_RUN_DURATION: Final = "auditrace.job.run.duration"
 METRIC_AUDITRACE_JOB_RUN_REFUSED: Final = "auditrace.job.run.refused"
+METRIC_AUDITRACE_CONNECTIONS_ENDED: Final = "auditrace.connections.ended"
 METRIC_HTTP_SERVER_REQUEST_DURATION: Final = "http.server.request.duration"
 
 # The action of each event of the catalogue.
@@ -297,5 +298,6 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({
     "auditrace.jobs": ("{job}", "Jobs by status."),
     "auditrace.job.run.duration": ("s", "Duration of one run."),
     "auditrace.job.run.refused": ("{run}", "Runs that this process refused because the job is not what its records state."),
+    "auditrace.connections.ended": ("{connection}", "Connections of clients that a limit refused or ended."),
     "http.server.request.duration": ("s", "Duration of HTTP requests; of server-sent events, up to the head of the answer."),
 })

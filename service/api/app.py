@@ -86,7 +86,7 @@ def create_app(parts: ApiServices) -> Litestar:
         exception_handlers={Exception: answer_problem},
         after_exception=[record_refusal],
         before_send=[add_headers, count_sent],
-        lifespan=[keep_tallies],
+        lifespan=[keep_threads, keep_tallies],
         openapi_config=None,
         logging_config=None,
         debug=False,
@@ -151,6 +151,15 @@ def _count(scope: Scope, body: bytes) -> Owner | None:
 def _methods(scope: HTTPScope) -> list[str]:
     paths = scope["litestar_app"].route_handler_method_map.values()
     return sorted(method for path in paths if scope["route_handler"] in path.values() for method in path)
+
+
+@asynccontextmanager
+async def keep_threads(app: Litestar) -> AsyncGenerator[None]:
+    """Wait for the threads of exports and monitoring when the application stops, because they read the ledger."""
+    yield
+    parts: ApiServices = app.state["parts"]
+    await asyncio.to_thread(parts.bulk_threads.shutdown)
+    await asyncio.to_thread(parts.monitoring.close)
 
 
 @asynccontextmanager

@@ -23,10 +23,11 @@ from service.api.fields import RecordIdPath, sends
 from service.api.follow import EVENTS, Follow, LastEventId, follow_records
 from service.api.problems import refusals
 from service.api.queries import WHERE, Cursor, Direction, Limit, Where
-from service.api.request import ApiRequest, AuditReads, context_of
+from service.api.request import ApiRequest, AuditReads, context_of, in_progress
 from service.api.routing import EVENT, MEDIA_TYPES, STREAM, get
 from service.operations.exports import AuditExport, ExportFormat
 from service.ports import ListingOrder
+from service.roles import AUDITOR, require
 from telemetry import names
 
 Form = Annotated[
@@ -111,8 +112,11 @@ async def export_records(request: ApiRequest, where: Where, form: Form = ExportF
     An answer that breaks off, without the end that HTTP gives it, is incomplete.
     """
     parts = request.parts
+    # Before the export is counted: who may not export takes nobody's place.
+    require(request.exchange.credential.roles, AUDITOR)
+    parts.exports.admit(in_progress(request))
     context, span = context_of(request.scope), request.exchange.span
-    export = AuditExport(parts.services, context, span, parts.reads, parts.audit_reads)
+    export = AuditExport(parts.services, context, span, parts.reads, parts.bulk_threads)
     media_type, ending = FORMS[form]
     return Stream(
         await export.begin(where, form),

@@ -6,7 +6,7 @@ Source: WHATWG HTML, section 9.2, "Server-sent events".
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar.enums import HttpMethod
@@ -16,7 +16,7 @@ from litestar.response import Stream
 from service.api.audit_answers import record_answer
 from service.api.follows import Follows
 from service.api.problems import problem_of
-from service.api.request import ApiRequest, authenticate, context_of
+from service.api.request import ApiRequest, authenticate, context_of, in_progress
 from service.errors import AuditraceError, ForbiddenError, InvalidRequestError, MethodNotAllowedError
 from service.operations.following import AuditFollow, FollowStart
 from service.ports import RecordFilter
@@ -58,7 +58,7 @@ async def follow_records(request: ApiRequest, where: RecordFilter, cursor: str |
 
     Raises:
         RefusedError: the method, a parameter, the role or the cursor is refused.
-        TryLaterError: there are too many follows, or the trail cannot be read or written.
+        TryLaterError: there are too many follows in all, or the trail cannot be read or written.
     """
     if request.method != HttpMethod.GET:
         # It would be on record as a follow, and return nothing.
@@ -67,8 +67,9 @@ async def follow_records(request: ApiRequest, where: RecordFilter, cursor: str |
         if name in request.query_params:
             raise InvalidRequestError(f"{name} is for pages: leave it out of a follow")
     parts, credential = request.parts, request.exchange.credential
-    actor = (credential.tenant_id, credential.actor.issuer, credential.actor.id)
-    parts.follows.admit(cast("asyncio.Task[None]", asyncio.current_task()), actor)
+    # Before the follow is counted: who may not follow takes nobody's place.
+    require(credential.roles, AUDITOR)
+    parts.follows.admit(in_progress(request))
     follow = AuditFollow(parts.services, context_of(request.scope), request.exchange.span, parts.reads)
     start = await follow.begin(where, cursor if last_id is None else last_id)
     events = _events(request, parts.follows, start)

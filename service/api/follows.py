@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from service.errors import AuditraceError, LedgerUnavailableError, ShuttingDownError, TryLaterError
+from service.api.at_once import AtOnce, InProgress
+from service.errors import AuditraceError, LedgerUnavailableError, ShuttingDownError
 from service.ports import FollowedRecord, Reads, RecordFilter, TrailPosition
 
 _log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ POLL_S: Final = 1.0
 
 # Commits within this time are one hint.
 _SETTLE_S: Final = 0.05
-_AGAIN_S: Final = 5
 # So that follows leave threads and sessions to other requests.
 _READS_AT_ONCE: Final = 2
 
@@ -37,8 +36,7 @@ class Follows:
     def __init__(self, reads: Reads, *, poll_s: float = POLL_S, max_follows: int = MAX_FOLLOWS) -> None:
         self._reads = reads
         self._poll_s = poll_s
-        self._max_follows = max_follows
-        self._actors: Counter[tuple[str | None, ...]] = Counter()
+        self._at_once = AtOnce("follows of the audit trail", max_follows, MAX_FOLLOWS_OF_ONE_ACTOR)
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
         self._hint = asyncio.Event()
         self._news = asyncio.Event()
@@ -50,25 +48,23 @@ class Follows:
     @property
     def count(self) -> int:
         """How many follows there are now."""
-        return self._actors.total()
+        return self._at_once.held
 
     @property
     def news(self) -> asyncio.Event:
         """Is set when there are records that were not there when this was asked for, and when all follows end."""
         return self._news
 
-    def admit(self, request: "asyncio.Task[None]", actor: tuple[str | None, ...]) -> None:
+    def admit(self, request: InProgress) -> None:
         """Count a follow until the task of its request is done.
 
         Raises:
-            TryLaterError: there are too many already, or the process is stopping.
+            TooManyAtOnceError: its actor has too many.
+            TryLaterError: there are too many, or the process is stopping.
         """
         if self._is_released:
             raise _stopping()
-        if self.count >= self._max_follows or self._actors[actor] >= MAX_FOLLOWS_OF_ONE_ACTOR:
-            raise TryLaterError("too many requests follow the audit trail: follow it again later", _AGAIN_S)
-        self._actors[actor] += 1
-        request.add_done_callback(lambda _: self._leave(actor))
+        self._at_once.admit(request)
         if self._looking is None or self._looking.done():
             self._loop = asyncio.get_running_loop()
             self._newest = None
@@ -94,7 +90,7 @@ class Follows:
     def wake(self) -> None:
         """Hint that something was committed; from any thread, never blocks."""
         loop = self._loop
-        if loop is None or not self._actors:
+        if loop is None or not self.count:
             return
         # Else the loop has ended, and all follows with it.
         with contextlib.suppress(RuntimeError):
@@ -105,9 +101,6 @@ class Follows:
         self._is_released = True
         self._tell()
 
-    def _leave(self, actor: tuple[str | None, ...]) -> None:
-        self._actors -= Counter([actor])
-
     def _tell(self) -> None:
         told, self._news = self._news, asyncio.Event()
         told.set()
@@ -115,7 +108,7 @@ class Follows:
     async def _look(self) -> None:
         """Look for the newest record after each hint, until nobody follows any more, or it cannot be read."""
         try:
-            while self._actors:
+            while self.count:
                 self._hint.clear()
                 newest = await asyncio.to_thread(self._reads.newest_position)
                 # It can be before the last one while a lane of PostgreSQL is stuck.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from litestar import Response
@@ -18,6 +18,9 @@ from service.roles import ADMIN, AUDITOR
 
 # Litestar adds the charset of every text.
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4"
+
+KNOWN_S: Final = 2.0
+"""How long readiness waits for the roles of its caller: then the answer has no causes."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -55,7 +58,7 @@ async def ready(request: ApiRequest) -> Response[Health]:
 
     For each part the answer says `ok`, `degraded` or `failed`; for `auditor` and `admin` it says the cause too.
     """
-    checks = await asyncio.to_thread(request.parts.ready)
+    checks = await request.parts.monitoring.ask(request.parts.ready)
     is_ready = not any(state.startswith(FAILED) for state in checks.values())
     if not await _may_know(request):
         checks = {part: _in_a_word(state) for part, state in checks.items()}
@@ -65,9 +68,13 @@ async def ready(request: ApiRequest) -> Response[Health]:
 async def _may_know(request: ApiRequest) -> bool:
     if "authorization" not in request.headers:
         return False
+    identified = asyncio.ensure_future(identify(request.scope, request.headers))
+    # It goes on after the time, so that its refusal is recorded.
+    identified.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
-        await identify(request.scope, request.headers)
-    except TryLaterError:
+        async with asyncio.timeout(KNOWN_S):
+            await asyncio.shield(identified)
+    except (TryLaterError, TimeoutError):
         # Readiness must be answered when keys cannot be looked up.
         return False
     return not request.exchange.credential.roles.isdisjoint({ADMIN, AUDITOR})
@@ -82,4 +89,4 @@ def _in_a_word(state: str) -> str:
 @get("/metrics", media_type=METRICS_MEDIA_TYPE, response_description="The metrics.", responses=problems(500))
 async def metrics(request: ApiRequest) -> Response[bytes]:
     """Return the metrics in the text format of Prometheus."""
-    return Response(await asyncio.to_thread(request.parts.render_metrics))
+    return Response(await request.parts.monitoring.ask(request.parts.render_metrics))

@@ -47,6 +47,7 @@ STATUSES: Final[Mapping[type[AuditraceError | TelemetryError], tuple[int, str]]]
     errors.LimitExceededError: (409, "Limit reached"),
     errors.PreconditionFailedError: (412, "Precondition failed"),
     errors.ThrottledError: (429, "Too many requests"),
+    errors.TooManyAtOnceError: (429, "Too many at once"),
     errors.TryLaterError: (503, "Try again later"),
     errors.LedgerUnavailableError: (503, "Ledger not available"),
     errors.LedgerBusyError: (503, "Ledger busy"),

@@ -3,6 +3,7 @@
 JSON bodies are read strictly here, where Litestar would turn `"false"` into false and leave broken UTF-8 to a 500.
 """
 
+import asyncio
 import hashlib
 from functools import cache
 from typing import Any, Final, cast
@@ -13,9 +14,11 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import Headers
 from litestar.di import NamedDependency, Provide
+from litestar.enums import HttpMethod
 from litestar.handlers import BaseRouteHandler
 from litestar.types import HTTPScope, Scope
 
+from service.api.at_once import InProgress
 from service.api.auth import Credential, bearer_token
 from service.api.bodies import NoMembers
 from service.api.head import require_declared, require_ids, require_once, require_sound_head
@@ -191,6 +194,12 @@ def _presented(scope: Scope, headers: Headers) -> Credential | str:
     return stated or bearer_token(headers.getall("authorization", []))
 
 
+def in_progress(request: "ApiRequest") -> InProgress:
+    """Return this request as those count it who bound how many there are at once; to be called in its own task."""
+    task = cast("asyncio.Task[None]", asyncio.current_task())
+    return InProgress(task, request.exchange.credential.owner)
+
+
 def url_path(scope: Scope) -> str:
     """Return the path as it was sent, percent-encoded, without the query."""
     raw = scope["raw_path"] if "raw_path" in scope else quote(scope["path"]).encode()
@@ -241,7 +250,8 @@ async def provide_operations(request: ApiRequest) -> JobOperations:
     if request.route_handler.opt.get(BODY) is NoMembers and await request.body():
         await request.json()
     # The hash of the body is used for idempotency only.
-    body = await request.body() if "idempotency-key" in request.headers else None
+    needs_body = request.method == HttpMethod.POST and "idempotency-key" in request.headers
+    body = await request.body() if needs_body else None
     context = context_of(request.scope, body)
     return JobOperations(request.parts.services, context, request.exchange.span)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from service.errors import TenantFullError
 from service.jobs.model import TenantId
-from service.operations.keys import RESERVED_ACTORS
+from service.operations.key_names import RESERVED_ACTORS
 from service.operations.rates import MAX_BUCKETS, Buckets, Limit, RequestLimits, throttled
 from service.ports import Reads
 from service.records import AuditContext

@@ -155,7 +155,7 @@ def network_of(address: str | None) -> str:
         ('192.0.2.7', '2001:db8::/64', '192.0.2.7')
     """
     try:
-        found = ipaddress.ip_address(address or "")
+        found = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:
         return address or ""
     if found.version == 4:

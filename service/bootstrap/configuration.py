@@ -75,6 +75,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "port": "processes on one host differ in it",
     "trace_url_template": "a link for people",
     "lanes": "it changes the speed only",
+    "connections_per_source": "it divides the connections among clients",
     "work_folder": "runs use it, not the trail",
     "problems": "nothing starts with problems",
 }

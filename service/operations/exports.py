@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from enum import StrEnum
 from typing import Final
 
@@ -14,7 +15,7 @@ from service.operations.base import Operation, Services, naming
 from service.operations.filters import filter_text
 from service.operations.steps import Decision, Step
 from service.operations.tallies import LEDGER
-from service.ports import Page, Reads, RecordFilter, StoredRecord, Transaction
+from service.ports import Reads, RecordFilter, StoredRecord, Transaction
 from service.records import AuditContext, Fact, change
 from service.roles import AUDITOR, require
 from telemetry import names
@@ -25,8 +26,12 @@ from telemetry.audit.record import Result
 from telemetry.audit.request import export_request, in_lines
 from telemetry.tracing import AuditedSpan
 
-ROWS_AT_ONCE: Final = 500
-"""The number of records of an export that are in memory at a time."""
+ROWS_AT_ONCE: Final = 100
+"""The most records of an export that are read at a time; their text is in memory until the client has taken it."""
+PAGE_BYTES: Final = 512 * 1024
+"""After a page with more bytes than this, fewer records are read at a time."""
+PIECE_BYTES: Final = 64 * 1024
+"""The most bytes that are handed to the connection at a time."""
 
 
 class ExportFormat(StrEnum):
@@ -51,12 +56,12 @@ class AuditExport(Operation):
         context: AuditContext,
         span: AuditedSpan,
         reads: Reads,
-        at_once: asyncio.Semaphore,
+        threads: Executor,
     ) -> None:
-        """Export for one request; `at_once` bounds how many reads of the trail use threads at the same time."""
+        """Export for one request; records are read and written in `threads`, which no other kind of request needs."""
         super().__init__(services, context, span)
         self._reads = reads
-        self._at_once = at_once
+        self._threads = threads
 
     async def begin(self, where: RecordFilter, form: ExportFormat) -> AsyncIterator[bytes]:
         """Record the export and return its bytes, part by part.
@@ -81,21 +86,38 @@ class AuditExport(Operation):
         own = msgspec.structs.replace(where, tenant_id=self.context.tenant_id)
         # Read before the answer begins, so that the client gets an error when the database is not reachable.
         with naming(begun.receipt):
-            first = await self._page(own, None)
-        return self._parts(own, first, WRITERS[form])
+            first = await self._page(own, WRITERS[form], None, ROWS_AT_ONCE)
+        return self._pieces(own, WRITERS[form], first)
 
-    async def _parts(self, where: RecordFilter, page: Page[StoredRecord], write: "Writer") -> AsyncIterator[bytes]:
-        is_first = True
+    async def _pieces(self, where: RecordFilter, write: "Writer", page: "_Page") -> AsyncIterator[bytes]:
         while True:
-            yield write(page.rows, is_first)
+            for begin in range(0, len(page.text), PIECE_BYTES):
+                yield page.text[begin : begin + PIECE_BYTES]
             if page.next_cursor is None:
                 return
-            page = await self._page(where, page.next_cursor)
-            is_first = False
+            page = await self._page(where, write, page.next_cursor, _fitting(page))
 
-    async def _page(self, where: RecordFilter, cursor: str | None) -> Page[StoredRecord]:
-        async with self._at_once:
-            return await asyncio.to_thread(self._reads.stored, where, cursor, ROWS_AT_ONCE)
+    async def _page(self, where: RecordFilter, write: "Writer", cursor: str | None, rows: int) -> "_Page":
+        def page() -> _Page:
+            found = self._reads.stored(where, cursor, rows)
+            return _Page(write(found.rows, cursor is None), rows, found.next_cursor)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, page)
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """The text of records, how many were asked for, and where the next ones begin."""
+
+    text: bytes
+    rows: int
+    next_cursor: str | None
+
+
+def _fitting(page: _Page) -> int:
+    """Return how many records to read after this page, so that records of any size fit into memory."""
+    if len(page.text) > PAGE_BYTES:
+        return max(1, page.rows * PAGE_BYTES // len(page.text))
+    return min(ROWS_AT_ONCE, page.rows * 2)
 
 
 Writer = Callable[[Sequence[StoredRecord], bool], bytes]

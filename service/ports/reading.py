@@ -145,8 +145,8 @@ class Reads(Protocol):
         """Return the artifacts of a run, ordered by name."""
         ...
 
-    def artifact_payload(self, job_id: str, run: int, name: str) -> bytes | None:
-        """Return the bytes of an artifact."""
+    def artifact_part(self, job_id: str, run: int, name: str, begin: int, count: int) -> bytes | None:
+        """Return at most `count` bytes of an artifact behind its first `begin`; None when there is no artifact."""
         ...
 
     def record(self, record_id: str, tenant_id: TenantId | None) -> RecordRow | None:

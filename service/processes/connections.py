@@ -1,13 +1,19 @@
-"""Limits how many clients may be connected and how long they may take to send a request.
+"""Limits how many clients may be connected, and how long they may take to send a request and to read the answer.
 
 A process without free file descriptors cannot start runs, and asyncio then logs each connection that it fails to
-accept, thousands a second. So the limit is lower, and a client above it gets 503 with `Retry-After`.
+accept, thousands a second. So the limit is lower, and a client above it gets 503 with `Retry-After`. A source with too
+many of these connections gets 429.
 """
 
 import asyncio
 import resource
+from collections.abc import Callable
 from typing import Final, cast
 
+import msgspec
+
+from service.processes.sources import IsTrusted, Sources
+from service.processes.unsent import LEAST_RATE, SLOW_S, UNSENT_BYTES, UnsentAnswers, prepare
 from service.processes.wire import StrictProtocol
 
 HEAD_S: Final = 30.0
@@ -22,7 +28,9 @@ ACCEPTED_AT_ONCE: Final = 32
 _FILES: Final = 8192
 # For the database, delivery and runs, and for connections that are accepted to be refused.
 _RESERVED_FILES: Final = 128 + 8 * ACCEPTED_AT_ONCE
-_BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_END: Final = b"\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BUSY: Final = b"HTTP/1.1 503 Service Unavailable" + _END
+_TOO_MANY: Final = b"HTTP/1.1 429 Too Many Requests" + _END
 
 
 def allowed_connections() -> int:
@@ -34,43 +42,130 @@ def allowed_connections() -> int:
     return max(soft - _RESERVED_FILES, soft // 2)
 
 
-def bounded(max_connections: int, head_s: float = HEAD_S) -> type[StrictProtocol]:
-    """Return a protocol for at most so many connections; each has `head_s` seconds to send the head of a request.
+def _nobody(_address: str) -> bool:
+    return False
 
-    Body and answer have no limit of time: a request in progress is never cut off.
+
+def _uncounted(_reason: str) -> None:
+    return
+
+
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of the connections of a process.
+
+    `of_one_source` None is half of `connections`. `count` is called with the reason whenever a limit refuses or ends a
+    connection.
     """
 
+    connections: int
+    of_one_source: int | None = None
+    is_trusted: IsTrusted = _nobody
+    count: Callable[[str], None] = _uncounted
+    head_s: float = HEAD_S
+    slow_s: float = SLOW_S
+    unsent_bytes: int = UNSENT_BYTES
+
+
+def bounded(limits: ConnectionLimits) -> type[StrictProtocol]:
+    """Return a protocol within these limits, for all connections of a process.
+
+    Each connection has `head_s` seconds to send the head of a request. A body must come, and an answer must be taken,
+    with at least `LEAST_RATE` bytes a second over `slow_s` seconds. The time that the service itself takes does not
+    count.
+    """
+    sources = Sources(limits.of_one_source or max(1, limits.connections // 2), limits.is_trusted)
+    unsent = UnsentAnswers(limits.slow_s, limits.unsent_bytes)
+
     class BoundedProtocol(StrictProtocol):
-        _head_timer: asyncio.TimerHandle | None = None
+        _timer: asyncio.TimerHandle | None = None
+        """Of the head, or of the body, which is awaited."""
+        _is_for_body: bool = False
+        _received = 0
+        _was_held = False
+        """Whether the service did not take what the client may have sent, within the time of the timer."""
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             """Take the connection, or answer that there are too many."""
             super().connection_made(cast("asyncio.Transport", transport))
-            if len(self.connections) > max_connections:
-                self.transport.write(_BUSY)
-                self.transport.close()
+            prepare(self.transport)
+            if not sources.add(self._address):
+                self._turn_away(_TOO_MANY, "connections_of_source")
+            elif len(self.connections) > limits.connections:
+                self._turn_away(_BUSY, "connections")
             else:
-                self._watch_head()
+                self._watch()
 
         def data_received(self, data: bytes) -> None:
             """Take what the client sent."""
+            self._received += len(data)
             super().data_received(data)
-            self._watch_head()
+            self._watch()
+
+        def pause_writing(self) -> None:
+            """Note that bytes wait for the client."""
+            super().pause_writing()
+            unsent.watch(self.transport, self.ended)
+
+        def resume_writing(self) -> None:
+            """Note that no bytes wait for the client."""
+            unsent.forget(self.transport)
+            super().resume_writing()
 
         def connection_lost(self, exc: Exception | None) -> None:
             """Forget the connection."""
+            sources.remove(self._address)
+            unsent.forget(self.transport)
             self._stop_watching()
             super().connection_lost(exc)
 
-        def _watch_head(self) -> None:
-            if self.cycle and not self.cycle.response_complete:
+        def ended(self, reason: str) -> None:
+            """Count a connection that a limit refuses or ends."""
+            limits.count(reason)
+
+        @property
+        def _address(self) -> str:
+            return self.client[0] if self.client else ""
+
+        def _turn_away(self, answer: bytes, reason: str) -> None:
+            self.ended(reason)
+            self.transport.write(answer)
+            self.transport.close()
+
+        def _watch(self) -> None:
+            """Have a timer run while the client owes the rest of a head or of a body."""
+            is_busy = bool(self.cycle) and not self.cycle.response_complete
+            is_for_body: bool = is_busy and self._is_within
+            if self._timer is not None and (is_for_body != self._is_for_body or (is_busy and not is_for_body)):
                 self._stop_watching()
-            elif self._head_timer is None:
-                self._head_timer = self.loop.call_later(head_s, self.transport.close)
+            self._was_held = self._was_held or self._is_held
+            if self._timer is None and not self.transport.is_closing() and (is_for_body or not is_busy):
+                self._is_for_body, self._received, self._was_held = is_for_body, 0, self._is_held
+                delay_s, late = (limits.slow_s, self._body_is_late) if is_for_body else (limits.head_s, self._too_slow)
+                self._timer = self.loop.call_later(delay_s, late)
+
+        @property
+        def _is_held(self) -> bool:
+            return self.flow.read_paused or (bool(self.cycle) and self.cycle.waiting_for_100_continue)
+
+        def _body_is_late(self) -> None:
+            self._timer = None
+            if not self._is_within or self._was_held or self._received >= LEAST_RATE * limits.slow_s:
+                self._watch()
+            else:
+                self._too_slow()
+
+        def _too_slow(self) -> None:
+            self._timer = None
+            if self._since_body or self._is_for_body:
+                self._status = 408
+                self._stop_reading()
+            else:
+                # A client that connects ahead of its first request expects no answer.
+                self.transport.close()
 
         def _stop_watching(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     return BoundedProtocol

@@ -29,7 +29,7 @@ from service.config import Settings
 from service.errors import SettingsError
 from service.operations.rates import Limit
 from service.operations.tallies import Tallies
-from service.processes.connections import ACCEPTED_AT_ONCE, IDLE_S, allowed_connections, bounded
+from service.processes.connections import ACCEPTED_AT_ONCE, IDLE_S, ConnectionLimits, allowed_connections, bounded
 from service.processes.parts import Parts
 from service.processes.reloading import Reload, ReloadSignal
 from service.processes.stopping import Say, StopSignal
@@ -73,7 +73,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
             reload.listen(Reload(node, parts.configured, parts.endpoints, stop.wait, others))
             app = create_app(_api(node, parts, waits, follows, key_set))
             spans = ServerSpans(app, node.telemetry.tracer, node.telemetry.instruments, node.monotonic)
-            _Server(spans, parts, say, stop, [waits.release, follows.release]).run(listeners)
+            _Server(spans, _limits(node), parts, say, stop, [waits.release, follows.release]).run(listeners)
         finally:
             reload.end()
             parts.stop()
@@ -84,7 +84,13 @@ class _Server(uvicorn.Server):
     """uvicorn on a socket that is bound already; prints its address once it takes requests."""
 
     def __init__(
-        self, app: ServerSpans, parts: Parts, say: Say, stop: StopSignal, release: Sequence[Callable[[], None]]
+        self,
+        app: ServerSpans,
+        limits: ConnectionLimits,
+        parts: Parts,
+        say: Say,
+        stop: StopSignal,
+        release: Sequence[Callable[[], None]],
     ) -> None:
         self._parts = parts
         self._say = say
@@ -93,7 +99,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded(allowed_connections()),
+                http=bounded(limits),
                 ws="none",
                 backlog=ACCEPTED_AT_ONCE,
                 lifespan="on",
@@ -148,6 +154,15 @@ class _Server(uvicorn.Server):
             task.cancel()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+def _limits(node: Node) -> ConnectionLimits:
+    return ConnectionLimits(
+        is_trusted=node.settings.proxies.trusts,
+        connections=allowed_connections(),
+        of_one_source=node.settings.connections_per_source,
+        count=node.telemetry.instruments.connection_ended,
+    )
 
 
 def _api(node: Node, parts: Parts, waits: JobWaits, follows: Follows, key_set: KeySet | None) -> ApiServices:

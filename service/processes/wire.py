@@ -14,10 +14,25 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_BYTES: Final = 64 * 1024
 """The limit for a head, and for other bytes between two pieces of a body, such as the lines of chunks."""
+TARGET_BYTES: Final = 16 * 1024
+"""The limit for a target (path and query): a listing with fifty values for each of five filters has room."""
+FIELDS: Final = 100
+"""How many fields a head may have, and as many again behind a chunked body. Browsers send about 20, proxies add 10."""
+PIPELINED: Final = 32
+"""How many requests of a connection may wait for the answer to an earlier one."""
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 # Origin form, absolute form, asterisk form (RFC 9112, 3.2); no userinfo, no fragment, no tunnel.
 _TARGET: Final = re.compile(rb"/[^#]*|https?://[^/?#@]+/[^#]*|\*", re.IGNORECASE)
+
+_AMBIGUOUS: Final = b"This is not a request that every reader of HTTP/1.1 takes for the same.\n"
+# Of each status of a limit: the name of the limit, and what the client gets.
+_LIMITS: Final = {
+    408: ("slow_request", b"The request comes too slowly.\n"),
+    414: ("long_target", b"The target of the request is too long.\n"),
+    429: ("pipelined", b"Too many requests wait on this connection.\n"),
+    431: ("long_head", b"The head of the request is too long.\n"),
+}
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -40,6 +55,9 @@ class StrictProtocol(HttpToolsProtocol):
     _is_within = False
     """True from the end of a head to the end of its message."""
 
+    def ended(self, reason: str) -> None:
+        """Note that a limit is the reason why this connection is refused or ended; subclasses count it."""
+
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
         if self._is_over:
@@ -54,6 +72,20 @@ class StrictProtocol(HttpToolsProtocol):
             if self._since_body > HEAD_BYTES:
                 self._status = 431
                 self._stop_reading()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        super().on_url(url)
+        if len(self.url) > TARGET_BYTES:
+            self._status = 414
+            raise _AmbiguousError
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field."""
+        if len(self.headers) >= FIELDS:
+            self._status = 431
+            raise _AmbiguousError
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application when its complete head passes the checks."""
@@ -98,6 +130,8 @@ class StrictProtocol(HttpToolsProtocol):
     def _stop_reading(self) -> None:
         """Refuse the last message; complete requests before it are answered first."""
         self._is_over = True
+        if self._status in _LIMITS:
+            self.ended(_LIMITS[self._status][0])
         last = self._last
         if last is None or (last.response_complete and not self._is_within):
             self._refuse()
@@ -111,14 +145,15 @@ class StrictProtocol(HttpToolsProtocol):
             self._refuse()
 
     def _refuse(self) -> None:
-        reason = b"This is not a request that every reader of HTTP/1.1 takes for the same.\n"
-        if self._status == 431:
-            reason = b"The head of the request is too long.\n"
+        _, reason = _LIMITS.get(self._status, ("", _AMBIGUOUS))
         head = f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(reason)}\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[self._status] + head.encode() + reason)
         self.transport.close()
 
     def _require_one_meaning(self) -> None:
+        if len(self.pipeline) >= PIPELINED:
+            self._status = 429
+            raise _AmbiguousError
         if sum(len(name) + len(value) + 4 for name, value in self.headers) + len(self.url) > HEAD_BYTES:
             self._status = 431
             raise _AmbiguousError

@@ -96,10 +96,12 @@ class LedgerReads(RecordListings):
         """Return the artifacts of a run, ordered by name."""
         return [Content(*row) for row in self._all("artifacts", {"job_id": job_id, "run": run})]
 
-    def artifact_payload(self, job_id: str, run: int, name: str) -> bytes | None:
-        """Return the bytes of an artifact."""
-        row = self._one("artifact_payload", {"job_id": job_id, "run": run, "name": name})
-        return bytes(row[0]) if row else None
+    def artifact_part(self, job_id: str, run: int, name: str, begin: int, count: int) -> bytes | None:
+        """Return at most `count` bytes of an artifact behind its first `begin`; None when there is no artifact."""
+        values = {"job_id": job_id, "run": run, "name": name, "begin": begin + 1, "count": count}
+        row = self._one("artifact_part", values)
+        # SQLite has no value for a part of nothing.
+        return bytes(row[0] or b"") if row else None
 
     def record(self, record_id: str, tenant_id: TenantId | None) -> RecordRow | None:
         """Return a committed record."""

@@ -210,7 +210,7 @@ def test_a_long_export_is_never_whole_in_memory(api: ApiUnderTest, monkeypatch: 
 
     async def take(count: int) -> int:
         export = exports.AuditExport(
-            api.services, context, api.services.tracing.root("export"), reads, api.parts.audit_reads
+            api.services, context, api.services.tracing.root("export"), reads, api.parts.bulk_threads
         )
         parts = await export.begin(RecordFilter(), exports.ExportFormat.JSONL)
         for _ in range(count):

@@ -351,14 +351,15 @@ def test_a_client_that_hangs_up_gives_everything_back(trail: Trail) -> None:
 
 
 def test_so_many_follow_and_no_more(store: Store, tmp_path: Path) -> None:
-    """Beyond the limit of a process, or of an actor in it, a follow is 503 with `Retry-After`, and is not on record."""
+    """Beyond the limit of an actor a follow is 429 and refused on record; beyond that of the process it is 503."""
     api = ApiUnderTest(store, tmp_path, max_follows=MAX_FOLLOWS_OF_ONE_ACTOR + 1)
     with _trail_of(api) as trail:
         other = api.client("otto", AUDITOR)
         followers = [trail.follow() for _ in range(MAX_FOLLOWS_OF_ONE_ACTOR)]
         refused = trail.auditor.get(FOLLOW)
-        problem_of(refused, 503, "try_later")
+        problem_of(refused, 429, "too_many_at_once")
         assert int(refused.headers["retry-after"]) >= 1
+        assert api.record(event_name=names.EVENT_AUDIT_READ, result="rejected").row.record_id
         followers.append(trail.follow(client=other))
         problem_of(api.client("vera", AUDITOR).get(FOLLOW), 503, "try_later")
         assert len(trail.reads()) == len(followers)

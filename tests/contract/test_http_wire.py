@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from service.processes.wire import HEAD_BYTES
+from service.processes.wire import FIELDS, HEAD_BYTES, PIPELINED, TARGET_BYTES
 from tests.support.poll_until import poll_until
 from tests.support.served import read_to_end
 from tests.support.service import Service
@@ -131,7 +131,6 @@ REFUSED_LATER: Final = {
 JUST_TOO_LONG: Final = HEAD_BYTES + 1
 TOO_LONG: Final = {
     "a field that does not end": post(b"X: ", body=b"")[:-4].ljust(JUST_TOO_LONG, b"x"),
-    "a target that does not end": b"POST /".ljust(JUST_TOO_LONG, b"x"),
     "too many fields": (LINE + b"\r\n" + b"X: a\r\n" * HEAD_BYTES)[:JUST_TOO_LONG],
 }
 """Refused before the head has ended: 431."""
@@ -223,6 +222,30 @@ def test_a_head_within_the_limit_is_taken_and_one_byte_more_is_not(service: Serv
     assert exchanged(service, fitting + NEXT) == [200, 200]
     too_long = get(b"/health/live", *[b"X: " + b"x" * 1000] * 66)
     assert exchanged(service, too_long) in ([431], [])
+
+
+def test_so_many_fields_are_taken_and_no_more(service: Service) -> None:
+    """A hundred fields are a head, one more is 431: no program sends as many."""
+    fields = [b"X: a"] * (FIELDS - 3)
+    assert exchanged(service, get(b"/health/live", *fields) + NEXT) == [200, 200]
+    assert exchanged(service, get(b"/health/live", *fields, *fields[:2]) + NEXT) == [431]
+
+
+def test_a_target_is_taken_up_to_its_limit(service: Service) -> None:
+    """A query with many values has room; a longer target is 414 before it ends, and the connection is closed."""
+    before = state(service)
+    longest = b"/health/live?".ljust(TARGET_BYTES, b"x")
+    assert exchanged(service, get(longest) + NEXT) == [200, 200]
+    assert exchanged(service, b"POST /".ljust(TARGET_BYTES + 20, b"x")) == [414]
+    assert state(service) == before
+
+
+def test_so_many_requests_wait_on_a_connection_and_no_more(service: Service) -> None:
+    """Those that wait are answered in order; then the connection ends, and the rest was never looked at."""
+    jobs, _ = state(service)
+    answers = exchanged(service, plain() * 100)
+    assert answers == [201] * (PIPELINED + 1)
+    assert state(service)[0] == jobs + len(answers)
 
 
 def test_what_comes_behind_a_body_is_bounded_too(service: Service) -> None:

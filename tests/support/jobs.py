@@ -318,7 +318,7 @@ class Jobs:
         """Return what a run left behind."""
         reads = self.store.reads
         return {
-            content.name: reads.artifact_payload(job_id, run, content.name) or b""
+            content.name: reads.artifact_part(job_id, run, content.name, 0, content.size) or b""
             for content in reads.artifacts(job_id, run)
         }
 

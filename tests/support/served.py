@@ -7,7 +7,7 @@ from typing import Self
 
 import uvicorn
 
-from service.processes.connections import bounded
+from service.processes.connections import ConnectionLimits, bounded
 from tests.support.api import ApiUnderTest
 from tests.support.poll_until import poll_until
 
@@ -15,12 +15,17 @@ from tests.support.poll_until import poll_until
 class Served:
     """An API on a free port of loopback, asked with bytes."""
 
-    def __init__(self, api: ApiUnderTest) -> None:
+    def __init__(self, api: ApiUnderTest, limits: ConnectionLimits | None = None) -> None:
         self._api = api
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = self._socket.getsockname()
         config = uvicorn.Config(
-            api.call, http=bounded(1000), ws="none", lifespan="off", log_config=None, server_header=False
+            api.call,
+            http=bounded(limits or ConnectionLimits(connections=1000)),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            server_header=False,
         )
         self._server = uvicorn.Server(config)
 

@@ -281,8 +281,8 @@ SELECT payload FROM job_inputs WHERE job_id = %(job_id)s AND name = %(name)s
 -- name: artifacts
 SELECT name, size, sha256 FROM job_artifacts WHERE job_id = %(job_id)s AND run = %(run)s ORDER BY name
 
--- name: artifact_payload
-SELECT payload FROM job_artifacts WHERE job_id = %(job_id)s AND run = %(run)s AND name = %(name)s
+-- name: artifact_part
+SELECT substr(payload, CAST(%(begin)s AS integer), CAST(%(count)s AS integer)) FROM job_artifacts WHERE job_id = %(job_id)s AND run = %(run)s AND name = %(name)s
 
 -- name: secrets
 SELECT name, ciphertext FROM job_secrets WHERE job_id = %(job_id)s

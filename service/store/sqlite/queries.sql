@@ -136,8 +136,8 @@ VALUES (:job_id, :run, :name, :size, :sha256, :payload)
 -- name: artifacts
 SELECT name, size, sha256 FROM job_artifacts WHERE job_id = :job_id AND run = :run ORDER BY name
 
--- name: artifact_payload
-SELECT payload FROM job_artifacts WHERE job_id = :job_id AND run = :run AND name = :name
+-- name: artifact_part
+SELECT substr(payload, :begin, :count) FROM job_artifacts WHERE job_id = :job_id AND run = :run AND name = :name
 
 -- name: put_secret
 INSERT INTO job_secrets (job_id, name, ciphertext) VALUES (:job_id, :name, :ciphertext)

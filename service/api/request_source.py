@@ -19,14 +19,14 @@ from service.api.texts import shown
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR: Final = re.compile(
-    rf"""[ \t]*(?:(?P<name>{_WORD})=(?:(?P<token>{_WORD})|"(?P<quoted>(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*)"))?"""
+    rf"""[ \t]*+(?:(?P<name>{_WORD})=(?:(?P<token>{_WORD})|"(?P<quoted>(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*)"))?"""
     r"[ \t]*(?P<end>[;,]|\Z)"
 )
 _PORT: Final = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
 _NODE: Final = re.compile(
     rf"(?:(?P<four>[0-9.]+)|\[(?P<six>[0-9A-Fa-f:.]+)\]|unknown|_[A-Za-z0-9._-]+){_PORT}", re.IGNORECASE
 )
-_BARE_SIX: Final = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_BARE_SIX: Final = re.compile(r"[0-9A-Fa-f]*+:[0-9A-Fa-f.]*+:[0-9A-Fa-f:.]*+")
 
 
 class RequestSource(msgspec.Struct, frozen=True):

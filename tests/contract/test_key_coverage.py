@@ -304,7 +304,7 @@ def test_what_a_key_may_do_is_read_for_each_request_and_checked_rarely(api: ApiU
     assert not api.keys.is_checked(stored)
 
 
-def test_two_processes_that_rotate_one_key_give_it_two_secrets_in_turn(api: ApiUnderTest) -> None:
+def test_two_rotations_at_once_give_a_key_two_secrets_in_turn(api: ApiUnderTest) -> None:
     """Neither loses: the first secret ends at once, the two new ones are accepted, and nothing is found wrong."""
     root = api.client("root")
     made = root.post("/v1/keys", {"name": "bot", "roles": [VIEWER]}).json()

@@ -20,7 +20,7 @@ from service.errors import InvalidRequestError, NotFoundError
 from service.operations.base import naming
 from telemetry import names
 
-PART_BYTES: Final = 512 * 1024
+PART_BYTES: Final = 256 * 1024
 """How many bytes of an artifact are in memory at a time. SQLite reads the whole artifact for each part."""
 PIECE_BYTES: Final = 64 * 1024
 """The most bytes that are handed to the connection at a time."""

@@ -35,7 +35,7 @@ MAX_EXPORTS: Final = 16
 """How many exports of a process may be in progress: each holds about 1 MiB while its client does not read."""
 MAX_EXPORTS_OF_ONE_ACTOR: Final = 4
 MAX_DOWNLOADS: Final = 32
-"""How many artifacts of more than 512 KiB a process may be sending: each holds that much."""
+"""How many artifacts of more than 256 KiB a process may be sending: each holds that much."""
 MAX_DOWNLOADS_OF_ONE_ACTOR: Final = 16
 
 _MIB: Final = 1024 * 1024

@@ -20,8 +20,8 @@ LEAST_RATE: Final = 1024
 """Bytes a second: a hundredth of what a slow mobile network carries, and enough to end what stands still."""
 SLOW_S: Final = 30.0
 """The time over which the rate is measured: longer than connections stand still when a phone changes its network."""
-UNSENT_BYTES: Final = 24 * 1024 * 1024
-"""The bytes of whole answers that may wait in a process for clients: about eight of the largest pages of a listing."""
+UNSENT_BYTES: Final = 12 * 1024 * 1024
+"""The bytes of whole answers that may wait in a process for clients: about three of the largest pages of a listing."""
 
 # Answers of several parts are watched for their rate only: so much of each is in memory.
 _PART_BYTES: Final = 128 * 1024

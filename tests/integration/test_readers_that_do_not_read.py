@@ -104,4 +104,4 @@ def test_readers_that_do_not_read_cost_little_and_delay_nobody(service: Service)
         assert client.get("/v1/me")
         assert client.http.get("/health/ready").status_code == 200
         assert _memory_mib(service) - before <= MOST_MIB
-    assert len(client.http.get("/v1/audit/export").content.splitlines()) > 300
+    assert len(client.http.get("/v1/audit/export?format=jsonl").content.splitlines()) > 300

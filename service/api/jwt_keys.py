@@ -18,6 +18,7 @@ from service.ports import Clock
 from telemetry.errors import TelemetrySettingsError
 from telemetry.files import cannot_be_read
 from telemetry.proxies import http_proxy
+from telemetry.urls import hidden, shown
 
 _log = logging.getLogger(__name__)
 
@@ -107,11 +108,11 @@ def fetch_from(jwks: str, environment: Mapping[str, str] | None = None) -> Fetch
     try:
         url = httpx.URL(jwks)
     except httpx.InvalidURL as error:
-        raise SettingsError([f"AUDITRACE_JWT_JWKS is no https:// URL: {error}"]) from error
+        raise SettingsError(["AUDITRACE_JWT_JWKS is no https:// URL"]) from error
     if url.userinfo:
         raise SettingsError(["AUDITRACE_JWT_JWKS: credentials do not belong into the URL"])
     if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
-        raise SettingsError([f"AUDITRACE_JWT_JWKS is {jwks}; expected a file or an https:// URL"])
+        raise SettingsError([f"AUDITRACE_JWT_JWKS is {shown(jwks)}; expected a file or an https:// URL"])
     try:
         proxy = http_proxy(environment or {}, jwks)
     except TelemetrySettingsError as error:
@@ -130,7 +131,7 @@ def _check_file(path: Path) -> None:
         _usable(path.read_text("utf-8"))
     except OSError as error:
         found = cannot_be_read(path, error)
-        raise SettingsError([f"AUDITRACE_JWT_JWKS: {found.why}"], is_unread=not found.is_missing) from error
+        raise SettingsError([f"AUDITRACE_JWT_JWKS: {hidden(found.why)}"], is_unread=not found.is_missing) from error
     except (ValueError, TypeError, AttributeError, jwt.PyJWTError) as error:
         raise SettingsError([f"AUDITRACE_JWT_JWKS: {path} is no set of keys that sign tokens: {error}"]) from error
 

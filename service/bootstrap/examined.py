@@ -26,7 +26,7 @@ from telemetry.delivery.settings import sink_settings
 from telemetry.errors import TelemetryError, TelemetrySettingsError
 from telemetry.files import why_no_file_in
 from telemetry.otel_settings import read_otel_settings
-from telemetry.proxies import shown
+from telemetry.urls import shown
 
 CheckStatus: TypeAlias = Literal["ok", "wrong", "unknown"]
 
@@ -155,7 +155,7 @@ def _delivery(subject: Subject) -> str:
         return f"embedded archive {settings.archive}"
     # This reads certificates, keys and the token, and sends nothing.
     open_sink(sink, lambda: 0).close()
-    return f"{sink.endpoint}{_through(sink.proxy)}"
+    return f"{shown(sink.endpoint)}{_through(sink.proxy)}"
 
 
 def _webhooks(subject: Subject) -> str:

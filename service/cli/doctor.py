@@ -17,6 +17,7 @@ from service.keyfiles import SigningKeys, deployment_secret
 from service.ports import Discrepancy
 from service.private_files import read_private_file, require_own_folder
 from service.secrets import DeploymentSecret
+from telemetry.urls import hidden
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +46,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.ledger:
         results["ledger"] = carry_out("ledger", lambda subject: _reconciled(subject, found), subject)
     outcomes = list(results.values())
-    shown = [{"check": one.check, "status": one.status, "detail": "; ".join(one.details)} for one in outcomes]
-    rows = [(one.check, _SHOWN[one.status], detail) for one in outcomes for detail in one.details]
+    shown = [{"check": one.check, "status": one.status, "detail": hidden("; ".join(one.details))} for one in outcomes]
+    rows = [(one.check, _SHOWN[one.status], hidden(detail)) for one in outcomes for detail in one.details]
     discrepancies = [f"{one.check}: {one.place}: {one.detail}" for one in found]
     document = {"checks": shown, "ledger": found if arguments.ledger else None}
     print_answer(arguments, document, [*table(("CHECK", "", "DETAIL"), rows), *discrepancies])

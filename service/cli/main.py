@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001 - printed with its traceback; Python would exit with 1, a negative answer
-        traceback.print_exc()
+        print_error(traceback.format_exc())
         return 2
     return status
 

@@ -27,7 +27,7 @@ def without_secrets(arguments: Sequence[str]) -> tuple[str, ...]:
     kept: list[str] = []
     left = _MAX_BYTES
     for argument in arguments:
-        text = _masked(argument.encode(errors="surrogateescape").decode(errors="backslashreplace"))
+        text = masked(argument.encode(errors="surrogateescape").decode(errors="backslashreplace"))
         left -= len(text.encode())
         if left < 0:
             return (*kept, "…")
@@ -35,7 +35,8 @@ def without_secrets(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
+    """Return one argument with `***` for what may be secret in it."""
     # The user first: a password may hold a `?`.
     for form, instead in ((_USER, rf"\1{HIDDEN}@"), (_OPTIONS, rf"\1{HIDDEN}"), (_ASSIGNED, rf"\1{HIDDEN}")):
         text = form.sub(instead, text)

@@ -16,7 +16,7 @@ from jwt import PyJWK, PyJWKSet
 from service.errors import SettingsError, TryLaterError
 from service.ports import Clock
 from telemetry.errors import TelemetrySettingsError
-from telemetry.files import cannot_be_read
+from telemetry.files import cannot_be_read, read_regular
 from telemetry.proxies import http_proxy
 from telemetry.urls import hidden, shown
 
@@ -104,7 +104,7 @@ def fetch_from(jwks: str, environment: Mapping[str, str] | None = None) -> Fetch
     if "://" not in jwks:
         path = Path(jwks)
         _check_file(path)
-        return path.read_bytes
+        return lambda: read_regular(path)
     try:
         url = httpx.URL(jwks)
     except httpx.InvalidURL as error:
@@ -128,7 +128,7 @@ def fetch_from(jwks: str, environment: Mapping[str, str] | None = None) -> Fetch
 
 def _check_file(path: Path) -> None:
     try:
-        _usable(path.read_text("utf-8"))
+        _usable(read_regular(path).decode())
     except OSError as error:
         found = cannot_be_read(path, error)
         raise SettingsError([f"AUDITRACE_JWT_JWKS: {hidden(found.why)}"], is_unread=not found.is_missing) from error

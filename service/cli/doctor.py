@@ -15,7 +15,7 @@ from service.config import Settings, examine_settings
 from service.errors import SettingsError, TryLaterError
 from service.keyfiles import SigningKeys, deployment_secret
 from service.ports import Discrepancy
-from service.private_files import read_private_file, require_own_folder
+from service.private_files import read_private_file
 from service.secrets import DeploymentSecret
 from telemetry.urls import hidden
 
@@ -60,7 +60,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _signing_key(subject: Subject) -> str:
     settings = subject.settings
     keys = SigningKeys(settings.signing_key, settings.signing_key_passphrase)
-    require_own_folder(keys.path)
     ledger = subject.ledger
     if ledger is None:
         return f"the first start makes {keys.path}"
@@ -79,7 +78,6 @@ def _signing_key(subject: Subject) -> str:
 
 def _ledger_secret(subject: Subject) -> str:
     path = subject.settings.ledger_secret
-    require_own_folder(path)
     if subject.ledger is None:
         return f"the first start makes {path}"
     return f"{path} can be read by its owner only, and is that of the database"
@@ -90,7 +88,7 @@ def _admin_key(subject: Subject) -> str:
     if not os.path.lexists(path):
         made = "the first start makes it" if subject.is_empty else "this is right if you keep its key elsewhere"
         return f"{path} is not there: {made}"
-    read_private_file(path, "first administrator's key")
+    read_private_file(path, "first administrator's key", named_by="AUDITRACE_ADMIN_KEY")
     return f"{path} can be read by its owner only"
 
 

@@ -236,6 +236,8 @@ def _templates(reader: SettingsReader) -> Path:
 def _trace_url_template(text: str) -> str | None:
     if "{trace_id}" not in text:
         raise ValueError("it must hold {trace_id}")
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise ValueError("it must hold no user and password: every client gets this link")
     return text
 
 

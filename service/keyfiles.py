@@ -25,11 +25,11 @@ from service.private_files import (
     create_private_file,
     read_private_file,
     require_file_can_be_made,
-    sync_folder,
     written,
 )
 from service.secrets import SECRET_BYTES, DeploymentSecret
 from telemetry.audit.signer import Signer
+from telemetry.files import sync_folder
 
 
 class SigningKeys:
@@ -111,7 +111,7 @@ class SigningKeys:
         if new_key is None:
             pem = self._pem(Ed25519PrivateKey.generate())
         else:
-            pem = read_private_file(new_key, "new signing key")
+            pem = read_private_file(new_key, "new signing key", named_by="--new-key")
             self._load(pem, new_key)
         with written(self.pending):
             self.pending.unlink(missing_ok=True)
@@ -119,7 +119,7 @@ class SigningKeys:
         return self._read(self.pending)
 
     def _read(self, path: Path) -> Signer:
-        return Signer(self._load(read_private_file(path, "signing key"), path))
+        return Signer(self._load(read_private_file(path, "signing key", named_by="AUDITRACE_SIGNING_KEY"), path))
 
     def _read_if_there(self, path: Path) -> Signer | None:
         try:
@@ -156,7 +156,11 @@ class SigningKeys:
     def _read_passphrase(self) -> bytes | None:
         if self._passphrase is None:
             return None
-        passphrase = read_private_file(self._passphrase, "passphrase of the signing key").rstrip(b"\r\n")
+        passphrase = read_private_file(
+            self._passphrase,
+            "passphrase of the signing key",
+            named_by="AUDITRACE_SIGNING_KEY_PASSPHRASE_FILE",
+        ).rstrip(b"\r\n")
         if not passphrase:
             raise SettingsError([f"{self._passphrase} holds no passphrase"])
         return passphrase
@@ -189,7 +193,7 @@ def deployment_secret(path: Path, *, may_create: bool) -> DeploymentSecret:
     """
     if may_create and not os.path.lexists(path):
         create_private_file(path, os.urandom(SECRET_BYTES).hex().encode() + b"\n")
-    secret = read_private_file(path, "ledger secret").strip()
+    secret = read_private_file(path, "ledger secret", named_by="AUDITRACE_LEDGER_SECRET").strip()
     if len(secret) < SECRET_BYTES:
         raise SettingsError([f"the ledger secret {path} is shorter than {SECRET_BYTES} bytes"])
     return DeploymentSecret(secret)

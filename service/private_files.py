@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import SettingsError
-from telemetry.files import why_no_file_in
+from telemetry.files import (
+    kind_of_no_file,
+    make_private_folder,
+    open_private,
+    read_regular,
+    sync_folder,
+    why_no_file_in,
+)
 
-_PRIVATE_MODE: Final = 0o600
 _OTHERS: Final = 0o077
 _OTHERS_WRITE: Final = 0o022
 
@@ -33,10 +39,11 @@ def create_private_file(path: Path, content: bytes) -> None:
         SettingsError: the folder cannot be written.
     """
     with written(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(path.parent)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_MODE)
-        with os.fdopen(descriptor, "wb") as file:
+        # What a killed process of this number left.
+        unfinished.unlink(missing_ok=True)
+        with open(unfinished, "xb", opener=open_private) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -50,39 +57,63 @@ def create_private_file(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
-def read_private_file(path: Path, what: str, to_do: str = "restore the file that belongs to the database") -> bytes:
+def read_private_file(
+    path: Path, what: str, to_do: str = "restore the file that belongs to the database", *, named_by: str = ""
+) -> bytes:
     """Return the content of a file that only its owner may read; `what` names the file in errors.
 
-    `to_do` is said of a missing file.
+    `to_do` is said of a missing file, and the setting `named_by` of what is no file.
 
     Raises:
         SettingsError: the file is missing, unreadable, or open to others; the text says what to do.
     """
     try:
-        found = path.stat().st_mode
-        if stat.S_ISDIR(found):
+        found = path.stat()
+        no_file = kind_of_no_file(found.st_mode)
+        if no_file is not None:
             # Do not advise to change the mode of a folder: it may be /tmp.
-            raise SettingsError([f"the {what} {path} is a folder"])
-        mode = stat.S_IMODE(found)
+            kind = "it is a folder" if stat.S_ISDIR(found.st_mode) else no_file
+            setting = f": {named_by} names a file" if named_by else ""
+            raise SettingsError([f"the {what} {path}: {kind}{setting}"])
+        require_own(path, found, what)
+        mode = stat.S_IMODE(found.st_mode)
         if mode & _OTHERS:
             raise SettingsError([f"the {what} {path} has mode {mode:04o} and is open to others: chmod 600 {path}"])
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError as error:
         where = f"{path} is a link to a file that is missing" if path.is_symlink() else f"{path} is missing"
-        raise SettingsError([f"the {what} {where}: {to_do}"]) from error
+        named = f" ({named_by})" if named_by else ""
+        raise SettingsError([f"the {what} {where}: {to_do}{named}"]) from error
     except OSError as error:
         raise SettingsError([f"the {what} {path} cannot be read: {error.strerror}"], is_unread=True) from error
 
 
 def require_own_folder(path: Path) -> None:
-    """Check that only the owner of a file's folder can replace the file.
+    """Check that only this user, and root, can replace a file in its folder.
+
+    Folders above it need no check: a file of another user in another folder of this name is refused.
 
     Raises:
-        SettingsError: others may write the folder; the text says what to do.
+        SettingsError: others may write the folder, or it belongs to another user; the text says what to do.
     """
     folder = path.absolute().parent
-    if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & _OTHERS_WRITE:
+    if not folder.exists():
+        return
+    found = folder.stat()
+    require_own(folder, found, "folder")
+    if found.st_mode & _OTHERS_WRITE:
         raise SettingsError([f"others may write {folder}, so they can replace {path.name}: chmod go-w {folder}"])
+
+
+def require_own(path: Path, found: os.stat_result, what: str) -> None:
+    """Check that a file or folder belongs to this user or root, because its owner can change it.
+
+    Raises:
+        SettingsError: it belongs to another user; the text says what to do.
+    """
+    if found.st_uid not in {0, os.geteuid()}:
+        owner = f"the {what} {path} belongs to user {found.st_uid}, who can change it"
+        raise SettingsError([f"{owner}: chown {os.geteuid()} {path}"])
 
 
 @contextmanager
@@ -92,12 +123,3 @@ def written(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise SettingsError([f"{path} cannot be written: {error.strerror}"]) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Write the entries of a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,8 @@ from opentelemetry.trace import get_current_span
 from opentelemetry.util.types import AnyValue
 
 from telemetry import names
+from telemetry.exceptions import attributes_of_exception, printable
+from telemetry.urls import hidden
 
 # The loggers of exporters and their transports. Exporting their lines would make them log more lines.
 EXPORTING: Final = ("opentelemetry", "grpc", "httpcore", "httpx", "requests", "urllib3")
@@ -41,7 +43,7 @@ class LogOutput:
         for handler in [one for one in self._root.handlers if isinstance(one, StreamHandler | ExportingHandler)]:
             self._root.removeHandler(handler)
         self._stream_handler = StreamHandler(stream)
-        self._stream_handler.setFormatter(JsonFormatter() if is_daemon else logging.Formatter("auditrace: %(message)s"))
+        self._stream_handler.setFormatter(JsonFormatter() if is_daemon else _LineFormatter("auditrace: %(message)s"))
         self._stream_handler.addFilter(RepetitionFilter())
         self._exporting: ExportingHandler | None = None
         levels: dict[str | None, int] = dict.fromkeys(_CHATTY, logging.WARNING)
@@ -93,18 +95,23 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": hidden(record.getMessage()),
         }
         span = get_current_span().get_span_context()
         if span.is_valid:
             line["trace_id"] = f"{span.trace_id:032x}"
             line["span_id"] = f"{span.span_id:016x}"
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = hidden(self.formatException(record.exc_info))
         held_back = record.__dict__.get("held_back")
         if held_back:
             line["held_back"] = held_back
         return json.dumps(line)
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return hidden(super().format(record))
 
 
 class RepetitionFilter(logging.Filter):
@@ -149,7 +156,7 @@ class ExportingHandler(logging.Handler):
                     context=get_current(),
                     severity_number=number,
                     severity_text=text,
-                    body=_printable(record.getMessage()),
+                    body=printable(hidden(record.getMessage())),
                     attributes=_attributes(record),
                 )
             )
@@ -164,21 +171,13 @@ def _attributes(record: logging.LogRecord) -> Mapping[str, AnyValue]:
         names.CODE_LINE_NUMBER: record.lineno,
     }
     if record.exc_info and record.exc_info[1] is not None:
-        error = record.exc_info[1]
-        attributes[names.EXCEPTION_TYPE] = type(error).__qualname__
-        attributes[names.EXCEPTION_MESSAGE] = _printable(str(error))
-        attributes[names.EXCEPTION_STACKTRACE] = _printable(logging.Formatter().formatException(record.exc_info))
+        attributes |= attributes_of_exception(record.exc_info[1])
     return attributes
 
 
 def _set_levels(levels: Mapping[str | None, int]) -> None:
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
-
-
-def _printable(text: str) -> str:
-    # Protobuf strings are UTF-8. A lone surrogate (from a file name, say) would make the SDK drop the whole batch.
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_of_exporter(record: logging.LogRecord) -> bool:

@@ -16,6 +16,7 @@ from telemetry.errors import TelemetrySettingsError
 from telemetry.otlp_settings import GRPC, HTTP, OtlpVariables, Signal
 from telemetry.sdk_variables import sdk_problems
 from telemetry.settings import SettingsReader
+from telemetry.urls import shown
 
 SIGNALS: Final[tuple[Signal, ...]] = ("traces", "metrics", "logs")
 OTLP: Final = "otlp"
@@ -92,7 +93,7 @@ def _signal(reader: SettingsReader, signal: Signal) -> SignalSettings:
     if OTLP not in exporters:
         return SignalSettings(exporters, protocol)
     if endpoint is not None and protocol == HTTP and not _is_http_url(endpoint[1]):
-        reader.add(f"{endpoint[0]}: {endpoint[1]!r} is not a URL such as http://localhost:4318")
+        reader.add(f"{endpoint[0]}: {shown(endpoint[1])!r} is not a URL such as http://localhost:4318")
     # The SDK uses these; here they are only checked.
     for suffix in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
         otlp.file(suffix)

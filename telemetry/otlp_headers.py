@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
+from telemetry.files import read_regular
+
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 """Headers as gRPC takes them: bytes where the name ends in `-bin`."""
 
@@ -70,7 +72,7 @@ def authorization(token_file: Path) -> str:
         OSError: the file cannot be read.
         ValueError: the file does not hold one token that can be sent.
     """
-    token = token_file.read_text(encoding="utf-8").strip()
+    token = read_regular(token_file).decode().strip()
     if not token or not _GRPC_VALUE.fullmatch(token):
         # The content is not shown, because it may be a secret.
         raise ValueError(f"{token_file} must hold one token, of printable ASCII characters")

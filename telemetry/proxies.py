@@ -64,17 +64,6 @@ def grpc_proxy(environment: Mapping[str, str], address: str) -> str | None:
     return _proxy(environment, target, _OF_GRPC, ("no_grpc_proxy", "no_proxy"), is_grpc=True)
 
 
-def shown(proxy: str) -> str:
-    """Return the URL of a proxy without its credentials.
-
-    Example:
-        >>> shown("http://me:secret@proxy:3128")
-        'http://proxy:3128'
-    """
-    scheme, _, rest = proxy.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
 def grpc_options(proxy: str | None) -> Sequence[tuple[str, int | str]]:
     """Return the channel options that make gRPC use this proxy; for None, no proxy."""
     return [("grpc.enable_http_proxy", 0)] if proxy is None else [("grpc.http_proxy", proxy)]

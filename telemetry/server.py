@@ -14,6 +14,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, use_
 from opentelemetry.util.types import AttributeValue
 
 from telemetry import names
+from telemetry.exceptions import attributes_of_exception
 from telemetry.instruments import Instruments
 from telemetry.propagation import remote_context, traceparent
 
@@ -116,7 +117,7 @@ class _Exchange:
         if self._status is not None:
             self._span.set_attribute(names.HTTP_RESPONSE_STATUS_CODE, self._status)
         if isinstance(failure, Exception):
-            self._span.record_exception(failure)
+            self._span.record_exception(failure, attributes_of_exception(failure))
         if error_type is not None:
             self._span.set_attribute(names.ERROR_TYPE, error_type)
             self._span.set_status(Status(StatusCode.ERROR))

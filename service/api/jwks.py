@@ -18,8 +18,9 @@ from jwt import PyJWK
 from service.api.strict_json import strict_object
 from service.errors import SettingsError
 from telemetry.errors import TelemetrySettingsError
-from telemetry.files import cannot_be_read
+from telemetry.files import cannot_be_read, read_regular
 from telemetry.proxies import http_proxy
+from telemetry.urls import hidden, shown
 
 FETCH_WITHIN_S: Final = 5.0
 """How long a fetch may take in all: connect, headers and body."""
@@ -62,11 +63,11 @@ def fetch_from(
     try:
         url = httpx.URL(jwks)
     except httpx.InvalidURL as error:
-        raise SettingsError([f"AUDITRACE_JWT_JWKS is no https:// URL: {error}"]) from error
+        raise SettingsError(["AUDITRACE_JWT_JWKS is no https:// URL"]) from error
     if url.userinfo:
         raise SettingsError(["AUDITRACE_JWT_JWKS: credentials do not belong into the URL"])
     if url.scheme != "https" and not (url.scheme == "http" and url.host in _LOOPBACK):
-        raise SettingsError([f"AUDITRACE_JWT_JWKS is {jwks}; expected a file or an https:// URL"])
+        raise SettingsError([f"AUDITRACE_JWT_JWKS is {shown(jwks)}; expected a file or an https:// URL"])
     try:
         proxy = http_proxy(environment or {}, jwks)
     except TelemetrySettingsError as error:
@@ -129,14 +130,13 @@ def _check_file(path: Path) -> None:
         signing_keys(_read(path))
     except OSError as error:
         found = cannot_be_read(path, error)
-        raise SettingsError([f"AUDITRACE_JWT_JWKS: {found.why}"], is_unread=not found.is_missing) from error
+        raise SettingsError([f"AUDITRACE_JWT_JWKS: {hidden(found.why)}"], is_unread=not found.is_missing) from error
     except ValueError as error:
         raise SettingsError([f"AUDITRACE_JWT_JWKS: {path} is no set of keys that sign tokens: {error}"]) from error
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return _within_limit(file.read(MAX_BYTES + 1))
+    return _within_limit(read_regular(path))
 
 
 async def _download(url: str, proxy: str | None, within_s: float) -> bytes:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,7 +21,7 @@ from telemetry.audit.canonical import Value, canonical_bytes, sha256_hex
 from telemetry.delivery.settings import SinkSettings, sink_settings
 from telemetry.otel_settings import SIGNALS, SignalSettings, read_otel_settings
 from telemetry.otlp_settings import GRPC
-from telemetry.proxies import shown
+from telemetry.urls import shown
 
 
 class ConfiguredPart(StrEnum):
@@ -223,8 +222,7 @@ def _way(prefix: str, to: SinkSettings | SignalSettings, mask: Mask) -> Iterator
 
 def _address(name: str, url: str, mask: Mask) -> Mapping[str, SettingValue]:
     """Return an address without user, password, query and fragment; if it has any of these, also its keyed hash."""
-    parts = urlsplit(url if "://" in url else f"//{url}")
-    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().removeprefix("//")
+    plain = shown(url)
     return {name: plain} if plain == url else {name: plain, f"{name}.secret": mask(url)}
 
 

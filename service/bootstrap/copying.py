@@ -20,6 +20,7 @@ from service.store.urls import is_postgres
 from telemetry import names
 from telemetry.audit.record import Result
 from telemetry.files import unreadable
+from telemetry.urls import shown
 
 
 def copied_by(
@@ -90,7 +91,7 @@ def _file_of(source: str, target: str) -> Path:
     problems = [
         problem
         for is_right, problem in (
-            (source.startswith(URL_PREFIX), f"--from is {source!r}: a ledger is copied from sqlite:///path"),
+            (source.startswith(URL_PREFIX), f"--from is {shown(source)!r}: a ledger is copied from sqlite:///path"),
             (is_postgres(target), "--to does not name a PostgreSQL: a ledger is copied to postgresql://…"),
         )
         if not is_right
@@ -100,5 +101,5 @@ def _file_of(source: str, target: str) -> Path:
     path = database_path(source)
     missing = unreadable(path)
     if missing is not None:
-        raise SettingsError([f"there is no ledger at {source} ({path.absolute()}): {missing.why}"])
+        raise SettingsError([f"there is no ledger at {shown(source)} ({path.absolute()}): {missing.why}"])
     return path

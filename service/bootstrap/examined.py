@@ -3,6 +3,7 @@
 There is one list for both, so that `doctor` shows everything that prevents a start.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,15 +19,15 @@ from service.bootstrap.webhooks import load_webhooks
 from service.config import Settings
 from service.errors import AuditraceError, SettingsError, TryLaterError
 from service.keyfiles import SigningKeys, examine_secret
-from service.private_files import require_file_can_be_made
+from service.private_files import require_file_can_be_made, require_own_folder
 from service.variables import service_links
 from telemetry.delivery import open_sink
 from telemetry.delivery.archive import archived_in, examine_archive
 from telemetry.delivery.settings import sink_settings
 from telemetry.errors import TelemetryError, TelemetrySettingsError
-from telemetry.files import why_no_file_in
+from telemetry.files import kind_of_no_file, why_no_file_in
 from telemetry.otel_settings import read_otel_settings
-from telemetry.proxies import shown
+from telemetry.urls import shown
 
 CheckStatus: TypeAlias = Literal["ok", "wrong", "unknown"]
 
@@ -155,7 +156,7 @@ def _delivery(subject: Subject) -> str:
         return f"embedded archive {settings.archive}"
     # This reads certificates, keys and the token, and sends nothing.
     open_sink(sink, lambda: 0).close()
-    return f"{sink.endpoint}{_through(sink.proxy)}"
+    return f"{shown(sink.endpoint)}{_through(sink.proxy)}"
 
 
 def _webhooks(subject: Subject) -> str:
@@ -175,6 +176,7 @@ def _require_own_archive(subject: Subject) -> None:
 def _signing_key(subject: Subject) -> str:
     settings = subject.settings
     keys = SigningKeys(settings.signing_key, settings.signing_key_passphrase)
+    require_own_folder(keys.path)
     if subject.database is None and not keys.path.exists():
         return _not_there(keys.path)
     if keys.examine(may_create=subject.is_empty) is None:
@@ -184,6 +186,7 @@ def _signing_key(subject: Subject) -> str:
 
 def _ledger_secret(subject: Subject) -> str:
     path = subject.settings.ledger_secret
+    require_own_folder(path)
     if subject.database is None and not path.exists():
         return _not_there(path)
     secret = examine_secret(path, may_create=subject.is_empty)
@@ -199,8 +202,12 @@ def _admin_key(subject: Subject) -> str:
     path = subject.settings.admin_key
     if not subject.is_empty:
         return "made by the first start"
-    if path.is_dir():
-        raise SettingsError([f"{path} is a folder: AUDITRACE_ADMIN_KEY names a file"])
+    require_own_folder(path)
+    if os.path.lexists(path):
+        kind = "it is a link" if path.is_symlink() else kind_of_no_file(path.stat().st_mode)
+        if kind is not None:
+            kind = "it is a folder" if path.is_dir() else kind
+            raise SettingsError([f"{path}: {kind}: AUDITRACE_ADMIN_KEY names a file"])
     require_file_can_be_made(path)
     return f"the first start makes {path}"
 

@@ -8,6 +8,7 @@ import msgspec
 from typing_extensions import override
 
 from service.bootstrap.database import Database, LedgerParts, Opened
+from service.bootstrap.libpq_files import require_regular_files
 from service.errors import SettingsError
 from service.ports import Clock, Discrepancy, Durability
 from service.secrets import DeploymentSecret
@@ -37,6 +38,12 @@ class PostgresDatabase(Database):
     """A database on a server; this process does not watch the server's disk."""
 
     def __init__(self, url: str) -> None:
+        """Name the database.
+
+        Raises:
+            SettingsError: a file that libpq would read is none.
+        """
+        require_regular_files(url)
         self._url = url
 
     @property

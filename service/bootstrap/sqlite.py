@@ -23,6 +23,7 @@ from service.store.sqlite.reconciliation import reconcile
 from service.store.sqlite.snapshot import snapshot
 from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import in_use, untouched
+from telemetry.files import make_private_folder
 
 
 class SqliteDatabase(Database):
@@ -56,7 +57,7 @@ class SqliteDatabase(Database):
     @override
     def prepare(self) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._path.parent)
         except OSError as error:
             raise SettingsError([f"the data folder {self._path.parent} cannot be written: {error.strerror}"]) from error
 

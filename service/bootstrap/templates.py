@@ -12,4 +12,4 @@ def load_templates(path: Path) -> Templates:
     Raises:
         SettingsError: lists every problem of the file, each with its place.
     """
-    return read_declared(path, templates_of)
+    return read_declared(path, templates_of, "AUDITRACE_TEMPLATES")

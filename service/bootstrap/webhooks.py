@@ -22,7 +22,8 @@ def load_webhooks(path: Path | None) -> Sequence[WebhookEndpoint]:
     """
     if path is None:
         return []
-    return read_declared(path, lambda content: endpoints_of(content, path.absolute().parent, _problems_of))
+    folder = path.absolute().parent
+    return read_declared(path, lambda content: endpoints_of(content, folder, _problems_of), "AUDITRACE_WEBHOOKS")
 
 
 def webhooks_of(

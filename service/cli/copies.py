@@ -11,6 +11,7 @@ from service.bootstrap.databases import database_of
 from service.cli.arguments import require_none
 from service.errors import SettingsError
 from telemetry.audit.verify import Copy, NoCopy, no_copies_in
+from telemetry.urls import shown
 
 _DATABASES: Final = ("sqlite:", "postgresql:", "postgres:")
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -23,7 +24,7 @@ def copy_of(name: str) -> Copy:
         AuditraceError: the database cannot be read.
     """
     if is_database_url(name):
-        return Copy(name, found=database_of(name, as_it_lies=True).records())
+        return Copy(shown(name), found=database_of(name, as_it_lies=True).records())
     return Copy(name, [Path(name)])
 
 

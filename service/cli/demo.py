@@ -23,6 +23,7 @@ from service.processes.serve import LISTENING
 from service.records import Invocation
 from telemetry import names
 from telemetry.audit.verify import read_copy, verify
+from telemetry.files import make_private_folder, open_private
 
 _STOP_S: Final = 60
 _OLD_S: Final = 40 * 24 * 3600
@@ -94,8 +95,8 @@ def _folder(keep: Path | None) -> Generator[Path]:
 @contextmanager
 def _serving(folder: Path, settings: Settings) -> Generator[str]:
     """Run `auditrace serve` within the block; the end of the block waits until every record is delivered."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "server.log").open("ab") as log:
+    make_private_folder(folder)
+    with open(folder / "server.log", "ab", opener=open_private) as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "service", "serve", "--port", "0"],
             env=dict(settings.environment),

@@ -15,8 +15,9 @@ from service.config import Settings, examine_settings
 from service.errors import SettingsError, TryLaterError
 from service.keyfiles import SigningKeys, deployment_secret
 from service.ports import Discrepancy
-from service.private_files import read_private_file, require_own_folder
+from service.private_files import read_private_file
 from service.secrets import DeploymentSecret
+from telemetry.urls import hidden
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +46,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.ledger:
         results["ledger"] = carry_out("ledger", lambda subject: _reconciled(subject, found), subject)
     outcomes = list(results.values())
-    shown = [{"check": one.check, "status": one.status, "detail": "; ".join(one.details)} for one in outcomes]
-    rows = [(one.check, _SHOWN[one.status], detail) for one in outcomes for detail in one.details]
+    shown = [{"check": one.check, "status": one.status, "detail": hidden("; ".join(one.details))} for one in outcomes]
+    rows = [(one.check, _SHOWN[one.status], hidden(detail)) for one in outcomes for detail in one.details]
     discrepancies = [f"{one.check}: {one.place}: {one.detail}" for one in found]
     document = {"checks": shown, "ledger": found if arguments.ledger else None}
     print_answer(arguments, document, [*table(("CHECK", "", "DETAIL"), rows), *discrepancies])
@@ -59,7 +60,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _signing_key(subject: Subject) -> str:
     settings = subject.settings
     keys = SigningKeys(settings.signing_key, settings.signing_key_passphrase)
-    require_own_folder(keys.path)
     ledger = subject.ledger
     if ledger is None:
         return f"the first start makes {keys.path}"
@@ -78,7 +78,6 @@ def _signing_key(subject: Subject) -> str:
 
 def _ledger_secret(subject: Subject) -> str:
     path = subject.settings.ledger_secret
-    require_own_folder(path)
     if subject.ledger is None:
         return f"the first start makes {path}"
     return f"{path} can be read by its owner only, and is that of the database"
@@ -89,7 +88,7 @@ def _admin_key(subject: Subject) -> str:
     if not os.path.lexists(path):
         made = "the first start makes it" if subject.is_empty else "this is right if you keep its key elsewhere"
         return f"{path} is not there: {made}"
-    read_private_file(path, "first administrator's key")
+    read_private_file(path, "first administrator's key", named_by="AUDITRACE_ADMIN_KEY")
     return f"{path} can be read by its owner only"
 
 

@@ -21,6 +21,7 @@ from service.operations.filters import filter_of
 from service.ports import Reads, RecordFilter, StoredRecord
 from service.times import parse_time_ns, require_order
 from telemetry.audit.ocsf import ocsf_event
+from telemetry.files import open_private
 
 OCSF: Final = "ocsf"
 _OPTIONS: Final = {
@@ -153,7 +154,7 @@ def _output(path: Path | None) -> Generator[BinaryIO]:
         raise SettingsError([f"{path} exists: name a new file"])
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("xb") as file:
+        with open(part, "xb", opener=open_private) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

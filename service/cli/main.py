@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
+from service.cli.concealment import conceal
 from service.cli.output import hold_standard_streams, print_error, print_line
 from service.config import without_otel_variables
 from service.errors import AuditraceError, RefusedError, SettingsError, TryLaterError
@@ -65,6 +66,7 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     hold_standard_streams()
+    conceal()
     given = _with_times(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = parser(given[0] if given else None).parse_args(given)
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001 - printed with its traceback; Python would exit with 1, a negative answer
-        traceback.print_exc()
+        print_error(traceback.format_exc())
         return 2
     return status
 

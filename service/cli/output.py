@@ -10,6 +10,7 @@ from typing import Final, TextIO
 import msgspec
 
 from service.errors import SettingsError
+from telemetry.urls import hidden
 
 _STREAMS: Final = (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
 
@@ -51,7 +52,7 @@ def say_line(text: str) -> None:
 def print_error(text: str) -> None:
     """Print one line on standard error; no error when it cannot be written, because the exit status says the same."""
     try:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(hidden(text) + "\n")
         sys.stderr.flush()
     except OSError:
         _redirect_to_nowhere(sys.stderr)

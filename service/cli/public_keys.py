@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from service.cli.arguments import require_none
+from telemetry.files import read_given
 
 _BEGIN: Final = b"-----BEGIN"
 NO_KEY: Final = (
@@ -27,7 +28,7 @@ def read_public_keys(paths: Sequence[Path]) -> list[Ed25519PublicKey]:
     problems: list[str] = []
     for path in paths:
         try:
-            found = [load_pem_public_key(pem) for pem in _pems(path.read_bytes())]
+            found = [load_pem_public_key(pem) for pem in _pems(read_given(path))]
         except OSError as error:
             problems.append(f"the public key {path} cannot be read: {error.strerror}")
             continue

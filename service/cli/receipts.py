@@ -9,6 +9,7 @@ import msgspec
 
 from service.cli.arguments import require_none
 from telemetry.audit.verify import KnownReceipt
+from telemetry.files import read_given
 
 _ANYTHING: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 _MEMBERS: Final = frozenset({"record_id", "stream_id", "sequence_number", "record_hash"})
@@ -27,7 +28,7 @@ def read_receipts(paths: Sequence[Path]) -> list[KnownReceipt]:
     problems: list[str] = []
     for path in paths:
         try:
-            objects = [one for document in _documents(path.read_bytes()) for one in _objects(document)]
+            objects = [one for document in _documents(read_given(path)) for one in _objects(document)]
             found = [msgspec.convert(one, KnownReceipt) for one in objects if one.keys() >= _MEMBERS]
             wrong = [receipt for receipt in found if not _can_be(receipt)]
             # Older versions answered a refusal with the id of its record, and without a receipt.

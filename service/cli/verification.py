@@ -15,6 +15,7 @@ from telemetry.audit.chain import rfc3339_nanos
 from telemetry.audit.record import Result, Target
 from telemetry.audit.verify import Report, Scope
 from telemetry.errors import TelemetryError
+from telemetry.urls import shown
 
 _AT_REST: Final = "no process of the service works on this database, so it is read as it lies"
 
@@ -32,7 +33,7 @@ def record_verification(
     except (AuditraceError, TelemetryError) as error:
         why = " ".join(str(error).split())
     except OSError as error:
-        why = f"{error.filename or url} cannot be used: {error.strerror or error}"
+        why = f"{error.filename or shown(url)} cannot be used: {error.strerror or error}"
     if why is not None:
         print_error(f"auditrace: this verification is not recorded: {why}")
 

@@ -27,6 +27,7 @@ from service.execution.outcome import Reason, RunResult, result_of, start_failed
 from service.execution.procfs import environment_entries, processes, session_of
 from service.execution.spec import RunSpec, order_of
 from service.execution.supervisor import SupervisorReport
+from telemetry.files import make_private_folder
 
 _SUPERVISOR: Final = (
     "import sys; sys.path.append(sys.argv[1]); from service.execution.supervisor import main; main()",
@@ -52,7 +53,7 @@ class SupervisedRun:
         self._control_lock = threading.Lock()
         self._cancelled_for: str | None = None
         if spec.workdir_root is not None:
-            spec.workdir_root.mkdir(parents=True, exist_ok=True)
+            make_private_folder(spec.workdir_root)
         self._folder = Path(tempfile.mkdtemp(prefix="auditrace-run-", dir=spec.workdir_root)).absolute()
         with contextlib.ExitStack() as undo:
             undo.callback(remove_folder, self._folder)

@@ -25,6 +25,7 @@ from telemetry.delivery.http import USER_AGENT
 from telemetry.delivery.limited import Limited
 from telemetry.delivery.responses import retry_after_s, shown
 from telemetry.delivery.watched import Renewed
+from telemetry.urls import hidden
 
 _MOST_READ_BYTES: Final = 16 * 1024
 """A longer answer is not read to its end; the connection is closed instead of kept."""
@@ -84,7 +85,7 @@ class WebhookSender:
             except httpx.RequestError as error:
                 if is_over.is_set():
                     return self._timeout(error)
-                return Unreachable(type(error).__name__, shown(str(error) or type(error).__name__))
+                return Unreachable(type(error).__name__, shown(hidden(str(error) or type(error).__name__)))
 
     def _timeout(self, error: Exception) -> Unreachable:
         return Unreachable("timeout", f"no answer within {self._endpoint.timeout_s:g} s ({type(error).__name__})")

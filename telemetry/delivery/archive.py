@@ -19,7 +19,15 @@ import msgspec
 from telemetry.audit.otlp import otlp_json
 from telemetry.delivery.answers import Accepted, Answer, Unreachable
 from telemetry.errors import TelemetrySettingsError
-from telemetry.files import why_no_file_in, why_unwritable
+from telemetry.files import (
+    make_private_folder,
+    open_regular,
+    open_to_others,
+    require_regular,
+    sync_folder,
+    why_no_file_in,
+    why_unwritable,
+)
 
 START: Final = b'{"resourceLogs":'
 """The beginning of every line of an archive."""
@@ -52,7 +60,7 @@ class ArchiveSink:
         self._clock = clock
         self._max_bytes = max_bytes
         try:
-            _make_folder(path.parent)
+            make_private_folder(path.parent)
             with self._locked():
                 _check(path)
                 # No line is written. This repairs the end, and shows that the folder takes files.
@@ -81,15 +89,18 @@ class ArchiveSink:
 
     def _append(self, line: bytes) -> None:
         with self._opened() as descriptor:
-            size = os.fstat(descriptor).st_size
+            found = os.fstat(descriptor)
+            size = found.st_size
             if size > 0 and size + len(line) <= self._max_bytes:
                 _write(descriptor, line, size)
                 return
         if size > 0:
             self._rotate()
-        with self._opened() as descriptor:
+        # Whoever was allowed to read the full file, such as a log shipper, may read the next one; none but the owner
+        # may write it.
+        with self._opened(0o600 | found.st_mode & 0o044) as descriptor:
             # The name of a new file must be on disk before its first line is acknowledged.
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
             _write(descriptor, line, 0)
 
     def _rotate(self) -> None:
@@ -102,13 +113,19 @@ class ArchiveSink:
                 break
             now_ns += 1_000_000
         self._path.rename(full)
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
 
     @contextmanager
-    def _opened(self) -> Generator[int]:
-        """Open the file for appending, and repair its end."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    def _opened(self, mode: int = 0o600) -> Generator[int]:
+        """Open the file for appending, and repair its end; a new one gets this mode whatever the umask."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
+            descriptor = os.open(self._path, flags)
+        except FileNotFoundError:
+            descriptor = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            os.fchmod(descriptor, mode)
+        try:
+            require_regular(self._path, os.fstat(descriptor).st_mode)
             _mend(descriptor)
             yield descriptor
         finally:
@@ -131,8 +148,9 @@ def examine_archive(path: Path) -> None:
         TelemetrySettingsError: the file could not be written, or is not an archive.
     """
     try:
-        why = why_unwritable(path) if os.path.lexists(path) else None
-        why = why or why_no_file_in(path.parent)
+        why = "it is a link, which a rotation would follow nowhere" if path.is_symlink() else None
+        why = why or (why_unwritable(path) if path.exists() else None) or why_no_file_in(path.parent)
+        why = why or open_to_others(path)
     except OSError as error:
         why = error.strerror or type(error).__name__
     if why is not None:
@@ -186,7 +204,7 @@ def _check(path: Path) -> None:
     """Raise when the file is not an archive, before anything in it is changed."""
     if not path.exists():
         return
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         start = file.read(len(START) + 1).lstrip(b"\n")[: len(START)]
     if not START.startswith(start):
         raise TelemetrySettingsError(f"{path} is not an archive of OTLP JSON lines; set AUDITRACE_AUDIT_ARCHIVE")
@@ -219,18 +237,3 @@ def _last_line_feed(descriptor: int, size: int) -> int:
             return begin + found
         end = begin
     return -1
-
-
-def _make_folder(folder: Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

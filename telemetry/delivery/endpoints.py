@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from telemetry.otlp_settings import GRPC, HTTP, Protocol
+from telemetry.urls import shown
 
 LOGS_PATH: Final = "/v1/logs"
 
@@ -69,7 +70,9 @@ def _url(text: str, *schemes: str) -> SplitResult:
     except ValueError:
         is_url, url = False, urlsplit("")
     if not is_url:
-        raise ValueError(f"{text!r} is not a URL such as http://localhost:4328{LOGS_PATH} or grpc://localhost:4327")
+        raise ValueError(
+            f"{shown(text)!r} is not a URL such as http://localhost:4328{LOGS_PATH} or grpc://localhost:4327"
+        )
     if url.username or url.password:
         # The URL is not shown, because it holds a secret.
         raise ValueError("credentials do not belong in the URL: use OTEL_EXPORTER_OTLP_HEADERS or a token file")

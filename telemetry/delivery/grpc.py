@@ -15,6 +15,7 @@ from telemetry.delivery.answers import BAD_REQUEST, CONTENT_TOO_LARGE, Answer, R
 from telemetry.delivery.responses import answer_of, shown
 from telemetry.delivery.settings import SinkSettings
 from telemetry.delivery.watched import Renewed
+from telemetry.files import read_regular
 from telemetry.otlp_headers import metadata_of
 from telemetry.proxies import grpc_options
 
@@ -89,7 +90,7 @@ class GrpcSink:
         if not settings.is_secure:
             return _Connection(grpc.insecure_channel(settings.endpoint, options), headers)
         files = (settings.certificate, settings.client_key, settings.client_certificate)
-        credentials = grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
+        credentials = grpc.ssl_channel_credentials(*(read_regular(file) if file else None for file in files))
         return _Connection(grpc.secure_channel(settings.endpoint, credentials, options), headers)
 
 

@@ -19,6 +19,8 @@ from telemetry.delivery.limited import Limited
 from telemetry.delivery.responses import PROTOBUF, answer_of_body, retry_after_s, shown
 from telemetry.delivery.settings import SinkSettings
 from telemetry.delivery.watched import Renewed
+from telemetry.urls import hidden
+from telemetry.urls import shown as shown_url
 
 USER_AGENT: Final = "auditrace"
 _MAX_ANSWER_BYTES: Final = 1 << 20
@@ -49,12 +51,12 @@ class HttpSink:
         self._clock = clock
         self._compress = _COMPRESSORS.get(settings.compression)
         self._limited = Limited(settings.timeout_s * _STEPS)
-        self._client = Renewed(self._new_client, settings.files, settings.endpoint)
+        self._client = Renewed(self._new_client, settings.files, shown_url(settings.endpoint))
 
     @property
     def address(self) -> str:
-        """The URL without its query, because a query may hold a secret."""
-        return urlsplit(self._settings.endpoint)._replace(query="").geturl()
+        """The URL without its query, which may hold a secret."""
+        return shown_url(self._settings.endpoint)
 
     def send(self, request: bytes) -> Answer:
         """Post the request and return the answer."""
@@ -71,7 +73,7 @@ class HttpSink:
                 if is_over.is_set():
                     return self._timeout(self._settings.timeout_s * _STEPS, error)
                 return Unreachable(
-                    type(error).__name__, shown(f"{str(error) or type(error).__name__}{self._advice(error)}")
+                    type(error).__name__, shown(hidden(f"{str(error) or type(error).__name__}{self._advice(error)}"))
                 )
 
     def close(self) -> None:

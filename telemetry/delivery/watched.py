@@ -1,11 +1,13 @@
 """Makes connections anew when certificates, keys or tokens were replaced, so that this needs no restart."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from telemetry.errors import TelemetrySettingsError
+from telemetry.files import open_regular
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Renewed(Generic[T]):
         self._stamp: Stamp | None = _stamp(files)
         self._unusable: Stamp | None = None
         try:
-            self._made = make()
+            self._made = self._make_from_files()
         except (OSError, ValueError) as error:
             raise TelemetrySettingsError(f"the files for {address} cannot be used: {error}") from error
 
@@ -58,7 +60,7 @@ class Renewed(Generic[T]):
         if stamp in {self._stamp, self._unusable}:
             return self._made
         try:
-            made = self._make()
+            made = self._make_from_files()
         except (OSError, ValueError) as error:
             self._unusable = stamp
             _log.warning("the changed files for %s cannot be used, the old ones stay in use: %s", self._address, error)
@@ -68,6 +70,12 @@ class Renewed(Generic[T]):
         self._made.close()
         self._made, self._stamp, self._unusable = made, stamp, None
         return made
+
+    def _make_from_files(self) -> T:
+        # The libraries for TLS read files themselves, and would wait for a FIFO.
+        for file in self._files:
+            os.close(open_regular(file))
+        return self._make()
 
     def forget(self) -> None:
         """Make the object anew the next time, although no file has changed."""

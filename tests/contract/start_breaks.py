@@ -261,7 +261,11 @@ LATER: dict[str, tuple[Break, str, list[str]]] = {
         "signing key",
         ["is a link to a file"],
     ),
-    "a folder in its place": (_folder(f"{KEYS}/signing.pem"), "signing key", ["signing.pem is a folder"]),
+    "a folder in its place": (
+        _folder(f"{KEYS}/signing.pem"),
+        "signing key",
+        ["it is a folder: AUDITRACE_SIGNING_KEY names a file"],
+    ),
     "a signing key for all": (_mode(f"{KEYS}/signing.pem", 0o644), "signing key", ["chmod 600"]),
     "no secret": (_remove(f"{KEYS}/ledger.secret"), "ledger secret", ["ledger.secret is missing: restore"]),
     "another secret": (

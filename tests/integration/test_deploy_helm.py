@@ -320,7 +320,8 @@ def test_the_script_that_copies_the_keys_leaves_them_as_the_service_wants_them(t
     command = deployment["spec"]["template"]["spec"]["initContainers"][0]["command"]
     script = command[-1].replace("/given", str(given)).replace("/keys", str(keys))
     subprocess.run([*command[:-1], script], check=True)
-    assert {each.name: oct(each.stat().st_mode & 0o777) for each in keys.iterdir()} == {
+    assert oct((keys / "own").stat().st_mode & 0o777) == "0o700"
+    assert {each.name: oct(each.stat().st_mode & 0o777) for each in (keys / "own").iterdir()} == {
         "signing.pem": "0o600",
         "ledger.secret": "0o600",
     }

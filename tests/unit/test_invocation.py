@@ -72,19 +72,20 @@ def test_no_name_breaks_a_record_or_reads_like_another(uid: int, host: str, expe
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("postgresql://ann:s3cret@db:5432/audit", "postgresql://ann:***@db:5432/audit"),
-        ("--to=postgres://ann:s3@cr/et@db/audit", "--to=postgres://ann:***@db/audit"),
+        ("postgresql://ann:s3cret@db:5432/audit", "postgresql://***@db:5432/audit"),
+        ("--to=postgres://ann:s3@cr/et@db/audit", "--to=postgres://***@db/audit"),
         ("postgresql://db/audit?user=ann&p%61ssword=s3cret", "postgresql://db/audit?***"),
         ("postgresql:///audit?host=/run&sslpassword=s3cret", "postgresql:///audit?***"),
         ("host=db password='s3 cret' dbname=audit", "host=db password=***"),
         ("atk_0123abcd_s3cret-_x", "atk_0123abcd_***"),
         ("sqlite:////var/lib/audit@1:2.db", "sqlite:////var/lib/audit@1:2.db"),
-        ("postgresql://ann@db/audit", "postgresql://ann@db/audit"),
+        ("postgresql://ann@db/audit", "postgresql://***@db/audit"),
+        ("postgres://u:p w@h/db?password=x", "postgres://***@h/db?***"),
         ("caf\udce9\n", "caf\\xe9\n"),
     ],
 )
 def test_a_command_line_is_recorded_without_secrets(argument: str, expected: str) -> None:
-    """Passwords and options of database URLs, and secrets of keys, read `***`; everything else stays."""
+    """Users, passwords and options of database URLs, and secrets of keys, read `***`; everything else stays."""
     assert without_secrets(["auditrace", argument]) == ("auditrace", expected)
 
 

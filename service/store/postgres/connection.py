@@ -14,6 +14,7 @@ from service.store.leases import LEASE_S
 from service.store.postgres.pooling import OF_OTHER_SESSIONS, require_own_session
 from service.store.postgres.session_settings import settle
 from service.store.urls import is_postgres
+from telemetry.urls import hidden, shown
 
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -109,7 +110,11 @@ def connect_again(url: str, *, read_only: bool = False, lock_timeout: str = "2s"
 
 def place_of(url: str) -> str:
     """Return the URL without the parts that must not be shown: user, password and options."""
-    stated = conninfo_to_dict(url)
+    try:
+        stated = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # The driver's text may contain the password.
+        return shown(url)
     return f"postgresql://{stated.get('host', '')}/{stated.get('dbname', '')}"
 
 
@@ -118,7 +123,7 @@ def translate(error: psycopg.Error) -> AuditraceError:
 
     Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes"; the driver has a class for each.
     """
-    text = " ".join((error.diag.message_primary or str(error)).split())
+    text = " ".join(hidden(error.diag.message_primary or str(error)).split())
     if isinstance(error, _BUSY):
         return LedgerBusyError("the ledger is busy with other writers, try again", cause=text)
     for classes, reason in _PASSING.items():

@@ -13,7 +13,8 @@ from service.store.sqlite.migrate import missing_steps
 from service.store.sqlite.owners import folder_of_owners
 from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import OpenFile, in_use
-from telemetry.files import why_no_file_in, why_unwritable
+from telemetry.files import open_to_others, why_no_file_in, why_unwritable
+from telemetry.urls import shown
 
 
 def examine(path: Path, url: str, reading: OpenFile = in_use) -> str:
@@ -36,7 +37,12 @@ def examine(path: Path, url: str, reading: OpenFile = in_use) -> str:
             why = why_no_file_in(folder)
             if why is not None:
                 raise SettingsError([f"the data folder {folder} cannot be written: {why}"], is_unread=True)
+    if named.is_symlink() and not named.exists():
+        raise SettingsError([f"AUDITRACE_DATABASE: {named} is a link to a file that is not there"])
     require_usable(path)
+    others = open_to_others(path)
+    if others is not None:
+        raise SettingsError([f"the database {path} is not safe: {others}"])
     if size is None:
         return f"the first start makes {path}"
     why = why_unwritable(path)
@@ -57,7 +63,7 @@ def require_ledger(path: Path, url: str, reading: OpenFile = in_use) -> None:
     """
     if is_empty(path, reading):
         to_do = "run this in the folder of the service, or set AUDITRACE_DATABASE; the first start makes one"
-        raise SettingsError([f"there is no ledger at {url} ({path}): {to_do}"])
+        raise SettingsError([f"there is no ledger at {shown(url)} ({path}): {to_do}"])
 
 
 def is_empty(path: Path, reading: OpenFile = in_use) -> bool:

@@ -11,6 +11,7 @@ from service.errors import SettingsError
 
 _NO_NAMES: Final = frozenset({"", ".", ".."})
 _IN_NO_NAME: Final = frozenset("/\0")
+_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class OwnerLocks:
@@ -31,8 +32,8 @@ class OwnerLocks:
         try:
             path.mkdir(mode=0o700, exist_ok=True)
             # Kept open, so that the locks are found also after the folder was moved.
-            self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.descriptor = os.open(owner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
+            self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.descriptor = os.open(owner, _FLAGS | os.O_CREAT, 0o600, dir_fd=self._folder)
         except OSError as error:
             raise SettingsError([f"the folder {path} cannot be written: {error.strerror}"]) from error
         fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +94,7 @@ def is_living(database: Path, owner: str) -> bool:
 def _is_locked(folder: int, owner: str) -> bool:
     """Tell whether a process holds the lock; if none does, the file is removed, since no process takes it again."""
     try:
-        descriptor = os.open(owner, os.O_RDWR | os.O_CLOEXEC, dir_fd=folder)
+        descriptor = os.open(owner, _FLAGS, dir_fd=folder)
     except FileNotFoundError:
         return False
     try:

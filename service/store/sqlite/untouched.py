@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from service.errors import LedgerBusyError, LedgerUnavailableError
 from service.store.sqlite.connection import FileConnection, connect, opened, translated
 from service.store.sqlite.identity import hold
+from telemetry.files import open_private
 
 OpenFile: TypeAlias = Callable[[Path], AbstractContextManager[FileConnection]]
 """Opens a file for reading, for the time of a block, and raises errors as those of the service."""
@@ -105,6 +106,8 @@ def _copied(path: Path) -> Generator[Path]:
         try:
             with _unchanged(parts):
                 for part in parts:
+                    with open(Path(folder) / part.name, "xb", opener=open_private):
+                        pass
                     shutil.copyfile(part, Path(folder) / part.name)
         except OSError as error:
             if error.errno not in _NO_ROOM:

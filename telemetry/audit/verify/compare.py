@@ -90,7 +90,7 @@ def compare(
         readings: list[tuple[CopyReading, Path]] = []
         for at, copy in enumerate((one, other)):
             own = Path(folder) / str(at)
-            own.mkdir()
+            own.mkdir(mode=0o700)
             read = take_in(copy.paths, copy.found, (), own, workers=workers or processors(), progress=progress)
             readings.append((read, own))
         return _Comparing((one.name, other.name), readings, scope or Scope()).run()

@@ -1,6 +1,7 @@
 """Sorts more rows of bytes than memory holds: in runs on disk, which are then read together in order."""
 
 import heapq
+import os
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 import msgspec
+
+from telemetry.files import open_private
 
 T = TypeVar("T")
 
@@ -178,7 +181,7 @@ def _stored(run: SortedRun, block_bytes: int) -> Iterator[bytes]:
 
 
 def _write(path: Path, blocks: Iterable[Iterable[bytes]], row_bytes: int | None) -> SortedRun:
-    with path.open("ab") as file:
+    with os.fdopen(open_private(str(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as file:
         offset = file.seek(0, 2)
         for rows in blocks:
             file.write(b"".join(rows if row_bytes else (_LENGTH.pack(len(row)) + row for row in rows)))

@@ -69,11 +69,12 @@ spec:
     fsGroup: 10001
     seccompProfile: {type: RuntimeDefault}
   initContainers:
-    # A Secret is mounted readable by its group, which the service refuses of a private key: copied, only the owner reads.
+    # A Secret is mounted readable by its group, and an empty volume writable by all; the service refuses both for
+    # private keys. Copied into a folder of their own, only their owner can read and replace them.
     - name: keys
       image: {{ include "auditrace.image" $root }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
-      command: [sh, -euc, 'umask 077; for file in /given/*; do cp "$file" "/keys/${file##*/}"; done; chmod 600 /keys/*']
+      command: [sh, -euc, 'umask 077; mkdir -p /keys/own; for file in /given/*; do cp "$file" "/keys/own/${file##*/}"; done; chmod 600 /keys/own/*']
       securityContext: {{- include "auditrace.containerSecurity" . | nindent 8 }}
       resources:
         requests: {cpu: 10m, memory: 32Mi}
@@ -92,9 +93,9 @@ spec:
         - name: PGPASSWORD
           valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $values.database.passwordSecret.key }}}}
         {{- end }}
-        - {name: AUDITRACE_SIGNING_KEY, value: /keys/signing.pem}
-        - {name: AUDITRACE_LEDGER_SECRET, value: /keys/ledger.secret}
-        - {name: AUDITRACE_ADMIN_KEY, value: /keys/admin.key}
+        - {name: AUDITRACE_SIGNING_KEY, value: /keys/own/signing.pem}
+        - {name: AUDITRACE_LEDGER_SECRET, value: /keys/own/ledger.secret}
+        - {name: AUDITRACE_ADMIN_KEY, value: /keys/own/admin.key}
         - {name: AUDITRACE_WORK_FOLDER, value: /work}
         - {name: AUDITRACE_AUDIT_ENDPOINT, value: {{ include "auditrace.auditEndpoint" $root | quote }}}
         - {name: AUDITRACE_CHECKPOINT_INTERVAL, value: {{ $values.settings.checkpointInterval | quote }}}

@@ -1,6 +1,7 @@
 """Finds the files of a copy and cuts them into parts that can be read at the same time, whatever packed them."""
 
 import gzip
+import os
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from typing import IO, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 import zstandard
+
+from telemetry.files import open_regular
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -103,7 +106,7 @@ def lines_of(part: Part) -> Iterator[bytes | None]:
 @contextmanager
 def _opened(file: File) -> Generator[IO[bytes] | None]:
     try:
-        stream = file.path.open("rb", buffering=_BLOCK_BYTES)
+        stream = os.fdopen(open_regular(file.path), "rb", buffering=_BLOCK_BYTES)
     except FileNotFoundError:
         if not file.may_vanish:
             raise

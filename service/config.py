@@ -60,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_input_bytes: int
     min_free_bytes: int
     work_folder: Path | None
+    isolation: str
+    """`required`, `preferred` or `off`."""
     jwt: JwtSettings | None
     environment: Mapping[str, str]
     """The whole environment: it has the `OTEL_*` variables, and variables that templates pass to runs."""
@@ -151,6 +153,7 @@ def _settings(reader: SettingsReader, environment: Mapping[str, str]) -> Setting
         max_input_bytes=_size(reader, "AUDITRACE_MAX_INPUT", "8MiB"),
         min_free_bytes=_size(reader, "AUDITRACE_MIN_FREE", "64MiB"),
         work_folder=reader.path("AUDITRACE_WORK_FOLDER"),
+        isolation=reader.choice("AUDITRACE_ISOLATION", "preferred", (_REQUIRED, "preferred", "off")),
         jwt=_jwt(reader),
         environment=environment,
     )

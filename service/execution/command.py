@@ -20,7 +20,11 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 class Order(TypedDict):
-    """What to run. `lease_until_ms` is the end of the lease on the clock of `boot_ms`; None sets no end."""
+    """What to run. `lease_until_ms` is the end of the lease on the clock of `boot_ms`; None sets no end.
+
+    `bwrap` is the path of bubblewrap and `sandbox` its options; None makes no sandbox. `has_other_user` gives the run a
+    user of its own. `is_guarded` refuses system calls that a command does not need.
+    """
 
     argv: list[str]
     environment: dict[str, str]
@@ -30,6 +34,10 @@ class Order(TypedDict):
     cpu_seconds: int
     output_bytes: int
     lease_until_ms: int | None
+    bwrap: str | None
+    sandbox: list[str]
+    has_other_user: bool
+    is_guarded: bool
 
 
 def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoReturn:
@@ -38,7 +46,7 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     Args:
         order: what to run.
         streams: descriptors of the command's standard output and error.
-        supervisor: process id of the parent; its death kills the command.
+        supervisor: process id of the parent as this process sees it, 0 in a sandbox; its death kills the command.
 
     Raises:
         OSError: the command does not exist, or the kernel refused a call.

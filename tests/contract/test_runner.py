@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,16 @@ from service.execution.spec import DEFAULT_PATH, RunSpec
 from service.execution.supervised import SupervisedRun
 from service.jobs.plan import executable_argv, render_plan, run_environment
 from tests.support.poll_until import poll_until
-from tests.support.runs import TRACEPARENT, alive, run_spec
+from tests.support.runs import ISOLATIONS, TRACEPARENT, alive, confinement, open_to_all, run_spec
+
+
+@pytest.fixture(params=ISOLATIONS, autouse=True)
+def isolation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Every test holds under every isolation; another user may pass through the folder of the test."""
+    open_to_all(tmp_path)
+    token = confinement.set(request.param)
+    yield request.param
+    confinement.reset(token)
 
 
 def _end(spec: RunSpec) -> RunResult:

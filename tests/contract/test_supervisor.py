@@ -16,7 +16,17 @@ from service.execution.procfs import descendants
 from service.execution.supervised import SupervisedRun
 from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
-from tests.support.runs import alive, run_spec
+from tests.support.runs import ISOLATIONS, alive, confinement, open_to_all, run_spec
+
+
+@pytest.fixture(params=ISOLATIONS, autouse=True)
+def isolation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Every test holds under every isolation; another user may pass through the folder of the test."""
+    open_to_all(tmp_path)
+    token = confinement.set(request.param)
+    yield request.param
+    confinement.reset(token)
+
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +53,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from service.execution.supervised import SupervisedRun
-from tests.support.runs import run_spec
+from tests.support.runs import run_spec, open_to_all
 root, script, marker, count = sys.stdin.read().split("\\0")
 runs = [SupervisedRun(run_spec(Path(root), "python3", "-I", "-c", script, marker, "stay")) for _ in range(int(count))]
 print("started", flush=True)

@@ -64,9 +64,7 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for target, descriptor in enumerate(streams, start=1):
         os.dup2(descriptor, target)
-    for entry in list(Path("/proc/self/fd").iterdir()):
-        if int(entry.name) > 2 and entry.is_symlink():
-            os.set_inheritable(int(entry.name), False)
+    keep_descriptors()
     # The supervisor samples resident memory. The limit of the address space only stops growth between two samples. It
     # is larger because language runtimes reserve far more address space than they use.
     _limit(resource.RLIMIT_AS, 4 * order["memory_bytes"] + 2**30)
@@ -75,6 +73,13 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     _limit(resource.RLIMIT_FSIZE, order["output_bytes"] + 1)
     _limit(resource.RLIMIT_CORE, 0)
     os.execvpe(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - no shell is the point
+
+
+def keep_descriptors() -> None:
+    """Let no program that this process executes have its descriptors, except the first three."""
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if int(entry.name) > 2 and entry.is_symlink():
+            os.set_inheritable(int(entry.name), False)
 
 
 def boot_ms() -> int:

@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from service.execution.command import control_process
+from service.execution.command import control_process, keep_descriptors
 from service.execution.procfs import descendants
 
 _PR_SET_PDEATHSIG = 1
@@ -128,6 +128,7 @@ def _become_bwrap(bwrap: str, streams: Sequence[int], given: int, info: int) -> 
     control_process(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for target, descriptor in enumerate(streams):
         os.dup2(descriptor, target)
+    keep_descriptors()
     for descriptor in (given, info):
         os.set_inheritable(descriptor, True)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:

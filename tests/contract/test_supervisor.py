@@ -165,7 +165,8 @@ def test_a_signal_to_the_whole_service_is_the_workers_to_decide(tmp_path: Path, 
 
 def test_a_cancelled_run_that_had_ended_keeps_its_end(tmp_path: Path) -> None:
     """A cancellation that comes after the end of the command changes nothing."""
-    run = SupervisedRun(run_spec(tmp_path / "runs", "sh", "-c", f"touch {tmp_path / 'began'}; exit 4"))
+    script = f"touch {tmp_path / 'began'}; exit 4"
+    run = SupervisedRun(run_spec(tmp_path / "runs", "sh", "-c", script, writes=[str(tmp_path)]))
     poll_until((tmp_path / "began").exists, "the command")
     [supervisor] = _supervisors(tmp_path)
     poll_until(lambda: descendants(supervisor) == [], "the end of the command")

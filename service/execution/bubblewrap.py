@@ -65,7 +65,9 @@ def sandbox_arguments(
         arguments += [*_folders_to(path), "--ro-bind-try", path, path]
     for path in writes:
         arguments += [*_folders_to(path), "--bind-try", path, path]
-    masks = dict(_masks([*shown, *writes], hidden))
+    found = dict(_masks([*shown, *writes], hidden))
+    # What lies in a hidden folder is hidden with it.
+    masks = {mask: is_folder for mask, is_folder in found.items() if not any(map(found.get, _above(mask)))}
     for mask, is_folder in masks.items():
         arguments += ["--size", str(_MEBIBYTE), "--tmpfs", mask] if is_folder else ["--ro-bind", "/dev/null", mask]
     if program.startswith("/") and not any(Path(program).is_relative_to(path) for path in [*shown, *writes]):
@@ -89,6 +91,10 @@ def _folders_to(path: str) -> Iterator[str]:
     """Yield options that make the folders above `path`, searchable for every user."""
     for folder in reversed(Path(path).parents[:-1]):
         yield from ("--perms", "0755", "--dir", str(folder))
+
+
+def _above(path: str) -> Iterator[str]:
+    yield from map(str, Path(path).parents)
 
 
 def _masks(shown: Sequence[str], hidden: Sequence[Path]) -> Iterator[tuple[str, bool]]:

@@ -5,6 +5,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import pytest
 from service.execution.outcome import Reason
 from service.execution.procfs import descendants
 from service.execution.supervised import SupervisedRun
+from tests.integration.mounts import with_bind_mount
 from tests.support.attacks import attack
 from tests.support.collector import ROOT
 from tests.support.poll_until import poll_until
@@ -212,3 +214,51 @@ def test_a_sandbox_that_cannot_be_made_is_a_start_that_failed(tmp_path: Path) ->
         "the isolation of the run could not be made: bwrap: no namespaces today",
     )
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "stated"), [("required", "bubblewrap"), ("preferred", "bubblewrap"), ("off", "none")]
+)
+def test_the_record_that_starts_a_run_states_its_isolation(tmp_path: Path, setting: str, stated: str) -> None:
+    """The claim is committed before the command starts, and says what will keep it from the service."""
+    with Service(tmp_path, {"AUDITRACE_ISOLATION": setting}) as service:
+        client = service.client()
+        job_id = client.run("greet", name="you")
+        client.until(job_id, "succeeded")
+        transitions = [each for each in client.trail(job_id) if each["event_name"] == "job.status.transition"]
+    said = [each["attributes"].get("auditrace.run.isolation") for each in transitions]
+    assert said == [stated, None]
+
+
+def _without_bubblewrap(service: Service, setting: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    found = CONFINEMENT["bubblewrap"].bwrap
+    assert found is not None
+    command = with_bind_mount(Path("/dev/null"), Path(found), [sys.executable, "-m", "service", *arguments])
+    environment = {**service.environment, "AUDITRACE_ISOLATION": setting}
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_doctor_says_which_isolation_there_is_and_what_is_missing(tmp_path: Path) -> None:
+    """A sandbox that is only preferred is a remark; one that is required is wrong; both say what to do."""
+    service = Service(tmp_path)
+
+    def said(done: "subprocess.CompletedProcess[str]") -> tuple[str, str]:
+        (one,) = [each for each in json.loads(done.stdout)["checks"] if each["check"] == "isolation"]
+        return one["status"], one["detail"]
+
+    to_do = "bubblewrap is not installed: apt-get install bubblewrap"
+    assert said(service.command("doctor", "--json", check=False)) == ("ok", "bubblewrap: every run has a sandbox")
+    assert said(_without_bubblewrap(service, "preferred", "doctor", "--json")) == ("ok", f"uid: {to_do}")
+    assert said(_without_bubblewrap(service, "off", "doctor", "--json")) == ("ok", "off")
+    wrong = ("wrong", f"AUDITRACE_ISOLATION is required, and {to_do}")
+    assert said(_without_bubblewrap(service, "required", "doctor", "--json")) == wrong
+
+
+@pytest.mark.parametrize("command", ["serve", "work"])
+def test_a_worker_does_not_start_without_the_sandbox_that_is_required(tmp_path: Path, command: str) -> None:
+    """Nothing is made; the message says what is missing and how to get it."""
+    service = Service(tmp_path / "service")
+    done = _without_bubblewrap(service, "required", command)
+    assert done.returncode == 2
+    assert "AUDITRACE_ISOLATION is required, and bubblewrap is not installed: apt-get install bubblewrap" in done.stderr
+    assert not service.database.exists()

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # command=package of the distribution: needed by tests of system calls and of the web page.
 TEST_PACKAGES := strace=strace chromium=chromium faketime=faketime jq=jq openssl=openssl curl=curl sqlite3=sqlite3 xxd=xxd \
-	/usr/sbin/pgbouncer=pgbouncer
+	/usr/sbin/pgbouncer=pgbouncer bwrap=bubblewrap
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-quick test-loaded test-fault test-fault-long soak fuzz lint-collector check demo bench collector collector-full backends registry pins sbom audit clean

@@ -71,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     min_free_bytes: int
     limits: RequestLimits
     work_folder: Path | None
+    isolation: str
+    """`required`, `preferred` or `off`."""
     jwt: JwtSettings | None
     proxies: ProxySettings
     environment: Mapping[str, str]
@@ -173,6 +175,7 @@ def _settings(reader: SettingsReader, environment: Mapping[str, str]) -> Setting
             tenant_bytes=reader.parsed("AUDITRACE_TENANT_BYTES", None, _tenant_bytes),
         ),
         work_folder=reader.path("AUDITRACE_WORK_FOLDER"),
+        isolation=reader.choice("AUDITRACE_ISOLATION", "preferred", (_REQUIRED, "preferred", "off")),
         jwt=_jwt(reader),
         proxies=_proxies(reader),
         environment=environment,

@@ -73,6 +73,8 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     error_type: str | None = None
     job: Job | None = None
     run: int | None = None
+    isolation: str | None = None
+    """What keeps the run that begins from the service."""
 
 
 def change(before: Value | None, after: Value | None) -> Mapping[str, Value]:
@@ -117,6 +119,7 @@ def record_of(fact: Fact, context: AuditContext, span: SpanRef, record_id: str, 
         more[names.AUDITRACE_JOB_TEMPLATE] = fact.job.template
         more[names.AUDITRACE_JOB_PLAN_SHA256] = fact.job.plan.sha256 if fact.job.plan else None
         more[names.AUDITRACE_JOB_RUN] = fact.run
+        more[names.AUDITRACE_RUN_ISOLATION] = fact.isolation
     if context.invocation is not None:
         more.update(_of_invocation(context.invocation))
     return audit_record(

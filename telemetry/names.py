@@ -46,6 +46,7 @@ ERROR_TYPE: Final = "error.type"
 AUDITRACE_JOB_ID: Final = "auditrace.job.id"
 AUDITRACE_JOB_TEMPLATE: Final = "auditrace.job.template"
 AUDITRACE_JOB_RUN: Final = "auditrace.job.run"
+AUDITRACE_RUN_ISOLATION: Final = "auditrace.run.isolation"
 AUDITRACE_JOB_PLAN_SHA256: Final = "auditrace.job.plan.sha256"
 AUDITRACE_JOB_PLAN: Final = "auditrace.job.plan"
 AUDITRACE_IDEMPOTENCY_KEY_HASH: Final = "auditrace.idempotency.key.hash"
@@ -223,6 +224,7 @@ BODY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({
     "auditrace.job.id": "string",
     "auditrace.job.template": "string",
     "auditrace.job.run": "int",
+    "auditrace.run.isolation": "string",
     "auditrace.job.plan.sha256": "string",
     "auditrace.job.plan": "string",
     "auditrace.idempotency.key.hash": "string",
@@ -273,6 +275,7 @@ ATTRIBUTE_VALUES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({
     "audit.source.type": frozenset({"ipv4", "ipv6", "hostname"}),
     "auditrace.initiator.type": frozenset({"user", "service", "system"}),
     "auditrace.source": frozenset({"api", "worker", "cli", "relay"}),
+    "auditrace.run.isolation": frozenset({"bubblewrap", "uid", "none"}),
 })
 
 # Unit and description of each instrument.

@@ -45,6 +45,7 @@ LISTED: Final[Mapping[str, ConfiguredPart]] = {
     "shutdown_grace_ms": ConfiguredPart.LEDGER,
     "host": ConfiguredPart.API,
     "max_input_bytes": ConfiguredPart.API,
+    "isolation": ConfiguredPart.WORKER,
     "worker_slots": ConfiguredPart.WORKER,
     "run_lease_ms": ConfiguredPart.WORKER,
     "run_renew_ms": ConfiguredPart.WORKER,

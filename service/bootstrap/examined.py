@@ -13,6 +13,7 @@ import msgspec
 
 from service.bootstrap.database import Database
 from service.bootstrap.databases import database_of
+from service.bootstrap.isolating import confinement_of, described
 from service.bootstrap.listening import examine_listening
 from service.bootstrap.templates import load_templates
 from service.bootstrap.webhooks import load_webhooks
@@ -233,6 +234,10 @@ def _work_folder(subject: Subject) -> str:
     return f"{folder} can be written"
 
 
+def _isolation(subject: Subject) -> str:
+    return described(confinement_of(subject.settings))
+
+
 def _not_there(path: Path) -> str:
     """Describe a missing key while it is unknown whether the first start makes it."""
     require_file_can_be_made(path)
@@ -257,6 +262,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "admin key": _admin_key,
     "tokens": _tokens,
     "work folder": _work_folder,
+    "isolation": _isolation,
 }
 
 EVERYTHING: Final = tuple(_CHECKS)
@@ -264,6 +270,6 @@ RELAY: Final = (SETTINGS, DATABASE, "telemetry", DELIVERY, WEBHOOKS)
 RECORDED_RELAY: Final = (*RELAY, "ledger secret")
 """Of a relay whose configuration is put on record."""
 COMMAND: Final = (SETTINGS, DATABASE, "templates", "telemetry", "signing key", "ledger secret")
-WORKER: Final = (*COMMAND, "work folder")
+WORKER: Final = (*COMMAND, "work folder", "isolation")
 API: Final = (*COMMAND, "admin key", "tokens")
 """Without the check of the address, because the process already listens on it."""

@@ -24,7 +24,7 @@ from service.config import Settings
 from service.errors import ConflictError
 from service.ids import new_id_from
 from service.jobs.backoff import retry_delay_s
-from service.jobs.model import DEFAULT_TENANT
+from service.jobs.model import DEFAULT_TENANT, Plan
 from service.operations.base import Services
 from service.operations.covered_keys import CoveredKeys
 from service.operations.key_adoption import KeyAdoption
@@ -177,15 +177,15 @@ class Node:
             # A span that never ends is never exported, and then the records would point to a missing span.
             span.end()
 
-    def run_operations(self) -> RunOperations:
-        """Return the operations of this process's worker."""
+    def run_operations(self, isolation: Callable[[Plan | None], str]) -> RunOperations:
+        """Return the operations of this process's worker; `isolation` returns what keeps a run from the service."""
 
         def retry_delay_ns(attempt: int) -> int:
             return int(retry_delay_s(attempt, self.random) * 1_000_000_000)
 
         lease_ns = self.settings.run_lease_ms * _NS_PER_MS
         intake, most = self.client_services().ledger, self.settings.limits.tenant_bytes
-        return RunOperations(self.services, self.owner, lease_ns, retry_delay_ns, intake, most)
+        return RunOperations(self.services, self.owner, lease_ns, retry_delay_ns, intake, most, isolation)
 
     def ensure_admin_key(self) -> Path | None:
         """Make the first key of a database without keys; return the file that holds it, or None.

@@ -20,7 +20,11 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 class Order(TypedDict):
-    """What to run. `lease_until_ms` is the end of the lease on the clock of `boot_ms`; None sets no end."""
+    """What to run. `lease_until_ms` is the end of the lease on the clock of `boot_ms`; None sets no end.
+
+    `bwrap` is the path of bubblewrap and `sandbox` its options; None makes no sandbox. `has_other_user` gives the run a
+    user of its own. `is_guarded` refuses system calls that a command does not need.
+    """
 
     argv: list[str]
     environment: dict[str, str]
@@ -30,6 +34,10 @@ class Order(TypedDict):
     cpu_seconds: int
     output_bytes: int
     lease_until_ms: int | None
+    bwrap: str | None
+    sandbox: list[str]
+    has_other_user: bool
+    is_guarded: bool
 
 
 def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoReturn:
@@ -38,7 +46,7 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     Args:
         order: what to run.
         streams: descriptors of the command's standard output and error.
-        supervisor: process id of the parent; its death kills the command.
+        supervisor: process id of the parent as this process sees it, 0 in a sandbox; its death kills the command.
 
     Raises:
         OSError: the command does not exist, or the kernel refused a call.
@@ -56,9 +64,7 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for target, descriptor in enumerate(streams, start=1):
         os.dup2(descriptor, target)
-    for entry in list(Path("/proc/self/fd").iterdir()):
-        if int(entry.name) > 2 and entry.is_symlink():
-            os.set_inheritable(int(entry.name), False)
+    keep_descriptors()
     # The supervisor samples resident memory. The limit of the address space only stops growth between two samples. It
     # is larger because language runtimes reserve far more address space than they use.
     _limit(resource.RLIMIT_AS, 4 * order["memory_bytes"] + 2**30)
@@ -67,6 +73,13 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     _limit(resource.RLIMIT_FSIZE, order["output_bytes"] + 1)
     _limit(resource.RLIMIT_CORE, 0)
     os.execvpe(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - no shell is the point
+
+
+def keep_descriptors() -> None:
+    """Let no program that this process executes have its descriptors, except the first three."""
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if int(entry.name) > 2 and entry.is_symlink():
+            os.set_inheritable(int(entry.name), False)
 
 
 def boot_ms() -> int:

@@ -8,7 +8,8 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 
 from service.errors import ConflictError
-from service.execution.spec import RunSpec
+from service.execution.isolation import Confinement
+from service.execution.spec import RunSpec, supervisor_environment
 from service.jobs.model import Job, Plan
 from service.jobs.plan import executable_argv, plan_sha256, run_environment
 from service.operations.runs import Claimed
@@ -20,13 +21,15 @@ class RunSurroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What all runs of a worker have in common.
 
     `environment` is the worker's; a plan names the variables that a run gets. Each run's supervisor inherits
-    `owner_descriptor`: while a supervisor is alive, the worker does not count as dead.
+    `owner_descriptor`: while a supervisor is alive, the worker does not count as dead. `confinement` is what keeps runs
+    from the service.
     """
 
     environment: Mapping[str, str]
     work_folder: Path | None
     max_artifact_bytes: int
     owner_descriptor: int | None
+    confinement: Confinement = Confinement()
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -66,6 +69,11 @@ def prepare(claimed: Claimed, reads: Reads, secret: DeploymentSecret, around: Ru
         workdir_root=around.work_folder,
         max_artifact_bytes=around.max_artifact_bytes,
         owner_descriptor=around.owner_descriptor,
+        confinement=around.confinement,
+        network=plan.network,
+        reads=plan.reads,
+        writes=plan.writes,
+        supervisor_environment=supervisor_environment(around.environment) if around.confinement.is_guarded else None,
     )
     return Prepared(spec, secrets)
 

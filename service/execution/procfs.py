@@ -32,6 +32,14 @@ def session_of(fields: list[str]) -> int:
     return int(fields[3])
 
 
+def namespace_of(pid: int) -> str | None:
+    """Return the namespace of process ids that a process is in; None when it has ended, or is another user's."""
+    try:
+        return str((_PROC / str(pid) / "ns" / "pid").readlink())
+    except OSError:
+        return None
+
+
 def environment_entries(pid: int) -> list[str]:
     """Return the `NAME=value` entries of a process's initial environment; empty when they cannot be read."""
     return _text(pid, "environ").split("\0")

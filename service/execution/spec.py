@@ -1,15 +1,20 @@
-"""What a run is started with: as a value, and as the order to its supervisor; pure."""
+"""What a run is started with: as a value, and as the order to its supervisor."""
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 
+from service.execution.bubblewrap import sandbox_arguments
 from service.execution.command import Order
 from service.execution.folder import WORK
+from service.execution.isolation import Confinement
 from service.jobs.model import Limits
 
+_FOR_THE_INTERPRETER: Final = frozenset({"LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "TZDIR"})
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -19,7 +24,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     `environment` holds only the plan's variables. PATH (unless given), HOME, TMPDIR, the trace context and
     `AUDITRACE_*` are added. `inputs` are bytes by file name, written to `in/`. The supervisor inherits
     `owner_descriptor`, the command never does. The run is killed at `lease_until_ms` on the clock of `boot_ms` unless
-    it is extended before; None sets no such end.
+    it is extended before; None sets no such end. `reads` and `writes` are folders of the host. The supervisor gets
+    `supervisor_environment`, or the worker's if it is None.
     """
 
     job_id: str
@@ -36,6 +42,21 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_artifact_bytes: int
     owner_descriptor: int | None
     lease_until_ms: int | None = None
+    confinement: Confinement = Confinement()
+    network: bool = False
+    reads: Sequence[str] = ()
+    writes: Sequence[str] = ()
+    supervisor_environment: Mapping[str, str] | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder in which the runs of this user have theirs."""
+        return self.workdir_root or Path(tempfile.gettempdir(), f"auditrace-{os.geteuid()}")
+
+
+def supervisor_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what an interpreter may need to find its libraries, and nothing else: a variable may hold a secret."""
+    return {name: value for name, value in environment.items() if name in _FOR_THE_INTERPRETER}
 
 
 def order_of(spec: RunSpec, folder: Path) -> Order:
@@ -62,4 +83,36 @@ def order_of(spec: RunSpec, folder: Path) -> Order:
         "cpu_seconds": spec.limits.cpu_seconds,
         "output_bytes": spec.limits.output_bytes,
         "lease_until_ms": spec.lease_until_ms,
+        **_isolation(spec, folder / WORK),
+    }
+
+
+class _IsolationOrder(TypedDict):
+    bwrap: str | None
+    sandbox: list[str]
+    has_other_user: bool
+    is_guarded: bool
+
+
+def _isolation(spec: RunSpec, work: Path) -> _IsolationOrder:
+    confinement = spec.confinement
+    # The rights of another user would not reach the folders of the host that the plan names.
+    has_other_user = confinement.has_other_user and not (spec.reads or spec.writes)
+    arguments: list[str] = []
+    if confinement.bwrap is not None:
+        arguments = sandbox_arguments(
+            work,
+            spec.argv[0],
+            is_root=os.geteuid() == 0,
+            network=spec.network,
+            memory_bytes=spec.limits.memory_bytes,
+            reads=spec.reads,
+            writes=spec.writes,
+            hidden=[*confinement.hidden, spec.root],
+        )
+    return {
+        "bwrap": confinement.bwrap,
+        "sandbox": arguments,
+        "has_other_user": has_other_user,
+        "is_guarded": confinement.is_guarded,
     }

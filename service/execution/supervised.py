@@ -3,8 +3,8 @@
 The supervisor (`service/execution/supervisor.py`) does what a process with threads must not do, and what is needed
 after the worker has died. A run cannot gain privileges, so programs such as `sudo` fail in it.
 
-Not promised: protection of the worker from a hostile command. Both run as the same user, so the command can read
-everything that the worker can read.
+A command is a stranger: `service/execution/isolation.py` has what keeps it from the worker. Without isolation both run
+as the same user, and the command can read everything that the worker can read.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,13 +25,16 @@ from typing import IO, Final
 from service.execution.artifacts import collect
 from service.execution.folder import INPUTS, OUTPUTS, WORK, remove_folder
 from service.execution.outcome import Reason, RunResult, result_of, start_failed
-from service.execution.procfs import environment_entries, processes, session_of
+from service.execution.procfs import environment_entries, namespace_of, processes, session_of
 from service.execution.spec import RunSpec, order_of
 from service.execution.supervisor import SupervisorReport
-from telemetry.files import make_private_folder
+from service.execution.users import user_of
 
 _SUPERVISOR: Final = (
-    "import sys; sys.path.append(sys.argv[1]); from service.execution.supervisor import main; main()",
+    (
+        "import sys; sys.path.append(sys.argv[1]); from service.execution.supervisor import main; "
+        "main(is_guarded=sys.argv[2] == 'guarded')"
+    ),
     str(Path(__file__).parents[2]),
 )
 
@@ -52,9 +56,8 @@ class SupervisedRun:
         self._started = time.monotonic()
         self._control_lock = threading.Lock()
         self._cancelled_for: str | None = None
-        if spec.workdir_root is not None:
-            make_private_folder(spec.workdir_root)
-        self._folder = Path(tempfile.mkdtemp(prefix="auditrace-run-", dir=spec.workdir_root)).absolute()
+        _make_root(spec)
+        self._folder = Path(tempfile.mkdtemp(prefix="auditrace-run-", dir=spec.root)).absolute()
         with contextlib.ExitStack() as undo:
             undo.callback(remove_folder, self._folder)
             work = self._folder / WORK
@@ -65,7 +68,7 @@ class SupervisedRun:
             undo.callback(os.close, self._folder_descriptor)
             self._work_descriptor = _open_folder(work)
             undo.callback(os.close, self._work_descriptor)
-            self._log = undo.enter_context(tempfile.TemporaryFile(dir=spec.workdir_root))
+            self._log = undo.enter_context(tempfile.TemporaryFile(dir=spec.root))
             self._supervisor = self._start()
             undo.pop_all()
         self._control, self._status = _pipes(self._supervisor)
@@ -77,7 +80,7 @@ class SupervisedRun:
 
     def wait(self) -> RunResult:
         """Return the result when the run has ended and nothing of it is left; to be called once."""
-        pid: int | None = None
+        begun: SupervisorReport | None = None
         for line in self._status:
             if not line.endswith(b"\n"):
                 # The supervisor was killed while it wrote.
@@ -85,8 +88,8 @@ class SupervisedRun:
             report: SupervisorReport = json.loads(line)
             if "pid" not in report:
                 return self._conclude(report)
-            pid = report["pid"]
-        return self._conclude_without_report(pid)
+            begun = report
+        return self._conclude_without_report(begun)
 
     def cancel(self, reason: str) -> None:
         """Ask the run to end: SIGTERM to its process group, SIGKILL after 5 s.
@@ -114,9 +117,10 @@ class SupervisedRun:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         inherited = () if self._spec.owner_descriptor is None else (self._spec.owner_descriptor,)
-        # The supervisor keeps the worker's environment: its interpreter may need variables to find its libraries.
+        guard = "guarded" if self._spec.confinement.is_guarded else "open"
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-X", "utf8", "-c", *_SUPERVISOR],
+            [sys.executable, "-I", "-S", "-X", "utf8", "-c", *_SUPERVISOR, guard],
+            env=self._spec.supervisor_environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -138,13 +142,13 @@ class SupervisedRun:
         cancelled_for = self._cancelled_for or Reason.CANCELLED.value
         return result_of(report, collected, spec.limits, timeout_ms=spec.timeout_ms, cancelled_for=cancelled_for)
 
-    def _conclude_without_report(self, pid: int | None) -> RunResult:
+    def _conclude_without_report(self, begun: SupervisorReport | None) -> RunResult:
         self._log.seek(0)
         said = self._log.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-        if pid is None:
+        if begun is None:
             self._release()
             return start_failed(f"the supervisor could not work: {said or 'it was killed'}")
-        _kill_survivors(pid, f"HOME={self._folder / WORK}")
+        _kill_survivors(begun, f"HOME={self._folder / WORK}")
         self._release()
         return RunResult(
             reason=Reason.SUPERVISOR_LOST,
@@ -163,6 +167,20 @@ class SupervisedRun:
         self._status.close()
         self._log.close()
         remove_folder(self._folder)
+
+
+def _make_root(spec: RunSpec) -> None:
+    """Make the folder of all runs; without `workdir_root` it lies where others could have made it before."""
+    spec.root.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        spec.root.mkdir()
+        # Not for all to list, but the users of runs go through it, whatever the umask is.
+        spec.root.chmod(0o711)
+    if spec.workdir_root is not None:
+        return
+    found = spec.root.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise OSError(f"{spec.root} is not a folder that only this user can write: remove it")
 
 
 def _write_inputs(folder: Path, inputs: Mapping[str, bytes]) -> None:
@@ -188,14 +206,22 @@ def _write(pipe: IO[bytes], message: bytes) -> None:
         message = message[os.write(pipe.fileno(), message) :]
 
 
-def _kill_survivors(session: int, entry: str) -> None:
-    """Kill the processes that a dead supervisor left: those in the run's session, and those with its environment."""
+def _kill_survivors(begun: SupervisorReport, entry: str) -> None:
+    """Kill the processes that a dead supervisor left.
+
+    They are those in the run's session, in its sandbox, of its user, or with its environment.
+    """
+
+    def belongs(pid: int, fields: list[str]) -> bool:
+        return (
+            session_of(fields) == begun.get("pid")
+            or (begun.get("namespace") is not None and namespace_of(pid) == begun.get("namespace"))
+            or (begun.get("user") is not None and user_of(pid) == begun.get("user"))
+            or entry in environment_entries(pid)
+        )
+
     while True:
-        survivors = [
-            pid
-            for pid, fields in processes()
-            if fields[0] != "Z" and (session_of(fields) == session or entry in environment_entries(pid))
-        ]
+        survivors = [pid for pid, fields in processes() if fields[0] != "Z" and belongs(pid, fields)]
         if not survivors:
             return
         for pid in survivors:

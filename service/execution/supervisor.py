@@ -9,9 +9,10 @@ it, even when its worker hangs.
 No process escapes. The supervisor adopts orphaned descendants (PR_SET_CHILD_SUBREAPER), and a run is over only when
 the kernel reports that no child is left. Processes cannot gain privileges (PR_SET_NO_NEW_PRIVS), so they can always be
 killed. Not promised: when the supervisor itself is killed, only the command dies at once (PR_SET_PDEATHSIG); the
-worker finds and kills its descendants.
+worker finds and kills its descendants. In a sandbox all of them die at once.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -22,8 +23,19 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from service.execution.command import PR_SET_CHILD_SUBREAPER, Order, become_command, boot_ms, control_process
+from service.execution.confine import PR_SET_DUMPABLE, confine
 from service.execution.folder import OUTPUTS, STREAMS, WORK, remove_folder
-from service.execution.procfs import cpu_s, descendants, peak_bytes, resident_bytes, stat_fields, uses_more_memory
+from service.execution.procfs import (
+    cpu_s,
+    descendants,
+    namespace_of,
+    peak_bytes,
+    resident_bytes,
+    stat_fields,
+    uses_more_memory,
+)
+from service.execution.sandbox import Sandbox, SandboxError
+from service.execution.users import RunUser
 
 GRACE_S: Final = 5.0
 _SAMPLE_S: Final = 0.1
@@ -33,9 +45,15 @@ _STATUS: Final = 1
 
 
 class SupervisorReport(TypedDict, total=False):
-    """The first line has `pid`, the last line the other members. `stopped` is None when the run ended by itself."""
+    """The first line has `pid`, `namespace` and `user`, the last line the other members.
+
+    `namespace` is that of process ids in the sandbox, and `user` that of the run; None where it has none of its own.
+    `stopped` is None when the run ended by itself.
+    """
 
     pid: int
+    namespace: str | None
+    user: int | None
     start_failed: str
     stopped: str | None
     exit_code: int | None
@@ -63,6 +81,8 @@ class SupervisedCommand:
         self._stopped: str | None = None
         self._kill_at = float("inf")
         self._pid = 0
+        self._user: int | None = None
+        self._machinery: frozenset[int] = frozenset()
         self._wait_status = 0
 
     def supervise(self, received: bytes) -> SupervisorReport:
@@ -74,10 +94,11 @@ class SupervisedCommand:
         started = time.monotonic()
         failure = self._start()
         if failure:
-            os.waitpid(self._pid, 0)
+            self._kill_all()
             return {"start_failed": failure}
         try:
-            send({"pid": self._pid})
+            namespace = namespace_of(self._pid) if self._machinery else None
+            send({"pid": self._pid, "namespace": namespace, "user": self._user})
             self._obey(received)
             ended = self._until_ended(started + self._order["timeout_ms"] / 1000)
         finally:
@@ -101,11 +122,15 @@ class SupervisedCommand:
         """Fork the command; return why it could not be executed, or an empty text."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         supervisor = os.getpid()
-        self._pid = os.fork()
+        try:
+            self._pid = self._fork()
+        except (OSError, SandboxError) as error:
+            return f"the isolation of the run could not be made: {error}"
         if self._pid == 0:
             reason = "the process could not be prepared"
             try:
-                become_command(self._order, self._streams, supervisor)
+                confine(self._user, is_guarded=self._order["is_guarded"])
+                become_command(self._order, self._streams, 0 if self._order["bwrap"] else supervisor)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
             finally:
@@ -114,6 +139,25 @@ class SupervisedCommand:
         os.close(writing)
         with os.fdopen(reading, "rb") as failures:
             return failures.read().decode()
+
+    def _fork(self) -> int:
+        """Fork this process, into a sandbox if the order has one; return 0 in the child."""
+        order = self._order
+        if order["has_other_user"]:
+            taken = RunUser()
+            taken.own(self._folder / WORK)
+            # Other users may pass through the folder of the run, and see nothing else in it.
+            self._folder.chmod(0o711)
+            for descriptor in self._streams:
+                # A command may open `/dev/stdout`.
+                os.fchown(descriptor, taken.number, taken.number)
+            self._taken = taken
+            self._user = taken.number
+        if order["bwrap"] is None:
+            return os.fork()
+        sandbox = Sandbox(order["bwrap"], order["sandbox"])
+        self._machinery = sandbox.machinery
+        return sandbox.fork()
 
     def _until_ended(self, deadline: float) -> float:
         """Wait until the run is over; return the time at which its command ended."""
@@ -165,16 +209,17 @@ class SupervisedCommand:
     def _sample(self, *, is_running: bool) -> list[int]:
         """Reap orphans, stop a run that exceeds its limits, and return its processes except the command."""
         pids = descendants(os.getpid())
-        others = [pid for pid in pids if pid != self._pid]
+        own = [pid for pid in pids if pid not in self._machinery]
+        others = [pid for pid in own if pid != self._pid]
         for pid in others:
             try:
                 os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
                 continue
         if is_running:
-            together = resident_bytes(pids)
+            together = resident_bytes(own)
             self._most_resident_bytes = max(self._most_resident_bytes, together)
-            if uses_more_memory(pids, together, self._order["memory_bytes"]):
+            if uses_more_memory(own, together, self._order["memory_bytes"]):
                 self._stop("memory", 0.0)
             if cpu_s(pids) > self._order["cpu_seconds"]:
                 self._stop("cpu", 0.0)
@@ -200,8 +245,10 @@ class SupervisedCommand:
 
         An orphaned descendant becomes a child of this process, so "no child" means "no descendant".
         """
-        # The command is not reaped yet, so no other process group can have its number.
-        os.killpg(self._pid, signal.SIGKILL)
+        if self._pid:
+            # The command is not reaped yet, so no other process group can have its number.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
         while True:
             for pid in descendants(os.getpid()):
                 try:
@@ -236,8 +283,14 @@ def receive_order() -> tuple[Order, bytes] | None:
     return order, bytes(rest)
 
 
-def main() -> None:
-    """Receive the order, supervise the run, report its end, and remove its folder when the worker closes the pipe."""
+def main(*, is_guarded: bool) -> None:
+    """Receive the order, supervise the run, report its end, and remove its folder when the worker closes the pipe.
+
+    Args:
+        is_guarded: whether processes of the same user must not read the memory of this one.
+    """
+    if is_guarded:
+        control_process(PR_SET_DUMPABLE, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # The worker decides when a run stops. A signal to the whole service reaches the supervisor too.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

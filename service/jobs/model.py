@@ -54,11 +54,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: Annotated[int, Meta(description="Standard output, standard error and files together, in bytes.")]
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Exactly what a run executes; sensitive parameters are masked as `hmac-sha256:<hex>`.
 
     The plan holds everything that a worker needs, except the sensitive values and the bytes of inputs. So a run
-    executes what was confirmed, even when the template has changed since.
+    executes what was confirmed, even when the template has changed since. A member with a default is left out where
+    it has that, so that the text and the hash of a plan that lacks it stay the same.
     """
 
     argv: Annotated[tuple[str, ...], Meta(description="The exact argument list.")]
@@ -80,6 +81,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             extra_json_schema={"pattern": "^[0-9a-f]{64}$"},
         ),
     ]
+    network: Annotated[bool, Meta(description="Whether a run has the network of the worker.")] = False
+    reads: Annotated[tuple[str, ...], Meta(description="The folders of the worker that a run may read.")] = ()
+    writes: Annotated[tuple[str, ...], Meta(description="The folders of the worker that a run may change.")] = ()
 
 
 class Confirmation(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,6 +51,9 @@ def render_plan(
         limits=template.limits,
         inputs={content.name: content.sha256 for content in sorted(inputs, key=lambda content: content.name)},
         sha256="",
+        network=template.network,
+        reads=template.reads,
+        writes=template.writes,
     )
     return msgspec.structs.replace(unhashed, sha256=plan_sha256(unhashed))
 
@@ -58,7 +61,8 @@ def render_plan(
 def plan_text(plan: Plan) -> str:
     """Return the RFC 8785 text of all members of the plan except `sha256`.
 
-    The members have the names of `Plan` and, within `limits`, of `Limits`; `retry_exit_codes` is left out when None.
+    The members have the names of `Plan` and, within `limits`, of `Limits`; `retry_exit_codes` is left out when None,
+    `network` when false, `reads` and `writes` when empty.
     """
     plain: dict[str, Value | None] = msgspec.to_builtins(plan)
     members = {name: value for name, value in plain.items() if name != "sha256" and value is not None}

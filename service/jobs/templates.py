@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
 import msgspec
@@ -31,7 +32,11 @@ _KEYS: Final = (
     "environment",
     "pass_environment",
     "limits",
+    "network",
+    "reads",
+    "writes",
 )
+_NEVER_SHOWN: Final = ("/proc", "/sys", "/dev")
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +56,11 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     environment: Mapping[str, str]
     pass_environment: tuple[str, ...]
     limits: Limits
+    network: bool = False
+    """Whether a run has the network of the worker; else it has none."""
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    """The folders of the worker that a run may read, or change. With any of them it keeps the user of the service."""
 
     @property
     def sensitive_names(self) -> frozenset[str]:
@@ -127,6 +137,9 @@ def _template(name: str, declared: Table) -> Template:
         environment=_environment(table),
         pass_environment=table.take("pass_environment", tuple[str, ...], ()),
         limits=_limits(table.table("limits")),
+        network=table.take("network", bool, False),
+        reads=_folders(table, "reads"),
+        writes=_folders(table, "writes"),
     )
     table.require_seen("description", template.description)
     for variable in template.pass_environment:
@@ -191,6 +204,18 @@ def _environment(table: Table) -> dict[str, str]:
         _check_variable(table, "environment", name)
         table.require_seen("environment", value, f"the value of {name}")
     return environment
+
+
+def _folders(table: Table, key: str) -> tuple[str, ...]:
+    folders = table.take(key, tuple[str, ...], ())
+    for folder in folders:
+        table.require_seen(key, folder, "a folder", line_breaks=False)
+        path = PurePosixPath(folder)
+        if not path.is_absolute() or str(path) != folder or ".." in path.parts or len(path.parts) == 1:
+            table.complain(key, f"{folder!r} is not the absolute path of a folder below /, without . and ..")
+        elif any(path.is_relative_to(never) for never in _NEVER_SHOWN):
+            table.complain(key, f"{folder!r} belongs to the kernel: {', '.join(_NEVER_SHOWN)} cannot be given")
+    return folders
 
 
 def _check_variable(table: Table, key: str, name: str) -> None:

@@ -7,7 +7,7 @@ import msgspec
 
 from service.errors import TransitionRefusedError
 from service.jobs import transitions
-from service.jobs.model import Job, Run, RunRequest, RunStatus, Status
+from service.jobs.model import Job, Plan, Run, RunRequest, RunStatus, Status
 from service.operations.base import Operation, Services
 from service.operations.steps import Decision, Ended, attempt_change, changed, closed, noop, status_change
 from service.ports import Ledger, StartRun, Transaction
@@ -55,6 +55,7 @@ class RunOperations:
         retry_delay_ns: Callable[[int], int],
         intake: Ledger | None = None,
         max_tenant_bytes: int | None = None,
+        isolation: Callable[[Plan | None], str] = lambda _: "none",
     ) -> None:
         """Carry out the operations of the worker `worker_id`.
 
@@ -65,6 +66,7 @@ class RunOperations:
             retry_delay_ns: returns the pause after the n-th attempt failed.
             intake: the ledger for claims, which may refuse them while runs still end; None is that of `services`.
             max_tenant_bytes: no job of a tenant that stores so many bytes is claimed; None for no limit.
+            isolation: returns what keeps a run of a plan from the service; the record of its claim states it.
         """
         self._services = services
         self._intake = intake or services.ledger
@@ -72,6 +74,7 @@ class RunOperations:
         self.lease_ns = lease_ns
         self._retry_delay_ns = retry_delay_ns
         self._max_tenant_bytes = max_tenant_bytes
+        self._isolation = isolation
 
     def claim(self) -> Claimed | None:
         """Claim the next job that is due. The record states the intent, and is committed before the command starts."""
@@ -99,7 +102,10 @@ class RunOperations:
                 "run": change(job.run or None, after.run),
             }
             start = StartRun(run, now_ns + self.lease_ns)
-            step = changed(names.EVENT_JOB_STATUS_TRANSITION, after, changes, run=run, writes=(start,))
+            isolation = self._isolation(job.plan)
+            step = changed(
+                names.EVENT_JOB_STATUS_TRANSITION, after, changes, run=run, writes=(start,), isolation=isolation
+            )
             operation = self._operation(job, span)
             saved = operation.save(transaction, Decision([step], after), now_ns)
             return Claimed(after, run, request, span), lambda: operation.conclude(saved)

@@ -82,6 +82,7 @@ def changed(
     writes: tuple[Write, ...] = (),
     span: AuditedSpan | None = None,
     record_id: str | None = None,
+    isolation: str | None = None,
 ) -> Step:
     """Return the step that makes this version of a job; its record states the version.
 
@@ -93,6 +94,7 @@ def changed(
         writes: the rows that are written in addition to the job.
         span: the span of the step; None is the span of the operation.
         record_id: the id of the record, where another value names it already.
+        isolation: what keeps the run from the service, where it begins.
     """
     fact = Fact(
         event_name=event_name,
@@ -101,6 +103,7 @@ def changed(
         changes=changes,
         job=job,
         run=run.number if run else None,
+        isolation=isolation,
     )
     return Step(fact=fact, job=job, writes=writes, span=span, record_id=record_id)
 

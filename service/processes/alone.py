@@ -7,6 +7,7 @@ import msgspec
 
 from service.bootstrap.configuring import configure, configure_relay
 from service.bootstrap.examined import WORKER
+from service.bootstrap.isolating import protect
 from service.bootstrap.node import Node
 from service.bootstrap.relaying import Redelivery, RelayNode
 from service.config import Settings
@@ -28,6 +29,7 @@ from service.relay import Drained, Replayed, ReplayObserver, StallTimeout
 
 def work(settings: Settings, say: Say) -> int:
     """Run jobs until a stop is asked for, and return the exit status of a clean stop; `say` gets lines for people."""
+    protect(settings)
     with StopSignal(reloads=True) as stop, ReloadSignal() as reload:
         node = Node(settings, "worker", is_daemon=True, checks=WORKER)
         parts = Parts(node, say, with_worker=True, with_relay=False)
@@ -45,6 +47,7 @@ def work(settings: Settings, say: Say) -> int:
 
 def relay(settings: Settings, say: Say) -> int:
     """Deliver until a stop is asked for, and return the exit status of a clean stop; `say` gets lines for people."""
+    protect(settings)
     grace = Grace(settings.shutdown_grace_ms / 1000, time.monotonic)
     with StopSignal(reloads=True) as stop, ReloadSignal() as reload:
         node = RelayNode(settings, configure_relay(settings, stop.wait), is_daemon=True)

@@ -1,9 +1,11 @@
 """The parts of a process beside its main thread: worker, relay, checkpoints and verification."""
 
+import logging
 from collections.abc import Mapping
 
 from service.api.parts import FAILED, READY
 from service.bootstrap.configuration import ConfiguredPart
+from service.bootstrap.isolating import confinement_of, described
 from service.bootstrap.node import Node
 from service.bootstrap.relaying import relay_of
 from service.bootstrap.webhooks import load_webhooks
@@ -25,6 +27,8 @@ from service.processes.stopping import (
 )
 from service.selfcheck import KeyCheck, SelfCheck
 from service.worker.worker import Worker, WorkerSettings
+
+_log = logging.getLogger(__name__)
 
 
 class Parts:
@@ -192,14 +196,18 @@ def _of_keys(keys: CoveredKeys, check: KeyCheck) -> str:
 
 def _worker(node: Node) -> Worker:
     settings = node.settings
+    confinement = confinement_of(settings)
+    if confinement.missing is not None:
+        _log.warning("isolation of runs: %s", described(confinement))
     around = RunSurroundings(
         environment=settings.environment,
         work_folder=settings.work_folder,
         max_artifact_bytes=settings.max_input_bytes,
         owner_descriptor=node.opened.owner_descriptor,
+        confinement=confinement,
     )
     return Worker(
-        node.run_operations(),
+        node.run_operations(lambda plan: confinement.of(plan).value),
         node.reads,
         node.secret,
         WorkerSettings(slots=settings.worker_slots, renew_s=settings.run_renew_ms / 1000, around=around),

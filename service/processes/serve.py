@@ -23,6 +23,7 @@ from service.api.throttle import Throttle
 from service.api.waiting import JobWaits
 from service.bootstrap.configuring import configure
 from service.bootstrap.examined import API, DELIVERY, WEBHOOKS, WORKER
+from service.bootstrap.isolating import protect
 from service.bootstrap.listening import BACKLOG, listen
 from service.bootstrap.node import VERSION, Node
 from service.config import Settings
@@ -49,6 +50,7 @@ def serve(settings: Settings, say: Say, *, with_worker: bool, with_relay: bool) 
         SettingsError: before anything was started.
         TryLaterError: the database cannot be used now.
     """
+    protect(settings)
     checks = [*API, *(WORKER if with_worker else ()), *([DELIVERY, WEBHOOKS] if with_relay else ())]
     with StopSignal(reloads=True) as stop, ReloadSignal() as reload, ExitStack() as undo:
         listeners: list[socket.socket] = []

@@ -3,9 +3,14 @@
 import argparse
 import sys
 
-from tests.benchmarks import verify, verify_memory, writes
+from tests.benchmarks import isolation, verify, verify_memory, writes
 
-BENCHMARKS = {"verify": verify.measure, "verify-memory": verify_memory.measure, "writes": writes.measure}
+BENCHMARKS = {
+    "isolation": isolation.measure,
+    "verify": verify.measure,
+    "verify-memory": verify_memory.measure,
+    "writes": writes.measure,
+}
 
 
 def main() -> int:

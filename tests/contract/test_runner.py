@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,11 +12,21 @@ import pytest
 from service.bootstrap.templates import load_templates
 from service.execution.excerpt import WINDOW_BYTES
 from service.execution.outcome import Reason, RunResult
+from service.execution.procfs import descendants
 from service.execution.spec import DEFAULT_PATH, RunSpec
 from service.execution.supervised import SupervisedRun
 from service.jobs.plan import executable_argv, render_plan, run_environment
 from tests.support.poll_until import poll_until
-from tests.support.runs import TRACEPARENT, alive, run_spec
+from tests.support.runs import ISOLATIONS, TRACEPARENT, alive, confinement, open_to_all, run_spec
+
+
+@pytest.fixture(params=ISOLATIONS, autouse=True)
+def isolation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Every test holds under every isolation; another user may pass through the folder of the test."""
+    open_to_all(tmp_path)
+    token = confinement.set(request.param)
+    yield request.param
+    confinement.reset(token)
 
 
 def _end(spec: RunSpec) -> RunResult:
@@ -102,16 +113,24 @@ def test_a_run_holds_no_descriptor_of_the_worker(tmp_path: Path) -> None:
 
 def test_the_supervisor_holds_the_owner_descriptor(tmp_path: Path) -> None:
     """While a run lives its supervisor keeps the worker's lock, so that nobody takes the worker for dead."""
+
+    def holders() -> list[bytes]:
+        found: list[bytes] = []
+        for pid in descendants(os.getpid()):
+            links = [entry.readlink() for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
+            if lock in links:
+                found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+        return found
+
     lock = tmp_path / "lock"
-    script = (
-        "import os\n"
-        "for pid in (os.getppid(), os.getpid()):\n"
-        " held = [os.readlink(e.path) for e in os.scandir(f'/proc/{pid}/fd') if os.path.islink(e.path)]\n"
-        " print(sum(path.endswith('/lock') for path in held))\n"
-    )
     with lock.open("wb") as file:
-        spec = run_spec(tmp_path / "runs", "python3", "-I", "-c", script, owner_descriptor=file.fileno())
-        assert _artifacts(_end(spec))["stdout"].split() == [b"1", b"0"]
+        spec = run_spec(tmp_path / "runs", "sh", "-c", "mkfifo go; read x < go", owner_descriptor=file.fileno())
+        run = SupervisedRun(spec)
+        poll_until(lambda: list(tmp_path.glob("runs/*/work/go")) != [], "the command")
+        [held] = holders()
+        assert b"service.execution.supervisor" in held
+        run.kill()
+        run.wait()
 
 
 def test_a_run_starts_with_ordinary_signals(tmp_path: Path) -> None:
@@ -233,10 +252,10 @@ def test_out_itself_is_not_followed(tmp_path: Path, script: str) -> None:
     assert set(_artifacts(result)) == {"stdout", "stderr", "notes"}
 
 
-def test_streams_are_not_followed(tmp_path: Path) -> None:
+def test_streams_are_not_followed(tmp_path: Path, isolation: str) -> None:
     """A run that replaces the file of its own output by a link hands out nothing of the worker."""
     result = _end(run_spec(tmp_path, "sh", "-c", "ln -sf /proc/self/environ ../stdout; echo x"))
-    assert _artifacts(result)["stdout"] == b""
+    assert _artifacts(result)["stdout"] == (b"x\n" if isolation in {"uid", "bubblewrap"} else b"")
 
 
 def test_odd_names_are_left_out(tmp_path: Path) -> None:
@@ -453,7 +472,16 @@ def test_the_shipped_templates_run(
     assert template is not None
     plan = render_plan(template, template.check(parameters), (), str)
     argv = executable_argv(plan, {})
-    result = _end(run_spec(tmp_path, *argv, environment=run_environment(plan, {}), inputs=inputs))
+    spec = run_spec(
+        tmp_path,
+        *argv,
+        environment=run_environment(plan, {}),
+        inputs=inputs,
+        network=plan.network,
+        reads=plan.reads,
+        writes=plan.writes,
+    )
+    result = _end(spec)
     assert (result.reason, result.detail) == (Reason.SUCCESS, None)
     assert _artifacts(result)[artifact].endswith(expected)
 
@@ -471,7 +499,8 @@ def test_the_template_that_deletes_spares_what_is_young(tmp_path: Path) -> None:
     (folder / "young").write_text("x")
     (folder / "link").symlink_to(outside)
     plan = render_plan(template, {"path": str(folder), "days": 7}, (), str)
-    result = _end(run_spec(tmp_path / "runs", *executable_argv(plan, {})))
+    spec = run_spec(tmp_path / "runs", *executable_argv(plan, {}), reads=plan.reads, writes=plan.writes)
+    result = _end(spec)
     assert result.reason is Reason.SUCCESS
     assert sorted(path.name for path in folder.iterdir()) == ["link", "sub", "young"]
     assert outside.exists()

@@ -16,7 +16,17 @@ from service.execution.procfs import descendants
 from service.execution.supervised import SupervisedRun
 from tests.support.poll_until import poll_until
 from tests.support.processes import Process, start_process
-from tests.support.runs import alive, run_spec
+from tests.support.runs import ISOLATIONS, alive, confinement, open_to_all, run_spec
+
+
+@pytest.fixture(params=ISOLATIONS, autouse=True)
+def isolation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Every test holds under every isolation; another user may pass through the folder of the test."""
+    open_to_all(tmp_path)
+    token = confinement.set(request.param)
+    yield request.param
+    confinement.reset(token)
+
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +53,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from service.execution.supervised import SupervisedRun
-from tests.support.runs import run_spec
+from tests.support.runs import run_spec, open_to_all
 root, script, marker, count = sys.stdin.read().split("\\0")
 runs = [SupervisedRun(run_spec(Path(root), "python3", "-I", "-c", script, marker, "stay")) for _ in range(int(count))]
 print("started", flush=True)
@@ -155,7 +165,8 @@ def test_a_signal_to_the_whole_service_is_the_workers_to_decide(tmp_path: Path, 
 
 def test_a_cancelled_run_that_had_ended_keeps_its_end(tmp_path: Path) -> None:
     """A cancellation that comes after the end of the command changes nothing."""
-    run = SupervisedRun(run_spec(tmp_path / "runs", "sh", "-c", f"touch {tmp_path / 'began'}; exit 4"))
+    script = f"touch {tmp_path / 'began'}; exit 4"
+    run = SupervisedRun(run_spec(tmp_path / "runs", "sh", "-c", script, writes=[str(tmp_path)]))
     poll_until((tmp_path / "began").exists, "the command")
     [supervisor] = _supervisors(tmp_path)
     poll_until(lambda: descendants(supervisor) == [], "the end of the command")

@@ -33,6 +33,7 @@ COULD_NOT: Final = 2
 TEMPLATES: Final = """
 [templates.note]
 description = "Leave a line that says which run this is"
+writes = ["/tmp"]
 command = ["sh", "-c", 'echo "$AUDITRACE_JOB_ID $AUDITRACE_RUN" >> "$0"; sleep 0.3', "{file}"]
 max_attempts = 4
 parameters.file = { type = "string", pattern = ".*" }

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.runs import open_to_all
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,6 +37,15 @@ def test_the_benchmark_of_memory_verifies_both_sizes(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count("intact in") == 2
     assert "ratio: " in ran.stdout
+
+
+def test_the_benchmark_of_isolation_runs_under_each(tmp_path: Path) -> None:
+    """In its small size the benchmark compares a run in a sandbox with one without."""
+    open_to_all(tmp_path)
+    ran = run(tmp_path, "isolation", "--small")
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "bubblewrap " in ran.stdout
 
 
 def test_a_benchmark_that_is_not_there_is_an_error(tmp_path: Path) -> None:

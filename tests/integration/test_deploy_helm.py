@@ -176,6 +176,21 @@ def test_every_container_is_confined() -> None:
     assert seen >= 8
 
 
+def test_a_worker_can_be_allowed_to_make_sandboxes() -> None:
+    """Only then, and only in its own container, it has more of the kernel; it does not start without the sandbox."""
+    found = dict(pods(*EVERYTHING, "worker.sandbox=true"))
+    for name, pod in found.items():
+        is_worker = name == "Deployment audit-auditrace-worker"
+        assert pod.get("hostUsers", True) is not is_worker, name
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security.get("procMount") == ("Unmasked" if is_worker else None), name
+            assert security["seccompProfile"] == {"type": "Unconfined" if is_worker else "RuntimeDefault"}, name
+            assert ({"name": "AUDITRACE_ISOLATION", "value": "required"} in container.get("env", [])) is is_worker, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+    assert "Deployment audit-auditrace-worker" in found
+
+
 def test_the_collector_keeps_its_queue() -> None:
     """A StatefulSet with volumes that stay when it is deleted or made smaller, and nothing that scales it by itself."""
     (collector,) = of_kind("StatefulSet").values()

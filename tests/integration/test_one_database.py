@@ -21,6 +21,7 @@ PATIENCE_S: Final = 60.0
 TEMPLATES: Final = """
 [templates.wait]
 description = "Say that it runs, and end when it may"
+writes = ["{folder}"]
 command = ["sh", "-c", "echo $AUDITRACE_JOB_ID >> {folder}/started; until test -e {folder}/go; do sleep 0.05; done"]
 max_attempts = 3
 """

@@ -174,7 +174,7 @@ def test_a_process_says_what_it_could_not_deliver_and_why(tmp_path: Path, role: 
 
 def test_a_terminal_that_says_twice_that_it_closes_ends_nothing_at_once(tmp_path: Path) -> None:
     """Two SIGHUPs are one request to stop: the run that is waited for goes on to its end."""
-    service = Service(tmp_path, {"AUDITRACE_SHUTDOWN_GRACE": LONG})
+    service = Service(tmp_path / "service", {"AUDITRACE_SHUTDOWN_GRACE": LONG})
     master, service.terminal = os.openpty()
     with os.fdopen(master), os.fdopen(service.terminal), service:
         client = service.client()

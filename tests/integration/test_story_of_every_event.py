@@ -55,7 +55,11 @@ EXPECTED: Mapping[str, Sequence[set[str]]] = {
     "job.run.trigger": [{*REQUEST, *JOB}],
     "job.retry": [{*REQUEST, *JOB, REASON}],
     "job.cancel": [{*REQUEST, *NEW_JOB, REASON}],
-    "job.status.transition": [{*ASKED, *JOB, RUN}, {*ASKED, *JOB, RUN, REASON, FAILURE}],
+    "job.status.transition": [
+        {*ASKED, *JOB, RUN},
+        {*ASKED, *JOB, RUN, names.AUDITRACE_RUN_ISOLATION},
+        {*ASKED, *JOB, RUN, REASON, FAILURE},
+    ],
     "input.write": [{*REQUEST, *NEW_JOB}],
     "artifact.read": [{*REQUEST, *JOB, RUN} - {VERSION}],
     "audit.read": [{*REQUEST, CHANGES}],

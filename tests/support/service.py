@@ -64,6 +64,7 @@ type = "integer"
 
 [templates.wait]
 description = "Wait until there is a file"
+reads = ["/tmp"]
 command = ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.05; done', "{file}"]
 [templates.wait.parameters.file]
 type = "string"

@@ -1,7 +1,7 @@
 """A plan shows exactly what would run, without secrets, under a hash that covers all of it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -157,3 +157,33 @@ def test_only_named_variables_are_let_through(template: Template) -> None:
     """Of the worker's environment a run sees the named variables that exist; a fixed value wins."""
     available = {"TZ": "UTC", "SECRET": "x", "A": "worker"}
     assert run_environment(_plan(template), available) == {"TZ": "UTC", "A": "1", "B": "2"}
+
+
+def test_a_plan_of_an_older_version_keeps_its_hash() -> None:
+    """A stored plan without the members that are newer has the text and the hash that it was confirmed with."""
+    members = {
+        "argv": ["true"],
+        "environment": {},
+        "pass_environment": [],
+        "timeout_ms": 1000,
+        "max_attempts": 1,
+        "retry_exit_codes": None,
+        "limits": {"memory_bytes": 1, "cpu_seconds": 1, "output_bytes": 1},
+        "inputs": {},
+    }
+    hashed = rfc8785.dumps({name: value for name, value in members.items() if value is not None})
+    stored = {**members, "sha256": hashlib.sha256(hashed).hexdigest()}
+    plan = msgspec.convert(stored, Plan)
+    assert plan_sha256(plan) == stored["sha256"]
+    assert msgspec.to_builtins(plan) == {**stored, "argv": ("true",), "pass_environment": ()}
+
+
+@pytest.mark.parametrize("more", [{"network": True}, {"reads": ("/srv",)}, {"writes": ("/srv",)}])
+def test_the_hash_covers_what_a_run_may_reach(template: Template, more: Mapping[str, object]) -> None:
+    """Who confirms a plan confirms its network and its folders: they are in its text."""
+    plan = _plan(template)
+    other = msgspec.structs.replace(plan, **more)
+    assert plan_sha256(other) != plan_sha256(plan)
+    (name,) = more
+    assert f'"{name}":' in plan_text(other)
+    assert f'"{name}":' not in plan_text(plan)

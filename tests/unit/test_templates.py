@@ -343,3 +343,20 @@ def test_the_shipped_templates_are_valid() -> None:
     for path in ("/", "/tmp", "/tmp/..", "/tmp/a/b", "/tmp/../etc", "/etc", "/tmp/-x/"):
         with pytest.raises(InvalidRequestError):
             deleting.check({"path": path})
+
+
+def test_a_run_has_the_network_and_folders_only_where_its_template_says_so(tmp_path: Path) -> None:
+    """Without these keys a run has no network and none of the worker's folders."""
+    plain = _load(tmp_path, '[templates.t]\ndescription = "d"\ncommand = ["true"]\n')
+    assert (plain.network, plain.reads, plain.writes) == (False, (), ())
+    text = 'network = true\nreads = ["/srv", "/var/log"]\nwrites = ["/var/spool/x"]\n'
+    given = _load(tmp_path, f'[templates.t]\ndescription = "d"\ncommand = ["true"]\n{text}')
+    assert (given.network, given.reads, given.writes) == (True, ("/srv", "/var/log"), ("/var/spool/x",))
+
+
+@pytest.mark.parametrize("key", ["reads", "writes"])
+@pytest.mark.parametrize("folder", ["/", "srv", "", "/srv/", "/srv/../etc", "/srv//x", "/proc", "/sys/fs", "/dev/shm"])
+def test_a_folder_of_a_template_is_one_absolute_path(tmp_path: Path, key: str, folder: str) -> None:
+    """A path that could mean another folder than it shows, or all of them, is refused with its place."""
+    (problem,) = _problems(tmp_path, f'[templates.t]\ndescription = "d"\ncommand = ["true"]\n{key} = ["{folder}"]\n')
+    assert problem.startswith(f"templates.t.{key}: {folder!r} ")

@@ -42,6 +42,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "auditrace.pod" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values -}}
+{{- $sandbox := and $values.worker.sandbox (eq .component "worker") -}}
 metadata:
   labels:
     {{- include "auditrace.selector" (list $root .component) | nindent 4 }}
@@ -55,6 +56,9 @@ spec:
   serviceAccountName: {{ include "auditrace.name" $root }}
   automountServiceAccountToken: false
   enableServiceLinks: false
+  {{- if $sandbox }}
+  hostUsers: false
+  {{- end }}
   {{- with $values.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -102,6 +106,9 @@ spec:
         - {name: AUDITRACE_SELF_CHECK_INTERVAL, value: {{ $values.settings.selfCheckInterval | quote }}}
         - {name: AUDITRACE_SHUTDOWN_GRACE, value: {{ $values.settings.shutdownGrace | quote }}}
         - {name: AUDITRACE_WORKER_SLOTS, value: {{ $values.worker.slots | quote }}}
+        {{- if $sandbox }}
+        - {name: AUDITRACE_ISOLATION, value: required}
+        {{- end }}
         {{- with $values.settings.traceUrlTemplate }}
         - {name: AUDITRACE_TRACE_URL_TEMPLATE, value: {{ . | quote }}}
         {{- end }}
@@ -120,7 +127,11 @@ spec:
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      securityContext: {{- include "auditrace.containerSecurity" . | nindent 8 }}
+      {{- $security := include "auditrace.containerSecurity" . | fromYaml }}
+      {{- if $sandbox }}
+      {{- $security = mergeOverwrite $security (dict "procMount" "Unmasked" "seccompProfile" (dict "type" "Unconfined")) }}
+      {{- end }}
+      securityContext: {{- toYaml $security | nindent 8 }}
       resources: {{- toYaml .resources | nindent 8 }}
       {{- if eq .component "api" }}
       ports:

@@ -5,7 +5,7 @@ The owner migrates. The service can work with another role, which cannot take ba
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, LiteralString, NamedTuple
 
 import msgspec
 from psycopg.sql import SQL, Composed, Identifier
@@ -48,7 +48,12 @@ On the partitions of records it has no rights: it reads and inserts through the 
 a trigger function with the rights of the owner.
 """
 
-FUNCTIONS: Final = ("comparable_json(text)", "initiator_of(text)", "ledger_now_ns()", "make_record_partitions(bigint)")
+FUNCTIONS: Final[tuple[LiteralString, ...]] = (
+    "comparable_json(text)",
+    "initiator_of(text)",
+    "ledger_now_ns()",
+    "make_record_partitions(bigint)",
+)
 _MOST_NAMED: Final = 3
 NOT_FOR_READERS: Final = frozenset({"api_keys", "idempotency_keys", "job_artifacts", "job_inputs", "job_secrets"})
 

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from service.errors import SettingsError
 from service.store.postgres.connection import Session, translated
 
-TABLES: Final[Mapping[str, tuple[str, str]]] = {
+TABLES: Final[Mapping[str, tuple[LiteralString, str]]] = {
     "api_key_uses": ("INSERT", "used_ns"),
     "api_keys": ("INSERT", "revoked_ns"),
     "audit_anchors": ("INSERT", "number hash closed checkpoint mac"),
@@ -54,6 +54,7 @@ FUNCTIONS: Final[tuple[LiteralString, ...]] = (
     "ledger_now_ns()",
     "make_record_partitions(bigint)",
 )
+_SIGNATURES: Final[Mapping[str, SQL]] = {signature: SQL(signature) for signature in FUNCTIONS}
 _MOST_NAMED: Final = 3
 NOT_FOR_READERS: Final = frozenset({"api_keys", "idempotency_keys", "job_artifacts", "job_inputs", "job_secrets"})
 
@@ -62,7 +63,7 @@ class Right(NamedTuple):
     """One right on a table; UPDATE is by column. On a function, `table` is its signature."""
 
     table: str
-    kind: str
+    kind: LiteralString
     column: str = ""
 
 
@@ -264,9 +265,8 @@ def _grants(schema: str, role: str, rights: Iterable[Right]) -> Sequence[Compose
 
 
 def _on(schema: str, table: str, rights: Sequence[Right]) -> Composed:
-    for signature in FUNCTIONS:
-        if signature == table:
-            return SQL("GRANT EXECUTE ON FUNCTION {}.").format(Identifier(schema)) + SQL(signature)
+    if table in _SIGNATURES:
+        return SQL("GRANT EXECUTE ON FUNCTION {}.").format(Identifier(schema)) + _SIGNATURES[table]
     kinds = [SQL(right.kind) for right in rights if not right.column]
     columns = [Identifier(right.column) for right in rights if right.column]
     updates = [SQL("UPDATE ({})").format(SQL(", ").join(columns))] if columns else []

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from service.errors import SettingsError
 from service.ports import (
     CheckpointWriter,
     Clock,
@@ -166,13 +167,15 @@ class Database(ABC):
             SettingsError: it may not do what the service needs.
         """
 
-    @abstractmethod
     def require_role(self, role: str) -> None:
-        """Raise unless the role can be given rights."""
+        """Raise unless the role can be given rights; a database without roles gives none."""
+        raise SettingsError([f"--grants {role}: a SQLite file has no roles, only the mode of the file"])
 
-    @abstractmethod
     def grant(self, role: str, *, only_reads: bool) -> str | None:
         """Give a role the rights of the service, or only those of readers; return what it may do beyond them."""
+        del only_reads
+        self.require_role(role)
+        return None
 
     def keys(self, secret: DeploymentSecret) -> Sequence[RegisteredKey]:
         """Return the public keys of the ledger in the order of their registration; the last one signs now."""

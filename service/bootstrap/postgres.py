@@ -84,10 +84,12 @@ class PostgresDatabase(Database):
         """Say what the role may do beyond what the service needs."""
         return describe_rights(self._url)
 
+    @override
     def require_role(self, role: str) -> None:
         """Raise unless the server has this role, and it is not the owner."""
         require_role(self._url, role)
 
+    @override
     def grant(self, role: str, *, only_reads: bool) -> str | None:
         """Give a role the rights of the service, or only those of readers, as the owner of the tables."""
         return grant_rights(self._url, role, only_reads=only_reads)

@@ -95,16 +95,6 @@ class SqliteDatabase(Database):
         """Say that a file has no roles."""
         return "a file has no roles: whoever may write it can change it, and `auditrace verify` finds the change"
 
-    def grant(self, role: str, *, only_reads: bool) -> str | None:
-        """Refuse."""
-        del only_reads
-        self.require_role(role)
-        return None
-
-    def require_role(self, role: str) -> None:
-        """Refuse: a file has no roles."""
-        raise SettingsError([f"--grants {role}: a SQLite file has no roles, only the mode of the file"])
-
     def _reads(self) -> SqliteReads:
         return SqliteReads(self._path, self._reading)
 

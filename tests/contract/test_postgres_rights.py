@@ -74,7 +74,8 @@ class Commands:
         ending = threading.Timer(60, os.kill, [os.getpid(), signal.SIGTERM])
         ending.start()
         try:
-            return main(arguments), *self._capsys.readouterr()
+            status, written = main(arguments), self._capsys.readouterr()
+            return status, written.out, written.err
         finally:
             ending.cancel()
 

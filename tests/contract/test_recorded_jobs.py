@@ -10,7 +10,7 @@ import pytest
 from service.errors import ConflictError
 from service.execution.recorded import JOB_DIFFERS, difference
 from service.jobs import transitions
-from service.jobs.model import Job, Plan, Status
+from service.jobs.model import Job, Plan, RunRequest, Status
 from service.jobs.plan import plan_sha256
 from service.ports import StatedVersion
 from service.store.rows import encode
@@ -47,6 +47,18 @@ def other_plan(job: Job, **changes: object) -> Plan:
     assert job.plan is not None
     plan = msgspec.structs.replace(job.plan, argv=("touch", "/tmp/not-confirmed"), **changes)
     return msgspec.structs.replace(plan, sha256=plan_sha256(plan))
+
+
+def under_the_old_hash(job: Job) -> Plan:
+    """Return another plan with the hash of the job's."""
+    assert job.plan is not None
+    return msgspec.structs.replace(other_plan(job), sha256=job.plan.sha256)
+
+
+def asked_by_carla(job: Job) -> RunRequest:
+    """Return the request of the job's run with another initiator."""
+    assert job.request is not None
+    return msgspec.structs.replace(job.request, initiator=Actor("carla", "user", "key"))
 
 
 def rewrite(jobs: Jobs, job: Job, **changes: Any) -> None:
@@ -128,7 +140,7 @@ ATTACKS: Final[dict[str, tuple[Callable[[Jobs], Job], Attack, str]]] = {
     ),
     "another plan under the old hash": (
         queued,
-        lambda jobs, job: rewrite(jobs, job, plan=msgspec.structs.replace(other_plan(job), sha256=job.plan.sha256)),
+        lambda jobs, job: rewrite(jobs, job, plan=under_the_old_hash(job)),
         "its plan is not the one with its hash",
     ),
     "a draft that is queued by its row": (drafted, _with_a_request, "does not state that it is queued"),
@@ -154,9 +166,7 @@ ATTACKS: Final[dict[str, tuple[Callable[[Jobs], Job], Attack, str]]] = {
     ),
     "another initiator": (
         queued,
-        lambda jobs, job: rewrite(
-            jobs, job, request=msgspec.structs.replace(job.request, initiator=Actor("carla", "user", "key"))
-        ),
+        lambda jobs, job: rewrite(jobs, job, request=asked_by_carla(job)),
         "its run was requested by berta",
     ),
     "records behind the end of a stream": (drafted, _with_forged_records, "is not in the chain of its stream"),

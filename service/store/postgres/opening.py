@@ -1,7 +1,7 @@
 """Checks a server before its ledger is opened: whether it can be used, and how durable a commit is."""
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from service.errors import SettingsError
@@ -52,27 +52,19 @@ def migrate_database(url: str) -> Sequence[str]:
 
 def require_role(url: str, role: str) -> None:
     """Raise as `rights.require_grantable` does."""
-    with _session(url) as session:
+    with contextlib.closing(connect(url)) as session:
         require_grantable(session, role)
 
 
 def grant_rights(url: str, role: str, *, only_reads: bool) -> str | None:
-    """Give a role the rights of the service, or of a reader; return what it may do beyond them, None if nothing.
-
-    Raises:
-        LedgerUnavailableError: as `rights.grant` does.
-    """
-    with _session(url) as session:
+    """Give a role rights, as `rights.grant` does; return what it may do beyond them, None if nothing."""
+    with contextlib.closing(connect(url)) as session:
         return excess_of(grant(session, role, only_reads=only_reads))
 
 
 def describe_rights(url: str) -> str:
-    """Say whether the role of the URL may do what the service needs, and what it may do beyond that.
-
-    Raises:
-        SettingsError: it may not do what the service needs.
-    """
-    with _session(url) as session:
+    """Say what the role of the URL may do beyond what the service needs; a SettingsError says what it lacks."""
+    with contextlib.closing(connect(url)) as session:
         rights = rights_of(session)
     if rights is None:
         return "there are no tables yet"
@@ -93,7 +85,7 @@ def examine(url: str) -> str:
         SettingsError: this version does not work on it, a newer one changed it, or its role lacks a right.
         LedgerUnavailableError: no connection that takes writes can be opened.
     """
-    with _session(url) as session:
+    with contextlib.closing(connect(url)) as session:
         missing = _missing_steps(session)
         with translated():
             ((schema, may_create),) = session.execute(SQL["may_create"]).fetchall()
@@ -118,15 +110,6 @@ def _missing_steps(session: Session) -> int:
     if not missing:
         require_rights(rights)
     return missing
-
-
-@contextmanager
-def _session(url: str) -> Generator[Session]:
-    session = connect(url)
-    try:
-        yield session
-    finally:
-        session.close()
 
 
 def durability(url: str, *, needs_standby: bool) -> Durability:

@@ -5,7 +5,7 @@ The owner migrates. The service can work with another role, which cannot take ba
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, LiteralString, NamedTuple
 
 import msgspec
 from psycopg.sql import SQL, Composed, Identifier
@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from service.errors import SettingsError
 from service.store.postgres.connection import Session, translated
 
-TABLES: Final[Mapping[str, tuple[str, str]]] = {
+TABLES: Final[Mapping[str, tuple[LiteralString, str]]] = {
     "api_key_uses": ("INSERT", "used_ns"),
     "api_keys": ("INSERT", "revoked_ns"),
     "audit_anchors": ("INSERT", "number hash closed checkpoint mac"),
@@ -48,7 +48,13 @@ On the partitions of records it has no rights: it reads and inserts through the 
 a trigger function with the rights of the owner.
 """
 
-FUNCTIONS: Final = ("comparable_json(text)", "initiator_of(text)", "ledger_now_ns()", "make_record_partitions(bigint)")
+FUNCTIONS: Final[tuple[LiteralString, ...]] = (
+    "comparable_json(text)",
+    "initiator_of(text)",
+    "ledger_now_ns()",
+    "make_record_partitions(bigint)",
+)
+_SIGNATURES: Final[Mapping[str, SQL]] = {signature: SQL(signature) for signature in FUNCTIONS}
 _MOST_NAMED: Final = 3
 NOT_FOR_READERS: Final = frozenset({"api_keys", "idempotency_keys", "job_artifacts", "job_inputs", "job_secrets"})
 
@@ -57,7 +63,7 @@ class Right(NamedTuple):
     """One right on a table; UPDATE is by column. On a function, `table` is its signature."""
 
     table: str
-    kind: str
+    kind: LiteralString
     column: str = ""
 
 
@@ -259,9 +265,8 @@ def _grants(schema: str, role: str, rights: Iterable[Right]) -> Sequence[Compose
 
 
 def _on(schema: str, table: str, rights: Sequence[Right]) -> Composed:
-    for signature in FUNCTIONS:
-        if signature == table:
-            return SQL("GRANT EXECUTE ON FUNCTION {}.").format(Identifier(schema)) + SQL(signature)
+    if table in _SIGNATURES:
+        return SQL("GRANT EXECUTE ON FUNCTION {}.").format(Identifier(schema)) + _SIGNATURES[table]
     kinds = [SQL(right.kind) for right in rights if not right.column]
     columns = [Identifier(right.column) for right in rights if right.column]
     updates = [SQL("UPDATE ({})").format(SQL(", ").join(columns))] if columns else []

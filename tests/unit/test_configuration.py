@@ -150,7 +150,7 @@ def test_the_text_of_a_template_is_canonical_and_has_its_defaults() -> None:
 
 def test_what_proxies_may_say_counts() -> None:
     """A proxy that is trusted, or a header in which it may name anybody, shows."""
-    plain = _stated({}).configuration.values
+    plain = _stated({}).configuration.settings
     assert not [name for name in plain if name.startswith("proxies.")]
     environment = {
         "AUDITRACE_TRUSTED_PROXIES": "10.0.0.7, 2001:db8::/64",
@@ -158,7 +158,7 @@ def test_what_proxies_may_say_counts() -> None:
         "AUDITRACE_PROXY_ROLES_HEADER": "X-Roles",
         "AUDITRACE_PROXY_TENANT_HEADER": "X-Tenant",
     }
-    values = _stated(environment).configuration.values
+    values = _stated(environment).configuration.settings
     assert {name: value for name, value in values.items() if name not in plain} == {
         "proxies.trusted": "10.0.0.7/32, 2001:db8::/64",
         "proxies.identity_header": "x-user",

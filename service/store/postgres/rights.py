@@ -14,8 +14,10 @@ from service.errors import SettingsError
 from service.store.postgres.connection import Session, translated
 
 TABLES: Final[Mapping[str, tuple[LiteralString, str]]] = {
+    "api_key_secrets": ("INSERT", ""),
     "api_key_uses": ("INSERT", "used_ns"),
     "api_keys": ("INSERT", "revoked_ns"),
+    "api_keys_on_record": ("", ""),
     "audit_anchors": ("INSERT", "number hash closed checkpoint mac"),
     "audit_checkpoints": ("INSERT", ""),
     "audit_envelopes": ("INSERT", ""),
@@ -32,20 +34,23 @@ TABLES: Final[Mapping[str, tuple[LiteralString, str]]] = {
     "job_secrets": ("INSERT", ""),
     "job_versions": ("INSERT", ""),
     "jobs": ("INSERT", "status version not_before_ns document"),
+    "key_records": ("", ""),
     "leases": ("INSERT DELETE", "owner epoch until_ns"),
     "parked_records": ("INSERT DELETE", "reason"),
+    "present_api_keys": ("", ""),
     "refused_streams": ("INSERT DELETE", "reason disowned"),
     "schema_additions": ("", ""),
     "schema_steps": ("", ""),
     "signing_keys": ("INSERT", ""),
+    "tenant_storage": ("", ""),
     "tenant_turns": ("INSERT", "last_ns"),
     "webhook_cursors": ("INSERT", "number"),
     "webhook_endpoints": ("INSERT", "error failing_since_ns"),
 }
-"""By table, what the service does beside reading it, and the columns that it updates.
+"""By table or view, what the service does beside reading it, and the columns that it updates.
 
-On the partitions of records it has no rights: it reads and inserts through the table. `audit_record_keys` is filled by
-a trigger function with the rights of the owner.
+On the partitions of records it has no rights: it reads and inserts through the table. `audit_record_keys` and
+`tenant_storage` are filled by trigger functions with the rights of the owner.
 """
 
 FUNCTIONS: Final[tuple[LiteralString, ...]] = (
@@ -56,7 +61,18 @@ FUNCTIONS: Final[tuple[LiteralString, ...]] = (
 )
 _SIGNATURES: Final[Mapping[str, SQL]] = {signature: SQL(signature) for signature in FUNCTIONS}
 _MOST_NAMED: Final = 3
-NOT_FOR_READERS: Final = frozenset({"api_keys", "idempotency_keys", "job_artifacts", "job_inputs", "job_secrets"})
+NOT_FOR_READERS: Final = frozenset(
+    {
+        "api_key_secrets",
+        "api_keys",
+        "api_keys_on_record",
+        "idempotency_keys",
+        "job_artifacts",
+        "job_inputs",
+        "job_secrets",
+        "present_api_keys",
+    }
+)
 
 
 class Right(NamedTuple):
@@ -126,7 +142,7 @@ WHERE datname = current_database() AND rolname = coalesce(%(role)s::name, curren
 )
 _ALL_TABLES: Final = b"""
 SELECT oid, relname::text FROM pg_class
-WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND (
+WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v') AND (
     relname = ANY(%(tables)s)
     OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass('audit_records'))
 )

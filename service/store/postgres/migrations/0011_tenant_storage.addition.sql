@@ -10,7 +10,7 @@ CREATE TABLE tenant_storage (
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 -- The functions run with the rights of who migrates, so that a service needs no right to write the counts.
-CREATE FUNCTION count_records() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION count_records() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO tenant_storage (tenant_id, part, bytes)
     SELECT tenant_id, pg_backend_pid() % 1024, sum(octet_length(body) + octet_length(otlp)) FROM added
@@ -19,13 +19,23 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION count_content() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION count_content() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO tenant_storage (tenant_id, part, bytes)
     SELECT tenant_id, pg_backend_pid() % 1024, NEW.size - CASE WHEN TG_OP = 'UPDATE' THEN OLD.size ELSE 0 END
     FROM jobs WHERE job_id = NEW.job_id
     ON CONFLICT (tenant_id, part) DO UPDATE SET bytes = tenant_storage.bytes + excluded.bytes;
     RETURN NULL;
+END $$;
+
+-- They read and write the tables of the ledger, whatever search_path and temporary tables a session has.
+DO $$
+DECLARE
+    counting text;
+BEGIN
+    FOREACH counting IN ARRAY ARRAY['count_records()', 'count_content()', 'check_secret_of_key()'] LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', counting, current_schema());
+    END LOOP;
 END $$;
 
 -- By statement: one that adds many records changes the count once.

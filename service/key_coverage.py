@@ -29,13 +29,20 @@ class KeyCoverage(msgspec.Struct, frozen=True):
     awaits: KeyRecord | None = None
 
 
+class _Attributes(msgspec.Struct, frozen=True):
+    changes: Mapping[str, Mapping[str, Any]] = msgspec.field(name=names.AUDITRACE_CHANGES, default_factory=dict)
+
+
+class _Body(msgspec.Struct, frozen=True):
+    attributes: _Attributes
+
+
 class _Said(msgspec.Struct, frozen=True):
     record: KeyRecord
-    changes: Mapping[str, Any]
+    changes: Mapping[str, Mapping[str, Any]]
 
     def states(self, name: str, side: str = "to") -> Any:
-        change = self.changes.get(name)
-        return change.get(side) if isinstance(change, dict) else None
+        return self.changes.get(name, {}).get(side)
 
 
 def coverage_of(key: ApiKey, records: Sequence[KeyRecord], secret: DeploymentSecret) -> KeyCoverage:
@@ -87,11 +94,10 @@ def named_by(record: KeyRecord) -> str:
 
 def _said(record: KeyRecord) -> _Said:
     try:
-        changes = msgspec.json.decode(record.body)["attributes"][names.AUDITRACE_CHANGES]
-    except (msgspec.MsgspecError, UnicodeError, LookupError, TypeError, RecursionError):
+        return _Said(record, msgspec.json.decode(record.body, type=_Body).attributes.changes)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         # The verification reports it; here it states nothing.
-        changes = {}
-    return _Said(record, changes if isinstance(changes, dict) else {})
+        return _Said(record, {})
 
 
 def _is_of(said: _Said, key: ApiKey) -> bool:

@@ -62,6 +62,7 @@ def test_every_metric_of_the_registry_is_there(measured: Measured) -> None:
     made.observe_each(dict.fromkeys(EACH, lambda: 1.0))
     made.observe_webhooks(["siem"], lambda: {"siem": (1, 2.0)})
     made.request_refused("source_requests")
+    made.connection_ended("connections")
     made.delivery_ended(0.1, None)
     made.run_ended(0.1, "greet", None)
     made.request_ended(0.1, method="GET", scheme="http", route="/", status=200, error_type=None)

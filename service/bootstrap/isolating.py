@@ -40,4 +40,6 @@ def _hidden(settings: Settings) -> tuple[Path, ...]:
     if settings.database.startswith(_SQLITE):
         files.append(Path(settings.database.removeprefix(_SQLITE)))
     single = (settings.audit_token_file, settings.signing_key_passphrase, settings.webhooks)
-    return tuple(dict.fromkeys([*(file.parent for file in files), *(file for file in single if file is not None)]))
+    return tuple(
+        dict.fromkeys([*(file.resolve().parent for file in files), *(file for file in single if file is not None)])
+    )

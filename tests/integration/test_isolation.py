@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from service.bootstrap.isolating import confinement_of
+from service.config import read_settings
 from service.execution.outcome import Reason
 from service.execution.procfs import descendants
 from service.execution.supervised import SupervisedRun
@@ -262,3 +264,13 @@ def test_a_worker_does_not_start_without_the_sandbox_that_is_required(tmp_path: 
     assert done.returncode == 2
     assert "AUDITRACE_ISOLATION is required, and bubblewrap is not installed: apt-get install bubblewrap" in done.stderr
     assert not service.database.exists()
+
+
+def test_the_folder_of_a_database_is_hidden_also_behind_a_link(tmp_path: Path) -> None:
+    """What a link names is hidden, not the folder in which the link lies."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "ledger.db").touch()
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "ledger.db")
+    hidden = confinement_of(read_settings({"AUDITRACE_DATABASE": f"sqlite:///{tmp_path}/link.db"})).hidden
+    assert tmp_path / "real" in hidden
+    assert tmp_path not in hidden

@@ -18,7 +18,7 @@ from service.ports import Clock
 from telemetry.errors import TelemetrySettingsError
 from telemetry.files import cannot_be_read, read_regular
 from telemetry.proxies import http_proxy
-from telemetry.urls import hidden, shown
+from telemetry.urls import shown
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +131,9 @@ def _check_file(path: Path) -> None:
         _usable(read_regular(path).decode())
     except OSError as error:
         found = cannot_be_read(path, error)
-        raise SettingsError([f"AUDITRACE_JWT_JWKS: {hidden(found.why)}"], is_unread=not found.is_missing) from error
+        # It may be a URL that is malformed.
+        why = found.why.replace(str(path), shown(str(path)))
+        raise SettingsError([f"AUDITRACE_JWT_JWKS: {why}"], is_unread=not found.is_missing) from error
     except (ValueError, TypeError, AttributeError, jwt.PyJWTError) as error:
         raise SettingsError([f"AUDITRACE_JWT_JWKS: {path} is no set of keys that sign tokens: {error}"]) from error
 

@@ -198,7 +198,7 @@ def test_no_secret_leaves(tmp_path: Path, request: pytest.FixtureRequest, store_
             _commands(sweep)
             assert service.process is not None
             titles = [Path(f"/proc/{service.process.pid}/{name}").read_bytes() for name in ("cmdline", "comm")]
-            poll_until(lambda: receiver.kept(), "a webhook")
+            poll_until(lambda: bool(receiver.kept()), "a webhook")
         places = {
             DATABASE: list(_text_of(settings["AUDITRACE_DATABASE"]))
             if store_kind == POSTGRES

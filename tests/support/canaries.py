@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 class Canaries:
     """Makes canaries, and finds them in what a service wrote, sent and said."""
 
-    allowed: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    allowed: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict[str, tuple[str, frozenset[str]]])
     """What each canary stands for, and the places where it must be."""
-    tolerated: dict[str, frozenset[str]] = field(default_factory=dict)
+    tolerated: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     """Where each may be too."""
 
     def new(self, what: str, *places: str, may: Iterable[str] = ()) -> str:

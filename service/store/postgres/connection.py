@@ -1,6 +1,7 @@
 """Opens sessions on PostgreSQL with the settings that durability needs, and translates the errors of its driver."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -110,14 +111,12 @@ def connect_again(url: str, *, read_only: bool = False, lock_timeout: str = "2s"
 
 def place_of(url: str) -> str:
     """Return the URL without the parts that must not be shown: user, password and options."""
-    try:
+    # The driver's text about a malformed URL may contain the password.
+    with suppress(psycopg.ProgrammingError):
         stated = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # The driver's text may contain the password.
-        return shown(url)
-    if _holds_user(stated):
-        return shown(url)
-    return f"postgresql://{stated.get('host', '')}/{stated.get('dbname', '')}"
+        if not _holds_user(stated):
+            return f"postgresql://{stated.get('host', '')}/{stated.get('dbname', '')}"
+    return shown(url)
 
 
 def translate(error: psycopg.Error) -> AuditraceError:

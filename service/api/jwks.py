@@ -20,7 +20,7 @@ from service.errors import SettingsError
 from telemetry.errors import TelemetrySettingsError
 from telemetry.files import cannot_be_read, read_regular
 from telemetry.proxies import http_proxy
-from telemetry.urls import hidden, shown
+from telemetry.urls import shown
 
 FETCH_WITHIN_S: Final = 5.0
 """How long a fetch may take in all: connect, headers and body."""
@@ -130,7 +130,9 @@ def _check_file(path: Path) -> None:
         signing_keys(_read(path))
     except OSError as error:
         found = cannot_be_read(path, error)
-        raise SettingsError([f"AUDITRACE_JWT_JWKS: {hidden(found.why)}"], is_unread=not found.is_missing) from error
+        # It may be a URL that is malformed.
+        why = found.why.replace(str(path), shown(str(path)))
+        raise SettingsError([f"AUDITRACE_JWT_JWKS: {why}"], is_unread=not found.is_missing) from error
     except ValueError as error:
         raise SettingsError([f"AUDITRACE_JWT_JWKS: {path} is no set of keys that sign tokens: {error}"]) from error
 

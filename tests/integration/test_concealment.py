@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.poll_until import poll_until
-from tests.support.processes import heeds
+from tests.support.processes import heeds, start_process
 from tests.support.service import Service
 
 PASSWORD = "c4n4ry-of-a-password"
@@ -65,9 +65,9 @@ def test_a_crash_leaves_no_core_dump(tmp_path: Path, dumping: bool, command: str
         assert not _crash(service.process.pid)
         service.process = None
         return
-    with subprocess.Popen(
+    process = start_process(
         [sys.executable, "-m", "service", command], env=service.environment, cwd=tmp_path, stderr=subprocess.DEVNULL
-    ) as process:
-        poll_until(lambda: heeds(process, signal.SIGTERM), "its start")
-        assert not _crash(process.pid)
+    )
+    poll_until(lambda: heeds(process, signal.SIGTERM), "its start")
+    assert not _crash(process.pid)
     service.kill()

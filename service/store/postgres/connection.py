@@ -1,6 +1,7 @@
 """Opens sessions on PostgreSQL with the settings that durability needs, and translates the errors of its driver."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -110,12 +111,12 @@ def connect_again(url: str, *, read_only: bool = False, lock_timeout: str = "2s"
 
 def place_of(url: str) -> str:
     """Return the URL without the parts that must not be shown: user, password and options."""
-    try:
+    # The driver's text about a malformed URL may contain the password.
+    with suppress(psycopg.ProgrammingError):
         stated = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # The driver's text may contain the password.
-        return shown(url)
-    return f"postgresql://{stated.get('host', '')}/{stated.get('dbname', '')}"
+        if not _holds_user(stated):
+            return f"postgresql://{stated.get('host', '')}/{stated.get('dbname', '')}"
+    return shown(url)
 
 
 def translate(error: psycopg.Error) -> AuditraceError:
@@ -146,6 +147,9 @@ def _conninfo(url: str, *, read_only: bool) -> str:
     except psycopg.ProgrammingError as error:
         # The driver's text may contain parts of the URL, such as the password.
         raise SettingsError(["AUDITRACE_DATABASE is not a PostgreSQL URL: postgresql://user@host/database"]) from error
+    if _holds_user(stated):
+        encoded = "an @ in a user or password is written %40"
+        raise SettingsError([f"AUDITRACE_DATABASE is not a PostgreSQL URL: {encoded}"])
     defaults = pq.Conninfo.get_defaults()
     by_environment = {
         option.keyword.decode(): option.val.decode()
@@ -161,3 +165,8 @@ def _conninfo(url: str, *, read_only: bool) -> str:
     elif any("," in str(given.get(name, "")) for name in ("host", "hostaddr")):
         own["target_session_attrs"] = "primary"
     return make_conninfo(url, **{name: value for name, value in own.items() if name not in given})
+
+
+def _holds_user(stated: Mapping[str, str | int | None]) -> bool:
+    """Tell whether the host holds an `@`: libpq ends the password at the first one, and would print the rest."""
+    return "@" in str(stated.get("host", ""))

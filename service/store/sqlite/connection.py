@@ -10,7 +10,7 @@ from typing import Final, Self
 from service.errors import AuditraceError, BrokenLedgerError, LedgerBusyError, LedgerUnavailableError, SettingsError
 from service.store.connections import translating
 from service.store.sqlite.identity import FileId, HeldFile, file_id, hold, require_local
-from telemetry.urls import shown
+from telemetry import urls
 
 BUSY_TIMEOUT_MS: Final = 5_000
 # SQLITE_ERROR means a missing table or column, which does not come back by waiting.
@@ -87,7 +87,7 @@ def database_path(url: str) -> Path:
     if path == url or not path or "?" in path:
         scheme, separator, _ = url.partition("://")
         # Only the scheme of another database's URL is shown, because the rest may hold a password.
-        written = repr(shown(url)) if scheme.startswith("sqlite") else f"{scheme}://…" if separator else "no URL"
+        written = repr(urls.shown(url)) if scheme.startswith("sqlite") else f"{scheme}://…" if separator else "no URL"
         raise SettingsError([f"AUDITRACE_DATABASE is {written}; expected sqlite:///path/to/file.db, or postgresql://…"])
     return Path(os.path.realpath(path))
 

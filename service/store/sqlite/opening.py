@@ -13,8 +13,8 @@ from service.store.sqlite.migrate import missing_steps
 from service.store.sqlite.owners import folder_of_owners
 from service.store.sqlite.statements import executing
 from service.store.sqlite.untouched import OpenFile, in_use
+from telemetry import urls
 from telemetry.files import open_to_others, why_no_file_in, why_unwritable
-from telemetry.urls import shown
 
 
 def examine(path: Path, url: str, reading: OpenFile = in_use) -> str:
@@ -63,7 +63,7 @@ def require_ledger(path: Path, url: str, reading: OpenFile = in_use) -> None:
     """
     if is_empty(path, reading):
         to_do = "run this in the folder of the service, or set AUDITRACE_DATABASE; the first start makes one"
-        raise SettingsError([f"there is no ledger at {shown(url)} ({path}): {to_do}"])
+        raise SettingsError([f"there is no ledger at {urls.shown(url)} ({path}): {to_do}"])
 
 
 def is_empty(path: Path, reading: OpenFile = in_use) -> bool:

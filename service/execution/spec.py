@@ -5,10 +5,17 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import UnsetType
 
 from service.execution.command import Order
 from service.execution.folder import WORK
-from service.jobs.model import Limits
+from service.jobs.model import (
+    DEFAULT_FOLDER_BYTES,
+    DEFAULT_FOLDER_FILES,
+    DEFAULT_OPEN_FILES,
+    DEFAULT_PROCESSES,
+    Limits,
+)
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -36,6 +43,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_artifact_bytes: int
     owner_descriptor: int | None
     lease_until_ms: int | None = None
+    is_counted_alone: bool = False
 
 
 def order_of(spec: RunSpec, folder: Path) -> Order:
@@ -62,4 +70,14 @@ def order_of(spec: RunSpec, folder: Path) -> Order:
         "cpu_seconds": spec.limits.cpu_seconds,
         "output_bytes": spec.limits.output_bytes,
         "lease_until_ms": spec.lease_until_ms,
+        "is_counted_alone": spec.is_counted_alone,
+        "processes": _or_default(spec.limits.processes, DEFAULT_PROCESSES),
+        "open_files": _or_default(spec.limits.open_files, DEFAULT_OPEN_FILES),
+        "folder_bytes": _or_default(spec.limits.folder_bytes, DEFAULT_FOLDER_BYTES),
+        "folder_files": _or_default(spec.limits.folder_files, DEFAULT_FOLDER_FILES),
     }
+
+
+def _or_default(stated: int | UnsetType, default: int) -> int:
+    """Return a limit that the plan of an older version may lack."""
+    return stated if isinstance(stated, int) else default

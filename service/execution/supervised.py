@@ -101,7 +101,13 @@ class SupervisedRun:
         self._tell("kill")
 
     def extend(self, lease_until_ms: int) -> None:
-        """Set a new end of the lease."""
+        """Set a new end of the lease. A supervisor that something stopped (SIGSTOP) is killed, and the run with it.
+
+        While it is stopped, nothing keeps the limits of the run.
+        """
+        with contextlib.suppress(ChildProcessError):
+            if os.waitid(os.P_PID, self._supervisor.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT):
+                self._supervisor.kill()
         self._tell(f"until {lease_until_ms}")
 
     def _tell(self, line: str) -> None:
@@ -130,6 +136,7 @@ class SupervisedRun:
         collected = collect(
             self._folder_descriptor,
             self._work_descriptor,
+            owner=os.geteuid(),
             max_artifact_bytes=spec.max_artifact_bytes,
             max_total_bytes=spec.limits.output_bytes,
         )

@@ -78,8 +78,8 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     _limit(resource.RLIMIT_FSIZE, order["output_bytes"] + 1)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, order["open_files"])
-    # The kernel counts all threads of a user. With others beside the run this only bounds what a sample can find: it has
-    # room for what they start meanwhile. It does not bind root.
+    # The kernel counts all threads of a user, and does not bind root. With others beside the run this has room for what
+    # they start meanwhile, and only bounds what a sample can find.
     others = 0 if order["is_counted_alone"] else threads_of_user(os.getuid()) + _ROOM_FOR_OTHERS
     _limit(resource.RLIMIT_NPROC, order["processes"] + others)
     os.execvpe(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - no shell is the point

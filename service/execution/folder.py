@@ -37,9 +37,9 @@ def open_permitted(handle: int) -> tuple[int, int]:
     """
     try:
         mode = stat.S_IMODE(os.fstat(handle).st_mode)
-        path = f"/proc/self/fd/{handle}"
+        path = Path(f"/proc/self/fd/{handle}")
         if os.geteuid() != 0 and mode & stat.S_IRWXU != stat.S_IRWXU:
-            os.chmod(path, mode | stat.S_IRWXU)
+            path.chmod(mode | stat.S_IRWXU)
         return os.open(path, os.O_RDONLY | _FOLDER), mode
     finally:
         os.close(handle)

@@ -15,6 +15,7 @@ import os
 import stat
 import time
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from service.execution.folder import OUTPUTS, folder_handle, open_permitted
@@ -70,7 +71,7 @@ class FolderUsage:
     def _count(self, work: int, pids: Sequence[int]) -> Generator[None]:
         """Count one file, folder or descriptor at each step."""
         yield from self._count_folder(work)
-        root = os.readlink(f"/proc/self/fd/{work}") + "/"
+        root = f"{Path(f'/proc/self/fd/{work}').readlink()}/"
         for pid in pids:
             with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
                 for descriptor in descriptors:
@@ -110,7 +111,7 @@ class FolderUsage:
 
     def _add_deleted(self, descriptor: os.DirEntry[str], root: str) -> None:
         try:
-            path = os.readlink(descriptor.path)
+            path = str(Path(descriptor.path).readlink())
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise

@@ -4,7 +4,6 @@ It uses only the standard library, because the supervisor imports it.
 """
 
 import contextlib
-import os
 import resource
 from collections.abc import Iterable, Iterator
 from os import sysconf
@@ -71,9 +70,9 @@ def children_of(pid: int) -> list[int]:
 
 def _children(pid: int) -> tuple[list[int], int]:
     """Return the children of a process, and how many threads it has."""
-    folder = f"/proc/{pid}/task"
+    folder = _PROC / str(pid) / "task"
     try:
-        tasks = os.listdir(folder)
+        tasks = [task.name for task in folder.iterdir()]
     except OSError:
         return [], 0
     if not _LISTS_CHILDREN:

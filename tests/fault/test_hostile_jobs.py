@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,13 +67,16 @@ def test_nothing_is_left_of_a_fork_bomb_whose_worker_is_killed(tmp_path: Path) -
     service.start()
     try:
         marker = f"marker-{os.getpid()}-storm"
+        assert service.process is not None
+        (serve,) = (
+            pid
+            for pid in descendants(service.process.pid)
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"{sys.executable}\0-m\0service".encode())
+        )
         client = service.client()
         client.run("storm", marker=marker)
         poll_until(lambda: len(alive(marker)) > 100, "the storm", 60)
-        assert service.process is not None
-        for pid in descendants(service.process.pid):
-            if b"service\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+        os.kill(serve, signal.SIGKILL)
         poll_until(lambda: alive(marker) == [], "the end of the storm", ENDED_S)
         poll_until(lambda: list((tmp_path / "runs").iterdir()) == [], "the end of its folder", ENDED_S)
     finally:

@@ -8,6 +8,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import HeaderParameter, PathParameter
 from msgspec import Meta
 
+from service.jobs.model import Limits
 from service.ports import Receipt
 
 UUID: Final = {"format": "uuid"}
@@ -54,7 +55,16 @@ def _example(schema: Mapping[str, Any], schemas: Mapping[str, Any], absent: Coll
 JOB_ID: Final = "019b76da-a8b3-7a41-9c52-5d9c40d3a1f0"
 JOB: Final = f"/v1/jobs/{JOB_ID}"
 KEY_ID: Final = "019b76daa8b37a419c525d9c40d3a1f0"
-PLAN_SHA256: Final = "b9047b9d17c28dbb5a6599e2ef157a84ff3e8ac05d1495751228dd64dc3b1a64"
+LIMITS: Final = Limits(
+    memory_bytes=67_108_864,
+    cpu_seconds=30,
+    output_bytes=65_536,
+    processes=512,
+    open_files=1024,
+    folder_bytes=1_073_741_824,
+    folder_files=50_000,
+)
+PLAN_SHA256: Final = "760cdf76dffa84ef9750980984d9e916259779aed43e69a4aed2289f1ee11689"
 RECEIPT: Final = Receipt(
     record_id="019b76da-a8b4-7f10-8a3e-77f0b6c1d2e3",
     stream_id="5f0c1c52-52d0-4b8e-9a55-0f7c4f6f2a11",

@@ -14,6 +14,7 @@ from service.api.approval_answers import (
 )
 from service.api.fields import (
     JOB,
+    LIMITS,
     PLAN_SHA256,
     RECEIPT,
     ActorField,
@@ -29,7 +30,7 @@ from service.api.fields import (
     example_of,
 )
 from service.api.request import ApiRequest
-from service.jobs.model import Content, Job, Limits, ParameterValue, Plan, Run, RunStatus, Status
+from service.jobs.model import Content, Job, ParameterValue, Plan, Run, RunStatus, Status
 from service.ports import Receipt
 from service.roles import ARTIFACT_READERS, has_one
 from telemetry.audit.chain import rfc3339_nanos
@@ -43,7 +44,7 @@ _PLAN = Plan(
     timeout_ms=30_000,
     max_attempts=3,
     retry_exit_codes=(),
-    limits=Limits(memory_bytes=67_108_864, cpu_seconds=30, output_bytes=65_536),
+    limits=LIMITS,
     inputs={},
     sha256=PLAN_SHA256,
     reads=("/etc", "/home", "/srv", "/tmp", "/var"),  # noqa: S108 - of the shipped template

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Struct
 
-from service.api.fields import about
+from service.api.fields import LIMITS, about
 from service.api.problems import refusals
 from service.api.request import ApiRequest, Jobs
 from service.api.routing import get
@@ -43,9 +43,7 @@ class TemplateAnswer(Struct, frozen=True, kw_only=True):
     ]
     timeout_ms: Annotated[int, about("After how many milliseconds a run is stopped.", 30_000)]
     max_attempts: Annotated[int, about("The most runs that one request for a run can cause.", 3)]
-    limits: Annotated[
-        Limits, about("What a run may use.", Limits(memory_bytes=67_108_864, cpu_seconds=30, output_bytes=65_536))
-    ]
+    limits: Annotated[Limits, about("What a run may use.", LIMITS)]
     parameters: Annotated[
         Mapping[str, Any],
         about("The JSON Schema (2020-12) of a job's parameters; sensitive values are `writeOnly`.", _PARAMETERS),

@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Final, NoReturn, TypedDict
 
 from service.execution.folder import WORK
+from service.execution.procfs import threads_of_user
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_ROOM_FOR_OTHERS: Final = 1024
 
 
 class Order(TypedDict):
     """What to run. `lease_until_ms` is the end of the lease on the clock of `boot_ms`; None sets no end.
 
     `bwrap` is the path of bubblewrap and `sandbox` its options; None makes no sandbox. `has_other_user` gives the run a
-    user of its own. `is_guarded` refuses system calls that a command does not need.
+    user of its own. `is_guarded` refuses system calls that a command does not need. `is_counted_alone` says that the
+    kernel counts the processes of this run and no others: its user, or its user namespace, has no others. The kernel
+    then refuses one more than `processes`.
     """
 
     argv: list[str]
@@ -33,6 +37,11 @@ class Order(TypedDict):
     memory_bytes: int
     cpu_seconds: int
     output_bytes: int
+    processes: int
+    is_counted_alone: bool
+    open_files: int
+    folder_bytes: int
+    folder_files: int
     lease_until_ms: int | None
     bwrap: str | None
     sandbox: list[str]
@@ -72,6 +81,11 @@ def become_command(order: Order, streams: Sequence[int], supervisor: int) -> NoR
     # One byte more than allowed: a file that reached the limit then differs from a file that just fits.
     _limit(resource.RLIMIT_FSIZE, order["output_bytes"] + 1)
     _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, order["open_files"])
+    # The kernel counts all threads of a user, and does not bind root. With others beside the run this has room for what
+    # they start meanwhile, and only bounds what a sample can find.
+    others = 0 if order["is_counted_alone"] else threads_of_user(os.getuid()) + _ROOM_FOR_OTHERS
+    _limit(resource.RLIMIT_NPROC, order["processes"] + others)
     os.execvpe(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - no shell is the point
 
 

@@ -4,6 +4,7 @@ It uses only the standard library, because the supervisor imports it.
 """
 
 import contextlib
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -14,70 +15,88 @@ WORK: Final = "work"
 
 INPUTS: Final = "in"
 OUTPUTS: Final = "out"
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 STREAMS: Final = ("stdout", "stderr")
 """The files of the command's standard output and error, in the run's folder."""
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a run's folder with its content, however deep, without following links.
+_FOLDER: Final = os.O_DIRECTORY | os.O_CLOEXEC
 
-    No process of the run may be alive. What cannot be removed stays.
+
+def folder_handle(name: str, parent: int | None = None) -> int:
+    """Return a descriptor that only names a folder, never what a link leads to; raise OSError if it is none."""
+    return os.open(name, os.O_PATH | os.O_NOFOLLOW | _FOLDER, dir_fd=parent)
+
+
+def open_permitted(handle: int) -> tuple[int, int]:
+    """Open the folder that a descriptor names, with all rights for its owner; return a descriptor and the mode before.
+
+    Closes `handle`.
+
+    Raises:
+        OSError: the folder cannot be read.
     """
-    with contextlib.suppress(OSError):
-        parent = os.open(folder.parent, _FOLDER)
-        try:
-            _remove_within(parent, folder.name)
-        finally:
-            os.close(parent)
-
-
-def _remove_within(parent: int, name: str) -> None:
-    """Remove the folder `name` of an open folder, with one descriptor and no recursion: a run can nest thousands."""
-    at = os.dup(parent)
-    # For each folder on the way down: its name, and the folders in it that are left.
-    way: list[tuple[str, list[str]]] = []
-    left = [name]
     try:
-        while way or left:
-            if left:
-                inner = left.pop()
-                with contextlib.suppress(OSError):
-                    # A folder without permissions could neither be opened nor emptied.
-                    if stat.S_ISDIR(os.stat(inner, dir_fd=at, follow_symlinks=False).st_mode):
-                        os.chmod(inner, 0o700, dir_fd=at)
-                    at = _moved(at, inner)
-                    way.append((inner, left))
-                    left = []
-                    left = _emptied(at)
-            else:
-                inner, left = way.pop()
-                at = _moved(at, "..")
-                with contextlib.suppress(OSError):
-                    os.rmdir(inner, dir_fd=at)
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        path = Path(f"/proc/self/fd/{handle}")
+        if os.geteuid() != 0 and mode & stat.S_IRWXU != stat.S_IRWXU:
+            path.chmod(mode | stat.S_IRWXU)
+        return os.open(path, os.O_RDONLY | _FOLDER), mode
     finally:
-        os.close(at)
+        os.close(handle)
 
 
-def _emptied(folder: int) -> list[str]:
-    """Remove files and empty folders; return the names of the other folders."""
-    kept: list[str] = []
-    with os.scandir(folder) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_folder in found:
+def remove_folder(folder: Path) -> None:
+    """Remove a run's folder with its content, however deep it is. No process of the run may be alive.
+
+    No link is followed, and no file system that is mounted in it is entered. What cannot be removed stays.
+    """
+    removal = _Removal()
+    with contextlib.suppress(OSError):
+        removal.top, _ = open_permitted(folder_handle(str(folder)))
         try:
-            if is_folder:
-                os.rmdir(name, dir_fd=folder)
-            else:
-                os.unlink(name, dir_fd=folder)
-        except OSError:
-            if is_folder:
-                kept.append(name)
-    return kept
+            removal.empty(removal.top)
+            while removal.moved:
+                removal.remove(removal.moved.pop())
+        finally:
+            os.close(removal.top)
+        folder.rmdir()
 
 
-def _moved(at: int, name: str) -> int:
-    """Open a folder next to `at`, and close `at`."""
-    there = os.open(name, _FOLDER, dir_fd=at)
-    os.close(at)
-    return there
+class _Removal:
+    """Moves every folder to the top before it looks into it.
+
+    So no path is longer than a name, and two descriptors are enough for any depth. The kernel refuses to move a folder
+    on which something is mounted, so that its content stays.
+    """
+
+    def __init__(self) -> None:
+        self.top = -1
+        self.moved: list[str] = []
+        self._numbers = itertools.count()
+        # The run has no such name.
+        self._prefix = os.urandom(16).hex()
+
+    def remove(self, name: str) -> None:
+        """Remove a folder at the top."""
+        with contextlib.suppress(OSError):
+            folder, _ = open_permitted(folder_handle(name, self.top))
+            try:
+                self.empty(folder)
+            finally:
+                os.close(folder)
+            os.rmdir(name, dir_fd=self.top)
+
+    def empty(self, folder: int) -> None:
+        """Remove the files of a folder, and move its folders to the top."""
+        with os.scandir(folder) as entries:
+            names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_folder in names:
+            with contextlib.suppress(OSError):
+                if not is_folder:
+                    os.unlink(name, dir_fd=folder)
+                    continue
+                # The kernel moves only folders that may be changed.
+                os.close(open_permitted(folder_handle(name, folder))[0])
+                moved = f"{self._prefix}{next(self._numbers)}"
+                os.rename(name, moved, src_dir_fd=folder, dst_dir_fd=self.top)
+                self.moved.append(moved)

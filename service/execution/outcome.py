@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from service.execution.artifacts import Collected
+from service.execution.control import SupervisorReport
 from service.execution.excerpt import EXCERPT_BYTES
-from service.execution.supervisor import SupervisorReport
 from service.jobs.model import Limits
 
 # The messages of the C library, C++, Python, Go and Java for a refused allocation. They only decide how a failure is
@@ -28,6 +28,8 @@ class Reason(StrEnum):
     MEMORY = "memory"
     CPU = "cpu"
     OUTPUT_LIMIT = "output_limit"
+    PROCESSES = "processes"
+    FOLDER_LIMIT = "folder_limit"
     LEASE_LOST = "lease_lost"
     START_FAILED = "start_failed"
     SUPERVISOR_LOST = "supervisor_lost"
@@ -109,6 +111,10 @@ def _reason(
         return Reason.CPU, f"stopped: it used its {limits.cpu_seconds} s of processor time"
     if stopped == "output_limit" or number == signal.SIGXFSZ or collected.found_bytes > limits.output_bytes:
         return Reason.OUTPUT_LIMIT, f"it wrote more than {limits.output_bytes} bytes"
+    if stopped == "processes":
+        return Reason.PROCESSES, report.get("detail")
+    if stopped == "folder_limit":
+        return Reason.FOLDER_LIMIT, report.get("detail")
     if code == 0:
         return Reason.SUCCESS, None
     if any(text in collected.stderr_end[-EXCERPT_BYTES:] for text in _OUT_OF_MEMORY):

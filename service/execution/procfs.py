@@ -3,6 +3,7 @@
 It uses only the standard library, because the supervisor imports it.
 """
 
+import contextlib
 import resource
 from collections.abc import Iterable, Iterator
 from os import sysconf
@@ -12,6 +13,7 @@ from typing import Final
 _PROC: Final = Path("/proc")
 _PAGE_BYTES: Final = resource.getpagesize()
 _TICKS_PER_S: Final = sysconf("SC_CLK_TCK")
+_LISTS_CHILDREN: Final = (_PROC / "thread-self" / "children").exists()
 
 
 def processes() -> Iterator[tuple[int, list[str]]]:
@@ -47,28 +49,56 @@ def environment_entries(pid: int) -> list[str]:
 
 def descendants(root: int) -> list[int]:
     """Return the descendants of `root`, also zombies. A process that is just being forked may be missing."""
+    return family(root)[0]
+
+
+def family(root: int, most: float = float("inf")) -> tuple[list[int], int]:
+    """Return the descendants of `root` as `descendants` does, and how many threads they have together.
+
+    Args:
+        root: a process.
+        most: with more threads than this, the answer may lack further processes.
+    """
     found: list[int] = []
     pending = [root]
-    while pending:
-        children = _children(pending.pop())
+    threads = 0
+    while pending and max(threads, len(found)) <= most:
+        pid = pending.pop()
+        children, own = _children(pid)
+        threads += own if pid != root else 0
         found += children
         pending += children
-    return found
+    return found, max(threads, len(found))
 
 
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, also zombies."""
+    return _children(pid)[0]
+
+
+def _children(pid: int) -> tuple[list[int], int]:
+    """Return the children of a process, and how many threads it has."""
+    folder = _PROC / str(pid) / "task"
     try:
-        for task in (_PROC / str(pid) / "task").iterdir():
-            children += [int(child) for child in (task / "children").read_text("ascii").split()]
-    except FileNotFoundError:
-        if (_PROC / "thread-self" / "children").exists():
-            return children
-        # The kernel has no CONFIG_PROC_CHILDREN: look at the parent (field 4) of every process.
-        return [child for child, fields in processes() if int(fields[1]) == pid]
+        tasks = [task.name for task in folder.iterdir()]
     except OSError:
-        return children
-    return children
+        return [], 0
+    if not _LISTS_CHILDREN:
+        # The kernel has no CONFIG_PROC_CHILDREN: look at the parent (field 4) of every process.
+        return [child for child, fields in processes() if int(fields[1]) == pid], len(tasks)
+    children = [int(child) for task in tasks for child in _text(pid, f"task/{task}/children").split()]
+    return children, len(tasks)
+
+
+def threads_of_user(user: int) -> int:
+    """Return how many threads all processes of a user have."""
+    threads = 0
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                found = (entry / "task").stat()
+                threads += found.st_nlink - 2 if found.st_uid == user else 0
+    return threads
 
 
 def cpu_s(pids: Iterable[int]) -> float:
@@ -118,6 +148,7 @@ def _proportional_bytes(pid: int) -> int:
 
 def _text(pid: int, name: str) -> str:
     try:
-        return (_PROC / str(pid) / name).read_text("utf-8", "replace")
+        with open(f"/proc/{pid}/{name}", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - read very often
+            return file.read()
     except OSError:
         return ""

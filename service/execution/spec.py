@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 import msgspec
+from msgspec import UnsetType
 
 from service.execution.bubblewrap import sandbox_arguments
 from service.execution.command import Order
 from service.execution.folder import WORK
 from service.execution.isolation import Confinement
-from service.jobs.model import Limits
+from service.jobs.model import (
+    DEFAULT_FOLDER_BYTES,
+    DEFAULT_FOLDER_FILES,
+    DEFAULT_OPEN_FILES,
+    DEFAULT_PROCESSES,
+    Limits,
+)
 
 _FOR_THE_INTERPRETER: Final = frozenset({"LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "TZDIR"})
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -83,6 +90,10 @@ def order_of(spec: RunSpec, folder: Path) -> Order:
         "cpu_seconds": spec.limits.cpu_seconds,
         "output_bytes": spec.limits.output_bytes,
         "lease_until_ms": spec.lease_until_ms,
+        "processes": _or_default(spec.limits.processes, DEFAULT_PROCESSES),
+        "open_files": _or_default(spec.limits.open_files, DEFAULT_OPEN_FILES),
+        "folder_bytes": _or_default(spec.limits.folder_bytes, DEFAULT_FOLDER_BYTES),
+        "folder_files": _or_default(spec.limits.folder_files, DEFAULT_FOLDER_FILES),
         **_isolation(spec, folder / WORK),
     }
 
@@ -92,6 +103,7 @@ class _IsolationOrder(TypedDict):
     sandbox: list[str]
     has_other_user: bool
     is_guarded: bool
+    is_counted_alone: bool
 
 
 def _isolation(spec: RunSpec, work: Path) -> _IsolationOrder:
@@ -115,4 +127,11 @@ def _isolation(spec: RunSpec, work: Path) -> _IsolationOrder:
         "sandbox": arguments,
         "has_other_user": has_other_user,
         "is_guarded": confinement.is_guarded,
+        # In a user namespace of its own (Linux 5.14), or as a user that nobody else is.
+        "is_counted_alone": has_other_user or (confinement.bwrap is not None and os.geteuid() != 0),
     }
+
+
+def _or_default(stated: int | UnsetType, default: int) -> int:
+    """Return a limit that the plan of an older version may lack."""
+    return stated if isinstance(stated, int) else default

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import IO, Final
 
 from service.execution.artifacts import collect
+from service.execution.control import SupervisorReport
 from service.execution.folder import INPUTS, OUTPUTS, WORK, remove_folder
 from service.execution.outcome import Reason, RunResult, result_of, start_failed
 from service.execution.procfs import environment_entries, namespace_of, processes, session_of
 from service.execution.spec import RunSpec, order_of
-from service.execution.supervisor import SupervisorReport
 from service.execution.users import user_of
 
 _SUPERVISOR: Final = (
@@ -87,7 +87,7 @@ class SupervisedRun:
                 break
             report: SupervisorReport = json.loads(line)
             if "pid" not in report:
-                return self._conclude(report)
+                return self._conclude(report, begun)
             begun = report
         return self._conclude_without_report(begun)
 
@@ -105,7 +105,13 @@ class SupervisedRun:
         self._tell("kill")
 
     def extend(self, lease_until_ms: int) -> None:
-        """Set a new end of the lease."""
+        """Set a new end of the lease. A supervisor that something stopped (SIGSTOP) is killed, and the run with it.
+
+        While it is stopped, nothing keeps the limits of the run.
+        """
+        with contextlib.suppress(ChildProcessError):
+            if os.waitid(os.P_PID, self._supervisor.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT):
+                self._supervisor.kill()
         self._tell(f"until {lease_until_ms}")
 
     def _tell(self, line: str) -> None:
@@ -130,11 +136,13 @@ class SupervisedRun:
             start_new_session=True,
         )
 
-    def _conclude(self, report: SupervisorReport) -> RunResult:
+    def _conclude(self, report: SupervisorReport, begun: SupervisorReport | None) -> RunResult:
         spec = self._spec
+        user = None if begun is None else begun.get("user")
         collected = collect(
             self._folder_descriptor,
             self._work_descriptor,
+            owner=os.geteuid() if user is None else user,
             max_artifact_bytes=spec.max_artifact_bytes,
             max_total_bytes=spec.limits.output_bytes,
         )

@@ -13,21 +13,26 @@ worker finds and kills its descendants. In a sandbox all of them die at once.
 """
 
 import contextlib
-import json
 import os
 import resource
 import select
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
 
 from service.execution.command import PR_SET_CHILD_SUBREAPER, Order, become_command, boot_ms, control_process
 from service.execution.confine import PR_SET_DUMPABLE, confine
-from service.execution.folder import OUTPUTS, STREAMS, WORK, remove_folder
+from service.execution.control import CONTROL, SupervisorReport, receive_order, send
+from service.execution.folder import STREAMS, WORK, remove_folder
+from service.execution.folder_watch import Excess, FolderWatch
+from service.execution.freezing import come_first, freeze, resting, signal_all, thaw
 from service.execution.procfs import (
+    children_of,
     cpu_s,
     descendants,
+    family,
     namespace_of,
     peak_bytes,
     resident_bytes,
@@ -39,28 +44,8 @@ from service.execution.users import RunUser
 
 GRACE_S: Final = 5.0
 _SAMPLE_S: Final = 0.1
-_SAMPLES_PER_FOLDER: Final = 10
-_CONTROL: Final = 0
-_STATUS: Final = 1
-
-
-class SupervisorReport(TypedDict, total=False):
-    """The first line has `pid`, `namespace` and `user`, the last line the other members.
-
-    `namespace` is that of process ids in the sandbox, and `user` that of the run; None where it has none of its own.
-    `stopped` is None when the run ended by itself.
-    """
-
-    pid: int
-    namespace: str | None
-    user: int | None
-    start_failed: str
-    stopped: str | None
-    exit_code: int | None
-    signal: int | None
-    duration_ms: int
-    cpu_ms: int
-    peak_memory_bytes: int
+_REST: Final = 3
+"""How many times as long as a sample takes it is before the next one."""
 
 
 class SupervisedCommand:
@@ -74,11 +59,13 @@ class SupervisedCommand:
         self._wakeups, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        self._samples = 0
+        self._watch = FolderWatch(order, self._streams)
+        self._sample_at = 0.0
         self._most_resident_bytes = 0
         self._lease_until_ms = order["lease_until_ms"]
         self._controlled = bytearray()
         self._stopped: str | None = None
+        self._detail = ""
         self._kill_at = float("inf")
         self._pid = 0
         self._user: int | None = None
@@ -103,6 +90,9 @@ class SupervisedCommand:
             ended = self._until_ended(started + self._order["timeout_ms"] / 1000)
         finally:
             self._kill_all()
+        # What the run left counts as well, so that the result does not depend on the moments of the samples.
+        if self._stopped is None and (excess := self._watch.excess([])):
+            self._stopped, self._detail = excess
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         code = os.waitstatus_to_exitcode(self._wait_status)
         report: SupervisorReport = {
@@ -116,6 +106,8 @@ class SupervisedCommand:
         # as a copy of this process, so that a smaller peak of the kernel says nothing about it.
         peak = usage.ru_maxrss * 1024
         peak = max(self._most_resident_bytes, peak if peak > peak_bytes(os.getpid()) else 0)
+        if self._detail:
+            report["detail"] = self._detail
         return {**report, "peak_memory_bytes": peak} if peak else report
 
     def _start(self) -> str:
@@ -163,20 +155,25 @@ class SupervisedCommand:
         """Wait until the run is over; return the time at which its command ended."""
         poll = select.poll()
         poll.register(self._wakeups, select.POLLIN)
-        poll.register(_CONTROL, select.POLLIN)
+        control = select.poll()
+        for each in (poll, control):
+            each.register(CONTROL, select.POLLIN)
         ended: float | None = None
         while True:
-            for descriptor, _ in poll.poll(_SAMPLE_S * 1000):
+            # Children that end one after the other cause no more samples than the share of the time allows.
+            rest_s = self._sample_at - time.monotonic()
+            for descriptor, _ in control.poll(rest_s * 1000) if rest_s > 0 else poll.poll(_SAMPLE_S * 1000):
                 received = os.read(descriptor, 4096)
-                if descriptor == _CONTROL:
+                if descriptor == CONTROL:
                     self._obey(received)
                     if not received:
                         self._stop("cancelled", 0.0)
-                        poll.unregister(_CONTROL)
+                        poll.unregister(CONTROL)
+                        control.unregister(CONTROL)
             now = time.monotonic()
             if ended is None and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 ended = now
-            others = self._sample(is_running=ended is None)
+            others = self._sample(is_running=ended is None) if now >= self._sample_at or ended is not None else []
             # After a stop, all processes have the whole grace time. After an end by itself, the rest is killed at once.
             if ended is not None and (self._stopped is None or not others or now >= self._kill_at):
                 return ended
@@ -199,62 +196,82 @@ class SupervisedCommand:
             else:
                 self._stop("cancelled", 0.0 if word == b"kill" else GRACE_S)
 
-    def _stop(self, reason: str, grace_s: float) -> None:
+    def _stop(self, reason: str, grace_s: float, detail: str = "") -> None:
         """Ask the process group to end, and set the time at which it is killed; the first reason counts."""
         if self._stopped is None:
-            self._stopped = reason
-            os.killpg(self._pid, signal.SIGTERM if grace_s else signal.SIGKILL)
+            self._stopped, self._detail = reason, detail
+            if not grace_s:
+                self._halt()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGTERM if grace_s else signal.SIGKILL)
         self._kill_at = min(self._kill_at, time.monotonic() + grace_s)
 
     def _sample(self, *, is_running: bool) -> list[int]:
         """Reap orphans, stop a run that exceeds its limits, and return its processes except the command."""
-        pids = descendants(os.getpid())
-        own = [pid for pid in pids if pid not in self._machinery]
-        others = [pid for pid in own if pid != self._pid]
-        for pid in others:
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                continue
+        began = time.monotonic()
+        pids, threads = self._processes()
         if is_running:
-            together = resident_bytes(own)
+            if threads > self._order["processes"]:
+                self._stop_if(self._process_excess, set())
+            together = resident_bytes(pids)
             self._most_resident_bytes = max(self._most_resident_bytes, together)
-            if uses_more_memory(own, together, self._order["memory_bytes"]):
+            if uses_more_memory(pids, together, self._order["memory_bytes"]):
                 self._stop("memory", 0.0)
             if cpu_s(pids) > self._order["cpu_seconds"]:
                 self._stop("cpu", 0.0)
-            if self._output_bytes() > self._order["output_bytes"]:
-                self._stop("output_limit", 0.0)
-        self._samples += 1
-        return [pid for pid in others if stat_fields(pid)]
+            if self._watch.looks_full(pids):
+                self._stop_if(lambda: self._watch.excess(descendants(os.getpid())), resting())
+        now = time.monotonic()
+        self._sample_at = now + (now - began) * _REST
+        return [pid for pid in pids if pid != self._pid and stat_fields(pid)]
 
-    def _output_bytes(self) -> int:
-        size = sum(os.fstat(descriptor).st_size for descriptor in self._streams)
-        if self._samples % _SAMPLES_PER_FOLDER != 0:
-            return size
-        try:
-            with os.scandir(self._folder / WORK / OUTPUTS) as entries:
-                files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-                return size + sum(entry.stat(follow_symlinks=False).st_size for entry in files)
-        except OSError:
-            # The run may remove its folder or a file at any moment. The remaining files are counted at the end.
-            return size
+    def _processes(self) -> tuple[list[int], int]:
+        """Reap orphans; return the processes of the run and the number of their threads."""
+        for pid in children_of(os.getpid()):
+            if pid != self._pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        pids, threads = family(os.getpid(), self._order["processes"] + len(self._machinery))
+        own = [pid for pid in pids if pid not in self._machinery]
+        return own, threads - len(pids) + len(own)
+
+    def _process_excess(self) -> Excess | None:
+        most = self._order["processes"]
+        if self._processes()[1] <= most:
+            return None
+        return Excess("processes", f"stopped: it had more than {most} processes and threads")
+
+    def _stop_if(self, excess: Callable[[], Excess | None], resting_ones: set[int]) -> None:
+        """Stop the run for what `excess` finds while its processes cannot do anything.
+
+        If that is nothing, they go on, except those that rested before.
+        """
+        freeze()
+        found = excess()
+        if found is None:
+            thaw(resting_ones)
+        else:
+            self._stop(found.reason, 0.0, found.detail)
+
+    def _halt(self) -> None:
+        """Let the run make no more processes: the kernel ends a sandbox with its first process, others are stopped."""
+        if self._machinery:
+            signal_all(self._machinery.intersection(descendants(os.getpid())), signal.SIGKILL)
+        else:
+            freeze()
 
     def _kill_all(self) -> None:
         """Kill and reap the remaining processes of the run; return when the kernel reports no child.
 
         An orphaned descendant becomes a child of this process, so "no child" means "no descendant".
         """
+        self._halt()
         if self._pid:
             # The command is not reaped yet, so no other process group can have its number.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGKILL)
         while True:
-            for pid in descendants(os.getpid()):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            signal_all(descendants(os.getpid()), signal.SIGKILL)
             try:
                 while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
                     if reaped[0] == self._pid:
@@ -263,24 +280,6 @@ class SupervisedCommand:
                 return
             if select.select([self._wakeups], [], [], _SAMPLE_S)[0]:
                 os.read(self._wakeups, 4096)
-
-
-def send(report: SupervisorReport) -> None:
-    """Write a line to the worker; raise BrokenPipeError when the worker is dead."""
-    os.write(_STATUS, json.dumps(report).encode() + b"\n")
-
-
-def receive_order() -> tuple[Order, bytes] | None:
-    """Return the order and the bytes that came after it; None when the worker died before it had sent the order."""
-    received = bytearray()
-    while b"\n" not in received:
-        chunk = os.read(_CONTROL, 65536)
-        if not chunk:
-            return None
-        received += chunk
-    line, _, rest = received.partition(b"\n")
-    order: Order = json.loads(line)
-    return order, bytes(rest)
 
 
 def main(*, is_guarded: bool) -> None:
@@ -300,9 +299,11 @@ def main(*, is_guarded: bool) -> None:
     if received is None:
         return
     order, rest = received
+    if not order["is_counted_alone"]:
+        come_first()
     try:
         send(SupervisedCommand(order).supervise(rest))
-        while os.read(_CONTROL, 4096):
+        while os.read(CONTROL, 4096):
             pass
     except BrokenPipeError:
         # The worker is dead: nobody reads the report.

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Final, NewType, TypeAlias
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from telemetry.audit.record import Actor
 
@@ -46,12 +46,29 @@ class RunStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
+DEFAULT_PROCESSES: Final = 512
+DEFAULT_OPEN_FILES: Final = 1024
+DEFAULT_FOLDER_BYTES: Final = 2**30
+DEFAULT_FOLDER_FILES: Final = 50_000
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of a run."""
+    """The limits of a run.
+
+    Plans of version 0.1.0 lack the last four. A run of such a plan has the defaults, which its hash does not cover.
+    """
 
     memory_bytes: Annotated[int, Meta(description="Memory, in bytes.")]
     cpu_seconds: Annotated[int, Meta(description="Time of a processor, in seconds.")]
     output_bytes: Annotated[int, Meta(description="Standard output, standard error and files together, in bytes.")]
+    processes: Annotated[int | UnsetType, Meta(description="Processes and threads at one time.")] = UNSET
+    open_files: Annotated[int | UnsetType, Meta(description="Open files of one process.")] = UNSET
+    folder_bytes: Annotated[
+        int | UnsetType, Meta(description="What the working folder takes on disk, inputs included, in bytes.")
+    ] = UNSET
+    folder_files: Annotated[
+        int | UnsetType, Meta(description="Files and folders in the working folder, inputs included.")
+    ] = UNSET
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -62,7 +62,7 @@ def plan_text(plan: Plan) -> str:
     """Return the RFC 8785 text of all members of the plan except `sha256`.
 
     The members have the names of `Plan` and, within `limits`, of `Limits`; `retry_exit_codes` is left out when None,
-    `network` when false, `reads` and `writes` when empty.
+    `network` when false, `reads` and `writes` when empty, and limits that the plan of an older version does not state.
     """
     plain: dict[str, Value | None] = msgspec.to_builtins(plan)
     members = {name: value for name, value in plain.items() if name != "sha256" and value is not None}

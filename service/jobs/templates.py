@@ -8,7 +8,13 @@ from typing import Final, TypeAlias
 import msgspec
 
 from service.errors import InvalidRequestError, SettingsError
-from service.jobs.model import Limits, ParameterValue
+from service.jobs.model import (
+    DEFAULT_FOLDER_FILES,
+    DEFAULT_OPEN_FILES,
+    DEFAULT_PROCESSES,
+    Limits,
+    ParameterValue,
+)
 from service.jobs.parameters import MASKED, Parameter, read_parameter
 from service.jobs.placeholders import PARAMETER_NAME, placeholders
 from service.jobs.tables import Table
@@ -226,9 +232,13 @@ def _check_variable(table: Table, key: str, name: str) -> None:
 
 
 def _limits(table: Table) -> Limits:
-    table.allow(("memory", "cpu_seconds", "output"))
+    table.allow(("memory", "cpu_seconds", "output", "processes", "open_files", "folder", "folder_files"))
     return Limits(
         memory_bytes=table.parsed("memory", "512MiB", parse_size_bytes, 2**20, 2**40),
         cpu_seconds=table.number("cpu_seconds", 300, 1, 7 * 86_400),
         output_bytes=table.parsed("output", "8MiB", parse_size_bytes, 2**10, 2**30),
+        processes=table.number("processes", DEFAULT_PROCESSES, 1, 32_768),
+        open_files=table.number("open_files", DEFAULT_OPEN_FILES, 16, 2**20),
+        folder_bytes=table.parsed("folder", "1GiB", parse_size_bytes, 2**20, 2**40),
+        folder_files=table.number("folder_files", DEFAULT_FOLDER_FILES, 64, 1_000_000),
     )

@@ -23,7 +23,15 @@ def test_templates_say_what_a_job_asks_for(shared_api: ApiUnderTest) -> None:
         "requires_person": False,
         "timeout_ms": 300_000,
         "max_attempts": 3,
-        "limits": {"memory_bytes": 2**29, "cpu_seconds": 300, "output_bytes": 2**23},
+        "limits": {
+            "memory_bytes": 2**29,
+            "cpu_seconds": 300,
+            "output_bytes": 2**23,
+            "processes": 512,
+            "open_files": 1024,
+            "folder_bytes": 2**30,
+            "folder_files": 50_000,
+        },
     }
     path = schema["properties"].pop("path")
     assert schema == {

@@ -407,6 +407,40 @@ def test_output_is_limited(tmp_path: Path, argv: tuple[str, ...]) -> None:
     assert sum(map(len, artifacts.values())) == 100_000
 
 
+def test_the_kernel_limits_open_files_and_processes(tmp_path: Path, isolation: str) -> None:
+    """Processes exactly where the run has a user of its own, else with room for the others of its user."""
+    script = "import resource as r; print(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_NPROC)[1])"
+    spec = _python(tmp_path, script)
+    limits = msgspec.structs.replace(spec.limits, open_files=99, processes=77)
+    spec = msgspec.structs.replace(spec, limits=limits)
+    files, processes = _artifacts(_end(spec))["stdout"].rsplit(b" ", 1)
+    assert files == b"(99, 99)"
+    assert int(processes) == 77 if isolation in {"uid", "bubblewrap"} else int(processes) > 77 + 1024
+
+
+def test_processes_within_the_limit_are_left_alone(tmp_path: Path) -> None:
+    """A run with as many processes and threads as it may have, and many that end, succeeds."""
+    script = (
+        "import subprocess, threading\n"
+        "threads = [threading.Thread(target=threading.Event().wait, args=[2]) for _ in range(5)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[subprocess.run(['sh', '-c', 'true & true'], check=True) for _ in range(200)]\n"
+    )
+    spec = _python(tmp_path, script)
+    limits = msgspec.structs.replace(spec.limits, processes=20)
+    result = _end(msgspec.structs.replace(spec, limits=limits))
+    assert (result.reason, result.detail) == (Reason.SUCCESS, None)
+
+
+def test_what_a_run_leaves_in_its_folder_counts_at_its_end(tmp_path: Path) -> None:
+    """The result does not depend on the moment of a sample: a run that fills its folder and ends at once failed."""
+    spec = run_spec(tmp_path, "sh", "-c", "head -c 500000 /dev/zero > a; head -c 700000 /dev/zero > b")
+    limits = msgspec.structs.replace(spec.limits, folder_bytes=2**20)
+    result = _end(msgspec.structs.replace(spec, limits=limits))
+    assert (result.reason, result.error_type) == (Reason.FOLDER_LIMIT, "folder_limit")
+    assert result.detail == "stopped: its folder took more than 1048576 bytes"
+
+
 def test_output_that_just_fits(tmp_path: Path) -> None:
     """A run that writes exactly its limit succeeds, and nothing is cut."""
     result = _end(run_spec(tmp_path, "sh", "-c", "head -c 100000 /dev/zero", output_bytes=100_000))

@@ -106,6 +106,8 @@ class Service:
             **(settings or {}),
         }
         self.process: Process | None = None
+        self.around: Sequence[str] = ()
+        """The command that starts it, with the beginning of its arguments; it can make namespaces for it."""
         self.terminal: int | None = None
         """A descriptor of the terminal that controls it; without one it has none, whatever the test run has."""
 
@@ -126,7 +128,7 @@ class Service:
         session = ["setsid"] if self.terminal is None else ["setsid", "--ctty"]
         with self.log.open("ab") as log:
             self.process = start_process(
-                [*session, sys.executable, "-m", "service", "serve", "--port", "0", *self._arguments],
+                [*self.around, *session, sys.executable, "-m", "service", "serve", "--port", "0", *self._arguments],
                 env=self.environment,
                 cwd=self.root,
                 stdin=self.terminal if self.terminal is not None else subprocess.DEVNULL,

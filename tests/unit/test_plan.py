@@ -85,6 +85,12 @@ def test_the_hash_is_that_of_the_canonical_json_of_all_else(template: Template) 
         lambda plan: msgspec.structs.replace(plan, max_attempts=plan.max_attempts + 1),
         lambda plan: msgspec.structs.replace(plan, retry_exit_codes=()),
         lambda plan: msgspec.structs.replace(plan, limits=Limits(memory_bytes=1, cpu_seconds=1, output_bytes=1)),
+        *(
+            lambda plan, name=name: msgspec.structs.replace(
+                plan, limits=msgspec.structs.replace(plan.limits, **{name: 77})
+            )
+            for name in ("processes", "open_files", "folder_bytes", "folder_files")
+        ),
         lambda plan: msgspec.structs.replace(plan, inputs={**plan.inputs, "a.csv": "c" * 64}),
     ],
 )
@@ -93,6 +99,22 @@ def test_the_hash_covers_every_member(template: Template, change: Callable[[Plan
     plan = _plan(template)
     assert plan_sha256(plan) == plan.sha256
     assert plan_sha256(change(plan)) != plan.sha256
+
+
+def test_a_plan_of_an_older_version_keeps_its_hash() -> None:
+    """A stored plan without the limits that came later is read and written again as it was, and confirmed as it was."""
+    stored = (
+        b'{"argv":["wc","-l","--","/etc/hosts"],"environment":{"LC_ALL":"C"},"pass_environment":[],"timeout_ms":30000,'
+        b'"max_attempts":3,"retry_exit_codes":[],'
+        b'"limits":{"memory_bytes":67108864,"cpu_seconds":30,"output_bytes":65536},"inputs":{},'
+        b'"sha256":"9d6254a53caff17c034dda3c296fefaeb07608bfa3cc03540bc54570686136dd"}'
+    )
+    plan = msgspec.json.decode(stored, type=Plan)
+    assert plan_sha256(plan) == plan.sha256
+    assert msgspec.json.encode(plan) == stored
+    assert plan_sha256(msgspec.structs.replace(plan, limits=msgspec.structs.replace(plan.limits, processes=1))) != (
+        plan.sha256
+    )
 
 
 def test_the_text_of_a_plan_is_what_is_hashed(template: Template) -> None:
@@ -159,7 +181,7 @@ def test_only_named_variables_are_let_through(template: Template) -> None:
     assert run_environment(_plan(template), available) == {"TZ": "UTC", "A": "1", "B": "2"}
 
 
-def test_a_plan_of_an_older_version_keeps_its_hash() -> None:
+def test_a_plan_without_the_newer_members_keeps_its_hash() -> None:
     """A stored plan without the members that are newer has the text and the hash that it was confirmed with."""
     members = {
         "argv": ["true"],

@@ -31,6 +31,10 @@ sensitive = false
 memory = "256MiB"
 cpu_seconds = 10
 output = "1MiB"
+processes = 64
+open_files = 256
+folder = "32MiB"
+folder_files = 1000
 """
 
 ALL_TYPES = """
@@ -76,7 +80,15 @@ def test_the_documented_template_is_read_as_written(tmp_path: Path) -> None:
     assert template.requires_confirmation
     assert template.distinct_confirmer
     assert (template.environment, template.pass_environment) == ({"LANG": "C"}, ("TZ",))
-    assert template.limits == Limits(memory_bytes=256 * 2**20, cpu_seconds=10, output_bytes=2**20)
+    assert template.limits == Limits(
+        memory_bytes=256 * 2**20,
+        cpu_seconds=10,
+        output_bytes=2**20,
+        processes=64,
+        open_files=256,
+        folder_bytes=32 * 2**20,
+        folder_files=1_000,
+    )
     assert template.sensitive_names == frozenset()
 
 
@@ -86,7 +98,15 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert (template.timeout_ms, template.max_attempts, template.retry_exit_codes) == (300_000, 3, None)
     assert not template.requires_confirmation
     assert not template.distinct_confirmer
-    assert template.limits == Limits(memory_bytes=512 * 2**20, cpu_seconds=300, output_bytes=8 * 2**20)
+    assert template.limits == Limits(
+        memory_bytes=512 * 2**20,
+        cpu_seconds=300,
+        output_bytes=8 * 2**20,
+        processes=512,
+        open_files=1024,
+        folder_bytes=2**30,
+        folder_files=50_000,
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,6 +166,10 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         memory = "lots"
         cpu_seconds = true
         disk = 1
+        processes = 0
+        open_files = 3
+        folder = "2KiB"
+        folder_files = "many"
         [templates.no-command]
         description = "d"
         """,
@@ -172,6 +196,10 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         "templates.Bad_Name.parameters.token.default: a sensitive parameter has none",
         "templates.Bad_Name.limits.memory: 'lots' is not a size",
         "templates.Bad_Name.limits.cpu_seconds: Expected `int`, got `bool`",
+        "templates.Bad_Name.limits.processes: must be from 1 to 32768, not 0",
+        "templates.Bad_Name.limits.open_files: must be from 16 to 1048576, not 3",
+        "templates.Bad_Name.limits.folder: must be from 1048576 to 1099511627776, not 2048",
+        "templates.Bad_Name.limits.folder_files: Expected `int`, got `str`",
         "templates.Bad_Name.limits.disk: unknown key",
         "templates.no-command.command: is required",
     )
@@ -329,7 +357,15 @@ def test_a_described_template_is_json(tmp_path: Path) -> None:
     """The plain structure of a template survives JSON unchanged and states every limit."""
     described = _load(tmp_path, ALL_TYPES).describe()
     assert json.loads(json.dumps(described)) == described
-    assert described["limits"] == {"memory_bytes": 536_870_912, "cpu_seconds": 300, "output_bytes": 8_388_608}
+    assert described["limits"] == {
+        "memory_bytes": 536_870_912,
+        "cpu_seconds": 300,
+        "output_bytes": 8_388_608,
+        "processes": 512,
+        "open_files": 1024,
+        "folder_bytes": 1_073_741_824,
+        "folder_files": 50_000,
+    }
 
 
 def test_the_shipped_templates_are_valid() -> None:

@@ -30,7 +30,9 @@ class KeyCoverage(msgspec.Struct, frozen=True):
 
 
 class _Attributes(msgspec.Struct, frozen=True):
-    changes: Mapping[str, Mapping[str, Any]] = msgspec.field(name=names.AUDITRACE_CHANGES, default_factory=dict[str, Mapping[str, Any]])
+    changes: Mapping[str, Mapping[str, Any]] = msgspec.field(
+        name=names.AUDITRACE_CHANGES, default_factory=dict[str, Mapping[str, Any]]
+    )
 
 
 class _Body(msgspec.Struct, frozen=True):

@@ -38,11 +38,7 @@ class PostgresDatabase(Database):
     """A database on a server; this process does not watch the server's disk."""
 
     def __init__(self, url: str) -> None:
-        """Name the database.
-
-        Raises:
-            SettingsError: a file that libpq would read is none.
-        """
+        """Name the database; raise SettingsError if a file that libpq would read is none."""
         require_regular_files(url)
         self._url = url
 
@@ -80,6 +76,7 @@ class PostgresDatabase(Database):
         """Apply what is missing in the schema on the server, and return the names of these steps."""
         return migrate_database(self._url)
 
+    @override
     def rights(self) -> str:
         """Say what the role may do beyond what the service needs."""
         return describe_rights(self._url)

@@ -91,10 +91,6 @@ class SqliteDatabase(Database):
         finally:
             connection.close()
 
-    def rights(self) -> str:
-        """Say that a file has no roles."""
-        return "a file has no roles: whoever may write it can change it, and `auditrace verify` finds the change"
-
     def _reads(self) -> SqliteReads:
         return SqliteReads(self._path, self._reading)
 

@@ -41,6 +41,8 @@ class Hostile(NamedTuple):
     limits: str = ""
     artifacts: frozenset[str] = frozenset()
     """What it leaves beside its two streams."""
+    isolated: tuple[str | None, ...] = ()
+    """What must come of it where the run has a user of its own, if that is something else: the kernel refuses it."""
 
 
 _IMPORTS: Final = "import os, sys, time, signal, socket, threading, resource, stat\n"
@@ -48,12 +50,15 @@ _IDLE: Final = "\ntime.sleep(300)"
 _NOTED: Final = frozenset({"notes"})
 
 PROGRAMS: Final = {
-    "fork bomb": Hostile("while True: os.fork()", ("processes",), "processes = 64"),
-    "fork bomb of sessions": Hostile("while True:\n if os.fork() == 0: os.setsid()", ("processes",), "processes = 64"),
+    "fork bomb": Hostile("while True: os.fork()", ("processes",), "processes = 64", isolated=("exit",)),
+    "fork bomb of sessions": Hostile(
+        "while True:\n if os.fork() == 0: os.setsid()", ("processes",), "processes = 64", isolated=("exit",)
+    ),
     "thread bomb": Hostile(
         "while True: threading.Thread(target=time.sleep, args=[300]).start()",
         ("processes",),
         'processes = 64\nmemory = "1GiB"',
+        isolated=("timeout",),
     ),
     "children that end at once": Hostile(
         "while True:\n if os.fork() == 0: os._exit(0)\n os.wait()", ("cpu",), "cpu_seconds = 1"
@@ -88,17 +93,22 @@ PROGRAMS: Final = {
         (None,),
     ),
     "it stops itself": Hostile("os.kill(os.getpid(), signal.SIGSTOP)", ("timeout",)),
-    "it stops its supervisor": Hostile("os.kill(os.getppid(), signal.SIGSTOP)" + _IDLE, ("supervisor_lost",)),
-    "it kills its supervisor": Hostile("os.kill(os.getppid(), signal.SIGKILL)" + _IDLE, ("supervisor_lost",)),
+    "it stops its supervisor": Hostile(
+        "os.kill(os.getppid(), signal.SIGSTOP)" + _IDLE, ("supervisor_lost",), isolated=("timeout", "signal", "exit")
+    ),
+    "it kills its supervisor": Hostile(
+        "os.kill(os.getppid(), signal.SIGKILL)" + _IDLE, ("supervisor_lost",), isolated=("signal", "exit")
+    ),
     "a flood of output": Hostile("while True: os.write(1, bytes(65536))", ("output_limit",), 'output = "1MiB"'),
     "names with line breaks": Hostile("open('out/a\\nb', 'w'); open(b'out/\\xff', 'w')", (None,), artifacts=_NOTED),
     "its folder cannot be read": Hostile(
         "open('out/x', 'w'); os.chmod('out', 0); os.chmod('.', 0); os.chmod('..', 0)",
         (None,),
         artifacts=frozenset({"out/x"}),
+        isolated=("exit",),
     ),
     "its folder is gone": Hostile(
-        "os.rename('../work', '../gone'); os.rename('out', 'in/out')", (None,), artifacts=_NOTED
+        "os.rename('../work', '../gone'); os.rename('out', 'in/out')", (None,), artifacts=_NOTED, isolated=("exit",)
     ),
     "links in out": Hostile(
         "os.symlink('/etc/passwd', 'out/a'); os.symlink('/proc/self/environ', 'out/b'); os.mkfifo('out/c')",
@@ -111,8 +121,12 @@ PROGRAMS: Final = {
         (None,),
         artifacts=frozenset({"out/y", "notes"}),
     ),
-    "a file of another user": Hostile("open('out/x', 'w'); os.chown('out/x', 12345, 12345)", (None,), artifacts=_NOTED),
-    "a device": Hostile("os.mknod('out/null', stat.S_IFCHR | 0o666, os.makedev(1, 3))", (None,), artifacts=_NOTED),
+    "a file of another user": Hostile(
+        "open('out/x', 'w'); os.chown('out/x', 12345, 12345)", (None,), artifacts=_NOTED, isolated=("exit",)
+    ),
+    "a device": Hostile(
+        "os.mknod('out/null', stat.S_IFCHR | 0o666, os.makedev(1, 3))", (None,), artifacts=_NOTED, isolated=("exit",)
+    ),
     "it ignores SIGTERM": Hostile("signal.signal(signal.SIGTERM, signal.SIG_IGN)" + _IDLE, ("timeout",)),
     "its children still write": Hostile(
         "if os.fork() == 0:\n while True: open('out/x', 'w').write('x')\ntime.sleep(0.2)",

@@ -23,7 +23,7 @@ def test_a_password_in_a_command_line_is_not_shown_by_ps() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         options = f"sslpassword={PASSWORD}&connect_timeout=600"
         url = f"postgresql://anna:{PASSWORD}@127.0.0.1:{listener.getsockname()[1]}/audit?{options}"
-        with subprocess.Popen(
+        with start_process(
             [sys.executable, "-m", "service", "verify", "--without-key", "--database", url], stderr=subprocess.PIPE
         ) as command:
             # A command that connects is at work; this server never answers it.
@@ -55,7 +55,7 @@ def _crash(pid: int) -> bool:
 @pytest.mark.parametrize("command", ["serve", "work", "relay"])
 def test_a_crash_leaves_no_core_dump(tmp_path: Path, dumping: bool, command: str) -> None:
     """Memory holds keys and passwords: a process that is killed by SIGABRT writes none, whatever its limit was."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, cwd=tmp_path) as other:
+    with start_process([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, cwd=tmp_path) as other:
         assert _crash(other.pid) == dumping
     service = Service(tmp_path / "service")
     service.root = tmp_path

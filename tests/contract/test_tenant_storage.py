@@ -92,7 +92,7 @@ def test_a_migration_of_postgres_counts_what_is_there(api: ApiUnderTest, store: 
     """The same for a database on PostgreSQL."""
     _stores_something(api)
     (step,) = [step for step in POSTGRES_MIGRATIONS if _NAME in step.name]
-    with psycopg.connect(store.database) as session:
+    with psycopg.connect(store.owner_database) as session:
         session.execute("DROP TABLE tenant_storage; DROP FUNCTION count_records, count_content CASCADE")
         session.execute(step.sql.encode())
     assert counted(store.rows) == measured(store.rows)

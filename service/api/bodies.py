@@ -99,7 +99,7 @@ class CreateKey(Struct, frozen=True, forbid_unknown_fields=True):
     ]
     expires_at: Annotated[
         EndField | None,
-        about("From when on it is refused: a time, a day, or a duration from now (`90d`).", "2027-01-31T12:00:00Z"),
+        about("From when on it is refused: a time, a day, or a duration from now (`90d`).", "90d"),
     ] = None
     person: Annotated[
         Annotated[str, Meta(min_length=1, max_length=256)] | None,

@@ -64,7 +64,7 @@ LIMITS: Final = Limits(
     folder_bytes=1_073_741_824,
     folder_files=50_000,
 )
-PLAN_SHA256: Final = "760cdf76dffa84ef9750980984d9e916259779aed43e69a4aed2289f1ee11689"
+PLAN_SHA256: Final = "022518fa471f7175e69e1f02691dea14308459dca640ea40062b1a55f61fe85a"
 RECEIPT: Final = Receipt(
     record_id="019b76da-a8b4-7f10-8a3e-77f0b6c1d2e3",
     stream_id="5f0c1c52-52d0-4b8e-9a55-0f7c4f6f2a11",

@@ -33,7 +33,7 @@ class Health(msgspec.Struct, frozen=True):
         Mapping[str, str],
         about(
             "The state of each part: `ok`, `degraded` or `failed`; in full for `auditor` and `admin`.",
-            dict.fromkeys(("ledger", "writes", "checkpoints", "verification", "worker", "delivery"), "ok"),
+            dict.fromkeys(("ledger", "writes", "checkpoints", "verification", "keys", "worker", "delivery"), "ok"),
         ),
     ] = {}
 

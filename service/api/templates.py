@@ -21,7 +21,7 @@ _PARAMETERS: Final = {
         "path": {
             "type": "string",
             "maxLength": 1024,
-            "pattern": r"^(?:/(etc|home|srv|tmp|var)(/(?!\.\.?(/|$))[A-Za-z0-9._\-]{1,100}){1,16})$",
+            "pattern": r"^(?:/(etc|home|srv|tmp|var)(/(\.{0,2}[A-Za-z0-9_\-]|\.{3})[A-Za-z0-9._\-]*)+)$",
             "not": {"pattern": NEVER},
             "description": "A file under /etc, /home, /srv, /tmp or /var, without ..",
         }

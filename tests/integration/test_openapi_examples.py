@@ -71,6 +71,11 @@ def _failed(client: Client) -> str:
     return str(client.until(client.run("line-count", path="/etc/no-such-file"), "failed")["id"])
 
 
+def _key(client: Client) -> str:
+    answer = client.http.post("/v1/keys", json={"name": "to-rotate", "roles": ["viewer"]})
+    return str(answer.json()["id"])
+
+
 # What there must be before, for the request to make sense.
 BEFORE: Mapping[str, Callable[[Client], str] | None] = {
     "create_job": None,
@@ -80,6 +85,8 @@ BEFORE: Mapping[str, Callable[[Client], str] | None] = {
     "run_job": _drafted,
     "cancel_job": _created,
     "retry_job": _failed,
+    "create_key": None,
+    "rotate_key": _key,
 }
 
 
@@ -88,10 +95,10 @@ def test_each_body_that_is_shown_is_taken_as_it_is(served: Served, name: str) ->
     """Sent to a job in the state that the operation is for, the example is answered with success."""
     method, path, operation = served.operation(name)
     before = BEFORE[name]
-    address = path if before is None else path.format(job_id=before(served.client))
+    address = path if before is None else _MEMBER.sub(before(served.client), path)
     answer = served.client.http.request(method, address, json=served.body(name))
     assert str(answer.status_code) == next(iter(operation["responses"])), answer.text
-    assert answer.json()["template"] == "line-count"
+    assert "/v1/keys" in path or answer.json()["template"] == "line-count"
 
 
 def test_every_body_that_is_shown_is_sent(served: Served) -> None:

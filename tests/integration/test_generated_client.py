@@ -142,6 +142,11 @@ def test_every_operation_can_be_called(generated: Generated) -> None:
     assert call("list_checkpoints").checkpoints
     assert str(receipt.record_id) in call("export_records")
 
+    key = call("create_key", body=models.CreateKey(name="ci-bot", roles=[models.CreateKeyRolesItem.VIEWER]), expect=201)
+    assert call("rotate_key", key.id, body=models.RotateKey(overlap="10m")).key != key.key
+    assert key.id in {each.id for each in call("list_keys").keys}
+    assert call("revoke_key", key.id).revoked_at is not None
+
     not_called = [
         (method, path) for method, path, _, _ in generated.operations() if not _is_among(generated.called, method, path)
     ]

@@ -138,12 +138,12 @@ def test_the_list_of_keys_shows_when_each_was_made_was_used_and_ends(service: Se
     assert (keys["idle"]["last_used_at"], keys["idle"]["expires_at"]) == (None, None)
     shown = service.command("keys", "list").stdout
     headings, *rows = [re.split(r" {2,}", line) for line in shown.splitlines()]
-    assert headings == ["ID", "NAME", "TENANT", "ROLES", "PERSON", "CREATED", "LAST USE", "EXPIRES"]
+    assert headings == ["ID", "NAME", "TENANT", "ROLES", "PERSON", "CREATED", "LAST USE", "ROTATED", "EXPIRES"]
     (row,) = [row for row in rows if row[1] == "ann"]
     times = [f"{str(keys['ann'][name])[:19]}Z" for name in ("created_at", "last_used_at", "expires_at")]
-    assert row == [made["id"], "ann", "default", "viewer", "Ann Smith", *times]
+    assert row == [made["id"], "ann", "default", "viewer", "Ann Smith", *times[:2], "never", times[2]]
     (row,) = [row for row in rows if row[1] == "idle"]
-    assert (row[4], row[6:]) == ("-", ["never", "never"])
+    assert (row[4], row[6:]) == ("-", ["never", "never", "never"])
     assert (keys["ann"]["person"], keys["idle"]["person"]) == ("Ann Smith", None)
 
 

@@ -87,7 +87,7 @@ def test_a_connection_that_is_lost_between_insert_and_commit_costs_nothing(store
 
 def test_a_commit_whose_answer_was_lost_is_found_and_not_repeated(proxy: PostgresProxy, store: PostgresStore) -> None:
     """The change was committed, so its callers get their receipts; the stream ends there, because nobody knew."""
-    lane = store.lane(url=proxy.url(store.url))
+    lane = store.lane(url=proxy.url(store.database))
     before = _commit(store, lane)
     proxy.after = _once()
     runs: list[int] = []
@@ -110,7 +110,7 @@ def test_a_commit_whose_answer_was_lost_is_found_and_not_repeated(proxy: Postgre
 
 def test_a_commit_that_never_arrived_is_repeated(proxy: PostgresProxy, store: PostgresStore) -> None:
     """The change was not committed, so it is made again, once, in a new stream."""
-    lane = store.lane(url=proxy.url(store.url))
+    lane = store.lane(url=proxy.url(store.database))
     before = _commit(store, lane)
     proxy.before = _once()
     receipt = lane.submit(_saves(store, store.transition(new_job()))).result()
@@ -122,7 +122,7 @@ def test_a_commit_that_never_arrived_is_repeated(proxy: PostgresProxy, store: Po
 def test_the_commit_that_opens_a_stream_can_be_lost_too(proxy: PostgresProxy, store: PostgresStore) -> None:
     """A stream that nobody can see before its first commit is found, or is not there at all."""
     for cut in ("after", "before"):
-        lane = store.lane(url=proxy.url(store.url))
+        lane = store.lane(url=proxy.url(store.database))
         # The first commit of a session makes its settings; the second one opens the stream.
         setattr(proxy, cut, _once(2))
         receipt = _commit(store, lane)
@@ -148,7 +148,7 @@ def test_a_session_that_is_stuck_in_its_commit_is_ended_with_its_stream(
     proxy: PostgresProxy, store: PostgresStore
 ) -> None:
     """A node that hangs while it holds its stream keeps no checkpoint; its change is made again in another stream."""
-    stuck, lane = store.lane("stuck", url=proxy.url(store.url)), store.lane("writer")
+    stuck, lane = store.lane("stuck", url=proxy.url(store.database)), store.lane("writer")
     writer = store.checkpoints(lane)
     before = _commit(store, stuck)
     held = threading.Event()
@@ -197,7 +197,7 @@ def test_a_server_that_is_away_is_a_reason_to_try_later(postgres_server: Postgre
     """A lane without a server answers at once that nothing was committed, and goes on when the server is back."""
     store = PostgresStore(postgres_server, tmp_path)
     proxy = PostgresProxy(tmp_path, postgres_server.folder)
-    lane = store.lane(url=proxy.url(store.url))
+    lane = store.lane(url=proxy.url(store.database))
     _commit(store, lane)
     proxy.close()
     (tmp_path / ".s.PGSQL.5432").unlink()

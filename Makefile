@@ -107,9 +107,9 @@ pins: ## Generate requirements/*.txt from pyproject.toml (needs uv)
 sbom: ## Write the components of a release (CycloneDX) and their licences into build/sbom
 	@deploy/tools/supply/sbom.sh
 
-audit: ## Check the pinned packages against known vulnerabilities, offline against a stored snapshot
+audit: ## Check the pinned packages against known vulnerabilities, at osv.dev or else against a stored snapshot
 	@deploy/tools/build.sh supply
-	build/bin/supply/bin/python deploy/tools/supply/audit.py requirements/run.txt requirements/build.txt requirements/dev.txt
+	build/bin/supply/bin/python deploy/tools/supply/audit.py requirements/*.txt deploy/tools/*/requirements.txt
 
 clean: ## Remove built files; data in var/ stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

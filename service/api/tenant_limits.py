@@ -70,7 +70,7 @@ class TenantLimits:
         if stored + size > most:
             refusal = TenantFullError(
                 f"your tenant stores {shown_size(stored)} of {shown_size(self._most_bytes)} (AUDITRACE_TENANT_BYTES): "
-                "nothing more is taken, until the operator of the service raises the limit"
+                "smaller requests may still fit; the operator of the service can raise the limit"
             )
             refusal.limit = Limit.TENANT_BYTES
             raise refusal

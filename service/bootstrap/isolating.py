@@ -35,11 +35,11 @@ def protect(settings: Settings) -> None:
 
 
 def _hidden(settings: Settings) -> tuple[Path, ...]:
-    """Return the folders of database, archive and keys, and the other files with secrets."""
+    """Return the folders of database, archive and keys, the templates, and the other files with secrets."""
     files = [settings.archive, settings.signing_key, settings.ledger_secret, settings.admin_key]
     if settings.database.startswith(_SQLITE):
         files.append(Path(settings.database.removeprefix(_SQLITE)))
-    single = (settings.audit_token_file, settings.signing_key_passphrase, settings.webhooks)
+    single = (settings.audit_token_file, settings.signing_key_passphrase, settings.webhooks, settings.templates)
     return tuple(
         dict.fromkeys([*(file.resolve().parent for file in files), *(file for file in single if file is not None)])
     )

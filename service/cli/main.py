@@ -22,7 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "copy": "copy the ledger from a SQLite file into an empty PostgreSQL",
     "verify": "verify copies of the ledger",
     "export": "write the records of the database to a file or standard output",
-    "keys": "create, list and revoke API keys; print the public key",
+    "keys": "create, list, rotate and revoke keys; print the public key",
     "templates": "check jobs.toml and list its templates",
     "doctor": "check settings, files and ledger; exit 1 when something is wrong",
     "demo": "run four jobs on a real server, and verify its records",

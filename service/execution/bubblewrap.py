@@ -3,7 +3,7 @@
 The rest of its isolation (system calls, user, capabilities) is in `service/execution/sandbox.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +68,8 @@ def sandbox_arguments(
     found = dict(_masks([*shown, *writes], hidden))
     # What lies in a hidden folder is hidden with it.
     masks = {mask: is_folder for mask, is_folder in found.items() if not any(map(found.get, _above(mask)))}
+    for folder in _held(writes, masks):
+        arguments += ["--bind", folder, folder]
     for mask, is_folder in masks.items():
         arguments += ["--size", str(_MEBIBYTE), "--tmpfs", mask] if is_folder else ["--ro-bind", "/dev/null", mask]
     if program.startswith("/") and not any(Path(program).is_relative_to(path) for path in [*shown, *writes]):
@@ -95,6 +97,22 @@ def _folders_to(path: str) -> Iterator[str]:
 
 def _above(path: str) -> Iterator[str]:
     yield from map(str, Path(path).parents)
+
+
+def _held(writes: Sequence[str], masks: Iterable[str]) -> Sequence[str]:
+    """Return the folders between a folder that may be changed and what is hidden in it, the outer ones first.
+
+    The kernel moves no folder on which something is mounted. Otherwise a run could move them, and the hidden ones with
+    them.
+    """
+    found = [
+        str(parent)
+        for mask in masks
+        for path in map(Path, writes)
+        for parent in reversed(Path(mask).parents)
+        if parent != path and parent.is_relative_to(path)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _masks(shown: Sequence[str], hidden: Sequence[Path]) -> Iterator[tuple[str, bool]]:

@@ -203,6 +203,22 @@ def test_a_run_sees_only_the_folders_that_its_plan_names(tmp_path: Path) -> None
     assert not (shown / "new").exists()
 
 
+def test_a_run_cannot_move_what_is_hidden_in_a_folder_that_it_may_change(tmp_path: Path) -> None:
+    """Neither the hidden folder, nor one above it, nor a hidden file: the service would lose its database."""
+    changed, keys = tmp_path / "changed", tmp_path / "changed" / "app" / "var" / "keys"
+    keys.mkdir(parents=True)
+    (keys / "signing.pem").write_text("secret")
+    (changed / "app" / "jobs.toml").write_text("[templates]")
+    script = "cd $1; mv app moved; mv app/var moved; mv app/var/keys moved; mv app/jobs.toml moved; rm -r app; touch app/x"
+    hidden = msgspec.structs.replace(CONFINEMENT["bubblewrap"], hidden=(keys, changed / "app" / "jobs.toml"))
+    spec = run_spec(tmp_path / "runs", "sh", "-c", script, "sh", str(changed), writes=[str(changed)])
+    said = dict(SupervisedRun(msgspec.structs.replace(spec, confinement=hidden)).wait().artifacts)
+    assert said["stderr"].count(b"Device or resource busy") >= 5, said
+    assert (keys / "signing.pem").read_text() == "secret"
+    assert (changed / "app" / "jobs.toml").read_text() == "[templates]"
+    assert (changed / "app" / "x").exists()
+
+
 def test_a_sandbox_that_cannot_be_made_is_a_start_that_failed(tmp_path: Path) -> None:
     """The run never falls back to less isolation than its record states."""
     broken = tmp_path / "bwrap"

@@ -27,7 +27,7 @@ ALLOWED = frozenset(
 """What may be installed with code under Apache-2.0. The LGPL asks that users can replace the library, and they can."""
 
 # Packages whose metadata names no SPDX id; read in the licence file of each.
-READ = {"protobuf": "BSD-3-Clause", "PySocks": "BSD-3-Clause", "rich-click": "MIT"}
+READ = {"google-re2": "BSD-3-Clause", "protobuf": "BSD-3-Clause", "PySocks": "BSD-3-Clause", "rich-click": "MIT"}
 
 
 def main(sbom: Path) -> int:

@@ -131,10 +131,10 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """
     scope = cast("HTTPScope", connection.scope)
     await identify(scope, connection.headers)
+    await _require_within_limits(scope, connection.headers, handler)
     problem = exchange_of(scope).source.problem
     if problem is not None:
         raise InvalidRequestError(problem)
-    await _require_within_limits(scope, connection.headers, handler)
     if EVENT in handler.opt:
         exchange_of(scope).leaves_refusals = not parts_of(scope).tallies.admit(context_of(scope))
     require_ids(scope)
@@ -174,6 +174,9 @@ async def _require_within_limits(scope: HTTPScope, headers: Headers, handler: Ba
     if event_name is not None and scope["method"] not in _READS:
         stated = headers.get("content-length", "0")
         size = int(stated) if stated.isascii() and stated.isdigit() else 0
+        if "transfer-encoding" in headers:
+            # Its size is not stated, so it counts as what it may be at most.
+            size = parts.settings.max_json_bytes if BODY in handler.opt else parts.settings.max_input_bytes
         await parts.tenant_limits.admit(credential.tenant_id, event_name, size)
 
 

@@ -6,14 +6,15 @@ that handlers read themselves, and headers and problems as components.
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from litestar import Litestar, Response
+from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Tag
+from litestar.response import Stream
 from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
@@ -58,9 +59,15 @@ _OF_POST: Final = _header(
 
 
 @get(["/schema", "/schema/openapi.json"], include_in_schema=False)
-async def openapi_document(request: ApiRequest) -> Response[bytes]:
+async def openapi_document(request: ApiRequest) -> Stream:
     """Return the OpenAPI document of this API."""
-    return Response(await asyncio.to_thread(request.app.state["document"]), media_type=DOCUMENT_MEDIA_TYPE)
+    text = await asyncio.to_thread(request.app.state["document"])
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        for at in range(0, len(text), 65536):
+            yield text[at : at + 65536]
+
+    return Stream(pieces(), media_type=DOCUMENT_MEDIA_TYPE, headers={"Content-Length": str(len(text))})
 
 
 def document(routes: Sequence[ControllerRouterHandler], version: str) -> bytes:

@@ -19,10 +19,11 @@ from telemetry import names
 HEADROOM: Final = 1 / 8
 """So much more than its limit a tenant may store for what ends work and takes rights away."""
 
-ENDINGS: Final = frozenset(
-    {names.EVENT_JOB_CANCEL, names.EVENT_JOB_REJECT, names.EVENT_KEY_CREATE, names.EVENT_KEY_REVOKE}
-)
-"""The events for which the headroom is."""
+ALWAYS: Final = frozenset({names.EVENT_JOB_CANCEL, names.EVENT_JOB_REJECT, names.EVENT_KEY_REVOKE})
+"""They store little, and whoever fills the room of the tenant must not be able to prevent them."""
+
+ENDINGS: Final = frozenset({*ALWAYS, names.EVENT_KEY_CREATE, names.EVENT_KEY_ROTATE})
+"""The events for which the headroom is, and which no rate of records stops."""
 
 _LOOK_S: Final = 1.0
 
@@ -55,7 +56,7 @@ class TenantLimits:
             TryLaterError: what the tenant stores cannot be read.
         """
         await self._require_room(tenant_id, event_name, size)
-        wait_s = self._records.wait_s(tenant_id)
+        wait_s = 0 if event_name in ENDINGS else self._records.wait_s(tenant_id)
         if wait_s > 0:
             raise throttled("your tenant makes too many records", wait_s, Limit.TENANT_RECORDS)
         wait_s = self._jobs.take(tenant_id) if event_name == names.EVENT_JOB_CREATE else 0
@@ -63,7 +64,7 @@ class TenantLimits:
             raise throttled("your tenant creates too many jobs", wait_s, Limit.TENANT_JOBS)
 
     async def _require_room(self, tenant_id: TenantId, event_name: str, size: int) -> None:
-        if self._most_bytes is None:
+        if self._most_bytes is None or event_name in ALWAYS:
             return
         stored = await self._stored_bytes(tenant_id)
         most = int(self._most_bytes * (1 + HEADROOM)) if event_name in ENDINGS else self._most_bytes

@@ -8,14 +8,13 @@ who has that address.
 
 import asyncio
 import hashlib
-import hmac
 import ipaddress
 import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from service.api.auth import KEY_PREFIX, Authenticator, Credential
-from service.errors import ThrottledError, UnauthenticatedError
+from service.errors import ThrottledError, TryLaterError, UnauthenticatedError
 from service.operations.budgets import Owner
 from service.operations.rates import Buckets, Limit, RequestLimits, throttled
 from service.ports import ApiKey, Clock, Reads
@@ -75,6 +74,11 @@ class Throttle:
             raise refusal
         try:
             credential = await authenticator.authenticate(token)
+        except TryLaterError:
+            # Not the client's fault.
+            if not is_known and refusal is None:
+                self._pay(source, -1)
+            raise
         except UnauthenticatedError:
             self._tokens.pop(digest, None)
             raise
@@ -144,7 +148,7 @@ class Throttle:
         if key is None or key.revoked_ns is not None or (key.expires_ns or math.inf) <= self._clock():
             return False
         given = hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
-        return hmac.compare_digest(given, key.secret_sha256)
+        return key.accepts(given, self._clock())
 
 
 def network_of(address: str | None) -> str:

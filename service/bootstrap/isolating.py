@@ -10,6 +10,11 @@ from service.execution.isolation import OFF, Confinement
 from service.execution.probing import decide
 
 _SQLITE: Final = "sqlite:///"
+_SECRET_FILES: Final = (
+    "PGPASSFILE",
+    "PGSSLKEY",
+    *(f"OTEL_EXPORTER_OTLP_{signal}CLIENT_KEY" for signal in ("", "LOGS_", "TRACES_", "METRICS_")),
+)
 
 
 def confinement_of(settings: Settings) -> Confinement:
@@ -40,6 +45,9 @@ def _hidden(settings: Settings) -> tuple[Path, ...]:
     if settings.database.startswith(_SQLITE):
         files.append(Path(settings.database.removeprefix(_SQLITE)))
     single = (settings.audit_token_file, settings.signing_key_passphrase, settings.webhooks, settings.templates)
+    named = (Path(settings.environment[name]) for name in _SECRET_FILES if settings.environment.get(name))
     return tuple(
-        dict.fromkeys([*(file.resolve().parent for file in files), *(file for file in single if file is not None)])
+        dict.fromkeys(
+            [*named, *(file.resolve().parent for file in files), *(file for file in single if file is not None)]
+        )
     )

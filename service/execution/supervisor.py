@@ -39,7 +39,7 @@ from service.execution.procfs import (
     stat_fields,
     uses_more_memory,
 )
-from service.execution.sandbox import Sandbox, SandboxError
+from service.execution.sandbox import Sandbox, SandboxError, leave_machinery
 from service.execution.users import RunUser
 
 GRACE_S: Final = 5.0
@@ -121,6 +121,8 @@ class SupervisedCommand:
         if self._pid == 0:
             reason = "the process could not be prepared"
             try:
+                if self._machinery and self._user is None:
+                    leave_machinery()
                 confine(self._user, is_guarded=self._order["is_guarded"])
                 become_command(self._order, self._streams, 0 if self._order["bwrap"] else supervisor)
             except (OSError, ValueError) as error:
@@ -217,7 +219,8 @@ class SupervisedCommand:
             self._most_resident_bytes = max(self._most_resident_bytes, together)
             if uses_more_memory(pids, together, self._order["memory_bytes"]):
                 self._stop("memory", 0.0)
-            if cpu_s(pids) > self._order["cpu_seconds"]:
+            # The first process of a sandbox reaps orphans, and so has their time.
+            if cpu_s([*pids, *self._machinery]) > self._order["cpu_seconds"]:
                 self._stop("cpu", 0.0)
             if self._watch.looks_full(pids):
                 self._stop_if(lambda: self._watch.excess(descendants(os.getpid())), resting())

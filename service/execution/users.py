@@ -5,9 +5,9 @@ It uses only the standard library, because the supervisor imports it.
 
 import ctypes
 import errno
+import fcntl
 import os
 import secrets
-import socket
 import struct
 from pathlib import Path
 from typing import Final
@@ -21,28 +21,30 @@ LAST: Final = 65_519
 _PR_CAPBSET_DROP: Final = 24
 _CAPABILITY_VERSION: Final = 0x20080522
 _TRIES: Final = 100
+_TAKEN: Final = "/run/auditrace-run-users"
+"""A file of root in which the byte of a taken number is locked: no other user can take the numbers away from runs."""
 
 
 class RunUser:
-    """A user that this process took for one run; it is free again when `held` is closed, at the latest by its death."""
+    """A user that this process took for one run; it is free again when this process ends."""
 
     def __init__(self) -> None:
         """Take a user.
 
         Raises:
-            OSError: none is free.
+            OSError: none is free, or this process is not root.
         """
         busy = _users_at_work()
+        taken = os.open(_TAKEN, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         for _ in range(_TRIES):
             number = FIRST + secrets.randbelow(LAST - FIRST + 1)
             if number in busy:
                 continue
-            self.held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                # An abstract name belongs to one process at a time, and leaves with it.
-                self.held.bind(f"\0auditrace-run-user-{number}")
+                # The kernel frees the lock with this process. It is never closed before, because closing any descriptor
+                # of the file would free it.
+                fcntl.lockf(taken, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
             except OSError:
-                self.held.close()
                 continue
             self.number = number
             return

@@ -8,7 +8,7 @@ many of these connections gets 429.
 import asyncio
 import resource
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import msgspec
 
@@ -24,6 +24,11 @@ The client must close first. Otherwise its next request may meet a connection th
 """
 ACCEPTED_AT_ONCE: Final = 32
 """asyncio accepts so many connections at a time, and a multiple of that before it closes one that is refused."""
+READ_BYTES: Final = 72 * 1024
+"""The most bytes that are read from a connection at a time: the requests in them are all in memory until an answer.
+
+More than a head may have, because unread bytes would reset the connection before its refusal is read.
+"""
 
 _FILES: Final = 8192
 # For the database, delivery and runs, and for connections that are accepted to be refused.
@@ -40,6 +45,11 @@ def allowed_connections() -> int:
         soft = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(soft - _RESERVED_FILES, soft // 2)
+
+
+class _Reading(Protocol):
+    max_size: int
+    """What asyncio reads from the socket of a transport at a time."""
 
 
 def _nobody(_address: str) -> bool:
@@ -88,6 +98,8 @@ def bounded(limits: ConnectionLimits) -> type[StrictProtocol]:
             """Take the connection, or answer that there are too many."""
             super().connection_made(cast("asyncio.Transport", transport))
             prepare(self.transport)
+            # What is read ahead of the answers is parsed at once, so this bounds what pipelined requests hold.
+            cast("_Reading", self.transport).max_size = READ_BYTES
             if not sources.add(self._address):
                 self._turn_away(_TOO_MANY, "connections_of_source")
             elif len(self.connections) > limits.connections:

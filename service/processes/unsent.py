@@ -40,6 +40,8 @@ class _Waiting(msgspec.Struct, eq=False):
     queued: int
     queued_last: int
     moved_at: float
+    began: float
+    queued_first: int
 
     @property
     def bytes_here(self) -> int:
@@ -59,7 +61,7 @@ class UnsentAnswers:
         """Watch a connection from now on; `end` is called with the reason when it is ended."""
         loop, queued = asyncio.get_running_loop(), _queued(transport)
         now = loop.time()
-        waiting = self._waiting[transport] = _Waiting(transport, end, now, queued, queued, now)
+        waiting = self._waiting[transport] = _Waiting(transport, end, now, queued, queued, now, now, queued)
         if self._timer is None:
             self._timer = loop.call_later(self._slow_s / 30, self._look, loop)
         if waiting.bytes_here > _PART_BYTES:
@@ -87,12 +89,12 @@ class UnsentAnswers:
         """End other whole answers that stand still, the longest first; if too many bytes are left, the last one."""
         others = [each for each in self._waiting.values() if each is not last and each.bytes_here > _PART_BYTES]
         left = sum(each.bytes_here for each in others)
-        for each in sorted(others, key=lambda each: each.moved_at):
+        old = [each for each in others if now - each.began >= _STILL_S]
+        for each in sorted(old, key=lambda each: (each.queued_first - _queued(each.transport)) / (now - each.began)):
             if left <= self._max_bytes:
                 return
-            if now - each.moved_at >= _STILL_S:
-                left -= each.bytes_here
-                self._end(each, "unsent_bytes")
+            left -= each.bytes_here
+            self._end(each, "unsent_bytes")
         if left > self._max_bytes:
             self._end(last, "unsent_bytes")
 

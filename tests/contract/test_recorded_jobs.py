@@ -19,6 +19,7 @@ from telemetry.audit.canonical import canonical_bytes, sha256_hex
 from telemetry.audit.record import Actor
 from tests.support.both_stores import BOTH
 from tests.support.jobs import Jobs
+from tests.support.poll_until import poll_until
 from tests.support.stores import SECRET
 
 pytestmark = pytest.mark.stores(*BOTH)
@@ -186,9 +187,10 @@ def test_a_row_that_is_not_what_the_records_state_is_not_run(jobs: Jobs, attack:
     assert reason in ended.attributes[names.AUDITRACE_REASON]
     assert jobs.artifacts(job.job_id) == {}
     assert len(jobs.runs(job.job_id)) == 1
-    assert ("guarded", JOB_DIFFERS) in jobs.durations.runs
+    # The worker counts and tells after the commit.
+    poll_until(lambda: ("guarded", JOB_DIFFERS) in jobs.durations.runs, "the run to be counted")
     told = f"1 run was refused, first run 1 of job {job.job_id}: its job is not what its records state"
-    assert worker.problem == told
+    poll_until(lambda: worker.problem == told, "the alarm")
 
 
 LAUNDERED: Final[dict[str, tuple[Attack, Callable[[Jobs, Job], object]]]] = {

@@ -209,7 +209,9 @@ def test_a_run_cannot_move_what_is_hidden_in_a_folder_that_it_may_change(tmp_pat
     keys.mkdir(parents=True)
     (keys / "signing.pem").write_text("secret")
     (changed / "app" / "jobs.toml").write_text("[templates]")
-    script = "cd $1; mv app moved; mv app/var moved; mv app/var/keys moved; mv app/jobs.toml moved; rm -r app; touch app/x"
+    script = (
+        "cd $1; mv app moved; mv app/var moved; mv app/var/keys moved; mv app/jobs.toml moved; rm -r app; touch app/x"
+    )
     hidden = msgspec.structs.replace(CONFINEMENT["bubblewrap"], hidden=(keys, changed / "app" / "jobs.toml"))
     spec = run_spec(tmp_path / "runs", "sh", "-c", script, "sh", str(changed), writes=[str(changed)])
     said = dict(SupervisedRun(msgspec.structs.replace(spec, confinement=hidden)).wait().artifacts)

@@ -179,11 +179,11 @@ class SupervisedRun:
 
 def _make_root(spec: RunSpec) -> None:
     """Make the folder of all runs; without `workdir_root` it lies where others could have made it before."""
-    spec.root.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        spec.root.mkdir()
-        # Not for all to list, but the users of runs go through it, whatever the umask is.
-        spec.root.chmod(0o711)
+    for folder in reversed([spec.root, *spec.root.parents]):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            # Not for all to list, but the users of runs go through it, whatever the umask is.
+            folder.chmod(0o711)
     if spec.workdir_root is not None:
         return
     found = spec.root.lstat()

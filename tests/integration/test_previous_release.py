@@ -78,19 +78,25 @@ def _code_of(service: Service) -> Path:
 def test_the_previous_release_works_on_the_schema_of_this_one(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    """Migrated by this version, written to by both in turn: jobs run, also what the other one drafted or confirmed."""
+    """Migrated by this version, written to by both in turn: jobs run, here also what the other drafted or confirmed.
+
+    The previous release refuses plans of this version, because it does not know all of their limits.
+    """
     settings: dict[str, str] = {}
     if kind == "postgres":
         settings["AUDITRACE_DATABASE"] = request.getfixturevalue("postgres_server").create_database()
     before, now = (Service(tmp_path / "data", settings) for _ in range(2))
     before.root = _previous_code(tmp_path / "before")
+    templates = tmp_path / "data" / "jobs.toml"
+    # Keys that the previous release does not know.
+    templates.write_text(re.sub(r"^(reads|writes|network) = .*\n", "", templates.read_text(), flags=re.MULTILINE))
     assert _code_of(before) == before.root / "service" / "__init__.py"
     drafts: list[str] = []
     for service in (now, before, now, before):
         with service:
             client = service.client()
             client.until(client.run("greet", name="you"), "succeeded")
-            for job_id in drafts:
+            for job_id in drafts if service is now else ():
                 client.post(f"/v1/jobs/{job_id}/run")
                 client.until(job_id, "succeeded")
             drafts = [client.create("greet", name="me")["id"] for _ in range(2)]

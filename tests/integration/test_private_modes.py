@@ -31,7 +31,10 @@ def modes_below(folder: Path, *left_out: str) -> dict[str, str]:
 
 
 def test_everything_that_is_made_is_private(tmp_path: Path, umask: int) -> None:
-    """Database and log, lock files, archive and full archives, keys, folders of runs, exports: 0600 and 0700."""
+    """Database and log, lock files, archive and full archives, keys, folders of runs, exports: 0600 and 0700.
+
+    The users of runs may pass through the folder of all runs, and list nothing.
+    """
     (tmp_path / "service").mkdir(mode=0o700)
     work = tmp_path / "made" / "runs" / "here"
     settings = {"AUDITRACE_AUDIT_ARCHIVE_MAX": "1KiB", "AUDITRACE_WORK_FOLDER": str(work)}
@@ -43,7 +46,7 @@ def test_everything_that_is_made_is_private(tmp_path: Path, umask: int) -> None:
         client.until(job_id, "running")
         poll_until(lambda: work.exists() and any(work.iterdir()), "the folder of the run")
         assert [oct(stat.S_IMODE(path.stat().st_mode)) for path in work.iterdir()] == ["0o700"]
-        assert [oct(path.stat().st_mode & 0o777) for path in (work, work.parent, work.parent.parent)] == ["0o700"] * 3
+        assert [oct(path.stat().st_mode & 0o777) for path in (work, work.parent, work.parent.parent)] == ["0o711"] * 3
         poll_until(lambda: len(list(service.archive.parent.iterdir())) > 2, "the archive to be rotated")
         service.command("export", "--output", str(service.folder / "export.jsonl"))
         assert {path.name for path in service.folder.iterdir()} >= {"auditrace.db-wal", "auditrace.db-shm"}

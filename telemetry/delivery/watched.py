@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from telemetry.errors import TelemetrySettingsError
-from telemetry.files import open_regular
+from telemetry.files import require_regular
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +73,10 @@ class Renewed(Generic[T]):
 
     def _make_from_files(self) -> T:
         # The libraries for TLS read files themselves, and would wait for a FIFO.
+        # What is missing or may not be read, they say themselves.
         for file in self._files:
-            os.close(open_regular(file))
+            if os.path.exists(file):  # noqa: PTH110 - it may be a text
+                require_regular(file, os.stat(file).st_mode)  # noqa: PTH116 - as above
         return self._make()
 
     def forget(self) -> None:
